@@ -1,0 +1,67 @@
+/* What the CPU's kernels share. The build compiles each kernels/<op>/cpu.c once per instruction set and dtype with
+ *
+ *   PG_SUFFIX   _<isa>_<dtype>, pasted to every kernel's name by PG_CPU()
+ *   PG_REAL     PG_FLOAT32 (0), PG_FLOAT64 (1) or PG_BFLOAT16 (2)
+ *
+ * and this header turns the latter into types:
+ *
+ *   real   how `real` views are stored: float, double, or bfloat16's 16 bits
+ *   stat   what is computed in, and how `stat` views are stored: float or double
+ *   load(x), store(x)   real -> stat, stat -> real (rounding to nearest even)
+ *
+ * Rules that keep the bits the same for any number of threads: parallel loops over rows or fixed tiles; sums across
+ * rows in fixed chunks (PG_CHUNK_ROWS), partial sums in scratch, added in order; never OpenMP's `reduction` across
+ * threads (`omp simd reduction` inside a row is fixed within one build). Every parallel loop is
+ * `#pragma omp parallel for schedule(static)` unless pieces are uneven. */
+#ifndef PERIGEE_KERNELS_CPU_H
+#define PERIGEE_KERNELS_CPU_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernel.h"
+
+#define PG_PASTE2(a, b) a##b
+#define PG_PASTE(a, b) PG_PASTE2(a, b)
+#define PG_CPU(name) PG_PASTE(name, PG_SUFFIX)
+
+#define PG_KERNEL(name) pg_status PG_CPU(name)(const pg_call *call);
+#define PG_KERNEL_PLAN(name) int64_t PG_CPU(name##_scratch)(const pg_call *call);
+
+enum { PG_CHUNK_ROWS = 64 };
+
+#if PG_REAL == 0
+typedef float real;
+typedef float stat;
+#define PG_STAT PG_FLOAT32
+static inline stat load(real x) { return x; }
+static inline real store(stat x) { return x; }
+#elif PG_REAL == 1
+typedef double real;
+typedef double stat;
+#define PG_STAT PG_FLOAT64
+static inline stat load(real x) { return x; }
+static inline real store(stat x) { return x; }
+#else
+typedef uint16_t real;
+typedef float stat;
+#define PG_STAT PG_FLOAT32
+static inline stat load(real x) {
+  uint32_t bits = (uint32_t)x << 16;
+  float f;
+  memcpy(&f, &bits, sizeof f);
+  return f;
+}
+static inline real store(stat x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  uint32_t quiet = (bits >> 16) | 0x40u; /* NaN stays NaN */
+  return (real)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
+#endif
+
+#include "cpu_math.h"
+
+#endif

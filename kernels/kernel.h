@@ -1,0 +1,89 @@
+/* What every kernel is made of, on every device.
+ *
+ * A kernel is a function of one pg_call. It reads views, attributes and scratch; it allocates nothing, knows no
+ * file, no program and no Lua, and returns a status. Order of the views, as a law: outputs, saved values, inputs.
+ *
+ * A kernel's contract is `kernels/<op>/<op>.h`: above each PG_KERNEL(name) stand shapes, dtypes, the role of each
+ * argument, = or +=, what may alias, and the source (paper and equation). The build collects every PG_KERNEL and
+ * PG_KERNEL_PLAN line of these headers into the table that pg_kernel_find() searches; there is no other list.
+ *
+ *   PG_KERNEL(name)        declares   pg_status name(const pg_call *call)
+ *   PG_KERNEL_PLAN(name)   declares   int64_t name_scratch(const pg_call *call)   scratch bytes; the place to build
+ *                                     vendor primitives too. views carry shapes but data may be NULL. < 0: failure,
+ *                                     after pg_error(). Threads do not change during a program's life: the size
+ *                                     may depend on pg_kernel_threads().
+ *
+ * Instances. `kernels/<op>/cpu.c` is compiled once per instruction set and dtype (cpu.h), and the call's instance
+ * dtype picks among them. In a contract, `real` is the instance's dtype, `stat` is float32 for float32 and bfloat16
+ * and float64 for float64 (statistics, losses, coefficients). Other dtypes are written out.
+ *
+ * Views are contiguous, in row-major order, unless the contract says "any strides". */
+#ifndef PERIGEE_KERNEL_H
+#define PERIGEE_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api.h"
+
+typedef struct pg_call {
+  int n;                            /* views given, absent ones included */
+  pg_view v[PG_MAX_VIEWS];          /* absent: data == NULL and ndim == -1 */
+  int64_t i[PG_MAX_ATTRIBUTES];     /* integer attributes, in the contract's order */
+  double f[PG_MAX_ATTRIBUTES];      /* real attributes */
+  void *scratch;                    /* 64-byte aligned */
+  int64_t scratch_bytes;
+  void *stream;                     /* the device's queue; NULL on the CPU */
+} pg_call;
+
+typedef pg_status (*pg_kernel_function)(const pg_call *call);
+typedef int64_t (*pg_scratch_function)(const pg_call *call);
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Stores the message for pg_last_error() and returns `status`. Messages say what was expected and what came:
+ * "layernorm: x is [8,256,1152], scale is [8,1024]; the last dimensions must match". */
+pg_status pg_error(pg_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Writes a view's shape, "[8,256,1152]", into one of a few rotating per-thread buffers. */
+const char *pg_shape_text(const pg_view *v);
+
+int pg_kernel_threads(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* Ends the kernel with PG_ERROR_ARGUMENT unless the condition holds. */
+#define PG_EXPECT(condition, ...) \
+  do { \
+    if (!(condition)) return pg_error(PG_ERROR_ARGUMENT, __VA_ARGS__); \
+  } while (0)
+
+static inline int pg_present(const pg_call *call, int k) { return k < call->n && call->v[k].ndim >= 0; }
+
+static inline int64_t pg_numel(const pg_view *v) {
+  int64_t n = 1;
+  for (int d = 0; d < v->ndim; d++) n *= v->shape[d];
+  return n;
+}
+
+static inline int pg_contiguous(const pg_view *v) {
+  int64_t expected = 1;
+  for (int d = v->ndim - 1; d >= 0; d--) {
+    if (v->shape[d] != 1 && v->stride[d] != expected) return 0;
+    expected *= v->shape[d];
+  }
+  return 1;
+}
+
+static inline int pg_same_shape(const pg_view *a, const pg_view *b) {
+  if (a->ndim != b->ndim) return 0;
+  for (int d = 0; d < a->ndim; d++)
+    if (a->shape[d] != b->shape[d]) return 0;
+  return 1;
+}
+
+#endif

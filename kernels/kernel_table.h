@@ -1,0 +1,22 @@
+/* The CPU's kernels, one row a kernel; filled by the build from the ops' headers (kernels/CMakeLists.txt). */
+#ifndef PERIGEE_KERNEL_TABLE_H
+#define PERIGEE_KERNEL_TABLE_H
+
+#include "kernel.h"
+
+enum { PG_ISA_BASELINE = 0, PG_ISA_V3 = 1, PG_ISA_V4 = 2, PG_ISAS = 3, PG_INSTANCES = 3 };
+
+typedef struct pg_kernel_instance {
+  pg_kernel_function run;
+  pg_scratch_function scratch; /* NULL: needs none */
+} pg_kernel_instance;
+
+typedef struct pg_kernel_entry {
+  const char *name;
+  pg_kernel_instance cpu[PG_ISAS][PG_INSTANCES]; /* [instruction set][PG_FLOAT32, PG_FLOAT64, PG_BFLOAT16] */
+} pg_kernel_entry;
+
+extern const pg_kernel_entry pg_kernel_table[]; /* ends with a row whose name is NULL */
+extern const int pg_kernel_isas;                /* how many instruction sets this build has */
+
+#endif

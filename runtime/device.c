@@ -1,0 +1,91 @@
+/* Devices and the kernels they have. The CPU's kernels are compiled for several instruction sets; the best one this
+ * machine runs is picked once. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+static int cpu_isa(void) {
+  static int chosen = -1;
+  if (chosen >= 0) return chosen;
+  int best = PG_ISA_BASELINE;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) best = PG_ISA_V3;
+  if (best == PG_ISA_V3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
+    best = PG_ISA_V4;
+#endif
+  /* PERIGEE_ISA=baseline|v3 asks for less than the machine has: to test the other paths. */
+  const char *wish = getenv("PERIGEE_ISA");
+  if (wish && !strcmp(wish, "baseline")) best = PG_ISA_BASELINE;
+  if (wish && !strcmp(wish, "v3") && best > PG_ISA_V3) best = PG_ISA_V3;
+  if (best >= pg_kernel_isas) best = pg_kernel_isas - 1;
+  return chosen = best;
+}
+
+const char *pg_cpu_isa(void) {
+  static const char *const names[PG_ISAS] = {"baseline", "x86-64-v3", "x86-64-v4"};
+  return names[cpu_isa()];
+}
+
+static pg_status cpu_allocate(void **out, int64_t bytes) {
+  /* Big blocks start at a 2 MiB boundary so that the kernel may back them with huge pages. */
+  size_t alignment = bytes >= (4 << 20) ? (size_t)2 << 20 : 64;
+  return posix_memalign(out, alignment, (size_t)bytes) ? PG_ERROR_MEMORY : PG_OK;
+}
+static void cpu_release(void *data) { free(data); }
+static pg_status cpu_copy(void *to, const void *from, int64_t bytes) {
+  memmove(to, from, (size_t)bytes);
+  return PG_OK;
+}
+static const pg_kernel_instance *cpu_kernel(int kernel, int dtype) { return &pg_kernel_table[kernel].cpu[cpu_isa()][dtype]; }
+
+const pg_device_ops *pg_device(int device) {
+  static const pg_device_ops cpu = {"cpu", cpu_allocate, cpu_release, cpu_copy, cpu_copy, cpu_copy, cpu_kernel};
+  if (device == PG_CPU) return &cpu;
+  pg_error(PG_ERROR_DEVICE, "device: this build has no device number %d", device);
+  return NULL;
+}
+
+int pg_kernel_count(void) {
+  static int count = -1;
+  if (count < 0) {
+    count = 0;
+    while (pg_kernel_table[count].name) count++;
+  }
+  return count;
+}
+
+const char *pg_kernel_name(int kernel) {
+  return kernel >= 0 && kernel < pg_kernel_count() ? pg_kernel_table[kernel].name : "unknown";
+}
+
+int pg_kernel_find(const char *name) {
+  int low = 0, high = pg_kernel_count() - 1; /* the table is sorted */
+  while (low <= high) {
+    int middle = (low + high) / 2, order = strcmp(name, pg_kernel_table[middle].name);
+    if (order == 0) return middle;
+    if (order < 0) high = middle - 1;
+    else low = middle + 1;
+  }
+  return -1;
+}
+
+const pg_kernel_instance *pg_kernel_instance_find(int kernel, int device, int dtype) {
+  const pg_device_ops *ops = pg_device(device);
+  if (!ops) return NULL;
+  if (kernel < 0 || kernel >= pg_kernel_count() || dtype < 0 || dtype >= PG_INSTANCES) {
+    pg_error(PG_ERROR_ARGUMENT, "kernel %d has no instance for dtype %d", kernel, dtype);
+    return NULL;
+  }
+  const pg_kernel_instance *instance = ops->kernel(kernel, dtype);
+  if (!instance || !instance->run) {
+    pg_error(PG_ERROR_UNSUPPORTED, "%s is not available on %s", pg_kernel_name(kernel), ops->name);
+    return NULL;
+  }
+  return instance;
+}
+
+int pg_kernel_available(int kernel, int device, int dtype) { return pg_kernel_instance_find(kernel, device, dtype) != NULL; }
