@@ -1,0 +1,72 @@
+"""Writes fixtures/. With --check, computes everything again in float32 and says how far that is from them.
+
+    python3 tests/oracle/make.py [--vit-tiny FILE] [--check]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy
+import torch
+
+import build_alignment
+import build_basics
+import build_haste
+import build_samplers
+import build_student
+import build_teacher
+import names
+import store
+
+FOLDER = Path(__file__).parent / "fixtures"
+
+
+def fixtures(vit_tiny):
+    yield from build_student.build()
+    yield from build_haste.build()
+    yield from build_teacher.build(vit_tiny)
+    yield from build_samplers.build()
+    yield from build_alignment.build()
+    yield from build_basics.build()
+
+
+def compare(fixture):
+    """The worst tensors of a fixture by |a - b| / |b| (Euclidean norms)."""
+    stored = store.read(FOLDER / (fixture.name + ".safetensors"))
+    if set(stored) != set(fixture.tensors):
+        sys.exit(f"{fixture.name}: names differ: {sorted(set(stored) ^ set(fixture.tensors))}")
+    rows = []
+    for name, value in fixture.tensors.items():
+        a, b = value.astype(numpy.float64), stored[name].astype(numpy.float64)
+        size = numpy.linalg.norm(b)
+        rows.append((numpy.linalg.norm(a - b) / (size or 1.0), name))
+    rows.sort(reverse=True)
+    shown = "  ".join(f"{name} {error:.1e}" for error, name in rows[:4])
+    print(f"{fixture.name:24} {shown}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vit-tiny", metavar="FILE", help="vit_tiny_patch16_224.safetensors, for vit_tiny_real")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.check:
+        store.compute = torch.float32
+    FOLDER.mkdir(exist_ok=True)
+    for fixture in fixtures(options.vit_tiny):
+        if options.check:
+            compare(fixture)
+        else:
+            store.write(FOLDER / (fixture.name + ".safetensors"), fixture.tensors,
+                        {**fixture.metadata(), "torch": torch.__version__.split("+")[0]})
+    if not options.check:
+        for file, arguments in names.FILES.items():
+            (FOLDER / file).write_text(names.text(*arguments))
+    if not options.vit_tiny:
+        print("vit_tiny_real left as it is: give --vit-tiny FILE to make it again")
+
+
+if __name__ == "__main__":
+    main()
