@@ -1,0 +1,68 @@
+--- The door to libperigee.so: the header read verbatim, dtypes by name, and the one place where a status becomes an error.
+local ffi = require "ffi"
+
+local M = {}
+
+-- lua/perigee/core/ffi.lua lies three folders below the project's root
+local here = debug.getinfo(1, "S").source:sub(2)
+M.home = here:match "^(.*)/lua/perigee/core/ffi%.lua$" or "."
+
+local function read(path)
+  local file, message = io.open(path, "rb")
+  if not file then error("perigee: cannot read " .. message, 0) end
+  local text = file:read "*a"
+  file:close()
+  return text
+end
+
+ffi.cdef(read(M.home .. "/runtime/perigee.h"))
+
+local build = os.getenv "PERIGEE_BUILD" or M.home .. "/build"
+local library = os.getenv "PERIGEE_LIBRARY" or build .. "/runtime/libperigee.so"
+local found, C = pcall(ffi.load, library)
+if not found then
+  error("perigee: " .. library .. " cannot be loaded (run ./perigee once to build it): " .. tostring(C), 0)
+end
+M.C = C
+
+M.dtypes = { "float32", "float64", "bfloat16", "int32", "int64", "uint8" }
+M.dtype_code, M.dtype_bytes, M.is_floating = {}, {}, {}
+for index, name in ipairs(M.dtypes) do
+  M.dtype_code[name] = index - 1
+  M.dtype_bytes[name] = tonumber(C.pg_dtype_bytes(index - 1))
+  M.is_floating[name] = index <= 3
+end
+M.ctype = { float32 = "float", float64 = "double", bfloat16 = "uint16_t", int32 = "int32_t", int64 = "int64_t", uint8 = "uint8_t" }
+
+M.device_code = { cpu = C.PG_CPU, cuda = C.PG_CUDA }
+M.purpose_code = {}
+for code = 0, C.PG_PURPOSES - 1 do M.purpose_code[ffi.string(C.pg_purpose_name(code))] = code end
+
+--- Source position of the first caller outside the library: "recipe.lua:12", or nil.
+function M.user_position()
+  local library_root = M.home .. "/lua/perigee/"
+  for level = 2, 200 do
+    local info = debug.getinfo(level, "Sl")
+    if not info then return nil end
+    local file = info.source:match "^@(.*)$"
+    if info.what ~= "C" and info.currentline > 0 and not (file and file:sub(1, #library_root) == library_root) then
+      return (file or info.short_src) .. ":" .. info.currentline
+    end
+  end
+end
+
+--- Raises an error at the user's own line: a mistake in a recipe or at the REPL, not in the library.
+function M.fail(format, ...)
+  local message = select("#", ...) > 0 and format:format(...) or format
+  local position = M.user_position()
+  error(position and position .. ": " .. message or message, 0)
+end
+
+--- Turns a status into an error that carries the C side's message.
+function M.check(status)
+  if status ~= 0 then M.fail("%s", ffi.string(C.pg_last_error())) end
+end
+
+function M.shape_text(shape) return "[" .. table.concat(shape, ",") .. "]" end
+
+return M

@@ -1,0 +1,132 @@
+--- Reverse-mode differentiation, from program to program: each node's vjp records the nodes of its gradient.
+local core = require "perigee.core.ffi"
+local layout = require "perigee.core.layout"
+
+local M = {}
+
+local function ops() return require "perigee.core.ops" end
+
+--- Values that depend on any of `sources`, among the first `count` nodes.
+local function reached_from(program, sources, count)
+  local reached = {}
+  for _, v in ipairs(sources) do reached[v] = true end
+  for k = 1, count do
+    local node = program.nodes[k]
+    local any = false
+    for _, v in ipairs(node.inputs) do any = any or (v and reached[v]) end
+    if any and node.definition.name ~= "stop_gradient" then
+      for _, v in ipairs(node.outputs) do
+        if core.is_floating[v.dtype] then reached[v] = true end
+      end
+    end
+  end
+  return reached
+end
+
+--- Gradients that arrive in pieces (from narrow views) tile a dimension often enough to be concatenated; else each
+--- piece is padded with zeros and added.
+local function join_pieces(v, pieces)
+  local dim, total = pieces[1].dim, 0
+  table.sort(pieces, function(a, b) return a.start < b.start end)
+  local tiles = true
+  for _, p in ipairs(pieces) do
+    tiles = tiles and p.dim == dim and p.start == total + 1
+    total = p.start + p.length - 1
+  end
+  if tiles and total == v.shape[dim] and #pieces <= 14 then
+    local list = {}
+    for k, p in ipairs(pieces) do list[k] = p.gradient end
+    return ops().concat(list, dim)
+  end
+  local sum
+  for _, p in ipairs(pieces) do
+    local padded = ops().narrow_backward(p.gradient, { dim = p.dim, start = p.start, size = v.shape[p.dim] })
+    sum = sum and ops().add(sum, padded) or padded
+  end
+  return sum
+end
+
+--- Records the nodes of a recomputed segment anew, over its clones and what lies outside it.
+local function clone_segment(program, segment, count, reached)
+  local clones = {}
+  for k = 1, count do
+    local node = program.nodes[k]
+    if node.segment == segment then
+      local inputs = {}
+      for i, v in ipairs(node.inputs) do inputs[i] = v and (clones[v] or v) end
+      local copy = program:clone_node(node, inputs)
+      clones[node] = copy
+      for i, v in ipairs(node.outputs) do
+        clones[v] = copy.outputs[i]
+        reached[copy.outputs[i]] = reached[v]
+      end
+    end
+  end
+  return clones
+end
+
+--- Gradients of the sum of seed·output with respect to the values in `wrt`.
+---@param outputs perigee.Value[]
+---@param seeds table        one value or tensor an output, of its shape
+---@param wrt perigee.Value[]
+---@return table  one value for each of `wrt`; false where nothing flows
+function M.gradient(program, outputs, seeds, wrt)
+  local count = #program.nodes
+  local reached = reached_from(program, wrt, count)
+  local gradients, pieces = {}, {}
+
+  local function accumulate(v, gradient)
+    if not layout.same_shape(v.shape, gradient.shape) then
+      error(("internal: a gradient %s for a value %s"):format(core.shape_text(gradient.shape), core.shape_text(v.shape)))
+    end
+    gradients[v] = gradients[v] and ops().add(gradients[v], gradient) or gradient
+  end
+  local function total(v)
+    if pieces[v] then
+      local joined = join_pieces(v, pieces[v])
+      pieces[v] = nil
+      accumulate(v, joined)
+    end
+    return gradients[v]
+  end
+
+  for k, v in ipairs(outputs) do
+    if reached[v] then accumulate(v, seeds[k]) end
+  end
+  local segments = {}
+  for k = count, 1, -1 do
+    local node = program.nodes[k]
+    local definition = node.definition
+    local incoming, any = {}, false
+    for i, v in ipairs(node.outputs) do
+      if reached[v] then incoming[i] = total(v) end
+      any = any or incoming[i] ~= nil
+    end
+    if any then
+      local subject = node
+      if node.segment then
+        segments[node.segment] = segments[node.segment] or clone_segment(program, node.segment, count, reached)
+        subject = segments[node.segment][node]
+      end
+      if definition.piece then
+        local x, dim, start, length = node.inputs[1], definition.piece(node)
+        pieces[x] = pieces[x] or {}
+        table.insert(pieces[x], { dim = dim, start = start, length = length, gradient = incoming[1] })
+      else
+        if not definition.vjp then core.fail("%s has no gradient", definition.name) end
+        subject.wanted = reached
+        local results = definition.vjp(subject, unpack(incoming, 1, #node.outputs))
+        for i, name in ipairs(definition.inputs) do
+          local x = node.inputs[i]
+          if x and reached[x] and results[name] then accumulate(x, results[name]) end
+        end
+      end
+    end
+  end
+
+  local result = {}
+  for k, v in ipairs(wrt) do result[k] = total(v) or false end
+  return result
+end
+
+return M

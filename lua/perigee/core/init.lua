@@ -1,0 +1,68 @@
+--- The core: tensors, ops, and the way from a traced program to an executable.
+local executable = require "perigee.core.executable"
+local grad = require "perigee.core.grad"
+local ops = require "perigee.core.ops"
+local program = require "perigee.core.program"
+local tensor = require "perigee.core.tensor"
+
+local M = { ops = ops, tensor = tensor, program = program, executable = executable, gradient = grad.gradient }
+
+--- Traces a function over symbolic values shaped like the given tensors, and returns a function that runs the compiled
+--- program on tensors. The traced function returns one value or several.
+function M.compile(body, examples, options)
+  local p = program.new "compiled"
+  local values, names = {}, {}
+  for k, t in ipairs(examples) do
+    names[k] = "input " .. k
+    values[k] = p:input(names[k], t.shape, t.dtype)
+  end
+  local results = { body(unpack(values, 1, #examples)) }
+  local outputs = {}
+  for k, v in ipairs(results) do
+    if tensor.is_tensor(v) then v = p:capture(v) end
+    outputs[k] = { name = "output " .. k, value = v }
+  end
+  local exe = executable.compile(p, outputs, options)
+  return function(...)
+    local bound = {}
+    for k, name in ipairs(names) do bound[name] = (select(k, ...)) end
+    local out = exe:run(bound)
+    local list = {}
+    for k, output in ipairs(outputs) do list[k] = out[output.name]:clone() end
+    return unpack(list)
+  end, exe
+end
+
+--- Gradients of a function that returns one number, with respect to its inputs (a list of tensors) and, if asked, to
+--- other tensors it reads (`options.also`, a list). Returns the gradients in a list, and the function's value.
+function M.grad(body, inputs, options)
+  local p = program.new "gradient"
+  local values, bound = {}, {}
+  for k, t in ipairs(inputs) do
+    values[k] = p:input("input " .. k, t.shape, t.dtype)
+    bound["input " .. k] = t
+  end
+  local loss = body(unpack(values, 1, #inputs))
+  if not program.is_value(loss) then error("grad: the function's result does not depend on its inputs", 2) end
+  if loss:numel() ~= 1 then error("grad: the function returns " .. tostring(loss) .. ", not one number", 2) end
+  local wrt = {}
+  for k, v in ipairs(values) do wrt[k] = v end
+  for _, t in ipairs(options and options.also or {}) do wrt[#wrt + 1] = p:capture(t) end
+  local seed = ops.fill(loss.shape, { value = 1, dtype = loss.dtype })
+  local gradients = grad.gradient(p, { loss }, { seed }, wrt)
+  local outputs = { { name = "loss", value = loss } }
+  for k, g in ipairs(gradients) do
+    if g then outputs[#outputs + 1] = { name = "gradient " .. k, value = tensor.is_tensor(g) and p:capture(g) or g } end
+  end
+  local exe = executable.compile(p, outputs, options and { fuse = options.fuse })
+  local out = exe:run(bound)
+  local result = {}
+  for k, v in ipairs(wrt) do
+    result[k] = out["gradient " .. k] or ops.fill(v.shape, { value = 0, dtype = v.dtype })
+  end
+  local value = out.loss
+  exe:free()
+  return result, value
+end
+
+return M

@@ -1,0 +1,236 @@
+--- Ops: one definition serves eager calls, tracing, differentiation, planning and tests (docs/adding-an-op.md).
+local ffi = require "ffi"
+local core = require "perigee.core.ffi"
+local layout = require "perigee.core.layout"
+local tensor = require "perigee.core.tensor"
+local program = require "perigee.core.program"
+
+local C, fail = core.C, core.fail
+local numel = layout.numel
+
+local M = { fail = fail, numel = numel, shape_text = core.shape_text, same_shape = layout.same_shape, defined = {} }
+
+--- True for a tensor or a symbolic value.
+function M.is_operand(x) return tensor.is_tensor(x) or program.is_value(x) end
+
+--- A dimension counted from 1, or from the end if negative, as a position; an error that names the op otherwise.
+function M.dimension(name, dim, shape)
+  local n = #shape
+  local position = type(dim) == "number" and dim < 0 and n + 1 + dim or dim
+  if type(position) ~= "number" or position < 1 or position > n or position % 1 ~= 0 then
+    fail("%s: dimension %s of a tensor %s", name, tostring(dim), core.shape_text(shape))
+  end
+  return position
+end
+
+--- The dtype of statistics, losses and coefficients that go with a dtype.
+function M.stat(dtype) return dtype == "float64" and "float64" or "float32" end
+
+--- Sums a gradient over the dimensions along which an operand of `shape` was broadcast.
+function M.unbroadcast(gradient, shape)
+  if layout.same_shape(gradient.shape, shape) then return gradient end
+  local ops = require "perigee.core.ops"
+  local shift, dims = #gradient.shape - #shape, {}
+  for d = 1, #gradient.shape do
+    if d <= shift or (shape[d - shift] == 1 and gradient.shape[d] ~= 1) then dims[#dims + 1] = d end
+  end
+  local summed = #dims > 0 and ops.sum(gradient, dims) or gradient
+  return ops.reshape(summed, shape)
+end
+
+-- ---- kernel calls -----------------------------------------------------------------------------------------------
+
+local function default_instance(node)
+  for _, v in ipairs(node.inputs) do
+    if v and core.is_floating[v.dtype] then return v.dtype end
+  end
+  for _, v in ipairs(node.outputs) do
+    if core.is_floating[v.dtype] then return v.dtype end
+  end
+  return "float32"
+end
+
+--- The dtype that picks a kernel's instance for a call.
+function M.instance(definition, node)
+  return definition.instance and definition.instance(node) or default_instance(node)
+end
+
+--- A call's attributes as C arrays.
+function M.attributes(definition, attributes)
+  local ints, floats = ffi.new("int64_t[?]", C.PG_MAX_ATTRIBUTES), ffi.new("double[?]", C.PG_MAX_ATTRIBUTES)
+  for k, name in ipairs(definition.ints) do ints[k - 1] = attributes[name] end
+  for k, name in ipairs(definition.floats) do floats[k - 1] = attributes[name] end
+  return ints, floats
+end
+
+local function run_now(definition, inputs, attributes, specs)
+  local n_outputs, n_inputs = #specs, #definition.inputs
+  local device = "cpu"
+  for k = 1, n_inputs do
+    if inputs[k] then device = inputs[k].device break end
+  end
+  if device == "meta" then
+    fail("%s: an input has no storage yet; materialise its model first", definition.name)
+  end
+  if attributes.device then device = attributes.device end
+  local outputs = {}
+  for k, spec in ipairs(specs) do outputs[k] = tensor.empty(spec[1], spec[2], { device = device }) end
+  local handles = ffi.new("pg_tensor *[?]", n_outputs + n_inputs)
+  for k = 1, n_outputs do handles[k - 1] = tensor.handle(outputs[k]) end
+  for k = 1, n_inputs do
+    if inputs[k] then handles[n_outputs + k - 1] = tensor.handle(inputs[k]) end
+  end
+  local node = { inputs = inputs, outputs = outputs }
+  for k, name in ipairs(definition.inputs) do node[name] = inputs[k] or nil end
+  local ints, floats = M.attributes(definition, attributes)
+  core.check(C.pg_kernel_run(definition.kernel_index(), core.device_code[device],
+    core.dtype_code[M.instance(definition, node)], n_outputs + n_inputs, handles, ints, floats))
+  return outputs
+end
+
+-- ---- definitions ------------------------------------------------------------------------------------------------
+
+local Definition = {}
+Definition.__index = Definition
+
+local known_keys = {
+  name = true, kernel = true, inputs = true, outputs = true, results = true, ints = true, floats = true, options = true,
+  defaults = true, shape = true, vjp = true, flops = true, plain = true, strided = true, instance = true, inplace = true,
+  fusions = true, random = true, mutates = true, optional_outputs = true, view = true, bytes = true, piece = true,
+}
+
+--- Defines an op; the keys are documented in docs/adding-an-op.md.
+function M.define(definition)
+  local name = definition.name or error("an op needs a name", 2)
+  for key in pairs(definition) do
+    if not known_keys[key] then error(("op %s: unknown key '%s'"):format(name, tostring(key)), 2) end
+  end
+  if M.defined[name] then error(("op %s is defined twice"):format(name), 2) end
+  definition.optional = {}
+  for k, input in ipairs(definition.inputs) do
+    local bare = input:match "^(.*)%?$"
+    if bare then
+      definition.inputs[k] = bare
+      definition.optional[bare] = true
+    end
+  end
+  definition.outputs = definition.outputs or { "y" }
+  definition.results = definition.results or 1
+  definition.ints = definition.ints or {}
+  definition.floats = definition.floats or {}
+  definition.options = definition.options or {} -- attributes that no kernel reads
+  definition.defaults = definition.defaults or {}
+  definition.inplace = definition.inplace or {}
+  definition.optional_outputs = definition.optional_outputs or {}
+  definition.attribute = {}
+  for _, list in ipairs { definition.ints, definition.floats, definition.options } do
+    for _, key in ipairs(list) do definition.attribute[key] = true end
+  end
+  local kernel
+  function definition.kernel_index()
+    if not kernel then
+      kernel = C.pg_kernel_find(definition.kernel or name)
+      if kernel < 0 then fail("%s: the library has no kernel '%s'; rebuild it", name, definition.kernel or name) end
+    end
+    return kernel
+  end
+  M.defined[name] = definition
+  return setmetatable(definition, Definition)
+end
+
+local function accepts_strides(definition, input)
+  local strided = definition.strided
+  return strided == true or (type(strided) == "table" and strided[input])
+end
+
+local contiguous -- ops.contiguous, found when first needed: ops are defined with this file
+
+local function check_inputs(definition, inputs, attributes)
+  local symbolic
+  for k, name in ipairs(definition.inputs) do
+    local x = inputs[k]
+    if x == nil or x == false then
+      if not definition.optional[name] then fail("%s: %s is missing", definition.name, name) end
+      inputs[k] = false
+    elseif program.is_value(x) then
+      if symbolic and not rawequal(symbolic, x.program) then
+        fail("%s: its inputs belong to two different programs", definition.name)
+      end
+      symbolic = x.program
+    elseif not tensor.is_tensor(x) then
+      fail("%s: %s is a %s, not a tensor", definition.name, name, type(x))
+    end
+  end
+  for key in pairs(attributes) do
+    if not definition.attribute[key] then fail("%s: unknown option '%s'", definition.name, tostring(key)) end
+  end
+  for key in pairs(definition.attribute) do
+    if attributes[key] == nil and definition.defaults[key] == nil then
+      fail("%s: option '%s' is missing", definition.name, key)
+    end
+  end
+  return symbolic
+end
+
+function Definition.__call(definition, ...)
+  local n = #definition.inputs
+  local inputs = {}
+  for k = 1, n do inputs[k] = (select(k, ...)) end
+  local given = select(n + 1, ...) or {}
+  local symbolic = check_inputs(definition, inputs, given)
+  local attributes = {}
+  for key in pairs(definition.attribute) do
+    local value = given[key]
+    if value == nil then value = definition.defaults[key] end
+    if value == true then value = 1 elseif value == false then value = 0 end
+    attributes[key] = value
+  end
+
+  if symbolic then -- tensors among the inputs become the program's captures
+    for k = 1, n do
+      if inputs[k] and tensor.is_tensor(inputs[k]) then inputs[k] = symbolic:capture(inputs[k]) end
+    end
+  end
+  for k, name in ipairs(definition.inputs) do
+    if inputs[k] and not accepts_strides(definition, name) and not layout.is_contiguous(inputs[k]) then
+      contiguous = contiguous or require("perigee.core.ops").contiguous
+      inputs[k] = contiguous(inputs[k])
+    end
+  end
+
+  local a = {}
+  for key, value in pairs(attributes) do a[key] = value end
+  for k, name in ipairs(definition.inputs) do a[name] = inputs[k] or nil end
+  local specs = definition.shape(a)
+  local outputs
+  if symbolic then outputs = symbolic:record(definition, inputs, attributes, specs)
+  else outputs = run_now(definition, inputs, attributes, specs) end
+  return unpack(outputs, 1, definition.results)
+end
+
+--- Defines a view op: no kernel, only another layout of the same storage. `layout(from, attributes)` returns the new
+--- layout (core/layout.lua), or nil where a copy is needed first.
+function M.define_view(definition)
+  local make, check = definition.layout, definition.check
+  definition.layout, definition.check = nil, nil
+  definition.view, definition.strided = true, true
+  definition.inputs, definition.outputs = { "x" }, { "y" }
+  definition.shape = function() return {} end
+  local defined = M.define(definition)
+  return function(x, attributes)
+    if not M.is_operand(x) then fail("%s: expected a tensor, got a %s", definition.name, type(x)) end
+    attributes = attributes or {}
+    if check then check(x, attributes) end
+    local from = { shape = x.shape, strides = x.strides, offset = 0 }
+    local view = make(from, attributes)
+    if not view then
+      x = require("perigee.core.ops").contiguous(x)
+      view = make({ shape = x.shape, strides = x.strides, offset = 0 }, attributes)
+    end
+    if program.is_value(x) then return x.program:record_view(defined, x, attributes, view) end
+    if x.device == "meta" then fail("%s: the tensor has no storage yet", definition.name) end
+    return tensor.view(x, view)
+  end
+end
+
+return M

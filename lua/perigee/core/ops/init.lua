@@ -1,0 +1,32 @@
+--- Every op: the public functions of all files in this folder, in one table, and the methods they give to operands.
+local lfs = require "lfs"
+local core = require "perigee.core.ffi"
+local operand = require "perigee.core.operand"
+
+local ops = {}
+package.loaded["perigee.core.ops"] = ops -- the files below refer to it
+
+local names = {}
+for file in lfs.dir(core.home .. "/lua/perigee/core/ops") do
+  local name = file:match "^([%w_]+)%.lua$"
+  if name and name ~= "init" then names[#names + 1] = name end
+end
+table.sort(names)
+
+for _, name in ipairs(names) do
+  local exported = require("perigee.core.ops." .. name)
+  for key, value in pairs(exported) do
+    if key == "methods" then
+      for method, body in pairs(value) do
+        if operand.methods[method] then error(("method %s is given by two ops"):format(method)) end
+        operand.methods[method] = body
+      end
+    else
+      if ops[key] then error(("op %s is exported by two files"):format(key)) end
+      ops[key] = value
+    end
+  end
+end
+
+setmetatable(ops, { __index = function(_, key) core.fail("there is no op '%s'", tostring(key)) end })
+return ops

@@ -1,0 +1,218 @@
+--- Programs: what tracing records. A program is a list of nodes in execution order over symbolic values; nothing in it
+--- has an address yet.
+local core = require "perigee.core.ffi"
+local layout = require "perigee.core.layout"
+local operand = require "perigee.core.operand"
+
+local fail = core.fail
+
+-- ---- values -----------------------------------------------------------------------------------------------------
+
+---@class perigee.Value
+---@field shape integer[]
+---@field dtype string
+---@field strides integer[]
+local Value = {}
+local own = {}
+operand.metatable(Value)
+
+function Value.__index(_, key)
+  local method = own[key] or operand.methods[key]
+  if method == nil and type(key) == "string" then fail("a symbolic value has no field or method '%s'", key) end
+  return method
+end
+
+local M = { class = Value, methods = own }
+
+function M.is_value(v) return getmetatable(v) == Value end
+
+local function no_number(verb)
+  return function()
+    fail("%s a symbolic value: inside a model or a loss the numbers are not there yet; use ops.where, ops.less, ... instead", verb)
+  end
+end
+Value.__lt, Value.__le, Value.__eq = no_number "comparing", no_number "comparing", no_number "comparing"
+own.item, own.totable = no_number "asking for the number in", no_number "asking for the numbers in"
+
+function Value.__tostring(v)
+  return ("symbolic %s %s %%%d"):format(v.dtype, core.shape_text(v.shape), v.id)
+end
+
+function own:to(target)
+  if core.device_code[target] then fail "to: a program runs on one device; a symbolic value cannot change it" end
+  if target == self.dtype then return self end
+  return operand.methods.cast(self, target)
+end
+
+function own:numel() return layout.numel(self.shape) end
+function own:is_contiguous() return layout.is_contiguous(self) end
+
+--- The value whose storage a view looks into (itself, if it is no view), and the view's offset in it.
+function M.storage(v)
+  local offset = 0
+  while v.node and v.node.definition.view do
+    offset = offset + v.offset
+    v = v.node.inputs[1]
+  end
+  return v, offset
+end
+
+-- ---- nodes ------------------------------------------------------------------------------------------------------
+
+--- A node answers to the names of its inputs, outputs and attributes: n.x, n.epsilon.
+local Node = {}
+local node_methods = {}
+
+function Node.__index(n, key)
+  local method = node_methods[key]
+  if method then return method end
+  local definition = rawget(n, "definition")
+  for k, name in ipairs(definition.inputs) do
+    if name == key then return n.inputs[k] or nil end
+  end
+  for k, name in ipairs(definition.outputs) do
+    if name == key then return n.outputs[k] end
+  end
+  return rawget(n, "attributes")[key]
+end
+
+--- During differentiation: is the gradient of this input wanted?
+function node_methods:needs(name)
+  local wanted = rawget(self, "wanted")
+  if not wanted then return true end
+  for k, input in ipairs(self.definition.inputs) do
+    if input == name then return self.inputs[k] and wanted[self.inputs[k]] or false end
+  end
+  error("no input " .. name)
+end
+
+-- ---- programs ---------------------------------------------------------------------------------------------------
+
+---@class perigee.Program
+local Program = {}
+Program.__index = Program
+M.Program = Program
+
+function M.new(name)
+  return setmetatable({
+    name = name or "program", nodes = {}, inputs = {}, captures = {}, capture_list = {}, next_id = 0, segment = nil,
+    segments = 0,
+  }, Program)
+end
+
+function Program:value(shape, dtype, strides)
+  self.next_id = self.next_id + 1
+  local copy = {}
+  for d, size in ipairs(shape) do copy[d] = size end
+  return setmetatable({
+    program = self, id = self.next_id, shape = copy, strides = strides or layout.packed(copy), dtype = dtype,
+    node = false, name = false, offset = 0, index = 0, tensor = false,
+  }, Value)
+end
+
+--- A named input, bound at every run.
+function Program:input(name, shape, dtype)
+  if self.inputs[name] then fail("program %s has two inputs named '%s'", self.name, name) end
+  local v = self:value(shape, dtype or "float32")
+  v.name = name
+  self.inputs[name] = v
+  return v
+end
+
+--- The value that stands for a tensor from outside, bound once.
+function Program:capture(t)
+  local v = self.captures[t]
+  if not v then
+    if not layout.is_contiguous(t) then
+      fail("a program reads contiguous tensors only; this one %s is a strided view: call :contiguous() first",
+        core.shape_text(t.shape))
+    end
+    v = self:value(t.shape, t.dtype)
+    v.tensor = t
+    v.name = rawget(t, "name") or false
+    self.captures[t] = v
+    self.capture_list[#self.capture_list + 1] = v
+  end
+  return v
+end
+
+local function new_node(self, definition, inputs, attributes)
+  return setmetatable({
+    definition = definition, inputs = inputs, attributes = attributes, outputs = {}, segment = self.segment or false,
+    wanted = false,
+  }, Node)
+end
+
+--- A node that is not in the list yet, with fresh outputs.
+function Program:make_node(definition, inputs, attributes, specs)
+  local node = new_node(self, definition, inputs, attributes)
+  for k, spec in ipairs(specs) do
+    local v = self:value(spec[1], spec[2])
+    v.node, v.index = node, k
+    node.outputs[k] = v
+  end
+  return node
+end
+
+--- Appends a call of an op and returns its outputs.
+function Program:record(definition, inputs, attributes, specs)
+  local node = self:make_node(definition, inputs, attributes, specs)
+  self.nodes[#self.nodes + 1] = node
+  return node.outputs
+end
+
+--- Appends a view of x.
+function Program:record_view(definition, x, attributes, view)
+  local node = new_node(self, definition, { x }, attributes)
+  local v = self:value(view.shape, x.dtype, view.strides)
+  v.node, v.index, v.offset = node, 1, view.offset
+  node.outputs[1] = v
+  self.nodes[#self.nodes + 1] = node
+  return v
+end
+
+--- Records a copy of a node over other inputs (recomputation), and returns the copy.
+function Program:clone_node(node, inputs)
+  local copy = new_node(self, node.definition, inputs, node.attributes)
+  copy.segment = false
+  for k, old in ipairs(node.outputs) do
+    local v = self:value(old.shape, old.dtype, old.strides)
+    v.node, v.index, v.offset = copy, k, old.offset
+    copy.outputs[k] = v
+  end
+  self.nodes[#self.nodes + 1] = copy
+  return copy
+end
+
+--- What `body` records may be computed again in the backward pass instead of being kept (activation checkpointing).
+function Program:recompute(body, ...)
+  local outer = self.segment
+  self.segments = self.segments + 1
+  self.segment = self.segments
+  local results = { pcall(body, ...) }
+  self.segment = outer
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2, table.maxn(results))
+end
+
+--- The nodes that the given values depend on, and those that change their inputs, in order.
+function Program:live_nodes(outputs)
+  local live, list = {}, {}
+  local function need(v)
+    if v and v.node then live[v.node] = true end
+  end
+  for _, v in ipairs(outputs) do need(v) end
+  for k = #self.nodes, 1, -1 do
+    local node = self.nodes[k]
+    if node.definition.mutates then live[node] = true end
+    if live[node] then
+      for _, v in ipairs(node.inputs) do need(v) end
+    end
+  end
+  for _, node in ipairs(self.nodes) do
+    if live[node] then list[#list + 1] = node end
+  end
+  return list
+end
+
+return M

@@ -1,0 +1,344 @@
+--- Tensors: a shape, a dtype and a view of storage that the runtime counts references of.
+---
+--- Freed by :free(), by the end of a `tidy` scope, or by the collector. LuaJIT's collector does not see native bytes, so a
+--- ledger of them asks for a collection now and then. A tensor without storage ("meta") has a shape and dtype only:
+--- parameters are that until their model is materialised, so a model can be planned without memory.
+local ffi = require "ffi"
+local core = require "perigee.core.ffi"
+local layout = require "perigee.core.layout"
+local operand = require "perigee.core.operand"
+
+local C, check = core.C, core.check
+
+---@class perigee.Tensor
+---@field shape integer[]
+---@field dtype string
+---@field device string
+---@field strides integer[]
+local Tensor = {}
+local methods = operand.methods
+local own = {} -- methods of tensors only
+operand.metatable(Tensor)
+
+function Tensor.__index(t, key)
+  local method = own[key] or methods[key]
+  if method == nil and type(key) == "string" then
+    core.fail("a tensor has no field or method '%s'", key)
+  end
+  return method
+end
+
+local M = { class = Tensor, methods = own }
+
+function M.is_tensor(t) return getmetatable(t) == Tensor end
+
+-- ---- the ledger -------------------------------------------------------------------------------------------------
+
+local ledger, ledger_limit = 0, 256 * 2 ^ 20
+local scopes = {} -- open tidy scopes, innermost last
+
+local function account(bytes)
+  ledger = ledger + bytes
+  if ledger > ledger_limit then
+    ledger = 0
+    collectgarbage()
+    collectgarbage()
+  end
+end
+
+local function wrap(handle, shape, strides, dtype, device)
+  local t = setmetatable({
+    handle = ffi.gc(handle, C.pg_tensor_release), shape = shape, strides = strides, dtype = dtype, device = device,
+  }, Tensor)
+  local scope = scopes[#scopes]
+  if scope then scope[#scope + 1] = t end
+  return t
+end
+
+local function int64_array(list)
+  local array = ffi.new("int64_t[?]", math.max(#list, 1))
+  for k, v in ipairs(list) do array[k - 1] = v end
+  return array
+end
+M.int64_array = int64_array
+
+local function checked_shape(shape)
+  if type(shape) ~= "table" then core.fail("a shape is a list of sizes, not a %s", type(shape)) end
+  local copy = {}
+  for d, size in ipairs(shape) do
+    if type(size) ~= "number" or size < 0 or size % 1 ~= 0 then
+      core.fail("dimension %d of a shape is %s; sizes are whole numbers", d, tostring(size))
+    end
+    copy[d] = size
+  end
+  return copy
+end
+
+local function checked_dtype(dtype)
+  dtype = dtype or "float32"
+  if not core.dtype_code[dtype] then
+    core.fail("'%s' is no dtype; there are %s", tostring(dtype), table.concat(core.dtypes, ", "))
+  end
+  return dtype
+end
+
+local pointer = ffi.new "pg_tensor *[1]"
+
+--- New storage with undefined contents.
+---@param options? { device?: string, purpose?: string }
+---@return perigee.Tensor
+function M.empty(shape, dtype, options)
+  shape, dtype = checked_shape(shape), checked_dtype(dtype)
+  local device = options and options.device or "cpu"
+  local purpose = core.purpose_code[options and options.purpose or "other"]
+  local device_code = core.device_code[device]
+  if not device_code then core.fail("'%s' is no device; there are cpu and cuda", tostring(device)) end
+  account(layout.numel(shape) * core.dtype_bytes[dtype])
+  local status = C.pg_tensor_new(pointer, device_code, purpose, core.dtype_code[dtype], #shape, int64_array(shape))
+  if status == C.PG_ERROR_MEMORY then -- garbage may hold what is missing
+    collectgarbage()
+    collectgarbage()
+    status = C.pg_tensor_new(pointer, device_code, purpose, core.dtype_code[dtype], #shape, int64_array(shape))
+  end
+  check(status)
+  return wrap(pointer[0], shape, layout.packed(shape), dtype, device)
+end
+
+--- A tensor without storage.
+function M.meta(shape, dtype)
+  shape = checked_shape(shape)
+  return setmetatable({ shape = shape, strides = layout.packed(shape), dtype = checked_dtype(dtype), device = "meta" }, Tensor)
+end
+
+--- The tensor's handle; an error for a tensor without storage.
+function M.handle(t)
+  local handle = rawget(t, "handle")
+  if not handle then
+    core.fail(rawget(t, "freed") and "this tensor %s was freed" or "this tensor %s has no storage yet; materialise its model first",
+      core.shape_text(t.shape))
+  end
+  return handle
+end
+
+--- Another view of t's storage; `offset` counts from t's first element.
+function M.view(t, view)
+  check(C.pg_tensor_view(pointer, M.handle(t), view.offset, core.dtype_code[view.dtype or t.dtype], #view.shape,
+    int64_array(view.shape), int64_array(view.strides)))
+  return wrap(pointer[0], view.shape, view.strides, view.dtype or t.dtype, t.device)
+end
+
+--- Gives a meta tensor the storage of another of the same shape.
+function M.materialise(t, from)
+  if not layout.same_shape(t.shape, from.shape) then
+    core.fail("materialise: %s into %s", core.shape_text(from.shape), core.shape_text(t.shape))
+  end
+  C.pg_tensor_retain(M.handle(from))
+  rawset(t, "handle", ffi.gc(M.handle(from), C.pg_tensor_release))
+  t.dtype, t.device, t.strides = from.dtype, from.device, from.strides
+end
+
+--- Takes a tensor's storage away again: it is meta until materialised anew.
+function M.dematerialise(t)
+  local handle = rawget(t, "handle")
+  if handle then
+    ffi.gc(handle, nil)
+    C.pg_tensor_release(handle)
+    rawset(t, "handle", nil)
+    t.device = "meta"
+  end
+end
+
+-- ---- numbers in and out -----------------------------------------------------------------------------------------
+
+local function bfloat16_bits(x)
+  local f = ffi.new("float[1]", x)
+  local bits = ffi.cast("uint32_t *", f)[0]
+  if x ~= x then return 0x7fc0 end
+  local low = bits % 65536
+  local high = math.floor(tonumber(bits) / 65536)
+  if low > 32768 or (low == 32768 and high % 2 == 1) then high = high + 1 end
+  return high
+end
+
+local function bfloat16_value(bits)
+  local u = ffi.new("uint32_t[1]", bits * 65536)
+  return tonumber(ffi.cast("float *", u)[0])
+end
+
+local function flatten(values, shape, depth, out)
+  if depth > #shape then
+    if type(values) ~= "number" then core.fail("tensor: expected a number, got a %s", type(values)) end
+    out[#out + 1] = values
+    return
+  end
+  if type(values) ~= "table" or #values ~= shape[depth] then
+    core.fail("tensor: dimension %d has %s entries in one place and %d in another", depth,
+      type(values) == "table" and #values or "no", shape[depth])
+  end
+  for k = 1, shape[depth] do flatten(values[k], shape, depth + 1, out) end
+end
+
+--- A tensor of given numbers: a nested table (its shape is found), a number, or a cdata array with a shape.
+---@return perigee.Tensor
+function M.tensor(values, shape, dtype)
+  if type(shape) == "string" then shape, dtype = nil, shape end
+  dtype = checked_dtype(dtype)
+  if type(values) == "cdata" then
+    if not shape then core.fail "tensor: a cdata array needs a shape" end
+    local t = M.empty(shape, dtype)
+    check(C.pg_tensor_write(M.handle(t), values, layout.numel(t.shape) * core.dtype_bytes[dtype]))
+    return t
+  end
+  local list = {}
+  if type(values) == "number" then
+    list, shape = { values }, shape or {}
+  elseif type(values) == "table" then
+    local found, probe = {}, values
+    while type(probe) == "table" do
+      found[#found + 1] = #probe
+      probe = probe[1]
+    end
+    flatten(values, found, 1, list)
+    shape = shape or found
+  else
+    core.fail("tensor: expected numbers, got a %s", type(values))
+  end
+  if layout.numel(shape) ~= #list then
+    core.fail("tensor: %d numbers do not fill the shape %s", #list, core.shape_text(shape))
+  end
+  local array = ffi.new(core.ctype[dtype] .. "[?]", math.max(#list, 1))
+  for k, v in ipairs(list) do array[k - 1] = dtype == "bfloat16" and bfloat16_bits(v) or v end
+  local t = M.empty(shape, dtype)
+  check(C.pg_tensor_write(M.handle(t), array, #list * core.dtype_bytes[dtype]))
+  return t
+end
+
+--- A host array (cdata) of a tensor's elements in row-major order, and their number. It is a copy.
+function M.to_host(t)
+  if not layout.is_contiguous(t) then t = t:contiguous() end
+  local n = layout.numel(t.shape)
+  local array = ffi.new(core.ctype[t.dtype] .. "[?]", math.max(n, 1))
+  check(C.pg_tensor_read(M.handle(t), array, n * core.dtype_bytes[t.dtype]))
+  return array, n
+end
+
+local function number_reader(dtype)
+  if dtype == "bfloat16" then return bfloat16_value end
+  return tonumber
+end
+
+--- The one number in a tensor of one element.
+function own:item()
+  local array, n = M.to_host(self)
+  if n ~= 1 then core.fail("item: the tensor %s has %d elements, not one", core.shape_text(self.shape), n) end
+  return number_reader(self.dtype)(array[0])
+end
+
+--- A nested Lua table of the tensor's numbers (a number for a tensor without dimensions).
+function own:totable()
+  local array = M.to_host(self)
+  local read, position, shape = number_reader(self.dtype), 0, self.shape
+  local function build(depth)
+    if depth > #shape then
+      position = position + 1
+      return read(array[position - 1])
+    end
+    local list = {}
+    for k = 1, shape[depth] do list[k] = build(depth + 1) end
+    return list
+  end
+  return build(1)
+end
+
+--- Pointer to a contiguous CPU tensor's elements, typed; valid while the tensor lives.
+function own:pointer()
+  local info = C.pg_tensor_info(M.handle(self))
+  if self.device ~= "cpu" or not layout.is_contiguous(self) then
+    core.fail "pointer: only a contiguous tensor on the CPU has one"
+  end
+  return ffi.cast(core.ctype[self.dtype] .. " *", info.data)
+end
+
+--- Copies another tensor's contents, same shape and dtype, into this one.
+function own:copy_(from)
+  if not layout.same_shape(self.shape, from.shape) then
+    core.fail("copy_: %s into %s", core.shape_text(from.shape), core.shape_text(self.shape))
+  end
+  if from.dtype ~= self.dtype then from = from:to(self.dtype) end
+  if not layout.is_contiguous(from) then from = from:contiguous() end
+  check(C.pg_tensor_copy(M.handle(self), M.handle(from)))
+  return self
+end
+
+function own:clone(options)
+  local copy = M.empty(self.shape, self.dtype, { device = options and options.device or self.device,
+    purpose = options and options.purpose })
+  return copy:copy_(self)
+end
+
+--- A dtype or a device.
+function own:to(target)
+  if core.device_code[target] then
+    if target == self.device then return self end
+    return self:clone { device = target }
+  end
+  checked_dtype(target)
+  if target == self.dtype then return self end
+  return methods.cast(self, target)
+end
+
+--- Gives the storage back now. Views of it keep it alive.
+function own:free()
+  M.dematerialise(self)
+  rawset(self, "freed", true)
+end
+
+function own:numel() return layout.numel(self.shape) end
+function own:is_contiguous() return layout.is_contiguous(self) end
+function own:bytes() return layout.numel(self.shape) * core.dtype_bytes[self.dtype] end
+
+--- Runs a function and frees every tensor made in it except those it returns (also inside returned tables).
+function M.tidy(body, ...)
+  local scope = {}
+  scopes[#scopes + 1] = scope
+  local results = { pcall(body, ...) }
+  scopes[#scopes] = nil
+  local keep, outer = {}, scopes[#scopes]
+  local function mark(x, depth)
+    if M.is_tensor(x) then keep[x] = true
+    elseif type(x) == "table" and depth < 4 then
+      for _, y in pairs(x) do mark(y, depth + 1) end
+    end
+  end
+  if results[1] then
+    for k = 2, #results do mark(results[k], 1) end
+  end
+  for _, t in ipairs(scope) do
+    if not keep[t] then t:free()
+    elseif outer then outer[#outer + 1] = t end
+  end
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2, table.maxn(results))
+end
+
+-- ---- printing ---------------------------------------------------------------------------------------------------
+
+local function corner(array, read, shape, depth, offset, strides)
+  if depth > #shape then return ("%.5g"):format(read(array[offset])) end
+  local parts, limit = {}, depth == #shape and 8 or 4
+  for k = 1, math.min(shape[depth], limit) do
+    parts[k] = corner(array, read, shape, depth + 1, offset + (k - 1) * strides[depth], strides)
+  end
+  if shape[depth] > limit then parts[#parts + 1] = "..." end
+  local separator = depth == #shape and ", " or ",\n" .. (" "):rep(depth)
+  return "[" .. table.concat(parts, separator) .. "]"
+end
+
+function Tensor.__tostring(t)
+  local head = ("%s %s on %s"):format(t.dtype, core.shape_text(t.shape), t.device)
+  if not rawget(t, "handle") then return head end
+  local array = M.to_host(t)
+  return head .. "\n" .. corner(array, number_reader(t.dtype), t.shape, 1, 0, layout.packed(t.shape))
+end
+
+return M
