@@ -127,3 +127,85 @@ int64_t pg_resident_bytes(void);            /* this process's resident set now *
 pg_status pg_signals_install(void);
 int pg_signals_pending(void);               /* 0, or the signal's number */
 void pg_signals_clear(void);
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+/* Messages name the file. PG_ERROR_IO: the system refused; PG_ERROR_FORMAT: the file is too short or malformed. */
+pg_status pg_file_size(const char *path, int64_t *bytes);
+/* The file's bytes [offset, offset + bytes) to host memory. */
+pg_status pg_file_read(const char *path, int64_t offset, void *host, int64_t bytes);
+/* The bytes at `offset` fill a contiguous tensor on any device, as they are. */
+pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t);
+
+/* A file that appears whole or not at all: written beside `path` under a temporary name, synced and renamed by
+ * commit. A writer that fails or is aborted leaves neither the temporary file nor a change at `path`. */
+typedef struct pg_writer pg_writer;
+
+pg_status pg_writer_open(pg_writer **out, const char *path);
+/* The temporary file is `path`.part and outlives pg_writer_suspend and the process: what it holds is kept, *bytes says
+ * how much, and writing goes on at its end. One writer at a time may hold it. */
+pg_status pg_writer_resume(pg_writer **out, const char *path, int64_t *bytes);
+pg_status pg_writer_write(pg_writer *w, const void *host, int64_t bytes);      /* at the end */
+pg_status pg_writer_write_tensor(pg_writer *w, const pg_tensor *t);            /* contiguous, any device */
+pg_status pg_writer_write_at(pg_writer *w, int64_t offset, const void *host, int64_t bytes); /* over what is there */
+pg_status pg_writer_read_at(pg_writer *w, int64_t offset, void *host, int64_t bytes);
+pg_status pg_writer_truncate(pg_writer *w, int64_t bytes);
+int64_t pg_writer_bytes(const pg_writer *w);
+/* CRC-32 (zip, PNG) of the bytes [offset, offset + bytes). */
+pg_status pg_writer_crc32(pg_writer *w, int64_t offset, int64_t bytes, uint32_t *crc);
+/* Each of these ends the writer, also when it fails. */
+pg_status pg_writer_commit(pg_writer *w);
+pg_status pg_writer_suspend(pg_writer *w);
+void pg_writer_abort(pg_writer *w);
+/* Test hook: after `bytes` more, writes fail as on a full disk; bytes < 0 turns it off. */
+void pg_writer_fail_after(int64_t bytes);
+
+enum { PG_PNG_MAX_SIDE = 16384 };
+/* A new uint8 tensor [H,W,3]: grey and palette expanded, alpha dropped, 16 bits scaled to 8. */
+pg_status pg_png_read(pg_tensor **out, const char *path);
+/* uint8 [H,W,3] or [H,W,1], contiguous; the file appears whole or not at all. */
+pg_status pg_png_write(const char *path, const pg_tensor *image);
+
+/* ---- loader ---------------------------------------------------------------------------------- */
+
+/* Batches of samples, prefetched by threads. A sample has fields (image, label, latent, ...); sample k of the endless
+ * sequence is permutation[k / count][k mod count], a Philox permutation for each epoch, and batch `step` holds the
+ * positions step·stride + first ... + batch − 1. What a batch holds depends on the options and the step alone. */
+typedef struct pg_loader pg_loader;
+
+typedef struct pg_loader_options {
+  int64_t count;        /* samples in the data set */
+  int64_t batch;        /* samples in one batch */
+  int64_t stride;       /* positions from one step to the next: the whole batch, where ranks share one; 0: batch */
+  int64_t first;        /* this rank's first position in a step */
+  uint64_t seed;
+  int32_t shuffle;      /* 0: the order of the data */
+  int32_t flip;         /* 1: augmented fields are mirrored left to right with probability 1/2 */
+  int32_t crop_padding; /* p > 0: augmented fields are shifted by up to p pixels each way, zeros moving in */
+  int32_t threads;      /* 0: batches are made in pg_loader_next */
+  int32_t depth;        /* batches made ahead */
+} pg_loader_options;
+
+pg_status pg_loader_new(pg_loader **out, const pg_loader_options *options);
+/* Fields, numbered from 0 as they are added. Those with `augment` are uint8 [H,W,C].
+ * A CPU tensor [count, ...], retained: */
+pg_status pg_loader_add_tensor(pg_loader *l, pg_tensor *data, int augment);
+/* One file with `count` records of `shape`, the first at byte `offset`: */
+pg_status pg_loader_add_file(pg_loader *l, const char *path, int64_t offset, int dtype, int ndim, const int64_t *shape,
+                             int augment);
+/* One file a sample, FOLDER/NAME, `names` being `count` zero-terminated strings one after another. Each must start with
+ * `header` and go on with one record of `shape`, nothing more: */
+pg_status pg_loader_add_files(pg_loader *l, const char *folder, const char *names, int64_t names_bytes,
+                              const void *header, int64_t header_bytes, int dtype, int ndim, const int64_t *shape);
+/* One PNG a sample, decoded to uint8 [height,width,3]. resize: scaled (bicubic, antialiased) until the shorter side
+ * fits, then cropped at the centre; otherwise another size is an error: */
+pg_status pg_loader_add_png(pg_loader *l, const char *folder, const char *names, int64_t names_bytes, int64_t height,
+                            int64_t width, int resize, int augment);
+/* A field that is not wanted is not read, and pg_loader_next takes NULL for it. */
+pg_status pg_loader_want(pg_loader *l, int field, int wanted);
+/* The next batch will be `step`'s. */
+pg_status pg_loader_seek(pg_loader *l, int64_t step);
+/* Fills one contiguous tensor [batch, ...] a field, on any device, and, unless NULL, `indices` (int64 [batch]: the
+ * samples' numbers in the data set) and *step. A worker's error comes out here; the loader then stays at that step. */
+pg_status pg_loader_next(pg_loader *l, int fields, pg_tensor *const *batch, pg_tensor *indices, int64_t *step);
+void pg_loader_free(pg_loader *l);

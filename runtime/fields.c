@@ -1,0 +1,200 @@
+/* The loader's fields: one sample at a time from a tensor, a file of records, files of one record, or PNG files. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "loader.h"
+
+/* ---- describing ---- */
+
+pg_status pg_field_shape(pg_field *f, int dtype, int ndim, const int64_t *shape, int augment) {
+  f->fd = -1;
+  f->augment = augment;
+  if (dtype < 0 || dtype >= PG_DTYPES || ndim < 0 || ndim >= PG_MAX_DIMS)
+    return pg_error(PG_ERROR_ARGUMENT, "loader: a sample of dtype %d with %d dimensions", dtype, ndim);
+  f->view.dtype = dtype;
+  f->view.ndim = ndim;
+  f->sample_bytes = pg_dtype_bytes(dtype);
+  for (int d = 0; d < ndim; d++) {
+    f->view.shape[d] = shape[d];
+    if (shape[d] < 1 || __builtin_mul_overflow(f->sample_bytes, shape[d], &f->sample_bytes) ||
+        f->sample_bytes > INT32_MAX)
+      return pg_error(PG_ERROR_ARGUMENT, "loader: dimension %d of a sample is %lld; a sample has 1 byte to 2 GiB", d + 1,
+                      (long long)shape[d]);
+  }
+  return PG_OK;
+}
+
+pg_status pg_field_tensor(pg_field *f, int64_t count, pg_tensor *data, int augment) {
+  const pg_view *v = pg_tensor_info(data);
+  f->kind = PG_FIELD_TENSOR;
+  if (v->ndim < 1 || v->shape[0] != count)
+    return pg_error(PG_ERROR_ARGUMENT, "loader: %lld samples were announced, the tensor is %s", (long long)count,
+                    pg_shape_text(v));
+  if (!pg_contiguous(v) || pg_tensor_device(data) != PG_CPU)
+    return pg_error(PG_ERROR_ARGUMENT, "loader: the tensor %s is not contiguous memory of the CPU", pg_shape_text(v));
+  pg_status status = pg_field_shape(f, v->dtype, v->ndim - 1, v->shape + 1, augment);
+  if (status) return status;
+  pg_tensor_retain(data);
+  f->tensor = data;
+  return PG_OK;
+}
+
+static char *copied(const char *bytes, size_t length) {
+  char *copy = pg_host_calloc(length + 1, 1);
+  if (copy) memcpy(copy, bytes, length);
+  else pg_error(PG_ERROR_MEMORY, "loader: out of memory");
+  return copy;
+}
+
+pg_status pg_field_file(pg_field *f, int64_t count, const char *path, int64_t offset) {
+  int64_t size = 0, wanted = 0;
+  f->kind = PG_FIELD_FILE;
+  f->offset = offset;
+  f->path = copied(path, strlen(path));
+  if (!f->path) return PG_ERROR_MEMORY;
+  f->fd = pg_file_open(path, &size);
+  if (f->fd < 0) return PG_ERROR_IO;
+  if (offset < 0 || __builtin_mul_overflow(count, f->sample_bytes, &wanted) || offset > size || wanted > size - offset)
+    return pg_error(PG_ERROR_FORMAT, "%s: %lld records of %lld bytes from byte %lld are wanted, the file has %lld bytes",
+                    path, (long long)count, (long long)f->sample_bytes, (long long)offset, (long long)size);
+  return PG_OK;
+}
+
+pg_status pg_field_names(pg_field *f, int64_t count, const char *folder, const char *names, int64_t names_bytes) {
+  f->kind = PG_FIELD_FILES;
+  if (names_bytes < 1 || names_bytes > UINT32_MAX || names[names_bytes - 1])
+    return pg_error(PG_ERROR_ARGUMENT, "loader: names of %lld bytes; they are zero-terminated and at most 4 GiB",
+                    (long long)names_bytes);
+  f->path = copied(folder, strlen(folder));
+  f->names = copied(names, (size_t)names_bytes);
+  f->name_at = pg_host_calloc((size_t)count, sizeof *f->name_at);
+  if (!f->path || !f->names || !f->name_at) return pg_error(PG_ERROR_MEMORY, "loader: out of memory");
+  int64_t found = 0;
+  for (int64_t at = 0; at < names_bytes; at += (int64_t)strlen(names + at) + 1, found++)
+    if (found < count) f->name_at[found] = (uint32_t)at;
+  if (found != count)
+    return pg_error(PG_ERROR_ARGUMENT, "loader: %lld file names for %lld samples", (long long)found, (long long)count);
+  return PG_OK;
+}
+
+pg_status pg_field_header(pg_field *f, const void *header, int64_t header_bytes) {
+  if (header_bytes < 0 || header_bytes > INT32_MAX)
+    return pg_error(PG_ERROR_ARGUMENT, "loader: a header of %lld bytes", (long long)header_bytes);
+  f->header = copied(header, (size_t)header_bytes);
+  f->offset = header_bytes;
+  return f->header ? PG_OK : PG_ERROR_MEMORY;
+}
+
+void pg_field_free(pg_field *f) {
+  if (f->kind == PG_FIELD_FILE && f->fd >= 0) close(f->fd);
+  pg_tensor_release(f->tensor);
+  pg_host_free(f->path);
+  pg_host_free(f->names);
+  pg_host_free(f->name_at);
+  pg_host_free(f->header);
+}
+
+/* ---- reading ---- */
+
+static pg_status file_path(const pg_field *f, int64_t index, char path[PATH_MAX]) {
+  const char *name = f->names + f->name_at[index];
+  int length = snprintf(path, PATH_MAX, f->path[0] ? "%s/%s" : "%s%s", f->path, name);
+  return length < PATH_MAX ? PG_OK : pg_error(PG_ERROR_IO, "%.200s...: the path is too long", path);
+}
+
+/* A file of header and one record, the header being the one all files share. */
+static pg_status read_one_record(const pg_field *f, const char *path, int fd, int64_t size, uint8_t *out) {
+  if (size != f->offset + f->sample_bytes)
+    return pg_error(PG_ERROR_FORMAT, "%s: it has %lld bytes, the data set's files have %lld", path, (long long)size,
+                    (long long)(f->offset + f->sample_bytes));
+  char piece[512];
+  for (int64_t at = 0; at < f->offset;) {
+    int64_t now = f->offset - at < (int64_t)sizeof piece ? f->offset - at : (int64_t)sizeof piece;
+    pg_status status = pg_file_read_at(fd, path, at, piece, now);
+    if (status) return status;
+    if (memcmp(piece, f->header + at, (size_t)now))
+      return pg_error(PG_ERROR_FORMAT, "%s: its header is not that of the data set's first file", path);
+    at += now;
+  }
+  return pg_file_read_at(fd, path, f->offset, out, f->sample_bytes);
+}
+
+static pg_status read_file(const pg_field *f, int64_t index, uint8_t *out) {
+  char path[PATH_MAX];
+  int64_t size = 0;
+  pg_status status = file_path(f, index, path);
+  if (status) return status;
+  int fd = pg_file_open(path, &size);
+  if (fd < 0) return PG_ERROR_IO;
+  status = read_one_record(f, path, fd, size, out);
+  close(fd);
+  return status;
+}
+
+static pg_status read_png(const pg_field *f, int64_t index, uint8_t *out) {
+  char path[PATH_MAX];
+  pg_picture picture;
+  int64_t height = f->view.shape[0], width = f->view.shape[1];
+  pg_status status = file_path(f, index, path);
+  if (!status) status = pg_picture_read(&picture, path);
+  if (status) return status;
+  if (picture.height == height && picture.width == width) memcpy(out, picture.pixels, (size_t)f->sample_bytes);
+  else if (f->resize) status = pg_picture_fit(&picture, out, height, width);
+  else
+    status = pg_error(PG_ERROR_FORMAT, "%s: the picture is %lldx%lld, the data set's are %lldx%lld (width x height)", path,
+                      (long long)picture.width, (long long)picture.height, (long long)width, (long long)height);
+  pg_picture_free(&picture);
+  return status;
+}
+
+/* ---- augmentation ---- */
+
+static void mirror(uint8_t *pixels, int64_t height, int64_t width, int64_t channels) {
+  for (int64_t y = 0; y < height; y++)
+    for (int64_t left = 0, right = width - 1; left < right; left++, right--)
+      for (int64_t c = 0; c < channels; c++) {
+        uint8_t *a = pixels + (y * width + left) * channels + c, *b = pixels + (y * width + right) * channels + c;
+        uint8_t swapped = *a;
+        *a = *b;
+        *b = swapped;
+      }
+}
+
+/* Moves the content down and right in place; zeros move in. */
+static void shift(uint8_t *pixels, int64_t height, int64_t width, int64_t channels, int64_t down, int64_t right) {
+  int64_t row = width * channels, kept = width - (right < 0 ? -right : right);
+  int64_t from_x = (right < 0 ? -right : 0) * channels, to_x = (right > 0 ? right : 0) * channels;
+  for (int64_t k = 0; k < height; k++) {
+    int64_t y = down > 0 ? height - 1 - k : k, source = y - down; /* rows are read before they are overwritten */
+    uint8_t *to = pixels + y * row;
+    if (source < 0 || source >= height || kept <= 0) {
+      memset(to, 0, (size_t)row);
+      continue;
+    }
+    memmove(to + to_x, pixels + source * row + from_x, (size_t)(kept * channels));
+    memset(to, 0, (size_t)to_x);
+    memset(to + to_x + kept * channels, 0, (size_t)(row - to_x - kept * channels));
+  }
+}
+
+pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentation *a, uint8_t *out) {
+  pg_status status = PG_OK;
+  switch (f->kind) {
+    case PG_FIELD_TENSOR:
+      memcpy(out, (const uint8_t *)pg_tensor_info(f->tensor)->data + index * f->sample_bytes, (size_t)f->sample_bytes);
+      break;
+    case PG_FIELD_FILE:
+      status = pg_file_read_at(f->fd, f->path, f->offset + index * f->sample_bytes, out, f->sample_bytes);
+      break;
+    case PG_FIELD_FILES: status = read_file(f, index, out); break;
+    default: status = read_png(f, index, out);
+  }
+  if (status || !f->augment) return status;
+  const int64_t *shape = f->view.shape;
+  if (a->flip) mirror(out, shape[0], shape[1], shape[2]);
+  if (a->down || a->right) shift(out, shape[0], shape[1], shape[2], a->down, a->right);
+  return PG_OK;
+}

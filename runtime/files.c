@@ -1,0 +1,328 @@
+/* Files: checked reads of bulk bytes, and writers whose file appears whole or not at all. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "files.h"
+
+enum { PIECE = 4 << 20 }; /* bytes that pass between a file and another device at a time */
+
+static pg_status io_error(const char *path, const char *what) {
+  return pg_error(PG_ERROR_IO, "%s: %s: %s", path, what, strerror(errno));
+}
+
+/* ---- reading ---- */
+
+int pg_file_open(const char *path, int64_t *bytes) {
+  struct stat info;
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    io_error(path, "cannot be opened");
+    return -1;
+  }
+  if (fstat(fd, &info) || !S_ISREG(info.st_mode)) {
+    close(fd);
+    pg_error(PG_ERROR_IO, "%s: not a regular file", path);
+    return -1;
+  }
+  *bytes = info.st_size;
+  return fd;
+}
+
+pg_status pg_file_read_at(int fd, const char *path, int64_t offset, void *host, int64_t bytes) {
+  for (char *to = host; bytes > 0;) {
+    ssize_t got = pread(fd, to, (size_t)bytes, offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return io_error(path, "cannot be read");
+    if (got == 0)
+      return pg_error(PG_ERROR_FORMAT, "%s: it ends at byte %lld, %lld bytes short", path, (long long)offset,
+                      (long long)bytes);
+    to += got;
+    offset += got;
+    bytes -= got;
+  }
+  return PG_OK;
+}
+
+/* Opens a file that must hold [offset, offset + bytes). */
+static int open_range(const char *path, int64_t offset, int64_t bytes) {
+  int64_t size = 0;
+  if (offset < 0 || bytes < 0) {
+    pg_error(PG_ERROR_ARGUMENT, "%s: %lld bytes at offset %lld make no sense", path, (long long)bytes,
+             (long long)offset);
+    return -1;
+  }
+  int fd = pg_file_open(path, &size);
+  if (fd >= 0 && (offset > size || bytes > size - offset)) {
+    close(fd);
+    pg_error(PG_ERROR_FORMAT, "%s: %lld bytes at offset %lld are wanted, the file has %lld bytes", path,
+             (long long)bytes, (long long)offset, (long long)size);
+    return -2;
+  }
+  return fd;
+}
+
+static pg_status range_status(int fd, int64_t offset, int64_t bytes) {
+  return fd == -2 ? PG_ERROR_FORMAT : offset < 0 || bytes < 0 ? PG_ERROR_ARGUMENT : PG_ERROR_IO;
+}
+
+pg_status pg_file_size(const char *path, int64_t *bytes) {
+  int fd = pg_file_open(path, bytes);
+  if (fd < 0) return PG_ERROR_IO;
+  close(fd);
+  return PG_OK;
+}
+
+pg_status pg_file_read(const char *path, int64_t offset, void *host, int64_t bytes) {
+  int fd = open_range(path, offset, bytes);
+  if (fd < 0) return range_status(fd, offset, bytes);
+  pg_status status = pg_file_read_at(fd, path, offset, host, bytes);
+  close(fd);
+  return status;
+}
+
+/* File to device in pieces, through host memory. */
+static pg_status read_in_pieces(int fd, const char *path, int64_t offset, const pg_tensor *t, int64_t bytes) {
+  const pg_device_ops *device = pg_device(pg_tensor_device(t));
+  char *piece = pg_host_calloc(1, PIECE);
+  if (!piece) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+  pg_status status = PG_OK;
+  for (int64_t done = 0; done < bytes && !status; done += PIECE) {
+    int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
+    status = pg_file_read_at(fd, path, offset + done, piece, now);
+    if (!status) status = device->from_host((char *)pg_tensor_info(t)->data + done, piece, now);
+  }
+  pg_host_free(piece);
+  return status;
+}
+
+pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t) {
+  const pg_view *v = pg_tensor_info(t);
+  if (!pg_contiguous(v)) return pg_error(PG_ERROR_ARGUMENT, "%s: the tensor to read into is not contiguous", path);
+  int64_t bytes = pg_numel(v) * pg_dtype_bytes(v->dtype);
+  int fd = open_range(path, offset, bytes);
+  if (fd < 0) return range_status(fd, offset, bytes);
+  pg_status status = pg_tensor_device(t) == PG_CPU ? pg_file_read_at(fd, path, offset, v->data, bytes)
+                                                   : read_in_pieces(fd, path, offset, t, bytes);
+  close(fd);
+  return status;
+}
+
+/* ---- writing ---- */
+
+struct pg_writer {
+  int fd;
+  int64_t bytes;
+  pg_status failed;   /* the first failure; nothing is committed after one */
+  char *path, *part;  /* the file, and the temporary one beside it */
+};
+
+static _Atomic int64_t bytes_left = -1;
+
+void pg_writer_fail_after(int64_t bytes) { atomic_store(&bytes_left, bytes); }
+
+/* Bytes that may still be written according to the test hook. */
+static int64_t allowed(int64_t bytes) {
+  int64_t left = atomic_load(&bytes_left);
+  if (left < 0) return bytes;
+  int64_t now = bytes < left ? bytes : left;
+  atomic_store(&bytes_left, left - now);
+  return now;
+}
+
+static void writer_free(pg_writer *w) {
+  if (w->fd >= 0) close(w->fd);
+  pg_host_free(w->path);
+  pg_host_free(w->part);
+  pg_host_free(w);
+}
+
+static pg_writer *writer_new(const char *path) {
+  enum { SUFFIX = 32 };
+  size_t length = strlen(path);
+  pg_writer *w = pg_host_calloc(1, sizeof *w);
+  if (!w) return NULL;
+  w->fd = -1;
+  w->path = pg_host_calloc(length + 1, 1);
+  w->part = pg_host_calloc(length + SUFFIX, 1);
+  if (!w->path || !w->part) {
+    writer_free(w);
+    return NULL;
+  }
+  memcpy(w->path, path, length);
+  return w;
+}
+
+pg_status pg_writer_open(pg_writer **out, const char *path) {
+  static atomic_uint serial;
+  *out = NULL;
+  pg_writer *w = writer_new(path);
+  if (!w) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+  for (int tries = 0; w->fd < 0 && tries < 1000; tries++) {
+    sprintf(w->part, "%s.tmp-%d-%u", path, (int)getpid(), atomic_fetch_add(&serial, 1) % 1000000);
+    w->fd = open(w->part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (w->fd < 0 && errno != EEXIST) break;
+  }
+  if (w->fd < 0) {
+    pg_status status = io_error(path, "cannot be written");
+    writer_free(w);
+    return status;
+  }
+  *out = w;
+  return PG_OK;
+}
+
+pg_status pg_writer_resume(pg_writer **out, const char *path, int64_t *bytes) {
+  *out = NULL;
+  pg_writer *w = writer_new(path);
+  if (!w) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+  sprintf(w->part, "%s.part", path);
+  w->fd = open(w->part, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  struct stat info;
+  pg_status status = PG_OK;
+  if (w->fd < 0 || fstat(w->fd, &info)) status = io_error(w->part, "cannot be written");
+  else if (flock(w->fd, LOCK_EX | LOCK_NB)) status = pg_error(PG_ERROR_IO, "%s: another process writes it", w->part);
+  if (status) {
+    writer_free(w);
+    return status;
+  }
+  *bytes = w->bytes = info.st_size;
+  *out = w;
+  return PG_OK;
+}
+
+static pg_status write_at(pg_writer *w, int64_t offset, const void *host, int64_t bytes) {
+  for (const char *from = host; bytes > 0 && !w->failed;) {
+    int64_t now = allowed(bytes);
+    ssize_t put = now > 0 ? pwrite(w->fd, from, (size_t)now, offset) : -1;
+    if (now == 0) errno = ENOSPC;
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) {
+      w->failed = io_error(w->path, "cannot be written");
+      break;
+    }
+    from += put;
+    offset += put;
+    bytes -= put;
+    if (offset > w->bytes) w->bytes = offset;
+  }
+  return w->failed;
+}
+
+static pg_status earlier_failure(const pg_writer *w) {
+  return pg_error(w->failed, "%s: an earlier write failed, so nothing more is written", w->path);
+}
+
+pg_status pg_writer_write(pg_writer *w, const void *host, int64_t bytes) {
+  if (w->failed) return earlier_failure(w);
+  return write_at(w, w->bytes, host, bytes);
+}
+
+pg_status pg_writer_write_tensor(pg_writer *w, const pg_tensor *t) {
+  const pg_view *v = pg_tensor_info(t);
+  if (w->failed) return earlier_failure(w);
+  if (!pg_contiguous(v)) return pg_error(PG_ERROR_ARGUMENT, "%s: the tensor to write is not contiguous", w->path);
+  int64_t bytes = pg_numel(v) * pg_dtype_bytes(v->dtype);
+  if (pg_tensor_device(t) == PG_CPU) return write_at(w, w->bytes, v->data, bytes);
+  const pg_device_ops *device = pg_device(pg_tensor_device(t));
+  char *piece = pg_host_calloc(1, PIECE);
+  if (!piece) return w->failed = pg_error(PG_ERROR_MEMORY, "%s: out of memory", w->path);
+  for (int64_t done = 0; done < bytes && !w->failed; done += PIECE) {
+    int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
+    w->failed = device->to_host(piece, (const char *)v->data + done, now);
+    if (!w->failed) write_at(w, w->bytes, piece, now);
+  }
+  pg_host_free(piece);
+  return w->failed;
+}
+
+static pg_status check_inside(const pg_writer *w, int64_t offset, int64_t bytes) {
+  if (offset >= 0 && bytes >= 0 && offset <= w->bytes && bytes <= w->bytes - offset) return PG_OK;
+  return pg_error(PG_ERROR_ARGUMENT, "%s: %lld bytes at offset %lld are not inside the %lld written", w->path,
+                  (long long)bytes, (long long)offset, (long long)w->bytes);
+}
+
+pg_status pg_writer_write_at(pg_writer *w, int64_t offset, const void *host, int64_t bytes) {
+  if (w->failed) return earlier_failure(w);
+  pg_status status = check_inside(w, offset, bytes);
+  return status ? status : write_at(w, offset, host, bytes);
+}
+
+pg_status pg_writer_read_at(pg_writer *w, int64_t offset, void *host, int64_t bytes) {
+  pg_status status = check_inside(w, offset, bytes);
+  return status ? status : pg_file_read_at(w->fd, w->part, offset, host, bytes);
+}
+
+pg_status pg_writer_truncate(pg_writer *w, int64_t bytes) {
+  if (w->failed) return earlier_failure(w);
+  pg_status status = check_inside(w, 0, bytes);
+  if (status) return status;
+  if (ftruncate(w->fd, bytes)) return w->failed = io_error(w->path, "cannot be shortened");
+  w->bytes = bytes;
+  return PG_OK;
+}
+
+int64_t pg_writer_bytes(const pg_writer *w) { return w->bytes; }
+
+pg_status pg_writer_crc32(pg_writer *w, int64_t offset, int64_t bytes, uint32_t *crc) {
+  pg_status status = check_inside(w, offset, bytes);
+  if (status) return status;
+  unsigned char *piece = pg_host_calloc(1, PIECE);
+  if (!piece) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", w->path);
+  uLong sum = crc32(0, NULL, 0);
+  for (int64_t done = 0; done < bytes && !status; done += PIECE) {
+    int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
+    status = pg_file_read_at(w->fd, w->part, offset + done, piece, now);
+    if (!status) sum = crc32(sum, piece, (uInt)now);
+  }
+  pg_host_free(piece);
+  *crc = (uint32_t)sum;
+  return status;
+}
+
+/* Makes a rename in the file's folder outlast a crash. */
+static pg_status sync_folder(pg_writer *w) {
+  char *slash = strrchr(w->path, '/');
+  char *folder = w->part; /* its name is no longer needed */
+  size_t length = slash ? (size_t)(slash - w->path) : 0;
+  if (!slash) strcpy(folder, ".");
+  else if (length == 0) strcpy(folder, "/");
+  else {
+    memcpy(folder, w->path, length);
+    folder[length] = 0;
+  }
+  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return io_error(folder, "cannot be opened");
+  /* Some file systems cannot sync a folder and say EINVAL; the file itself is safe. */
+  pg_status status = fsync(fd) && errno != EINVAL ? io_error(folder, "cannot be synced") : PG_OK;
+  close(fd);
+  return status;
+}
+
+pg_status pg_writer_commit(pg_writer *w) {
+  pg_status status = w->failed ? earlier_failure(w) : PG_OK;
+  if (!status && fsync(w->fd)) status = io_error(w->path, "cannot be synced");
+  if (!status && rename(w->part, w->path)) status = io_error(w->path, "cannot be put in place");
+  if (status) unlink(w->part);
+  else status = sync_folder(w);
+  writer_free(w);
+  return status;
+}
+
+pg_status pg_writer_suspend(pg_writer *w) {
+  pg_status status = fsync(w->fd) ? io_error(w->part, "cannot be synced") : PG_OK;
+  writer_free(w);
+  return status;
+}
+
+void pg_writer_abort(pg_writer *w) {
+  if (!w) return;
+  unlink(w->part);
+  writer_free(w);
+}

@@ -1,0 +1,53 @@
+/* The loader's parts: where samples come from (fields.c) and in what order and guise (order.c). */
+#ifndef PERIGEE_LOADER_H
+#define PERIGEE_LOADER_H
+
+#include "internal.h"
+
+/* ---- order.c: what is drawn for a position, from the seed alone ---- */
+
+/* The permutation of one epoch. */
+typedef struct pg_order {
+  uint32_t *permutation; /* [count] */
+  int64_t epoch;         /* -1: none yet */
+} pg_order;
+
+/* The sample at a position of the endless sequence. */
+pg_status pg_order_at(pg_order *order, const pg_loader_options *o, int64_t position, int64_t *index);
+void pg_order_free(pg_order *order);
+
+typedef struct pg_augmentation {
+  bool flip;
+  int64_t down, right; /* shift of the content, −padding ... padding */
+} pg_augmentation;
+
+pg_augmentation pg_augmentation_at(const pg_loader_options *o, int64_t position);
+
+/* ---- fields.c: one property of every sample ---- */
+
+enum { PG_FIELD_TENSOR, PG_FIELD_FILE, PG_FIELD_FILES, PG_FIELD_PNG };
+
+typedef struct pg_field {
+  int kind;
+  pg_view view;         /* dtype, ndim and shape of one sample */
+  int64_t sample_bytes;
+  bool augment, resize, wanted;
+  pg_tensor *tensor;    /* PG_FIELD_TENSOR */
+  int fd;               /* PG_FIELD_FILE */
+  char *path;           /* the file, or the folder of files */
+  int64_t offset;       /* of the first record; for files: the header's bytes */
+  char *names;          /* zero-terminated names, one after another */
+  uint32_t *name_at;    /* [count]: where each begins */
+  char *header;
+} pg_field;
+
+pg_status pg_field_shape(pg_field *f, int dtype, int ndim, const int64_t *shape, int augment);
+pg_status pg_field_tensor(pg_field *f, int64_t count, pg_tensor *data, int augment);
+pg_status pg_field_file(pg_field *f, int64_t count, const char *path, int64_t offset);
+pg_status pg_field_names(pg_field *f, int64_t count, const char *folder, const char *names, int64_t names_bytes);
+pg_status pg_field_header(pg_field *f, const void *header, int64_t header_bytes);
+void pg_field_free(pg_field *f);
+/* One sample to out [sample_bytes]; called by several threads at once. */
+pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentation *a, uint8_t *out);
+
+#endif

@@ -1,0 +1,173 @@
+/* PNG files through libpng: any kind in, 8-bit RGB out; 8-bit RGB or grey written. */
+#include <errno.h>
+#include <png.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "files.h"
+
+/* What libpng's callbacks see. It lives in the caller of the function that calls setjmp. */
+typedef struct png_job {
+  const char *path;
+  FILE *file;          /* reading */
+  pg_writer *writer;   /* writing */
+  pg_status status;    /* of the first failure; its message is pg_last_error() */
+} png_job;
+
+static void on_error(png_structp png, png_const_charp what) {
+  png_job *job = png_get_error_ptr(png);
+  if (!job->status) job->status = pg_error(PG_ERROR_FORMAT, "%s: not a readable PNG: %s", job->path, what);
+  longjmp(png_jmpbuf(png), 1);
+}
+
+static void on_warning(png_structp png, png_const_charp what) {
+  (void)png;
+  (void)what;
+}
+
+static png_voidp png_allocate(png_structp png, png_alloc_size_t bytes) {
+  (void)png;
+  return pg_host_calloc(1, bytes);
+}
+
+static void png_release(png_structp png, png_voidp p) {
+  (void)png;
+  pg_host_free(p);
+}
+
+static pg_status out_of_memory(png_job *job) {
+  return job->status = pg_error(PG_ERROR_MEMORY, "%s: out of memory", job->path);
+}
+
+/* ---- reading ---- */
+
+static void read_bytes(png_structp png, png_bytep to, size_t bytes) {
+  png_job *job = png_get_io_ptr(png);
+  if (fread(to, 1, bytes, job->file) == bytes) return;
+  if (ferror(job->file)) job->status = pg_error(PG_ERROR_IO, "%s: cannot be read: %s", job->path, strerror(errno));
+  png_error(png, "the file ends too early");
+}
+
+/* Asks libpng for 8-bit RGB whatever the file holds. */
+static void to_rgb(png_structp png, png_infop info) {
+  png_byte colour = png_get_color_type(png, info);
+  png_set_scale_16(png);
+  png_set_expand(png);
+  png_set_strip_alpha(png);
+  if (!(colour & PNG_COLOR_MASK_COLOR)) png_set_gray_to_rgb(png);
+}
+
+static void decode(png_structp png, png_infop info, png_job *job, pg_picture *out) {
+  if (setjmp(png_jmpbuf(png))) return;
+  png_set_read_fn(png, job, read_bytes);
+  png_set_user_limits(png, PG_PNG_MAX_SIDE, PG_PNG_MAX_SIDE);
+  png_set_chunk_cache_max(png, 64);
+  png_set_chunk_malloc_max(png, 8 << 20);
+  png_read_info(png, info);
+  out->width = png_get_image_width(png, info);
+  out->height = png_get_image_height(png, info);
+  to_rgb(png, info);
+  int passes = png_set_interlace_handling(png);
+  png_read_update_info(png, info);
+  if (png_get_rowbytes(png, info) != 3 * (size_t)out->width) png_error(png, "it does not decode to 8-bit RGB");
+  out->pixels = pg_host_calloc((size_t)out->height, 3 * (size_t)out->width);
+  if (!out->pixels) {
+    out_of_memory(job);
+    return;
+  }
+  for (int pass = 0; pass < passes; pass++)
+    for (int64_t y = 0; y < out->height; y++) png_read_row(png, out->pixels + y * 3 * out->width, NULL);
+  png_read_end(png, NULL);
+}
+
+pg_status pg_picture_read(pg_picture *out, const char *path) {
+  png_job job = {path, fopen(path, "rbe"), NULL, PG_OK};
+  png_infop info = NULL;
+  memset(out, 0, sizeof *out);
+  if (!job.file) return pg_error(PG_ERROR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+  png_structp png =
+      png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, NULL, png_allocate, png_release);
+  if (png) info = png_create_info_struct(png);
+  if (info) decode(png, info, &job, out);
+  else out_of_memory(&job);
+  png_destroy_read_struct(&png, &info, NULL);
+  fclose(job.file);
+  if (job.status) pg_picture_free(out);
+  return job.status;
+}
+
+void pg_picture_free(pg_picture *p) {
+  pg_host_free(p->pixels);
+  p->pixels = NULL;
+}
+
+pg_status pg_png_read(pg_tensor **out, const char *path) {
+  pg_picture picture;
+  *out = NULL;
+  pg_status status = pg_picture_read(&picture, path);
+  if (status) return status;
+  int64_t shape[3] = {picture.height, picture.width, 3};
+  status = pg_tensor_new(out, PG_CPU, PG_PURPOSE_OTHER, PG_UINT8, 3, shape);
+  if (!status) status = pg_tensor_write(*out, picture.pixels, shape[0] * shape[1] * 3);
+  pg_picture_free(&picture);
+  return status;
+}
+
+/* ---- writing ---- */
+
+static void write_bytes(png_structp png, png_bytep from, size_t bytes) {
+  png_job *job = png_get_io_ptr(png);
+  job->status = pg_writer_write(job->writer, from, (int64_t)bytes);
+  if (job->status) png_error(png, "write");
+}
+
+static void flush_nothing(png_structp png) { (void)png; }
+
+static void encode(png_structp png, png_infop info, png_job *job, const uint8_t *pixels, const int64_t *shape) {
+  if (setjmp(png_jmpbuf(png))) return;
+  png_set_write_fn(png, job, write_bytes, flush_nothing);
+  png_set_IHDR(png, info, (png_uint_32)shape[1], (png_uint_32)shape[0], 8,
+               shape[2] == 3 ? PNG_COLOR_TYPE_RGB : PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  png_write_info(png, info);
+  for (int64_t y = 0; y < shape[0]; y++) png_write_row(png, pixels + y * shape[1] * shape[2]);
+  png_write_end(png, NULL);
+}
+
+static pg_status write_pixels(pg_writer *writer, const char *path, const uint8_t *pixels, const int64_t *shape) {
+  png_job job = {path, NULL, writer, PG_OK};
+  png_infop info = NULL;
+  png_structp png =
+      png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, NULL, png_allocate, png_release);
+  if (png) info = png_create_info_struct(png);
+  if (info) encode(png, info, &job, pixels, shape);
+  else out_of_memory(&job);
+  png_destroy_write_struct(&png, &info);
+  return job.status;
+}
+
+static pg_status check_image(const char *path, const pg_tensor *image) {
+  const pg_view *v = pg_tensor_info(image);
+  bool fits = v->dtype == PG_UINT8 && v->ndim == 3 && (v->shape[2] == 3 || v->shape[2] == 1);
+  for (int d = 0; fits && d < 2; d++) fits = v->shape[d] >= 1 && v->shape[d] <= PG_PNG_MAX_SIDE;
+  if (!fits)
+    return pg_error(PG_ERROR_ARGUMENT, "%s: a picture is uint8 [H,W,3] or [H,W,1] with sides of 1 to %d, not %s %s",
+                    path, PG_PNG_MAX_SIDE, v->dtype == PG_UINT8 ? "uint8" : "another dtype's", pg_shape_text(v));
+  if (!pg_contiguous(v)) return pg_error(PG_ERROR_ARGUMENT, "%s: the picture is not contiguous", path);
+  if (pg_tensor_device(image) != PG_CPU)
+    return pg_error(PG_ERROR_ARGUMENT, "%s: the picture is not on the CPU", path);
+  return PG_OK;
+}
+
+pg_status pg_png_write(const char *path, const pg_tensor *image) {
+  pg_writer *writer = NULL;
+  pg_status status = check_image(path, image);
+  if (!status) status = pg_writer_open(&writer, path);
+  if (status) return status;
+  const pg_view *v = pg_tensor_info(image);
+  status = write_pixels(writer, path, v->data, v->shape);
+  if (!status) return pg_writer_commit(writer);
+  pg_writer_abort(writer);
+  return status;
+}
