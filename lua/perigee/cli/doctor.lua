@@ -1,0 +1,141 @@
+--- perigee doctor: what this machine has, and what that means for Perigee, in plain words.
+local ffi = require "ffi"
+
+local rows -- the report: { "processor", "AMD ...", "note" }, or { "a heading" }
+
+local function section(title) rows[#rows + 1] = { title } end
+local function row(name, value, note) rows[#rows + 1] = { name, value, note } end
+
+local function read(path)
+  local file = io.open(path, "r")
+  if not file then return nil end
+  local text = file:read "*a"
+  file:close()
+  return text
+end
+
+--- The first line that a shell command prints, or nil.
+local function first_line(command)
+  local pipe = io.popen(command .. " 2>/dev/null")
+  local line = pipe and pipe:read "*l"
+  if pipe then pipe:close() end
+  return line ~= "" and line or nil
+end
+
+local function gigabytes(bytes) return ("%.1f GB"):format(bytes / 1e9) end
+
+--- The processor's feature flags as a set ("flags" on x86, "Features" on ARM).
+local function processor_flags()
+  local flags, text = {}, read "/proc/cpuinfo" or ""
+  local line = text:match "\nflags%s*:([^\n]*)" or text:match "\nFeatures%s*:([^\n]*)"
+  for flag in (line or ""):gmatch "%S+" do flags[flag] = true end
+  return flags
+end
+
+local ISA_NOTES = {
+  ["x86-64-v4"] = "AVX-512",
+  ["x86-64-v3"] = "AVX2; no AVX-512 on this processor, or not asked for",
+  baseline = "plain C, for any processor; slower where vector instructions exist",
+}
+
+local function bfloat16_note(flags)
+  if flags.amx_bf16 then return "in hardware (AMX)", "faster than float32" end
+  if flags.avx512_bf16 then return "in hardware (AVX-512 BF16)", "faster than float32" end
+  if flags.bf16 then return "in hardware (ARMv8.6)", "faster than float32" end
+  if flags.avx512bw then return "emulated by oneDNN", "works, no faster than float32" end
+  return "not in hardware", "works through float32, slower than it; train in float32"
+end
+
+local function processor()
+  local C = require("perigee.core.ffi").C
+  local flags, isa = processor_flags(), ffi.string(C.pg_cpu_isa())
+  section "Processor"
+  row("processor", ffi.string(C.pg_cpu_name()))
+  row("threads", tostring(C.pg_threads()), os.getenv "OMP_NUM_THREADS" and "as OMP_NUM_THREADS says" or nil)
+  row("kernels", isa, ISA_NOTES[isa])
+  row("bfloat16", bfloat16_note(flags))
+end
+
+local function memory()
+  section "Memory and disk"
+  local text = read "/proc/meminfo" or ""
+  local total, free = text:match "MemTotal:%s*(%d+)", text:match "MemAvailable:%s*(%d+)"
+  if total then
+    local share = tonumber(free or 0) * 1024
+    row("memory", ("%s, %s free"):format(gigabytes(total * 1024), gigabytes(share)),
+        share < 2e9 and "little: the quickstart needs about 2 GB" or nil)
+  end
+  local limit = tonumber((read "/sys/fs/cgroup/memory.max" or ""):match "%d+")
+  if limit and total and limit < total * 1024 then row("limit", gigabytes(limit), "this container's") end
+  local line = first_line "df -Pk . | tail -n 1"
+  local disk = line and tonumber(line:match "^%S+%s+%d+%s+%d+%s+(%d+)")
+  if disk then
+    row("disk here", gigabytes(disk * 1024) .. " free",
+        disk * 1024 < 2e9 and "little: a checkpoint of SiT-B/2 takes 2 GB" or nil)
+  end
+end
+
+local function module_version(name)
+  local fine, module = pcall(require, name)
+  if not fine then
+    return "missing", "install it: sudo apt-get install " .. (name == "lfs" and "lua-filesystem" or "lua-cjson")
+  end
+  return type(module) == "table" and (tostring(module._VERSION or "found"):gsub("^%a[%a ]*", "")) or "found"
+end
+
+local function libraries()
+  local C = require("perigee.core.ffi").C
+  section "Software"
+  row("perigee", ffi.string(C.pg_version()))
+  row("LuaJIT", (jit.version:gsub("^LuaJIT ", "")),
+      not jit.status() and "its compiler is off on this system: Lua parts run slower" or nil)
+  for name, version in ffi.string(C.pg_library_versions()):gmatch "(%S+) ([^,%s]+)" do row(name, version) end
+  row("lua-cjson", module_version "cjson")
+  row("lua-filesystem", module_version "lfs")
+end
+
+local function cuda()
+  section "CUDA"
+  local compiler = first_line "command -v nvcc || ls /usr/local/cuda/bin/nvcc"
+  local release = compiler and first_line(("'%s' --version | grep -o 'release [0-9.]*'"):format(compiler))
+  row("toolkit", compiler and ("%s (%s)"):format(release or "nvcc", compiler) or "none",
+      not compiler and "the CUDA plugin can't be built here" or nil)
+  local version = (read "/proc/driver/nvidia/version" or ""):match "Module%s+([%d.]+)"
+  local loaded = pcall(ffi.load, "libcuda.so.1")
+  row("driver", version or (loaded and "libcuda.so.1, version unknown" or "none"),
+      not loaded and (version and "its library libcuda.so.1 is missing" or nil) or nil)
+  local gpus = loaded and version and first_line "nvidia-smi --query-gpu=name,memory.total --format=csv,noheader"
+  if gpus then row("GPU", gpus) end
+  local sum
+  if compiler and loaded then
+    sum = "device = \"cuda\" can be built and run"
+  elseif loaded then
+    sum = "there is a GPU driver; install the CUDA toolkit to build the plugin"
+  elseif compiler then
+    sum = "CUDA kernels can be compiled here, but there is no GPU to run them"
+  else
+    sum = "no GPU: Perigee runs on the processor (device = \"cpu\")"
+  end
+  row("so", sum)
+end
+
+local function run()
+  rows = {}
+  processor()
+  memory()
+  libraries()
+  cuda()
+  local lines = {}
+  for _, entry in ipairs(rows) do
+    if #entry == 1 then
+      lines[#lines + 1] = (#lines > 0 and "\n" or "") .. entry[1]
+    else
+      local note = entry[3] and entry[3] ~= "" and "  -- " .. entry[3] or ""
+      lines[#lines + 1] = ("  %-16s%s%s"):format(entry[1], entry[2], note)
+    end
+  end
+  io.write(table.concat(lines, "\n"), "\n")
+  return 0
+end
+
+return { summary = "say what this machine has: processor, libraries, CUDA", usage = "", run = run }

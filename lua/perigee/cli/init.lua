@@ -1,0 +1,156 @@
+--- The command line: `perigee VERB ...` runs lua/perigee/cli/VERB.lua. Such a file returns
+---
+---   { summary = "one line", usage = "RECIPE [options]", description = "a paragraph", options = { ... },
+---     recipe = true,    -- the first argument is a recipe: its own options join the command's
+---     stop = 1,         -- leave what follows the first argument as it is
+---     run = function(options) ... end }
+---
+--- `run` gets the options by name and the positional arguments by number; with `recipe`, also `recipe` (what the file
+--- returned), `recipe_path` and `recipe_options`. It returns an exit status, or nothing for 0. A user's mistake is an
+--- error whose message has no position, or one in the user's own file; anything else is a defect, with a traceback
+--- (PERIGEE_TRACEBACK=1: always).
+---
+--- A verb requires what it needs inside `run`: --help loads every verb, and must be quick.
+local lfs = require "lfs"
+local nearest = require "perigee.nearest"
+local options = require "perigee.cli.options"
+
+local M = {}
+
+local folder = debug.getinfo(1, "S").source:match "^@(.*)/init%.lua$"
+
+local function module_of(name)
+  local fine, verb = pcall(require, "perigee.cli." .. name)
+  if not fine then return nil, verb end
+  return type(verb) == "table" and verb.run and verb.summary and verb or nil
+end
+
+--- Names of the verbs, sorted.
+function M.verbs()
+  local names = {}
+  for file in lfs.dir(folder) do
+    local name = file:match "^(%a[%w_]*)%.lua$"
+    if name and name ~= "init" and name ~= "options" and (module_of(name) or select(2, module_of(name))) then
+      names[#names + 1] = name
+    end
+  end
+  table.sort(names)
+  return names
+end
+
+local function general_help()
+  local lines = { "usage: perigee COMMAND [options]\n\nTrains diffusion transformers from Lua recipes.\n\nCommands\n" }
+  for _, name in ipairs(M.verbs()) do
+    local verb = module_of(name)
+    lines[#lines + 1] = ("  %-10s%s\n"):format(name, verb and verb.summary or "(cannot be loaded)")
+  end
+  lines[#lines + 1] = "\n`perigee COMMAND --help` says more; `perigee --version` prints the version.\n"
+  return table.concat(lines)
+end
+
+local function verb_help(name, verb, list, load)
+  local description = verb.description or verb.summary .. "."
+  local lines = { ("usage: perigee %s %s\n\n%s\n"):format(name, verb.usage or "", description) }
+  if #list > 0 then lines[#lines + 1] = "\nOptions\n" .. options.help(list) end
+  if load and #load.declared > 0 then
+    lines[#lines + 1] = ("\nOptions of %s\n"):format(load.path) .. options.help(load.declared)
+  end
+  return table.concat(lines)
+end
+
+--- The recipe among the arguments: the first positional one, or a .lua file that follows an unknown flag (which may
+--- have been a boolean of the recipe's).
+local function recipe_path(given, unknown)
+  if given[1] then return given[1] end
+  for index = 2, #unknown do
+    if unknown[index]:match "%.lua$" then return unknown[index] end
+  end
+end
+
+local function run_recipe_verb(name, verb, list, arguments)
+  local given, unknown = options.parse(list, arguments, { unknown = true })
+  local path = recipe_path(given, unknown)
+  local recipes = require "perigee.recipe_options"
+  if given.help then
+    local load = path and recipes.load(path, { only_declaration = true })
+    io.write(verb_help(name, verb, list, load))
+    return 0
+  end
+  if not path then error(("perigee %s needs a recipe: perigee %s %s"):format(name, name, verb.usage or ""), 0) end
+  local load = recipes.load(path, { arguments = arguments, command = list })
+  local values = options.values(list, load.given)
+  rawset(values, "recipe", load.value)
+  rawset(values, "recipe_path", path)
+  rawset(values, "recipe_options", load.values)
+  return verb.run(values)
+end
+
+local function run_verb(name, verb, arguments)
+  local declaration = { unpack(verb.options or {}) }
+  for key, entry in pairs(verb.options or {}) do declaration[key] = entry end
+  if verb.recipe then
+    table.insert(declaration, { name = "set", type = "pairs", help = "set an option of the recipe; may be repeated" })
+  end
+  local list = options.declare(declaration)
+  if verb.recipe then return run_recipe_verb(name, verb, list, arguments) end
+  local given = options.parse(list, arguments, { stop = verb.stop })
+  if given.help then
+    io.write(verb_help(name, verb, list))
+    return 0
+  end
+  return verb.run(options.values(list, given))
+end
+
+--- Runs one command; raises errors.
+---@param arguments string[]
+---@return integer status
+function M.dispatch(arguments)
+  local name = arguments[1]
+  if not name or name == "--help" or name == "-h" or (name == "help" and not arguments[2]) then
+    io.write(general_help())
+    return 0
+  elseif name == "--version" then
+    local ffi = require "ffi"
+    io.write("perigee ", ffi.string(require("perigee.core.ffi").C.pg_version()), "\n")
+    return 0
+  elseif name == "help" then
+    return M.dispatch { arguments[2], "--help" }
+  end
+  local file = name:match "^%a[%w_]*$" and lfs.attributes(("%s/%s.lua"):format(folder, name))
+  local verb, message
+  if file then verb, message = module_of(name) end
+  if message then error(message, 0) end
+  if not verb then
+    io.stderr:write(("perigee: there is no command \"%s\"%s\n"):format(name, nearest.hint(name, M.verbs())),
+                    "`perigee --help` lists them\n")
+    return 2
+  end
+  local status = run_verb(name, verb, { unpack(arguments, 2) })
+  if status == false then return 1 end
+  return type(status) == "number" and status or 0
+end
+
+--- A user's mistake: a message without a position, or at a place that isn't the library's.
+local function is_users(message)
+  if type(message) ~= "string" then return false end
+  local place = message:match "^([^\n]-%.lua):%d+: " or message:match "^(%[[^\n]-%]):%d+: "
+  return not place or not place:find("lua/perigee/", 1, true)
+end
+
+local function describe(failure)
+  if is_users(failure) and not os.getenv "PERIGEE_TRACEBACK" then return "perigee: " .. failure end
+  return debug.traceback("perigee: internal error: " .. tostring(failure), 2)
+end
+
+--- Runs one command and reports its errors.
+---@param arguments string[]
+---@return integer status
+function M.main(arguments)
+  local fine, status = xpcall(function() return M.dispatch(arguments) end, describe)
+  io.stdout:flush()
+  if fine then return status end
+  io.stderr:write(status, "\n")
+  return 1
+end
+
+return setmetatable(M, { __call = function() return M.main(arg) end })
