@@ -26,18 +26,19 @@ static void on_warning(png_structp png, png_const_charp what) {
   (void)what;
 }
 
+static pg_status out_of_memory(png_job *job) {
+  return job->status = pg_error(PG_ERROR_MEMORY, "%s: out of memory", job->path);
+}
+
 static png_voidp png_allocate(png_structp png, png_alloc_size_t bytes) {
-  (void)png;
-  return pg_host_calloc(1, bytes);
+  void *p = pg_host_calloc(1, bytes);
+  if (!p) out_of_memory(png_get_mem_ptr(png));
+  return p;
 }
 
 static void png_release(png_structp png, png_voidp p) {
   (void)png;
   pg_host_free(p);
-}
-
-static pg_status out_of_memory(png_job *job) {
-  return job->status = pg_error(PG_ERROR_MEMORY, "%s: out of memory", job->path);
 }
 
 /* ---- reading ---- */
@@ -87,7 +88,7 @@ pg_status pg_picture_read(pg_picture *out, const char *path) {
   memset(out, 0, sizeof *out);
   if (!job.file) return pg_error(PG_ERROR_IO, "%s: cannot be opened: %s", path, strerror(errno));
   png_structp png =
-      png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, NULL, png_allocate, png_release);
+      png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, png_allocate, png_release);
   if (png) info = png_create_info_struct(png);
   if (info) decode(png, info, &job, out);
   else out_of_memory(&job);
@@ -139,7 +140,7 @@ static pg_status write_pixels(pg_writer *writer, const char *path, const uint8_t
   png_job job = {path, NULL, writer, PG_OK};
   png_infop info = NULL;
   png_structp png =
-      png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, NULL, png_allocate, png_release);
+      png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, png_allocate, png_release);
   if (png) info = png_create_info_struct(png);
   if (info) encode(png, info, &job, pixels, shape);
   else out_of_memory(&job);
