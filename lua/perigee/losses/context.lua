@@ -1,0 +1,79 @@
+--- What a step's losses share: the batch, the noised images, one forward pass of the student with its taps, one of the
+--- teacher. Each part is computed when first asked for, so a stage without a teacher loss has no teacher in its program.
+local core = require "perigee.core.ffi"
+local ops = require "perigee.core.ops"
+
+---@class perigee.Context
+local Context = {}
+Context.__index = Context
+
+--- `fields`: student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C] or latents,
+--- labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn.
+function Context.new(fields)
+  return setmetatable(fields, Context)
+end
+
+--- The batch's images as the student trains on them, real [B,C,H,W]: pixels in [−1, 1] or scaled latents.
+function Context:target_images()
+  if not self.x0 then
+    if self.batch.latents then self.x0 = self.data:latents(self.batch, self.state, self.dtype)
+    else self.x0 = ops.images(self.batch.images, { scale = 2 / 255, offset = -1, dtype = self.dtype }) end
+  end
+  return self.x0
+end
+
+--- The batch's pixels in [0, 1], real [B,3,H,W].
+function Context:pixels()
+  if not self.pixel_images then
+    self.pixel_images = ops.images(self.batch.images, { scale = 1 / 255, offset = 0, dtype = self.dtype })
+  end
+  return self.pixel_images
+end
+
+--- Pixels as a student that is itself an encoder takes them.
+function Context:student_images() return self.student:preprocess(self:pixels()) end
+
+--- The student's forward pass: { velocity, target, x_t, t, taps }.
+function Context:forward()
+  if self.result then return self.result end
+  if not self.path then core.fail "a loss needs the denoising forward pass, but no loss.flow_matching says its path and times" end
+  local taps = require "perigee.nn.taps"
+  local x0 = self:target_images()
+  local stat = self.dtype == "float64" and "float64" or "float32"
+  local t = self.t or self.time:draw(x0.shape[1], self.state, stat, self.path)
+  local noise = self.noise or ops.random_normal(x0.shape, { state = self.state, purpose = "noise", dtype = self.dtype })
+  local x_t, target = ops.interpolant(x0, noise, t, { path = self.path })
+  local labels = self.labels
+  if self.drop_labels then labels = self.student:drop_labels(labels, self.state) end
+  local velocity, published = taps.collect(function() return self.student(x_t, t, labels) end)
+  self.result = { velocity = velocity, target = target, x_t = x_t, t = t, noise = noise, taps = published }
+  return self.result
+end
+
+--- A value the student published in its forward pass.
+function Context:tap(name)
+  local value = self:forward().taps[name]
+  if not value then
+    local known = {}
+    for key in pairs(self.result.taps) do known[#known + 1] = key end
+    table.sort(known)
+    core.fail("the student publishes no tap '%s'; it has %s", name, table.concat(known, ", "))
+  end
+  return value
+end
+
+--- The teacher's patch grid for this student { rows, columns }.
+function Context:teacher_grid() return self.teacher:grid_for(self.student.grid) end
+
+--- The teacher's forward pass: { patches, taps }.
+function Context:teacher_features()
+  if self.teacher_result then return self.teacher_result end
+  local taps = require "perigee.nn.taps"
+  local patches, published = taps.collect(function()
+    return self.teacher:features(self:pixels(), { grid = self:teacher_grid() })
+  end)
+  self.teacher_result = { patches = patches, taps = published }
+  return self.teacher_result
+end
+
+return Context

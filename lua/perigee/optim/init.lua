@@ -1,0 +1,30 @@
+--- Optimisers: settings, checked once. What may change while a run is going (learning rate, decay, clip, EMA decay) is
+--- copied into the run and read by every step's update as an input of the program.
+local check = require "perigee.check"
+local core = require "perigee.core.ffi"
+
+local M = {}
+
+--- AdamW (arXiv 1711.05101) with decoupled decay, clipping by the global gradient norm, and linear warm-up over `warmup`
+--- steps. clip = 0: no clipping.
+function M.adamw(options)
+  local o = check.options("optim.adamw", options or {}, {
+    lr = { "number", 1e-4 }, betas = { "table", { 0.9, 0.999 } }, epsilon = { "number", 1e-8 }, decay = { "number", 0 },
+    clip = { "number", 1 }, warmup = { "integer", 0 },
+  })
+  if #o.betas ~= 2 then core.fail "optim.adamw: betas is a list of two numbers" end
+  for k, beta in ipairs(o.betas) do
+    if type(beta) ~= "number" or beta < 0 or beta >= 1 then core.fail("optim.adamw: beta %d is %s; expected 0 <= beta < 1", k, tostring(beta)) end
+  end
+  if o.lr < 0 then core.fail("optim.adamw: lr is %g", o.lr) end
+  o.kind = "adamw"
+  return o
+end
+
+--- The learning rate of a step (counted from 1): lr·min(1, step/warmup).
+function M.rate(optim, step)
+  if optim.warmup > 0 then return optim.lr * math.min(1, step / optim.warmup) end
+  return optim.lr
+end
+
+return M

@@ -1,0 +1,140 @@
+--- Recipes: the typed value that a recipe file returns. Building one touches no device and no file.
+local check = require "perigee.check"
+local core = require "perigee.core.ffi"
+
+local Recipe = {}
+Recipe.__index = Recipe
+
+local M = {}
+function M.is_recipe(x) return getmetatable(x) == Recipe end
+
+local precisions = { float32 = "float32", bf16 = "bfloat16", float64 = "float64" }
+
+local function stage_value(given, number, names)
+  local losses_module, stops = require "perigee.losses", require "perigee.stops"
+  local what = ("stage %d"):format(number)
+  if type(given) ~= "table" then core.fail("%s: expected a table, got a %s", what, type(given)) end
+  local o = check.options(what, given, { name = "string", losses = "table", finish = { "table" }, recompute = { "boolean" } })
+  what = ("stage '%s'"):format(o.name)
+  if names[o.name] then core.fail("two stages are named '%s'", o.name) end
+  names[o.name] = true
+  if #o.losses == 0 then core.fail("%s has no losses", what) end
+  if not o.finish then core.fail("%s: 'finish' is missing; say when the stage ends, e.g. finish = stop.at_step(1000)", what) end
+  if not stops.is_stop(o.finish) then core.fail("%s: finish is no stop; see pg.stop", what) end
+  local stage, seen = { name = o.name, index = number, losses = {}, finish = o.finish }, {}
+  for k, entry in ipairs(o.losses) do
+    local weight, loss = entry[1], entry[2]
+    if type(weight) ~= "number" or not losses_module.is_loss(loss) then
+      core.fail("%s: losses[%d] is no pair { weight, loss }", what, k)
+    end
+    if seen[loss.name] then core.fail("%s: two losses are named '%s'; give one another name", what, loss.name) end
+    seen[loss.name] = true
+    stage.losses[k] = { name = loss.name, weight = weight, loss = loss }
+  end
+  return stage
+end
+
+--- Losses of one name must be one loss in all stages: their projectors and weights are reached by name.
+local function check_names(stages)
+  local by_name = {}
+  for _, stage in ipairs(stages) do
+    for _, entry in ipairs(stage.losses) do
+      local other = by_name[entry.name]
+      if other and other ~= entry.loss then
+        core.fail("two different losses are named '%s' (stage '%s'); give one another name", entry.name, stage.name)
+      end
+      by_name[entry.name] = entry.loss
+    end
+  end
+end
+
+local function needs_teacher(stage)
+  for _, entry in ipairs(stage.losses) do
+    if entry.loss.needs_teacher then return true end
+  end
+  return false
+end
+
+--- pg.recipe { name, seed, precision, student, teacher, data, optim, ema, stages, every, micro, keep, sample }
+---@return perigee.Recipe
+function M.new(given)
+  local o = check.options("recipe", given, {
+    name = "string", seed = { "integer", 0 }, precision = { "string", "float32" }, student = "table", teacher = { "table" },
+    data = "table", optim = { "table", require("perigee.optim").adamw() }, ema = { "number", 0.9999 }, stages = "table",
+    every = { "table", {} }, micro = { "integer" }, keep = { "integer", 3 }, sample = { "table", {} }, threads = { "integer" },
+  })
+  if not o.name:match "^[%w%._-]+$" then core.fail("recipe: the name '%s' may hold letters, digits, '.', '_' and '-' only", o.name) end
+  o.dtype = precisions[o.precision]
+  if not o.dtype then core.fail("recipe: precision is '%s'; there are float32, bf16 and float64", o.precision) end
+  if o.ema < 0 or o.ema >= 1 then core.fail("recipe: ema is %g; expected 0 <= ema < 1", o.ema) end
+  o.every = check.options("recipe: every", o.every, {
+    log = { "integer", 100 }, sample = { "integer", 0 }, checkpoint = { "integer", 0 },
+  })
+  o.sample = check.options("recipe: sample", o.sample, {
+    count = { "integer", 64 }, cfg = { "number", 1 }, interval = { "table", { 0, 1 } }, sampler = { "string", "euler" },
+    steps = { "integer", 50 }, seed = { "integer", 0 },
+  })
+  if #o.stages == 0 then core.fail "recipe: stages lists no stage" end
+  local stages, names = {}, {}
+  for k, stage in ipairs(o.stages) do
+    stages[k] = stage_value(stage, k, names)
+    if needs_teacher(stages[k]) and not o.teacher then
+      core.fail("stage '%s' has a loss that needs a teacher, and the recipe names none", stages[k].name)
+    end
+    stages[k].needs_teacher = needs_teacher(stages[k])
+  end
+  check_names(stages)
+  o.stages = stages
+  local batch = o.data.batch
+  if type(batch) ~= "number" then core.fail "recipe: the data set has no batch size" end
+  o.batch, o.micro = batch, o.micro or batch
+  if o.micro < 1 or batch % o.micro ~= 0 then core.fail("recipe: micro = %d does not divide batch = %d", o.micro, batch) end
+  return setmetatable(o, Recipe)
+end
+
+--- Checks what needs student and teacher together: blocks, heads, grids. Called before a run, a plan or a trace.
+function Recipe:validate()
+  local teacher = self:teacher_model()
+  for _, stage in ipairs(self.stages) do
+    for _, entry in ipairs(stage.losses) do
+      if entry.loss.validate then entry.loss:validate(self.student, teacher) end
+    end
+  end
+  return self
+end
+
+--- The encoder behind `teacher`: a model, or the student of a recipe that is trained first.
+function Recipe:teacher_model()
+  if self.teacher and M.is_recipe(self.teacher) then return self.teacher.student end
+  return self.teacher
+end
+
+--- The flow-matching loss of a stage, or of the first stage that has one: it says the path and the times.
+function Recipe:flow_matching(stage)
+  local function find(s)
+    for _, entry in ipairs(s.losses) do
+      if entry.loss.kind == "flow_matching" then return entry.loss end
+    end
+  end
+  local found = stage and find(stage)
+  for _, s in ipairs(self.stages) do found = found or find(s) end
+  return found
+end
+
+--- The modules that losses train beside the student: loss name -> { name -> module }, made once.
+function Recipe:loss_modules()
+  if not self.made_modules then
+    self.made_modules = {}
+    local teacher = self:teacher_model()
+    for _, stage in ipairs(self.stages) do
+      for _, entry in ipairs(stage.losses) do
+        if not self.made_modules[entry.name] then
+          self.made_modules[entry.name] = entry.loss:modules(self.student, teacher)
+        end
+      end
+    end
+  end
+  return self.made_modules
+end
+
+return setmetatable(M, { __call = function(_, given) return M.new(given) end })

@@ -1,0 +1,76 @@
+--- Signals: quantities measured while a stage runs, each at its own cadence, written into the run's events and read by
+--- policies. A signal is { name, due(step) -> boolean, measure(self, run) -> a number or a table of numbers }.
+local check = require "perigee.check"
+local core = require "perigee.core.ffi"
+
+local M = {}
+
+local Signal = {}
+Signal.__index = Signal
+function M.is_signal(x) return getmetatable(x) == Signal end
+
+local function new(fields) return setmetatable(fields, Signal) end
+
+--- Due at step `from` and every `every` steps after it.
+local function cadence(from, every)
+  return function(_, step) return step >= from and (step - from) % every == 0 end
+end
+
+--- The value of a loss of the step just done: signal.loss { "features" }.
+function M.loss(options)
+  local o = check.options("signal.loss", options, { [1] = "string", from = { "integer", 0 }, every = { "integer", 1 } })
+  return new {
+    kind = "loss", name = o[1], key = "loss " .. o[1], due = cadence(o.from, o.every),
+    measure = function(_, run)
+      local value = run.losses[o[1]]
+      if value == nil then core.fail("signal.loss: the stage '%s' has no loss '%s'", run.stage.name, o[1]) end
+      return value
+    end,
+  }
+end
+
+--- The norm of the whole gradient of the step just done, before clipping.
+function M.gradient_norm(options)
+  local o = check.options("signal.gradient_norm", options or {}, { from = { "integer", 0 }, every = { "integer", 1 } })
+  return new {
+    kind = "gradient_norm", name = "gradient_norm", key = "gradient_norm", due = cadence(o.from, o.every),
+    measure = function(_, run) return run.gradient_norm end,
+  }
+end
+
+--- The angle between the alignment's and the denoising loss's gradients: see signals/gradient_angle.lua.
+function M.gradient_angle(options)
+  local o = check.options("signal.gradient_angle", options or {}, {
+    name = { "string", "gradient_angle" }, block = { "integer", 5 }, time = { "table", { 0.02, 0.1, 0.5, 0.8 } },
+    images = { "integer", 2048 }, from = { "integer", 50000 }, every = { "integer", 10000 },
+  })
+  if #o.time == 0 then core.fail "signal.gradient_angle: time lists no times" end
+  for _, t in ipairs(o.time) do
+    if type(t) ~= "number" or t < 0 or t > 1 then core.fail("signal.gradient_angle: time %s is not between 0 and 1", tostring(t)) end
+  end
+  if o.every < 1 then core.fail("signal.gradient_angle: every = %d; it must be at least 1", o.every) end
+  return new {
+    kind = "gradient_angle", name = o.name, settings = o, due = cadence(o.from, o.every),
+    key = ("gradient_angle %d %s %d %d %d"):format(o.block, table.concat(o.time, "/"), o.images, o.from, o.every),
+    measure = function(self, run) return require("perigee.signals.gradient_angle").measure(run, self.settings) end,
+  }
+end
+
+--- The signals of a list without repetitions; two different ones of the same name are an error.
+function M.unique(signals)
+  local by_name, list = {}, {}
+  for _, signal in ipairs(signals) do
+    if not M.is_signal(signal) then core.fail("expected a signal, got a %s", type(signal)) end
+    local other = by_name[signal.name]
+    if other and other.key ~= signal.key then
+      core.fail("two different signals are named '%s' (%s; %s); give one another name", signal.name, other.key, signal.key)
+    end
+    if not other then
+      by_name[signal.name] = signal
+      list[#list + 1] = signal
+    end
+  end
+  return list
+end
+
+return M

@@ -1,0 +1,116 @@
+--- Termination policies. A stop decides when a stage ends. It is pure: `decide(self, event, state)` returns whether the
+--- stage is finished and the next state, from the event alone (its step and the signals it `needs`), so that it can be
+--- replayed over a recorded run and its state saved with the checkpoint. A decision is one-way.
+local check = require "perigee.check"
+local core = require "perigee.core.ffi"
+
+local M = {}
+
+local Stop = {}
+Stop.__index = Stop
+function M.is_stop(x) return getmetatable(x) == Stop end
+
+local function new(fields)
+  fields.needs = fields.needs or {}
+  return setmetatable(fields, Stop)
+end
+
+function Stop:__tostring() return self.text end
+
+--- The state before the first event.
+function Stop:initial() return self.first and self.first() or {} end
+
+--- Ends the stage when `n` steps of the run are done.
+function M.at_step(n)
+  if type(n) ~= "number" or n % 1 ~= 0 or n < 0 then core.fail("stop.at_step: %s is no step number", tostring(n)) end
+  return new {
+    kind = "at_step", step = n, text = ("at_step(%d)"):format(n),
+    decide = function(_, event, state)
+      if event.step >= n then return true, state, ("step %d reached"):format(n) end
+      return false, state
+    end,
+  }
+end
+
+--- The paper's trigger (HASTE, arXiv 2505.16792, review thread): the cosine between the gradients of the alignment losses
+--- and of the denoising loss with respect to the parameters of block `block` (from 1), at each of `time` over `images`
+--- random training images, every `every` steps from step `from` on; ends the stage when the mean over the times is below
+--- `below`. `patience` readings in a row must be (1, the paper's, unless told otherwise).
+function M.gradient_angle(options)
+  local o = check.options("stop.gradient_angle", options or {}, {
+    block = { "integer", 5 }, time = { "table", { 0.02, 0.1, 0.5, 0.8 } }, images = { "integer", 2048 },
+    from = { "integer", 50000 }, every = { "integer", 10000 }, below = { "number", -0.05 }, patience = { "integer", 1 },
+  })
+  local signal = require("perigee.signals").gradient_angle {
+    block = o.block, time = o.time, images = o.images, from = o.from, every = o.every,
+  }
+  return new {
+    kind = "gradient_angle", needs = { signal }, settings = o,
+    text = ("gradient_angle(block %d, below %g)"):format(o.block, o.below),
+    first = function() return { below = 0 } end,
+    decide = function(_, event, state)
+      local reading = event[signal.name]
+      if reading == nil then return false, state end
+      local mean = type(reading) == "table" and reading.mean or reading
+      local count = mean < o.below and state.below + 1 or 0
+      local reason = count >= o.patience and ("gradient angle %.4f is below %g"):format(mean, o.below) or nil
+      return reason ~= nil, { below = count }, reason
+    end,
+  }
+end
+
+local function combine(kind, wanted, stops)
+  local needs, texts = {}, {}
+  if #stops == 0 then core.fail("stop.%s: it needs at least one stop", kind) end
+  for k, stop in ipairs(stops) do
+    if not M.is_stop(stop) then core.fail("stop.%s: argument %d is a %s, not a stop", kind, k, type(stop)) end
+    for _, signal in ipairs(stop.needs) do needs[#needs + 1] = signal end
+    texts[k] = stop.text
+  end
+  return new {
+    kind = kind, needs = needs, stops = stops, text = kind .. "(" .. table.concat(texts, ", ") .. ")",
+    first = function()
+      local state = {}
+      for k, stop in ipairs(stops) do state[k] = { finished = false, state = stop:initial() } end
+      return state
+    end,
+    decide = function(_, event, state)
+      local next_state, finished, reasons = {}, 0, {}
+      for k, stop in ipairs(stops) do
+        local done, inner, reason = state[k].finished, state[k].state, state[k].reason
+        if not done then done, inner, reason = stop:decide(event, inner) end
+        next_state[k] = { finished = done, state = inner, reason = reason }
+        if done then
+          finished = finished + 1
+          reasons[#reasons + 1] = reason or stop.text
+        end
+      end
+      return finished >= (wanted or #stops), next_state, table.concat(reasons, " and ")
+    end,
+  }
+end
+
+--- Ends the stage when any of the given stops does.
+function M.any(...) return combine("any", 1, { ... }) end
+
+--- Ends the stage when all of the given stops have decided to; each decision is kept.
+function M.all(...) return combine("all", nil, { ... }) end
+
+--- A policy of one's own: stop.custom { needs = { signals }, function(event, state) return finished, state end }.
+--- The function must be pure: same event and state, same answer. The first state is an empty table.
+function M.custom(options)
+  local o = check.options("stop.custom", options, { needs = { "table", {} }, [1] = "function", name = { "string", "custom" } })
+  local body = o[1]
+  return new {
+    kind = "custom", needs = o.needs, text = o.name, body = body,
+    decide = function(_, event, state)
+      local finished, next_state, reason = body(event, state)
+      if type(next_state or {}) ~= "table" then
+        core.fail("stop.custom: the policy's state is a %s; it must be a table", type(next_state))
+      end
+      return finished and true or false, next_state or state, reason or (finished and o.name .. " decided" or nil)
+    end,
+  }
+end
+
+return M
