@@ -8,6 +8,7 @@
 --- or, where their order matters to --help, as a list of { "name", default, "help" }. The values are the defaults, with
 --- the command's flags (`perigee train recipe.lua --batch 32`) and `--set batch=32` applied. A recipe that is required
 --- by other Lua code gets the defaults.
+local failure = require "perigee.cli.failure"
 local nearest = require "perigee.nearest"
 local options = require "perigee.cli.options"
 
@@ -113,7 +114,7 @@ function M.load(path, how)
                  replayed = how.values, only_declaration = how.only_declaration }
   local outer = current
   current = load
-  local results = { pcall(chunk) }
+  local results = { xpcall(chunk, failure.handler) }
   current = outer
   if not results[1] and results[2] ~= STOP then error(results[2], 0) end
   load.value = results[1] and results[2] or nil

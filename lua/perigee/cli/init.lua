@@ -11,6 +11,7 @@
 --- (PERIGEE_TRACEBACK=1: always).
 ---
 --- A verb requires what it needs inside `run`: --help loads every verb, and must be quick.
+local failure = require "perigee.cli.failure"
 local lfs = require "lfs"
 local nearest = require "perigee.nearest"
 local options = require "perigee.cli.options"
@@ -130,26 +131,14 @@ function M.dispatch(arguments)
   return type(status) == "number" and status or 0
 end
 
---- A user's mistake: a message without a position, or at a place that isn't the library's.
-local function is_users(message)
-  if type(message) ~= "string" then return false end
-  local place = message:match "^([^\n]-%.lua):%d+: " or message:match "^(%[[^\n]-%]):%d+: "
-  return not place or not place:find("lua/perigee/", 1, true)
-end
-
-local function describe(failure)
-  if is_users(failure) and not os.getenv "PERIGEE_TRACEBACK" then return "perigee: " .. failure end
-  return debug.traceback("perigee: internal error: " .. tostring(failure), 2)
-end
-
 --- Runs one command and reports its errors.
 ---@param arguments string[]
 ---@return integer status
 function M.main(arguments)
-  local fine, status = xpcall(function() return M.dispatch(arguments) end, describe)
+  local fine, status = xpcall(function() return M.dispatch(arguments) end, failure.handler)
   io.stdout:flush()
   if fine then return status end
-  io.stderr:write(status, "\n")
+  io.stderr:write(failure.text(status), "\n")
   return 1
 end
 

@@ -1,0 +1,31 @@
+--- What an error message means: a user's mistake, told in one line, or a defect of Perigee's, told with a traceback.
+local M = {}
+
+--- A user's mistake has no position (error(message, 0)) or one outside of the library: in a recipe or a script.
+---@param message any
+---@return boolean
+function M.is_users(message)
+  if type(message) ~= "string" then return false end
+  local place = message:match "^([^\n]-%.lua):%d+: " or message:match "^(%[[^\n]-%]):%d+: "
+  return not place or not place:find("lua/perigee/", 1, true)
+end
+
+--- A message handler for xpcall: the message as it is, or with the stack. PERIGEE_TRACEBACK=1: always the stack.
+---@param message any
+---@return any
+function M.handler(message)
+  if M.is_users(message) and not os.getenv "PERIGEE_TRACEBACK" then return message end
+  if type(message) == "table" or (type(message) == "string" and message:find("\nstack traceback:", 1, true)) then
+    return message
+  end
+  return debug.traceback(tostring(message), 2)
+end
+
+--- What to print.
+---@param message any
+---@return string
+function M.text(message)
+  return "perigee: " .. (M.is_users(message) and "" or "internal error: ") .. tostring(message)
+end
+
+return M
