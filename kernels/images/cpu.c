@@ -1,0 +1,47 @@
+#include "cpu.h"
+#include "images/images.h"
+
+static int is_transposed(const pg_view *chw, const pg_view *hwc) {
+  return chw->ndim == 4 && hwc->ndim == 4 && chw->shape[0] == hwc->shape[0] && chw->shape[1] == hwc->shape[3] &&
+         chw->shape[2] == hwc->shape[1] && chw->shape[3] == hwc->shape[2];
+}
+
+pg_status PG_CPU(images_to_real)(const pg_call *call) {
+  const pg_view *y = &call->v[0], *x = &call->v[1];
+  PG_EXPECT(x->dtype == PG_UINT8 && is_transposed(y, x) && x->shape[3] <= 4,
+            "images_to_real: x is %s, y is %s; expected uint8 [B,H,W,C] and [B,C,H,W] with at most 4 channels",
+            pg_shape_text(x), pg_shape_text(y));
+  int64_t channels = x->shape[3], height = x->shape[1], width = x->shape[2];
+  for (int64_t c = 0; c < channels; c++)
+    PG_EXPECT(call->f[4 + c] > 0, "images_to_real: the standard deviation of channel %lld is %g; it must be positive",
+              (long long)(c + 1), call->f[4 + c]);
+#pragma omp parallel for schedule(static)
+  for (int64_t k = 0; k < x->shape[0] * height; k++) {
+    const uint8_t *pixels = (const uint8_t *)x->data + k * width * channels;
+    for (int64_t c = 0; c < channels; c++) {
+      real *line = (real *)y->data + ((k / height * channels + c) * height + k % height) * width;
+      stat mean = (stat)call->f[c], std = (stat)call->f[4 + c];
+      for (int64_t w = 0; w < width; w++) line[w] = store(((stat)pixels[w * channels + c] / 255 - mean) / std);
+    }
+  }
+  return PG_OK;
+}
+
+pg_status PG_CPU(images_to_bytes)(const pg_call *call) {
+  const pg_view *y = &call->v[0], *x = &call->v[1];
+  PG_EXPECT(y->dtype == PG_UINT8 && is_transposed(x, y),
+            "images_to_bytes: x is %s, y is %s; expected [B,C,H,W] and uint8 [B,H,W,C]", pg_shape_text(x), pg_shape_text(y));
+  int64_t channels = x->shape[1], height = x->shape[2], width = x->shape[3];
+#pragma omp parallel for schedule(static)
+  for (int64_t k = 0; k < x->shape[0] * height; k++)
+    for (int64_t c = 0; c < channels; c++) {
+      const real *line = (const real *)x->data + ((k / height * channels + c) * height + k % height) * width;
+      uint8_t *pixels = (uint8_t *)y->data + k * width * channels + c;
+      for (int64_t w = 0; w < width; w++) {
+        stat value = 255 * (load(line[w]) + 1) / 2;
+        value = value > 0 ? value : 0; /* NaN too */
+        pixels[w * channels] = (uint8_t)(value < 255 ? value : 255);
+      }
+    }
+  return PG_OK;
+}

@@ -1,0 +1,250 @@
+#include "cpu.h"
+#include "layernorm/layernorm.h"
+
+/* Both forms are one computation over groups of rows: a group (an image, or all rows of the plain form) has one
+ * multiplier `base + scale_j` and one shift. */
+typedef struct normalisation {
+  int64_t groups, rows, width; /* x is [groups, rows, width] */
+  stat base;                   /* 0: scale is the whole multiplier; 1: it is added to one */
+  const real *scale, *shift;   /* row of the first group, or NULL: multiplier 1, shift 0 */
+  int64_t scale_stride, shift_stride;
+} normalisation;
+
+static int64_t chunks_of(int64_t rows) { return (rows + PG_CHUNK_ROWS - 1) / PG_CHUNK_ROWS; }
+
+static int is_row_per_image(const pg_view *v, const pg_view *x) {
+  return v->ndim == 3 && v->shape[0] == x->shape[0] && v->shape[1] == 1 && v->shape[2] == x->shape[2] &&
+         (v->shape[2] == 1 || v->stride[2] == 1);
+}
+
+/* ---- forward ---- */
+
+static void row_statistics(const real *x, int64_t width, stat epsilon, stat *mean, stat *rstd) {
+  stat sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t j = 0; j < width; j++) sum += load(x[j]);
+  stat m = sum / (stat)width;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t j = 0; j < width; j++) {
+    stat d = load(x[j]) - m;
+    squares += d * d;
+  }
+  *mean = m;
+  *rstd = 1 / (stat)sqrt((double)(squares / (stat)width + epsilon));
+}
+
+static void normalise_row(real *y, const real *x, const real *scale, const real *shift, stat base, int64_t width,
+                          stat mean, stat rstd) {
+  if (scale && shift) {
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++)
+      y[j] = store((load(x[j]) - mean) * rstd * (base + load(scale[j])) + load(shift[j]));
+  } else if (scale) {
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++) y[j] = store((load(x[j]) - mean) * rstd * (base + load(scale[j])));
+  } else if (shift) {
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++) y[j] = store((load(x[j]) - mean) * rstd + load(shift[j]));
+  } else {
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++) y[j] = store((load(x[j]) - mean) * rstd);
+  }
+}
+
+static void forward(const normalisation *n, real *y, stat *mean, stat *rstd, const real *x, stat epsilon) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < n->groups * n->rows; r++) {
+    int64_t group = r / n->rows;
+    row_statistics(x + r * n->width, n->width, epsilon, mean + r, rstd + r);
+    normalise_row(y + r * n->width, x + r * n->width, n->scale ? n->scale + group * n->scale_stride : NULL,
+                  n->shift ? n->shift + group * n->shift_stride : NULL, n->base, n->width, mean[r], rstd[r]);
+  }
+}
+
+pg_status PG_CPU(layernorm)(const pg_call *call) {
+  const pg_view *x = &call->v[3];
+  PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, &call->v[0]), "layernorm: x is %s, y is %s; they must have one shape",
+            pg_shape_text(x), pg_shape_text(&call->v[0]));
+  int64_t width = x->shape[x->ndim - 1];
+  for (int k = 4; k <= 5; k++)
+    PG_EXPECT(!pg_present(call, k) || (call->v[k].ndim == 1 && call->v[k].shape[0] == width),
+              "layernorm: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x), k == 4 ? "weight" : "bias",
+              pg_shape_text(&call->v[k]), (long long)width);
+  int64_t rows = width ? pg_numel(x) / width : 0;
+  PG_EXPECT(pg_numel(&call->v[1]) == rows && pg_numel(&call->v[2]) == rows,
+            "layernorm: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
+            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
+  normalisation n = {.groups = 1, .rows = rows, .width = width, .base = 0};
+  n.scale = pg_present(call, 4) ? call->v[4].data : NULL;
+  n.shift = pg_present(call, 5) ? call->v[5].data : NULL;
+  forward(&n, call->v[0].data, call->v[1].data, call->v[2].data, x->data, (stat)call->f[0]);
+  return PG_OK;
+}
+
+pg_status PG_CPU(layernorm_modulate)(const pg_call *call) {
+  const pg_view *x = &call->v[3], *shift = &call->v[4], *scale = &call->v[5];
+  PG_EXPECT(x->ndim == 3 && pg_same_shape(x, &call->v[0]), "layernorm_modulate: x is %s, y is %s; both must be [B,N,D]",
+            pg_shape_text(x), pg_shape_text(&call->v[0]));
+  PG_EXPECT(is_row_per_image(shift, x) && is_row_per_image(scale, x),
+            "layernorm_modulate: x is %s, shift is %s, scale is %s; those must be [%lld,1,%lld] with rows in one piece",
+            pg_shape_text(x), pg_shape_text(shift), pg_shape_text(scale), (long long)x->shape[0], (long long)x->shape[2]);
+  PG_EXPECT(pg_numel(&call->v[1]) == x->shape[0] * x->shape[1] && pg_same_shape(&call->v[1], &call->v[2]),
+            "layernorm_modulate: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
+            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
+  normalisation n = {.groups = x->shape[0], .rows = x->shape[1], .width = x->shape[2], .base = 1,
+                     .scale = scale->data, .scale_stride = scale->stride[0],
+                     .shift = shift->data, .shift_stride = shift->stride[0]};
+  forward(&n, call->v[0].data, call->v[1].data, call->v[2].data, x->data, (stat)call->f[0]);
+  return PG_OK;
+}
+
+/* ---- backward ---- */
+
+/* One row: dx, and what it adds to the chunk's sums of dy·x̂ and dy. `dx` may be dy or dresidual. */
+static void backward_row(real *dx, stat *sum_scale, stat *sum_shift, const real *dy, const real *x, const real *scale,
+                         const real *dresidual, stat base, int64_t width, stat mean, stat rstd) {
+  stat sum_g = 0, sum_gx = 0;
+  if (scale) {
+#pragma omp simd reduction(+ : sum_g, sum_gx)
+    for (int64_t j = 0; j < width; j++) {
+      stat d = load(dy[j]), normal = (load(x[j]) - mean) * rstd, g = d * (base + load(scale[j]));
+      sum_g += g;
+      sum_gx += g * normal;
+      sum_scale[j] += d * normal;
+      sum_shift[j] += d;
+    }
+  } else {
+#pragma omp simd reduction(+ : sum_g, sum_gx)
+    for (int64_t j = 0; j < width; j++) {
+      stat g = load(dy[j]), normal = (load(x[j]) - mean) * rstd;
+      sum_g += g;
+      sum_gx += g * normal;
+      sum_scale[j] += g * normal;
+      sum_shift[j] += g;
+    }
+  }
+  stat mean_g = sum_g / (stat)width, mean_gx = sum_gx / (stat)width;
+  if (scale && dresidual) {
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++) {
+      stat g = load(dy[j]) * (base + load(scale[j])), normal = (load(x[j]) - mean) * rstd;
+      dx[j] = store(load(dresidual[j]) + rstd * (g - mean_g - normal * mean_gx));
+    }
+  } else if (scale) {
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++) {
+      stat g = load(dy[j]) * (base + load(scale[j])), normal = (load(x[j]) - mean) * rstd;
+      dx[j] = store(rstd * (g - mean_g - normal * mean_gx));
+    }
+  } else {
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++) {
+      stat around = dresidual ? load(dresidual[j]) : 0, normal = (load(x[j]) - mean) * rstd;
+      dx[j] = store(around + rstd * (load(dy[j]) - mean_g - normal * mean_gx));
+    }
+  }
+}
+
+/* Scratch: [groups, chunks, 2, width] partial sums. */
+static int64_t backward_scratch(int64_t groups, int64_t rows, int64_t width) {
+  return groups * chunks_of(rows) * 2 * width * (int64_t)sizeof(stat);
+}
+
+/* Adds the chunks' sums in order; which: 0 for Σ dy·x̂, 1 for Σ dy. */
+static void add_chunks(real *out, const stat *partial, const normalisation *n, int which) {
+  int64_t chunks = chunks_of(n->rows);
+  for (int64_t j = 0; j < n->width; j++) {
+    stat sum = 0;
+    for (int64_t c = 0; c < chunks; c++) sum += partial[(c * 2 + which) * n->width + j];
+    out[j] = store(sum);
+  }
+}
+
+/* `dscale` and `dshift` are [groups, width] or NULL. */
+static void backward(const normalisation *n, real *dx, real *dscale, real *dshift, const real *dy, const real *x,
+                     const stat *mean, const stat *rstd, const real *dresidual, stat *partial) {
+  int64_t width = n->width, chunks = chunks_of(n->rows);
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (int64_t piece = 0; piece < n->groups * chunks; piece++) {
+      int64_t group = piece / chunks, first = piece % chunks * PG_CHUNK_ROWS;
+      int64_t last = first + PG_CHUNK_ROWS < n->rows ? first + PG_CHUNK_ROWS : n->rows;
+      stat *sum_scale = partial + piece * 2 * width, *sum_shift = sum_scale + width;
+      memset(sum_scale, 0, (size_t)(2 * width) * sizeof *sum_scale);
+      for (int64_t i = first; i < last; i++) {
+        int64_t r = group * n->rows + i;
+        backward_row(dx + r * width, sum_scale, sum_shift, dy + r * width, x + r * width,
+                     n->scale ? n->scale + group * n->scale_stride : NULL, dresidual ? dresidual + r * width : NULL,
+                     n->base, width, mean[r], rstd[r]);
+      }
+    }
+#pragma omp for schedule(static)
+    for (int64_t group = 0; group < n->groups; group++) {
+      const stat *sums = partial + group * chunks * 2 * width;
+      if (dscale) add_chunks(dscale + group * width, sums, n, 0);
+      if (dshift) add_chunks(dshift + group * width, sums, n, 1);
+    }
+  }
+}
+
+static pg_status expect_backward(const pg_call *call, const char *name) {
+  const pg_view *dx = &call->v[0], *dy = &call->v[3], *x = &call->v[4];
+  PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, dy) && pg_same_shape(x, dx),
+            "%s: x is %s, dy is %s, dx is %s; they must have one shape", name, pg_shape_text(x), pg_shape_text(dy),
+            pg_shape_text(dx));
+  PG_EXPECT(!pg_present(call, 8) || pg_same_shape(x, &call->v[8]), "%s: x is %s, dresidual is %s; they must have one shape",
+            name, pg_shape_text(x), pg_shape_text(&call->v[8]));
+  int64_t rows = x->shape[x->ndim - 1] ? pg_numel(x) / x->shape[x->ndim - 1] : 0;
+  PG_EXPECT(pg_numel(&call->v[5]) == rows && pg_numel(&call->v[6]) == rows,
+            "%s: x is %s, mean is %s, rstd is %s; they must have one element a row", name, pg_shape_text(x),
+            pg_shape_text(&call->v[5]), pg_shape_text(&call->v[6]));
+  return PG_OK;
+}
+
+static void *optional(const pg_call *call, int k) { return pg_present(call, k) ? call->v[k].data : NULL; }
+
+int64_t PG_CPU(layernorm_backward_scratch)(const pg_call *call) {
+  const pg_view *x = &call->v[4];
+  int64_t width = x->ndim ? x->shape[x->ndim - 1] : 0;
+  return width ? backward_scratch(1, pg_numel(x) / width, width) : 0;
+}
+
+pg_status PG_CPU(layernorm_backward)(const pg_call *call) {
+  pg_status status = expect_backward(call, "layernorm_backward");
+  if (status) return status;
+  const pg_view *x = &call->v[4];
+  int64_t width = x->shape[x->ndim - 1];
+  for (int k = 1; k <= 7; k += k == 2 ? 5 : 1)
+    PG_EXPECT(!pg_present(call, k) || pg_numel(&call->v[k]) == width,
+              "layernorm_backward: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x),
+              k == 1 ? "dweight" : k == 2 ? "dbias" : "weight", pg_shape_text(&call->v[k]), (long long)width);
+  normalisation n = {.groups = 1, .rows = width ? pg_numel(x) / width : 0, .width = width, .base = 0};
+  n.scale = optional(call, 7);
+  backward(&n, call->v[0].data, optional(call, 1), optional(call, 2), call->v[3].data, x->data, call->v[5].data,
+           call->v[6].data, optional(call, 8), call->scratch);
+  return PG_OK;
+}
+
+int64_t PG_CPU(layernorm_modulate_backward_scratch)(const pg_call *call) {
+  const pg_view *x = &call->v[4];
+  return x->ndim == 3 ? backward_scratch(x->shape[0], x->shape[1], x->shape[2]) : 0;
+}
+
+pg_status PG_CPU(layernorm_modulate_backward)(const pg_call *call) {
+  pg_status status = expect_backward(call, "layernorm_modulate_backward");
+  if (status) return status;
+  const pg_view *x = &call->v[4], *scale = &call->v[7];
+  PG_EXPECT(x->ndim == 3 && is_row_per_image(scale, x),
+            "layernorm_modulate_backward: x is %s, scale is %s; they must be [B,N,D] and [B,1,D] with rows in one piece",
+            pg_shape_text(x), pg_shape_text(scale));
+  for (int k = 1; k <= 2; k++)
+    PG_EXPECT(!pg_present(call, k) || (is_row_per_image(&call->v[k], x) && pg_contiguous(&call->v[k])),
+              "layernorm_modulate_backward: x is %s, %s is %s; it must be [B,1,D]", pg_shape_text(x),
+              k == 1 ? "dshift" : "dscale", pg_shape_text(&call->v[k]));
+  normalisation n = {.groups = x->shape[0], .rows = x->shape[1], .width = x->shape[2], .base = 1,
+                     .scale = scale->data, .scale_stride = scale->stride[0]};
+  backward(&n, call->v[0].data, optional(call, 2), optional(call, 1), call->v[3].data, x->data, call->v[5].data,
+           call->v[6].data, optional(call, 8), call->scratch);
+  return PG_OK;
+}

@@ -1,0 +1,260 @@
+#include "cpu.h"
+#include "resize/resize.h"
+
+/* A resampling along one axis is a banded matrix: out_i = Σ_k weight[k·n_out + i]·in_(start_i + k), k < taps. Forward and
+ * backward build different bands and then run the same code. */
+typedef struct band {
+  int64_t n_in, n_out, taps;
+  int32_t *start; /* [n_out] */
+  stat *weight;   /* [taps, n_out], zero past a row's end */
+} band;
+
+typedef struct geometry {
+  int cubic, antialias;
+  int64_t outer, inner;       /* x is [outer, skip + h·w, inner]: (B·C, 1) for images, (B, width) for tokens */
+  int64_t h, w, h2, w2, skip; /* sizes of x and y */
+} geometry;
+
+/* ---- weights ---- */
+
+/* Keys' cubic convolution kernel (1981). */
+static double cubic_kernel(double x, double a) {
+  x = fabs(x);
+  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
+  return 0;
+}
+
+static double filter(const geometry *g, double x) {
+  if (g->cubic) return cubic_kernel(x, g->antialias ? -0.5 : -0.75);
+  x = fabs(x);
+  return x < 1 ? 1 - x : 0;
+}
+
+/* The inputs that output i of n2 reads, [*first, *last], for an axis of n; *centre is where it lies among them and *stretch
+ * the width of the filter. */
+static void support_of(const geometry *g, int64_t n, int64_t n2, int64_t i, double *centre, double *stretch,
+                       int64_t *first, int64_t *last) {
+  double scale = (double)n / (double)n2, reach = g->cubic ? 2 : 1;
+  *stretch = g->antialias && scale > 1 ? scale : 1;
+  if (g->antialias) {
+    *centre = scale * ((double)i + 0.5) - 0.5;
+    *first = (int64_t)(*centre + 0.5 - reach * *stretch + 0.5);
+    *last = (int64_t)(*centre + 0.5 + reach * *stretch + 0.5) - 1;
+    if (*first < 0 || *centre + 1 < reach * *stretch) *first = 0;
+    if (*last > n - 1) *last = n - 1;
+  } else {
+    *centre = scale * ((double)i + 0.5) - 0.5;
+    *first = (int64_t)floor(*centre) - (g->cubic ? 1 : 0);
+    *last = *first + (g->cubic ? 3 : 1);
+  }
+}
+
+static int64_t clamp_index(int64_t k, int64_t n) { return k < 0 ? 0 : k >= n ? n - 1 : k; }
+
+/* Calls for every pair (output i, input k) with its weight are collected here; without antialias, inputs beyond an edge are
+ * the edge's. `row` has n elements. Returns the first input with a weight and, in *count, how many from there on. */
+static int64_t weights_of(const geometry *g, int64_t n, int64_t n2, int64_t i, double *row, int64_t *count) {
+  double centre, stretch, sum = 0;
+  int64_t first, last;
+  support_of(g, n, n2, i, &centre, &stretch, &first, &last);
+  int64_t low = clamp_index(first, n), high = clamp_index(last, n);
+  for (int64_t k = low; k <= high; k++) row[k - low] = 0;
+  for (int64_t k = first; k <= last; k++) {
+    double weight = filter(g, ((double)k - centre) / stretch);
+    row[clamp_index(k, n) - low] += weight;
+    sum += weight;
+  }
+  if (g->antialias)
+    for (int64_t k = low; k <= high; k++) row[k - low] /= sum;
+  *count = high - low + 1;
+  return low;
+}
+
+/* How many inputs one output reads at most, and the reverse. */
+static int64_t forward_taps(const geometry *g, int64_t n, int64_t n2) {
+  double scale = (double)n / (double)n2, reach = g->cubic ? 2 : 1;
+  int64_t taps = (int64_t)ceil(2 * reach * (g->antialias && scale > 1 ? scale : 1)) + 1;
+  return taps < n ? taps : n;
+}
+
+static int64_t backward_taps(const geometry *g, int64_t n, int64_t n2) {
+  double scale = (double)n / (double)n2, reach = g->cubic ? 2 : 1;
+  double wide = 2 * reach * (g->antialias && scale > 1 ? scale : 1) + 2;
+  int64_t taps = (int64_t)ceil(wide / scale) + 2;
+  return taps < n2 ? taps : n2;
+}
+
+static void build_forward(const geometry *g, band *m, double *row) {
+  memset(m->weight, 0, (size_t)(m->taps * m->n_out) * sizeof *m->weight);
+  for (int64_t i = 0; i < m->n_out; i++) {
+    int64_t count, start = weights_of(g, m->n_in, m->n_out, i, row, &count);
+    m->start[i] = (int32_t)start;
+    for (int64_t k = 0; k < count; k++) m->weight[k * m->n_out + i] = (stat)row[k];
+  }
+}
+
+/* The transpose: m maps n2 values to n. What input k of the forward gives to outputs i lies in a run of i. */
+static void build_backward(const geometry *g, band *m, double *row) {
+  int64_t n = m->n_out, n2 = m->n_in;
+  memset(m->weight, 0, (size_t)(m->taps * n) * sizeof *m->weight);
+  for (int64_t k = 0; k < n; k++) m->start[k] = -1;
+  for (int64_t i = 0; i < n2; i++) {
+    int64_t count, start = weights_of(g, n, n2, i, row, &count);
+    for (int64_t k = start; k < start + count; k++) {
+      if (m->start[k] < 0) m->start[k] = (int32_t)i;
+      m->weight[(i - m->start[k]) * n + k] = (stat)row[k - start];
+    }
+  }
+  for (int64_t k = 0; k < n; k++)
+    if (m->start[k] < 0) m->start[k] = 0;
+}
+
+/* ---- applying two bands ---- */
+
+/* One row of the result: the vertical band over the rows of `in` [n_in, columns·inner] into `line`, then the horizontal
+ * one from `line` into `out` [n_out, inner]. */
+static void resample_row(real *out, stat *line, const real *in, const band *down, const band *across, int64_t row,
+                         int64_t inner) {
+  int64_t columns = across->n_in * inner;
+  for (int64_t j = 0; j < columns; j++) line[j] = 0;
+  for (int64_t k = 0; k < down->taps; k++) {
+    stat weight = down->weight[k * down->n_out + row];
+    if (weight == 0) continue;
+    const real *from = in + (down->start[row] + k) * columns;
+#pragma omp simd
+    for (int64_t j = 0; j < columns; j++) line[j] += weight * load(from[j]);
+  }
+  if (inner == 1) {
+    for (int64_t i = 0; i < across->n_out; i++) {
+      stat sum = 0;
+      for (int64_t k = 0; k < across->taps; k++) sum += across->weight[k * across->n_out + i] * line[across->start[i] + k];
+      out[i] = store(sum);
+    }
+    return;
+  }
+  stat *sum = line + columns + across->taps * inner;
+  for (int64_t i = 0; i < across->n_out; i++) {
+    const stat *from = line + across->start[i] * inner;
+    for (int64_t j = 0; j < inner; j++) sum[j] = 0;
+    for (int64_t k = 0; k < across->taps; k++) {
+      stat weight = across->weight[k * across->n_out + i];
+      if (weight == 0) continue;
+#pragma omp simd
+      for (int64_t j = 0; j < inner; j++) sum[j] += weight * from[k * inner + j];
+    }
+    for (int64_t j = 0; j < inner; j++) out[i * inner + j] = store(sum[j]);
+  }
+}
+
+/* Scratch, in order: both bands, a row for building them, and a line per thread. */
+static int64_t line_length(const band *across, int64_t inner) { return (across->n_in + across->taps + 1) * inner; }
+
+static int64_t rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+static int64_t band_bytes(const band *m) {
+  return rounded(m->n_out * (int64_t)sizeof(int32_t)) + rounded(m->taps * m->n_out * (int64_t)sizeof(stat));
+}
+
+static int64_t longest(const geometry *g) {
+  int64_t n = g->h > g->w ? g->h : g->w;
+  return n > 1 ? n : 1;
+}
+
+static void bands_of(const geometry *g, int backward, band *down, band *across) {
+  *down = (band){.n_in = backward ? g->h2 : g->h, .n_out = backward ? g->h : g->h2};
+  *across = (band){.n_in = backward ? g->w2 : g->w, .n_out = backward ? g->w : g->w2};
+  down->taps = backward ? backward_taps(g, g->h, g->h2) : forward_taps(g, g->h, g->h2);
+  across->taps = backward ? backward_taps(g, g->w, g->w2) : forward_taps(g, g->w, g->w2);
+}
+
+static int64_t scratch_of(const geometry *g, int backward) {
+  band down, across;
+  bands_of(g, backward, &down, &across);
+  return band_bytes(&down) + band_bytes(&across) + rounded(longest(g) * (int64_t)sizeof(double)) +
+         pg_kernel_threads() * rounded(line_length(&across, g->inner) * (int64_t)sizeof(stat));
+}
+
+static char *place_band(band *m, char *at) {
+  m->start = (int32_t *)(void *)at;
+  at += rounded(m->n_out * (int64_t)sizeof(int32_t));
+  m->weight = (stat *)(void *)at;
+  return at + rounded(m->taps * m->n_out * (int64_t)sizeof(stat));
+}
+
+static void run(const geometry *g, int backward, real *out, const real *in, char *scratch) {
+  band down, across;
+  bands_of(g, backward, &down, &across);
+  char *at = place_band(&across, place_band(&down, scratch));
+  double *row = (double *)(void *)at;
+  at += rounded(longest(g) * (int64_t)sizeof(double));
+  if (backward) {
+    build_backward(g, &down, row);
+    build_backward(g, &across, row);
+  } else {
+    build_forward(g, &down, row);
+    build_forward(g, &across, row);
+  }
+  int64_t line_bytes = rounded(line_length(&across, g->inner) * (int64_t)sizeof(stat));
+  int64_t in_skip = backward ? 0 : g->skip * g->inner, out_skip = backward ? g->skip * g->inner : 0;
+  int64_t in_size = in_skip + down.n_in * across.n_in * g->inner;
+  int64_t out_size = out_skip + down.n_out * across.n_out * g->inner;
+#pragma omp parallel num_threads(pg_kernel_threads())
+  {
+    stat *line = (stat *)(void *)(at + PG_THREAD() * line_bytes);
+    memset(line, 0, (size_t)line_bytes); /* taps past the last column have weight 0 and must not meet a NaN */
+#pragma omp for schedule(static)
+    for (int64_t k = 0; k < g->outer * down.n_out; k++) {
+      int64_t plane = k / down.n_out, r = k % down.n_out;
+      real *to = out + plane * out_size;
+      if (r == 0)
+        for (int64_t j = 0; j < out_skip; j++) to[j] = store(0);
+      resample_row(to + out_skip + r * across.n_out * g->inner, line, in + plane * in_size + in_skip, &down, &across, r,
+                   g->inner);
+    }
+  }
+}
+
+/* ---- kernels ---- */
+
+static pg_status read_geometry(geometry *g, const char *name, const pg_call *call, const pg_view *x, const pg_view *y) {
+  *g = (geometry){.cubic = call->i[0] == 1, .antialias = call->i[1] == 1, .h = call->i[3], .w = call->i[4],
+                  .h2 = call->i[5], .w2 = call->i[6], .skip = call->i[7]};
+  int tokens = call->i[2] == 1, grid = tokens ? 1 : 2; /* the dimension where the grid begins */
+  PG_EXPECT(g->h >= 1 && g->w >= 1 && g->h2 >= 1 && g->w2 >= 1 && g->skip >= 0, "%s: from %lld×%lld to %lld×%lld", name,
+            (long long)g->h, (long long)g->w, (long long)g->h2, (long long)g->w2);
+  PG_EXPECT(x->ndim == y->ndim && (tokens ? x->ndim >= 2 : x->ndim == 4),
+            "%s: x is %s, y is %s; expected [B,C,H,W] or, for tokens, [B,N,..]", name, pg_shape_text(x), pg_shape_text(y));
+  int64_t n = tokens ? g->skip + g->h * g->w : g->h, n2 = tokens ? g->h2 * g->w2 : g->h2;
+  PG_EXPECT(x->shape[grid] == n && y->shape[grid] == n2 && (tokens || (x->shape[3] == g->w && y->shape[3] == g->w2)),
+            "%s: x is %s, y is %s, but the sizes are %lld + %lld×%lld and %lld×%lld", name, pg_shape_text(x),
+            pg_shape_text(y), (long long)g->skip, (long long)g->h, (long long)g->w, (long long)g->h2, (long long)g->w2);
+  g->outer = tokens ? x->shape[0] : x->shape[0] * x->shape[1];
+  g->inner = 1;
+  for (int d = 2; tokens && d < x->ndim; d++) g->inner *= x->shape[d];
+  return PG_OK;
+}
+
+int64_t PG_CPU(resize_scratch)(const pg_call *call) {
+  geometry g;
+  return read_geometry(&g, "resize", call, &call->v[1], &call->v[0]) ? -1 : scratch_of(&g, 0);
+}
+
+pg_status PG_CPU(resize)(const pg_call *call) {
+  geometry g;
+  pg_status status = read_geometry(&g, "resize", call, &call->v[1], &call->v[0]);
+  if (status == PG_OK) run(&g, 0, call->v[0].data, call->v[1].data, call->scratch);
+  return status;
+}
+
+int64_t PG_CPU(resize_backward_scratch)(const pg_call *call) {
+  geometry g;
+  return read_geometry(&g, "resize_backward", call, &call->v[0], &call->v[1]) ? -1 : scratch_of(&g, 1);
+}
+
+pg_status PG_CPU(resize_backward)(const pg_call *call) {
+  geometry g;
+  pg_status status = read_geometry(&g, "resize_backward", call, &call->v[0], &call->v[1]);
+  if (status == PG_OK) run(&g, 1, call->v[0].data, call->v[1].data, call->scratch);
+  return status;
+}
