@@ -1,3 +1,5 @@
+#include <omp.h>
+
 #include "cpu.h"
 #include "resize/resize.h"
 
@@ -41,7 +43,7 @@ static void support_of(const geometry *g, int64_t n, int64_t n2, int64_t i, doub
     *centre = scale * ((double)i + 0.5) - 0.5;
     *first = (int64_t)(*centre + 0.5 - reach * *stretch + 0.5);
     *last = (int64_t)(*centre + 0.5 + reach * *stretch + 0.5) - 1;
-    if (*first < 0 || *centre + 1 < reach * *stretch) *first = 0;
+    if (*first < 0) *first = 0;
     if (*last > n - 1) *last = n - 1;
   } else {
     *centre = scale * ((double)i + 0.5) - 0.5;
@@ -52,8 +54,8 @@ static void support_of(const geometry *g, int64_t n, int64_t n2, int64_t i, doub
 
 static int64_t clamp_index(int64_t k, int64_t n) { return k < 0 ? 0 : k >= n ? n - 1 : k; }
 
-/* Calls for every pair (output i, input k) with its weight are collected here; without antialias, inputs beyond an edge are
- * the edge's. `row` has n elements. Returns the first input with a weight and, in *count, how many from there on. */
+/* What output i takes from each input, into `row` [n]: returns the first input that `row` speaks of and, in *count, how many
+ * there are. Without antialias an input beyond an edge is the edge's; with it the rest is scaled to a sum of one. */
 static int64_t weights_of(const geometry *g, int64_t n, int64_t n2, int64_t i, double *row, int64_t *count) {
   double centre, stretch, sum = 0;
   int64_t first, last;
@@ -201,7 +203,7 @@ static void run(const geometry *g, int backward, real *out, const real *in, char
   int64_t out_size = out_skip + down.n_out * across.n_out * g->inner;
 #pragma omp parallel num_threads(pg_kernel_threads())
   {
-    stat *line = (stat *)(void *)(at + PG_THREAD() * line_bytes);
+    stat *line = (stat *)(void *)(at + omp_get_thread_num() * line_bytes);
     memset(line, 0, (size_t)line_bytes); /* taps past the last column have weight 0 and must not meet a NaN */
 #pragma omp for schedule(static)
     for (int64_t k = 0; k < g->outer * down.n_out; k++) {
