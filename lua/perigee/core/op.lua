@@ -26,6 +26,27 @@ end
 --- The dtype of statistics, losses and coefficients that go with a dtype.
 function M.stat(dtype) return dtype == "float64" and "float64" or "float32" end
 
+--- An error unless all the named inputs that are present have the dtype of the first.
+function M.expect_one_dtype(name, a, inputs)
+  local first = inputs[1]
+  for _, input in ipairs(inputs) do
+    if a[input] and a[input].dtype ~= a[first].dtype then
+      fail("%s: %s is %s, %s is %s; they must have one dtype", name, first, a[first].dtype, input, a[input].dtype)
+    end
+  end
+end
+
+--- A caller's options with `defaults` filled in (false: no default); keys that `defaults` does not have are errors.
+function M.options(name, given, defaults)
+  local options = {}
+  for key, value in pairs(defaults) do options[key] = value end
+  for key, value in pairs(given or {}) do
+    if defaults[key] == nil then fail("%s: unknown option '%s'", name, tostring(key)) end
+    options[key] = value
+  end
+  return options
+end
+
 --- Sums a gradient over the dimensions along which an operand of `shape` was broadcast.
 function M.unbroadcast(gradient, shape)
   if layout.same_shape(gradient.shape, shape) then return gradient end
