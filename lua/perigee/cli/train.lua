@@ -1,0 +1,63 @@
+--- perigee train: trains a recipe, stage by stage, into a run's folder.
+local M = {
+  summary = "train a recipe",
+  usage = "RECIPE [options]",
+  description = "Trains a recipe to its end, into RUNS/NAME. SIGINT and SIGTERM finish the step, save and stop; --resume goes on.",
+  recipe = true,
+  options = {
+    { "runs", "runs", "folder that holds the runs' folders" },
+    { name = "name", type = "string", help = "name of this run's folder (default: the recipe's name)" },
+    { name = "steps", type = "integer", help = "stop after this many steps of the run" },
+    { name = "seed", type = "integer", help = "another seed than the recipe's" },
+    { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
+    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+    { name = "resume", type = "boolean", default = false, help = "go on from the newest checkpoint" },
+    { name = "quiet", type = "boolean", default = false, help = "print nothing but errors" },
+  },
+}
+
+--- The command that goes on with an interrupted run.
+local function resume_command()
+  local line = "./perigee train"
+  for k = 2, #arg do
+    if arg[k] ~= "--resume" then
+      line = line .. " " .. (arg[k]:match "^[%w%._/=,:%-]+$" and arg[k] or "'" .. arg[k]:gsub("'", "'\\''") .. "'")
+    end
+  end
+  return line .. " --resume"
+end
+
+function M.run(options)
+  local core = require "perigee.core.ffi"
+  local recipes = require "perigee.recipe"
+  local recipe = options.recipe
+  if not recipes.is_recipe(recipe) then
+    error(("%s returns no recipe: its last line should be `return pg.recipe { ... }`"):format(options.recipe_path), 0)
+  end
+  if options.device ~= "cpu" then
+    core.fail("--device %s: this build runs on the CPU", options.device)
+  end
+  if options.seed then recipe.seed = options.seed end
+  core.check(core.C.pg_threads_set(options.threads or recipe.threads or core.C.pg_threads()))
+  core.check(core.C.pg_signals_install())
+  local name = options.name or recipe.name
+  local path = options.runs .. "/" .. name
+  local values = {}
+  for key, value in pairs(options.recipe_options) do values[key] = value end
+  local sampling = require "perigee.samplers.grid"
+  local run, outcome = require("perigee.train").train(recipe, {
+    folder = path, steps = options.steps, device = options.device, resume = options.resume, quiet = options.quiet,
+    recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during,
+  })
+  if outcome == "interrupted" then
+    print(("stopped after step %d; go on with\n  %s"):format(run.step, resume_command()))
+    return 0
+  end
+  if recipe:flow_matching() and recipe.student.null_label then
+    print("samples: " .. sampling.during(run))
+  end
+  print(("run: %s (%d steps)"):format(path, run.step))
+  return 0
+end
+
+return M
