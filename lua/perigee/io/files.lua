@@ -1,0 +1,192 @@
+--- Files and folders. Every error names the path. A file that is written appears whole or not at all.
+local ffi = require "ffi"
+local lfs = require "lfs"
+local core = require "perigee.core.ffi"
+local tensor = require "perigee.core.tensor"
+
+local C, check = core.C, core.check
+local M = {}
+
+-- ---- folders ----------------------------------------------------------------------------------------------------
+
+---@return "file"|"directory"|string|nil  # nil: there is nothing
+function M.kind(path) return (lfs.attributes(path, "mode")) end
+
+function M.exists(path) return M.kind(path) ~= nil end
+
+--- Size in bytes and time of the last change, in seconds.
+function M.stat(path)
+  local found, message = lfs.attributes(path)
+  if not found then core.fail("%s: %s", path, message) end
+  return { bytes = found.size, changed = found.modification, kind = found.mode }
+end
+
+--- Names in a folder, sorted, without "." and "..".
+---@return string[]
+function M.list(folder)
+  if M.kind(folder) ~= "directory" then core.fail("%s: there is no such folder", folder) end
+  local names = {}
+  for name in lfs.dir(folder) do
+    if name ~= "." and name ~= ".." then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+--- Makes a folder and those above it; one that exists is fine.
+function M.make_folder(folder)
+  if M.kind(folder) == "directory" then return end
+  local above = folder:match "^(.+)/[^/]+/*$"
+  if above then M.make_folder(above) end
+  local made, message = lfs.mkdir(folder)
+  if not made and M.kind(folder) ~= "directory" then core.fail("%s: cannot be made: %s", folder, message) end
+end
+
+--- Removes a file or an empty folder; what isn't there needs no removing.
+function M.remove(path)
+  local removed, message = os.remove(path)
+  if not removed and lfs.symlinkattributes(path, "mode") then core.fail("%s: cannot be removed: %s", path, message) end
+end
+
+--- Removes a folder with all that is in it; links are removed, not followed.
+function M.remove_tree(path)
+  if lfs.symlinkattributes(path, "mode") == "directory" then
+    for _, name in ipairs(M.list(path)) do M.remove_tree(path .. "/" .. name) end
+  end
+  M.remove(path)
+end
+
+function M.rename(from, to)
+  local renamed, message = os.rename(from, to)
+  if not renamed then core.fail("%s: cannot be renamed to %s: %s", from, to, message) end
+end
+
+--- Removes the temporary files of writers whose process has ended without finishing them (a kill, a power cut).
+function M.sweep(folder)
+  for _, name in ipairs(M.list(folder)) do
+    local process = name:match "%.tmp%-(%d+)%-%d+$"
+    if process and not M.exists("/proc/" .. process) then M.remove(folder .. "/" .. name) end
+  end
+end
+
+--- The path's folder ("." if it has none) and its last part.
+function M.split(path)
+  local folder, name = path:match "^(.*)/([^/]*)$"
+  if not folder then return ".", path end
+  return folder == "" and "/" or folder, name
+end
+
+-- ---- reading ----------------------------------------------------------------------------------------------------
+
+local size = ffi.new "int64_t[1]"
+
+---@return integer
+function M.size(path)
+  check(C.pg_file_size(path, size))
+  return tonumber(size[0])
+end
+
+--- A file's bytes as a string; `offset` and `count` pick a part.
+---@return string
+function M.read(path, offset, count)
+  offset = offset or 0
+  count = count or M.size(path) - offset
+  local buffer = ffi.new("char[?]", math.max(count, 1))
+  check(C.pg_file_read(path, offset, buffer, count))
+  return ffi.string(buffer, count)
+end
+
+--- Fills a contiguous tensor, on any device, with the bytes at `offset`.
+function M.read_tensor(path, offset, t)
+  check(C.pg_file_read_tensor(path, offset, tensor.handle(t)))
+  return t
+end
+
+-- ---- writing ----------------------------------------------------------------------------------------------------
+
+---@class perigee.Writer
+local Writer = {}
+Writer.__index = Writer
+
+local pointer = ffi.new "pg_writer *[1]"
+
+local function open_handle(w)
+  if not w.handle then core.fail("%s: this writer has ended", w.path) end
+  return w.handle
+end
+
+--- Takes the handle away from the collector: the C function called next ends it.
+local function ending(w)
+  local handle = ffi.gc(open_handle(w), nil)
+  w.handle = nil
+  return handle
+end
+
+--- A writer for a file that appears when it is committed. One that is dropped or aborted leaves no trace.
+---@return perigee.Writer
+function M.writer(path)
+  check(C.pg_writer_open(pointer, path))
+  return setmetatable({ handle = ffi.gc(pointer[0], C.pg_writer_abort), path = path }, Writer)
+end
+
+--- A writer whose temporary file, PATH.part, is kept when it is suspended or dropped, and goes on where it was.
+---@return perigee.Writer
+function M.resume(path)
+  check(C.pg_writer_resume(pointer, path, size))
+  return setmetatable({ handle = ffi.gc(pointer[0], C.pg_writer_suspend), path = path }, Writer)
+end
+
+--- Appends a string, or `bytes` bytes of a cdata array.
+function Writer:write(data, bytes)
+  check(C.pg_writer_write(open_handle(self), data, bytes or #data))
+  return self
+end
+
+--- Appends a tensor's elements in row-major order.
+function Writer:write_tensor(t)
+  if not t:is_contiguous() then t = t:contiguous() end
+  check(C.pg_writer_write_tensor(open_handle(self), tensor.handle(t)))
+  return self
+end
+
+function Writer:write_at(offset, data) check(C.pg_writer_write_at(open_handle(self), offset, data, #data)) end
+
+function Writer:read_at(offset, bytes)
+  local buffer = ffi.new("char[?]", math.max(bytes, 1))
+  check(C.pg_writer_read_at(open_handle(self), offset, buffer, bytes))
+  return ffi.string(buffer, bytes)
+end
+
+function Writer:truncate(bytes) check(C.pg_writer_truncate(open_handle(self), bytes)) end
+
+function Writer:bytes() return tonumber(C.pg_writer_bytes(open_handle(self))) end
+
+local sum = ffi.new "uint32_t[1]"
+
+--- CRC-32 of a part of what was written.
+function Writer:crc32(offset, bytes)
+  check(C.pg_writer_crc32(open_handle(self), offset, bytes, sum))
+  return sum[0]
+end
+
+function Writer:commit() check(C.pg_writer_commit(ending(self))) end
+function Writer:suspend() check(C.pg_writer_suspend(ending(self))) end
+function Writer:abort() if self.handle then C.pg_writer_abort(ending(self)) end end
+
+--- Runs body(writer) and commits; an error in it aborts and goes on.
+function M.with_writer(path, body)
+  local w = M.writer(path)
+  local fine, message = pcall(body, w)
+  if not fine then
+    w:abort()
+    error(message, 0)
+  end
+  w:commit()
+end
+
+--- Writes a string as a whole file.
+function M.write(path, text)
+  M.with_writer(path, function(w) w:write(text) end)
+end
+
+return M

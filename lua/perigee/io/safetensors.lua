@@ -1,0 +1,274 @@
+--- safetensors files (https://github.com/huggingface/safetensors): eight bytes with the header's length, a JSON header,
+--- then the tensors' bytes, without overlap or hole. The header is not trusted.
+local ffi = require "ffi"
+local core = require "perigee.core.ffi"
+local files = require "perigee.io.files"
+local json = require "perigee.io.json"
+local layout = require "perigee.core.layout"
+local tensor = require "perigee.core.tensor"
+
+local M = {}
+
+local MAX_HEADER = 100 * 10 ^ 6 -- bytes, the format's own limit
+local MAX_DIMS = 8
+
+-- The format's names: element bytes, and the dtype here where there is one. F16 is read as float32.
+local formats = {
+  F64 = { 8, "float64" }, F32 = { 4, "float32" }, BF16 = { 2, "bfloat16" }, F16 = { 2, "float32" },
+  I64 = { 8, "int64" }, I32 = { 4, "int32" }, U8 = { 1, "uint8" },
+  I16 = { 2 }, I8 = { 1 }, U16 = { 2 }, U32 = { 4 }, U64 = { 8 }, BOOL = { 1 }, F8_E4M3 = { 1 }, F8_E5M2 = { 1 },
+}
+local format_of = {}
+for name, format in pairs(formats) do
+  if format[2] and name ~= "F16" then format_of[format[2]] = name end
+end
+
+---@class perigee.SafetensorsEntry
+---@field dtype string       the dtype it is read as, or the format's name where it can't be
+---@field stored string      the format's name: "F32", ...
+---@field shape integer[]
+---@field offset integer     of the first byte, in the file
+---@field bytes integer
+
+---@class perigee.SafetensorsFile
+---@field path string
+---@field names string[]     in the order of their bytes
+---@field metadata table<string, string>
+---@field entries table<string, perigee.SafetensorsEntry>
+local File = {}
+File.__index = File
+
+-- ---- reading ----------------------------------------------------------------------------------------------------
+
+local function is_count(x) return type(x) == "number" and x >= 0 and x % 1 == 0 and x <= 2 ^ 53 end
+
+local function refuse(path, format, ...)
+  core.fail("%s: not a valid safetensors file: %s", path, format:format(...))
+end
+
+--- The header's JSON and the offset of the data.
+local function read_header(path)
+  local size = files.size(path)
+  if size < 8 then refuse(path, "it has %d bytes, the length of the header alone takes 8", size) end
+  local length, unit = 0, 1
+  for _, digit in ipairs { files.read(path, 0, 8):byte(1, 8) } do
+    length, unit = length + digit * unit, unit * 256
+  end
+  if length > size - 8 then refuse(path, "the header is said to have %.0f bytes, the file has %d", length, size) end
+  if length > MAX_HEADER then refuse(path, "a header of %.0f bytes; the limit is %.0f", length, MAX_HEADER) end
+  local text = files.read(path, 8, length)
+  if text:byte() ~= 123 then refuse(path, "the header does not begin with '{'") end
+  return json.decode(text, path), 8 + length, size
+end
+
+local function checked_shape(path, name, shape)
+  if type(shape) ~= "table" or not json.is_array(shape) then
+    refuse(path, "tensor '%s' has no list as its shape", name)
+  end
+  if #shape > MAX_DIMS then
+    refuse(path, "tensor '%s' has %d dimensions; at most %d are possible", name, #shape, MAX_DIMS)
+  end
+  local numel = 1
+  for d = 1, #shape do
+    if not is_count(shape[d]) then refuse(path, "tensor '%s': dimension %d is %s", name, d, tostring(shape[d])) end
+    numel = numel * shape[d]
+    if numel > 2 ^ 50 then refuse(path, "tensor '%s' has an absurd shape [%s]", name, table.concat(shape, ",")) end
+  end
+  return numel
+end
+
+local function checked_entry(path, name, given, data, size)
+  if type(given) ~= "table" then refuse(path, "tensor '%s' is described by a %s", name, type(given)) end
+  for key in pairs(given) do
+    if key ~= "dtype" and key ~= "shape" and key ~= "data_offsets" then
+      refuse(path, "tensor '%s' has an unknown property '%s'", name, tostring(key))
+    end
+  end
+  local format = formats[given.dtype]
+  if not format then refuse(path, "tensor '%s' has the unknown dtype '%s'", name, tostring(given.dtype)) end
+  local numel = checked_shape(path, name, given.shape)
+  local offsets = given.data_offsets
+  if type(offsets) ~= "table" or #offsets ~= 2 or not is_count(offsets[1]) or not is_count(offsets[2]) then
+    refuse(path, "tensor '%s' has no two data_offsets", name)
+  end
+  local from, to = offsets[1], offsets[2]
+  if from > to or to > size - data then
+    refuse(path, "tensor '%s' lies at bytes %.0f to %.0f of %.0f", name, from, to, size - data)
+  end
+  if to - from ~= numel * format[1] then
+    refuse(path, "tensor '%s' has %.0f bytes, its shape %s of %s needs %.0f", name, to - from,
+      core.shape_text(given.shape), given.dtype, numel * format[1])
+  end
+  return { name = name, dtype = format[2] or given.dtype, stored = given.dtype, bytes = to - from, offset = data + from,
+    shape = { unpack(given.shape) } }
+end
+
+local function checked_metadata(path, metadata)
+  if metadata == nil then return {} end
+  if type(metadata) ~= "table" then refuse(path, "__metadata__ is a %s", type(metadata)) end
+  for key, value in pairs(metadata) do
+    if type(key) ~= "string" or type(value) ~= "string" then
+      refuse(path, "__metadata__ holds texts only, but '%s' is a %s", tostring(key), type(value))
+    end
+  end
+  return metadata
+end
+
+--- Entries sorted by place; they must cover the data from end to end.
+local function checked_order(path, entries, data, size)
+  local list = {}
+  for _, entry in pairs(entries) do list[#list + 1] = entry end
+  table.sort(list, function(a, b)
+    if a.offset ~= b.offset then return a.offset < b.offset end
+    if a.bytes ~= b.bytes then return a.bytes < b.bytes end
+    return a.name < b.name
+  end)
+  local at, names = data, {}
+  for k, entry in ipairs(list) do
+    if entry.offset < at then refuse(path, "tensor '%s' overlaps '%s'", entry.name, list[k - 1].name) end
+    if entry.offset > at then
+      refuse(path, "%d bytes before tensor '%s' belong to none", entry.offset - at, entry.name)
+    end
+    at, names[k] = at + entry.bytes, entry.name
+  end
+  if at ~= size then refuse(path, "its last %d bytes belong to no tensor", size - at) end
+  return names
+end
+
+--- Opens a file: names, shapes and dtypes are checked and known, no tensor is read.
+---@return perigee.SafetensorsFile
+function M.open(path)
+  local header, data, size = read_header(path)
+  local metadata = checked_metadata(path, header.__metadata__)
+  header.__metadata__ = nil
+  local entries = {}
+  for name, given in pairs(header) do entries[name] = checked_entry(path, name, given, data, size) end
+  local names = checked_order(path, entries, data, size)
+  return setmetatable({ path = path, metadata = metadata, entries = entries, names = names }, File)
+end
+
+local half_values -- float[65536]
+
+--- All values of a half-precision number, by its bits: sign, 5 bits of exponent, 10 of fraction.
+local function half_table()
+  if half_values then return half_values end
+  half_values = ffi.new "float[65536]"
+  for bits = 0, 32767 do
+    local exponent, fraction = math.floor(bits / 1024), bits % 1024
+    local value = exponent == 0 and fraction * 2 ^ -24 or (1 + fraction / 1024) * 2 ^ (exponent - 15)
+    if exponent == 31 then value = fraction == 0 and math.huge or 0 / 0 end
+    half_values[bits], half_values[bits + 32768] = value, -value
+  end
+  return half_values
+end
+
+local function read_half(file, entry, into)
+  local values, numel = half_table(), entry.bytes / 2
+  local raw = tensor.empty({ entry.bytes }, "uint8")
+  files.read_tensor(file.path, entry.offset, raw)
+  local t = into.device == "cpu" and into or tensor.empty(entry.shape, "float32")
+  local bits, out = ffi.cast("uint16_t *", raw:pointer()), t:pointer()
+  for k = 0, numel - 1 do out[k] = values[bits[k]] end
+  raw:free()
+  if t ~= into then
+    into:copy_(t)
+    t:free()
+  end
+end
+
+---@return perigee.SafetensorsEntry
+function File:info(name)
+  local entry = self.entries[name]
+  if not entry then core.fail("%s: there is no tensor '%s' in it", self.path, name) end
+  return entry
+end
+
+--- Reads one tensor, into a given contiguous tensor of its shape and dtype if there is one.
+---@param name string
+---@param into? perigee.Tensor
+---@return perigee.Tensor
+function File:read(name, into)
+  local entry = self:info(name)
+  if not core.dtype_code[entry.dtype] then
+    core.fail("%s: tensor '%s' is %s, which can't be read", self.path, name, entry.stored)
+  end
+  into = into or tensor.empty(entry.shape, entry.dtype)
+  if into.dtype ~= entry.dtype or not layout.same_shape(into.shape, entry.shape) then
+    core.fail("%s: tensor '%s' is %s %s, the one to read into is %s %s", self.path, name, entry.dtype,
+      core.shape_text(entry.shape), into.dtype, core.shape_text(into.shape))
+  end
+  if entry.stored == "F16" then read_half(self, entry, into)
+  else files.read_tensor(self.path, entry.offset, into) end
+  return into
+end
+
+--- All tensors of a file, by name, and its metadata.
+---@return table<string, perigee.Tensor> tensors
+---@return table<string, string> metadata
+function M.load(path)
+  local file, tensors = M.open(path), {}
+  for _, name in ipairs(file.names) do tensors[name] = file:read(name) end
+  return tensors, file.metadata
+end
+
+-- ---- writing ----------------------------------------------------------------------------------------------------
+
+--- Names by falling element size, then by name, so that every tensor begins at a multiple of its element size.
+local function sorted_names(path, tensors)
+  local names = {}
+  for name, t in pairs(tensors) do
+    if type(name) ~= "string" or name == "__metadata__" then
+      core.fail("%s: a tensor can't be named %s", path, tostring(name))
+    end
+    if not tensor.is_tensor(t) then core.fail("%s: '%s' is a %s, not a tensor", path, name, type(t)) end
+    names[#names + 1] = name
+  end
+  table.sort(names, function(a, b)
+    local of_a, of_b = core.dtype_bytes[tensors[a].dtype], core.dtype_bytes[tensors[b].dtype]
+    if of_a ~= of_b then return of_a > of_b end
+    return a < b
+  end)
+  return names
+end
+
+local function header_text(path, tensors, names, metadata)
+  local parts, at = {}, 0
+  if metadata and next(metadata) then
+    parts[1] = '"__metadata__":' .. json.encode(checked_metadata(path, metadata))
+  end
+  for _, name in ipairs(names) do
+    local t = tensors[name]
+    local bytes = layout.numel(t.shape) * core.dtype_bytes[t.dtype]
+    parts[#parts + 1] = ('%s:{"dtype":"%s","shape":%s,"data_offsets":[%.0f,%.0f]}'):format(json.encode(name),
+      format_of[t.dtype], json.encode(json.array { unpack(t.shape) }), at, at + bytes)
+    at = at + bytes
+  end
+  local text = "{" .. table.concat(parts, ",") .. "}"
+  return text .. (" "):rep(-#text % 8)
+end
+
+local function length_bytes(length)
+  local digits = {}
+  for k = 1, 8 do
+    digits[k] = string.char(length % 256)
+    length = math.floor(length / 256)
+  end
+  return table.concat(digits)
+end
+
+--- Writes tensors, from any device, and texts about them; equal contents make equal files. The file appears whole or
+--- not at all.
+---@param path string
+---@param tensors table<string, perigee.Tensor>
+---@param metadata? table<string, string>
+function M.save(path, tensors, metadata)
+  local names = sorted_names(path, tensors)
+  local header = header_text(path, tensors, names, metadata)
+  if #header > MAX_HEADER then core.fail("%s: a header of %d bytes; the limit is %.0f", path, #header, MAX_HEADER) end
+  files.with_writer(path, function(w)
+    w:write(length_bytes(#header)):write(header)
+    for _, name in ipairs(names) do w:write_tensor(tensors[name]) end
+  end)
+end
+
+return M
