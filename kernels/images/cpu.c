@@ -6,22 +6,19 @@ static int is_transposed(const pg_view *chw, const pg_view *hwc) {
          chw->shape[2] == hwc->shape[1] && chw->shape[3] == hwc->shape[2];
 }
 
-pg_status PG_CPU(images_to_real)(const pg_call *call) {
+pg_status PG_CPU(images)(const pg_call *call) {
   const pg_view *y = &call->v[0], *x = &call->v[1];
   PG_EXPECT(x->dtype == PG_UINT8 && is_transposed(y, x) && x->shape[3] <= 4,
-            "images_to_real: x is %s, y is %s; expected uint8 [B,H,W,C] and [B,C,H,W] with at most 4 channels",
+            "images: x is %s, y is %s; expected uint8 [B,H,W,C] and [B,C,H,W] with at most 4 channels",
             pg_shape_text(x), pg_shape_text(y));
   int64_t channels = x->shape[3], height = x->shape[1], width = x->shape[2];
-  for (int64_t c = 0; c < channels; c++)
-    PG_EXPECT(call->f[4 + c] > 0, "images_to_real: the standard deviation of channel %lld is %g; it must be positive",
-              (long long)(c + 1), call->f[4 + c]);
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < x->shape[0] * height; k++) {
     const uint8_t *pixels = (const uint8_t *)x->data + k * width * channels;
     for (int64_t c = 0; c < channels; c++) {
       real *line = (real *)y->data + ((k / height * channels + c) * height + k % height) * width;
-      stat mean = (stat)call->f[c], std = (stat)call->f[4 + c];
-      for (int64_t w = 0; w < width; w++) line[w] = store(((stat)pixels[w * channels + c] / 255 - mean) / std);
+      stat scale = (stat)call->f[c], offset = (stat)call->f[4 + c];
+      for (int64_t w = 0; w < width; w++) line[w] = store(scale * (stat)pixels[w * channels + c] + offset);
     }
   }
   return PG_OK;

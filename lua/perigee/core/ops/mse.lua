@@ -43,6 +43,9 @@ local mse = op.define {
 }
 
 return {
-  --- The mean of (a − b)² over all elements, a number; and as a second result each sample's mean, [B].
-  mse = function(a, b) return mse(a, b) end,
+  --- The mean of (a − b)² over all elements.
+  mse = function(a, b) return (mse(a, b)) end,
+
+  --- The same over each sample's elements: [B].
+  mse_per_sample = function(a, b) return (select(2, mse(a, b))) end,
 }

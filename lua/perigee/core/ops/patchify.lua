@@ -5,6 +5,7 @@ local ops = require "perigee.core.ops"
 local fail, text = op.fail, op.shape_text
 
 local orders = { channels_first = 0, channels_last = 1 }
+local order_names = { [0] = "channels_first", [1] = "channels_last" }
 
 local function order_code(name, order)
   return orders[order] or fail("%s: order '%s'; there are 'channels_first' and 'channels_last'", name, tostring(order))
@@ -25,8 +26,7 @@ local patchify = op.define {
   end,
   vjp = function(n, dy)
     local shape = n.images.shape
-    return { images = ops.unpatchify(dy, { patch = n.patch, rows = shape[3] / n.patch, columns = shape[4] / n.patch,
-      order = n.order == 0 and "channels_first" or "channels_last" }) }
+    return { images = ops.unpatchify(dy, { patch = n.patch, size = { shape[3], shape[4] }, order_names[n.order] }) }
   end,
   plain = function(a)
     local s, p = a.images.shape, a.patch
@@ -51,7 +51,7 @@ local unpatchify = op.define {
     return { { { shape[1], shape[3] / (p * p), a.rows * p, a.columns * p }, a.tokens.dtype } }
   end,
   vjp = function(n, dy)
-    return { tokens = ops.patchify(dy, { patch = n.patch, order = n.order == 0 and "channels_first" or "channels_last" }) }
+    return { tokens = ops.patchify(dy, { patch = n.patch, order = order_names[n.order] }) }
   end,
   plain = function(a)
     local s, p = a.tokens.shape, a.patch
@@ -75,18 +75,24 @@ return {
     return patchify(images, { patch = o.patch, order = order_code("patchify", o.order) })
   end,
 
-  --- The inverse. Options: patch; order; rows and columns of the grid (a square one by default).
+  --- The inverse. Options: patch; order; size, { height, width } of the images (square by default); channels, only checked.
   unpatchify = function(tokens, options)
-    local o = op.options("unpatchify", options, { patch = false, order = "channels_first", rows = false, columns = false })
-    if type(o.patch) ~= "number" or o.patch < 1 or o.patch % 1 ~= 0 then
-      fail("unpatchify: the patch size is %s; expected a positive whole number", tostring(o.patch))
+    local o = op.options("unpatchify", options, { patch = false, order = "channels_first", size = false, channels = false })
+    local patch, n = o.patch, tokens.shape[2] or 0
+    if type(patch) ~= "number" or patch < 1 or patch % 1 ~= 0 then
+      fail("unpatchify: the patch size is %s; expected a positive whole number", tostring(patch))
     end
-    local n = tokens.shape[2] or 0
-    local rows = o.rows or (o.columns and n / o.columns) or math.floor(math.sqrt(n) + 0.5)
-    local columns = o.columns or n / rows
+    local side = math.floor(math.sqrt(n) + 0.5)
+    local rows, columns = side, side
+    if o.size then rows, columns = o.size[1] / patch, o.size[2] / patch end
     if rows % 1 ~= 0 or columns % 1 ~= 0 or rows * columns ~= n then
-      fail("unpatchify: tokens are %s; %d tokens are no square grid: give rows and columns", text(tokens.shape), n)
+      fail("unpatchify: tokens are %s; %d tokens with patches of %d are not %s", text(tokens.shape), n, patch,
+        o.size and "images of " .. text(o.size) or "a square image: give its size")
     end
-    return unpatchify(tokens, { patch = o.patch, order = order_code("unpatchify", o.order), rows = rows, columns = columns })
+    if o.channels and tokens.shape[3] ~= o.channels * patch * patch then
+      fail("unpatchify: tokens are %s; %d channels and patches of %d make a width of %d", text(tokens.shape), o.channels,
+        patch, o.channels * patch * patch)
+    end
+    return unpatchify(tokens, { patch = patch, order = order_code("unpatchify", o.order), rows = rows, columns = columns })
   end,
 }
