@@ -23,8 +23,9 @@ local function declare(handle, the_plan, v, cache)
   return number[0]
 end
 
---- Builds an executable. Outputs get tensors of their own unless `options.into` names some by output name.
----@param options? { purpose?: string, into?: table<string, perigee.Tensor> }
+--- Builds an executable. Outputs get tensors of their own unless `options.into` names some by output name; `captures` maps
+--- a captured tensor to another that takes its place (the moving average of a parameter, say).
+---@param options? { purpose?: string, into?: table<string, perigee.Tensor>, captures?: table<perigee.Tensor, perigee.Tensor> }
 ---@return perigee.Executable
 function Executable.new(the_plan, options)
   options = options or {}
@@ -48,7 +49,8 @@ function Executable.new(the_plan, options)
     if slot.kind == "input" then
       self.inputs[slot.name], self.shapes[slot.name] = number - 1, slot.value
     elseif slot.kind == "capture" then
-      check(C.pg_executable_bind(handle, number - 1, tensor.handle(slot.value.tensor)))
+      local t = slot.value.tensor
+      check(C.pg_executable_bind(handle, number - 1, tensor.handle(options.captures and options.captures[t] or t)))
     else
       local given = options.into and options.into[slot.name]
       local t = given or tensor.empty(slot.value.shape, slot.value.dtype, { device = the_plan.device, purpose = options.output_purpose })

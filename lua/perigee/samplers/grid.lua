@@ -1,0 +1,43 @@
+--- A grid of samples as one PNG.
+local core = require "perigee.core"
+local generate = require "perigee.samplers.generate"
+local ops = core.ops
+
+local M = {}
+
+--- Joins uint8 images [N,H,W,C] into one [R·H, columns·W, C], row by row; missing places are black.
+function M.join(images, columns)
+  local n, h, w, c = unpack(images.shape)
+  columns = columns or math.ceil(math.sqrt(n))
+  local rows = math.ceil(n / columns)
+  if rows * columns > n then
+    images = ops.concat({ images, ops.fill({ rows * columns - n, h, w, c }, { value = 0, dtype = "uint8" }) }, 1)
+  end
+  return images:reshape({ rows, columns, h, w, c }):permute({ 1, 3, 2, 4, 5 }):contiguous():reshape { rows * h, columns * w, c }
+end
+
+--- Samples during a run, with the moving averages, as the recipe's `sample` says; returns the picture's path.
+function M.during(run)
+  local Group = require "perigee.train.group"
+  local folder = require "perigee.train.folder"
+  local recipe = run.recipe
+  local settings, group = recipe.sample, run.groups[1]
+  local captures, parameters = {}, recipe.student:parameters()
+  local average = group.average
+  if group.working then average = average:to(recipe.dtype) end
+  for _, entry in ipairs(group.layout) do captures[parameters[entry.name]] = Group.slice(average, entry) end
+  local parts = {}
+  generate.each(recipe.student, {
+    count = settings.count, batch = math.min(settings.count, 64), seed = settings.seed, cfg = settings.cfg, interval = settings.interval,
+    sampler = settings.sampler, steps = settings.steps, path = recipe:flow_matching().path, captures = captures,
+    dtype = recipe.dtype, device = run.device, decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
+  }, function(_, images) parts[#parts + 1] = images:clone() end)
+  local images = #parts == 1 and parts[1] or ops.concat(parts, 1)
+  folder.make_folder(run.folder .. "/samples")
+  local path = ("%s/samples/step-%07d.png"):format(run.folder, run.step)
+  require("perigee.io.png").save(path, M.join(images))
+  if run.log then run.log { event = "sample", step = run.step, file = path:match "[^/]+$" } end
+  return path
+end
+
+return M
