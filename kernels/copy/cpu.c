@@ -1,0 +1,336 @@
+#include "cpu.h"
+
+#include "copy/copy.h"
+#include "loop.h"
+
+enum { TILE = 32, BLOCK = 512 };
+
+/* ---- strided copies ---- */
+
+typedef struct row_context {
+  int64_t bytes, to_stride, from_stride;
+} row_context;
+
+#define COPY_LOOP(TYPE) \
+  { \
+    TYPE *to = (TYPE *)operand[0]; \
+    const TYPE *from = (const TYPE *)operand[1]; \
+    for (int64_t i = 0; i < n; i++) to[i * c->to_stride] = from[i * c->from_stride]; \
+  }
+
+static void copy_row(const void *context_, char *const *operand, int64_t n) {
+  const row_context *c = context_;
+  if (c->to_stride == 1 && c->from_stride == 1) memcpy(operand[0], operand[1], (size_t)(n * c->bytes));
+  else if (c->bytes == 1) COPY_LOOP(uint8_t)
+  else if (c->bytes == 2) COPY_LOOP(uint16_t)
+  else if (c->bytes == 4) COPY_LOOP(uint32_t)
+  else COPY_LOOP(uint64_t)
+}
+
+/* to[i·to_stride + j] = from[i + j·from_stride], i < rows, j < columns. */
+#define TILE_LOOP(TYPE) \
+  { \
+    TYPE *to = (TYPE *)to_; \
+    const TYPE *from = (const TYPE *)from_; \
+    for (int64_t i = 0; i < rows; i++) \
+      for (int64_t j = 0; j < columns; j++) to[i * to_stride + j] = from[i + j * from_stride]; \
+  }
+
+static void copy_tile(char *to_, const char *from_, int64_t bytes, int64_t rows, int64_t columns, int64_t to_stride,
+                      int64_t from_stride) {
+  if (bytes == 1) TILE_LOOP(uint8_t)
+  else if (bytes == 2) TILE_LOOP(uint16_t)
+  else if (bytes == 4) TILE_LOOP(uint32_t)
+  else TILE_LOOP(uint64_t)
+}
+
+/* The dimension that lies side by side in `from` when the last one, side by side in `to`, does not: the copy is then a
+ * transposition. -1 if there is none. */
+static int transposed_dimension(const pg_loop *loop) {
+  int last = loop->ndim - 1;
+  if (loop->stride[0][last] != 1 || loop->stride[1][last] == 1 || loop->shape[last] < 8) return -1;
+  for (int d = 0; d < last; d++)
+    if (loop->stride[1][d] == 1 && loop->shape[d] >= 8) return d;
+  return -1;
+}
+
+/* Transposes in tiles that stay in cache; a unit is a row of tiles. */
+static void copy_transposed(const pg_loop *loop, int across) {
+  int last = loop->ndim - 1;
+  int64_t bytes = loop->bytes[0], rows = loop->shape[across], columns = loop->shape[last];
+  int64_t tiles = (rows + TILE - 1) / TILE, units = loop->total / (rows * columns) * tiles;
+#pragma omp parallel for schedule(static) if (loop->total > PG_LOOP_PARALLEL)
+  for (int64_t unit = 0; unit < units; unit++) {
+    int64_t rest = unit / tiles, first = unit % tiles * TILE;
+    char *to = loop->data[0] + first * loop->stride[0][across] * bytes;
+    const char *from = loop->data[1] + first * bytes;
+    for (int d = last - 1; d >= 0; d--) {
+      if (d == across) continue;
+      to += rest % loop->shape[d] * loop->stride[0][d] * bytes;
+      from += rest % loop->shape[d] * loop->stride[1][d] * bytes;
+      rest /= loop->shape[d];
+    }
+    for (int64_t j = 0; j < columns; j += TILE)
+      copy_tile(to + j * bytes, from + j * loop->stride[1][last] * bytes, bytes, rows - first < TILE ? rows - first : TILE,
+                columns - j < TILE ? columns - j : TILE, loop->stride[0][across], loop->stride[1][last]);
+  }
+}
+
+/* to = from, two views of one shape and dtype, any strides. */
+static void copy_views(const pg_view *to, const pg_view *from) {
+  const pg_view *const views[2] = {to, from};
+  pg_loop loop;
+  pg_loop_make(&loop, 2, views);
+  if (loop.total == 0) return;
+  int across = transposed_dimension(&loop);
+  row_context c = {loop.bytes[0], pg_loop_inner(&loop, 0), pg_loop_inner(&loop, 1)};
+  if (across >= 0) copy_transposed(&loop, across);
+  else pg_loop_run(&loop, copy_row, &c);
+}
+
+/* `size` places of dimension `dim` of a view, from `start` on. */
+static pg_view narrowed(const pg_view *v, int64_t dim, int64_t start, int64_t size) {
+  pg_view part = *v;
+  part.data = (char *)v->data + start * v->stride[dim] * pg_element_bytes(v->dtype);
+  part.shape[dim] = size;
+  return part;
+}
+
+pg_status PG_CPU(copy)(const pg_call *call) {
+  const pg_view *y = &call->v[0], *x = &call->v[1];
+  PG_EXPECT(y->dtype == x->dtype && pg_same_shape(y, x), "copy: y is %s, x is %s; shape and dtype must be the same",
+            pg_shape_text(y), pg_shape_text(x));
+  copy_views(y, x);
+  return PG_OK;
+}
+
+pg_status PG_CPU(flip)(const pg_call *call) {
+  const pg_view *y = &call->v[0], *x = &call->v[1];
+  int64_t dim = call->i[0];
+  PG_EXPECT(y->dtype == x->dtype && pg_same_shape(y, x), "flip: y is %s, x is %s; shape and dtype must be the same",
+            pg_shape_text(y), pg_shape_text(x));
+  PG_EXPECT(dim >= 0 && dim < x->ndim, "flip: x is %s, it has no dimension %lld", pg_shape_text(x), (long long)dim + 1);
+  if (pg_numel(x) == 0) return PG_OK;
+  pg_view reversed = narrowed(x, dim, x->shape[dim] - 1, x->shape[dim]);
+  reversed.stride[dim] = -x->stride[dim];
+  copy_views(y, &reversed);
+  return PG_OK;
+}
+
+/* Whether `part` fits into `whole` along `dim` from `start` on. */
+static int fits(const pg_view *whole, const pg_view *part, int64_t dim, int64_t start) {
+  if (whole->ndim != part->ndim || whole->dtype != part->dtype || dim < 0 || dim >= whole->ndim) return 0;
+  for (int d = 0; d < whole->ndim; d++)
+    if (d != dim && whole->shape[d] != part->shape[d]) return 0;
+  return start >= 0 && start + part->shape[dim] <= whole->shape[dim];
+}
+
+pg_status PG_CPU(concat)(const pg_call *call) {
+  const pg_view *y = &call->v[0];
+  int64_t dim = call->i[0], start = 0;
+  for (int k = 1; k < call->n; k++) {
+    if (!pg_present(call, k)) continue;
+    const pg_view *x = &call->v[k];
+    PG_EXPECT(fits(y, x, dim, start), "concat: y is %s, input %d is %s, at place %lld of dimension %lld", pg_shape_text(y), k,
+              pg_shape_text(x), (long long)start + 1, (long long)dim + 1);
+    pg_view part = narrowed(y, dim, start, x->shape[dim]);
+    copy_views(&part, x);
+    start += x->shape[dim];
+  }
+  PG_EXPECT(start == y->shape[dim], "concat: y is %s, the inputs have %lld places in dimension %lld", pg_shape_text(y),
+            (long long)start, (long long)dim + 1);
+  return PG_OK;
+}
+
+pg_status PG_CPU(narrow_backward)(const pg_call *call) {
+  const pg_view *dx = &call->v[0], *dy = &call->v[1];
+  int64_t dim = call->i[0], start = call->i[1];
+  PG_EXPECT(fits(dx, dy, dim, start), "narrow_backward: dx is %s, dy is %s, at place %lld of dimension %lld",
+            pg_shape_text(dx), pg_shape_text(dy), (long long)start + 1, (long long)dim + 1);
+  if (pg_numel(dx) == 0) return PG_OK;
+  int64_t outer = 1, inner = pg_element_bytes(dx->dtype);
+  for (int64_t d = 0; d < dim; d++) outer *= dx->shape[d];
+  for (int64_t d = dim + 1; d < dx->ndim; d++) inner *= dx->shape[d];
+  int64_t slab = dx->shape[dim] * inner, before = start * inner, end = (start + dy->shape[dim]) * inner;
+#pragma omp parallel for schedule(static) if (outer * slab > 4 * PG_LOOP_PARALLEL)
+  for (int64_t o = 0; o < outer; o++) {
+    memset((char *)dx->data + o * slab, 0, (size_t)before);
+    memset((char *)dx->data + o * slab + end, 0, (size_t)(slab - end));
+  }
+  pg_view part = narrowed(dx, dim, start, dy->shape[dim]);
+  copy_views(&part, dy);
+  return PG_OK;
+}
+
+/* ---- dtypes ---- */
+
+static inline float from_bfloat16(uint16_t x) {
+  uint32_t bits = (uint32_t)x << 16;
+  float f;
+  memcpy(&f, &bits, sizeof f);
+  return f;
+}
+
+static inline uint16_t to_bfloat16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return (uint16_t)(x != x ? (bits >> 16) | 0x40u : rounded);
+}
+
+/* The nearest integer towards zero within [low, high]; 2^63 itself is not a double below 2^63. */
+static inline int64_t truncated(double x, double low, double high) {
+  if (x != x) return 0;
+  if (x >= 9223372036854775807.0) return high < 9e18 ? (int64_t)high : INT64_MAX;
+  return (int64_t)(x < low ? low : x > high ? high : x);
+}
+
+static inline int64_t limited(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+
+static const double lowest[PG_DTYPES] = {[PG_INT32] = INT32_MIN, [PG_INT64] = -9223372036854775808.0, [PG_UINT8] = 0};
+static const double highest[PG_DTYPES] = {[PG_INT32] = INT32_MAX, [PG_INT64] = 9223372036854775807.0, [PG_UINT8] = 255};
+
+#define EACH(TYPE, EXPRESSION) \
+  { \
+    TYPE *to = to_; \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) to[i] = (TYPE)(EXPRESSION); \
+  } \
+  break
+
+static void store_reals(void *to_, int dtype, const double *x, int64_t n) {
+  switch (dtype) {
+    case PG_FLOAT32: EACH(float, x[i]);
+    case PG_FLOAT64: EACH(double, x[i]);
+    case PG_BFLOAT16: EACH(uint16_t, to_bfloat16((float)x[i]));
+    case PG_INT32: EACH(int32_t, truncated(x[i], lowest[PG_INT32], highest[PG_INT32]));
+    case PG_INT64: EACH(int64_t, truncated(x[i], lowest[PG_INT64], highest[PG_INT64]));
+    default: EACH(uint8_t, truncated(x[i], lowest[PG_UINT8], highest[PG_UINT8]));
+  }
+}
+
+pg_status PG_CPU(fill)(const pg_call *call) {
+  const pg_view *y = &call->v[0];
+  int64_t n = pg_numel(y), bytes = pg_element_bytes(y->dtype);
+  double values[BLOCK];
+  char block[BLOCK * sizeof(double)];
+  for (int k = 0; k < BLOCK; k++) values[k] = call->f[0];
+  store_reals(block, y->dtype, values, BLOCK);
+#pragma omp parallel for schedule(static) if (n > PG_LOOP_PARALLEL)
+  for (int64_t start = 0; start < n; start += BLOCK)
+    memcpy((char *)y->data + start * bytes, block, (size_t)((n - start < BLOCK ? n - start : BLOCK) * bytes));
+  return PG_OK;
+}
+
+pg_status PG_CPU(arange)(const pg_call *call) {
+  const pg_view *y = &call->v[0];
+  PG_EXPECT(y->ndim == 1, "arange: y is %s, expected one dimension", pg_shape_text(y));
+  int64_t n = y->shape[0], bytes = pg_element_bytes(y->dtype);
+  for (int64_t start = 0; start < n; start += BLOCK) {
+    double values[BLOCK];
+    for (int64_t k = 0; k < BLOCK; k++) values[k] = call->f[0] + (double)(start + k) * call->f[1];
+    store_reals((char *)y->data + start * bytes, y->dtype, values, n - start < BLOCK ? n - start : BLOCK);
+  }
+  return PG_OK;
+}
+
+#if PG_REAL == 0
+#define EACH_FROM(FROM, TYPE, EXPRESSION) \
+  { \
+    const FROM *x = from; \
+    TYPE *to = to_; \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) to[i] = (TYPE)(EXPRESSION); \
+  } \
+  break
+
+static void load_reals(double *to_, const void *from, int dtype, int64_t n) {
+  switch (dtype) {
+    case PG_FLOAT32: EACH_FROM(float, double, x[i]);
+    case PG_FLOAT64: EACH_FROM(double, double, x[i]);
+    default: EACH_FROM(uint16_t, double, from_bfloat16(x[i]));
+  }
+}
+
+static void load_integers(int64_t *to_, const void *from, int dtype, int64_t n) {
+  switch (dtype) {
+    case PG_INT32: EACH_FROM(int32_t, int64_t, x[i]);
+    case PG_INT64: EACH_FROM(int64_t, int64_t, x[i]);
+    default: EACH_FROM(uint8_t, int64_t, x[i]);
+  }
+}
+
+static void store_integers(void *to_, int dtype, const int64_t *x, int64_t n) {
+  switch (dtype) {
+    case PG_FLOAT32: EACH(float, x[i]);
+    case PG_FLOAT64: EACH(double, x[i]);
+    case PG_BFLOAT16: EACH(uint16_t, to_bfloat16((float)x[i]));
+    case PG_INT32: EACH(int32_t, limited(x[i], INT32_MIN, INT32_MAX));
+    case PG_INT64: EACH(int64_t, x[i]);
+    default: EACH(uint8_t, limited(x[i], 0, 255));
+  }
+}
+
+/* `n` <= BLOCK elements side by side. float32 <-> bfloat16 goes straight, the rest through float64 or int64. */
+static void convert(void *to_, int to_dtype, const void *from, int from_dtype, int64_t n) {
+  if (from_dtype == PG_FLOAT32 && to_dtype == PG_BFLOAT16) {
+    const float *x = from;
+    uint16_t *to = to_;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) to[i] = to_bfloat16(x[i]);
+  } else if (from_dtype == PG_BFLOAT16 && to_dtype == PG_FLOAT32) {
+    const uint16_t *x = from;
+    float *to = to_;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) to[i] = from_bfloat16(x[i]);
+  } else if (from_dtype <= PG_BFLOAT16) {
+    double reals[BLOCK];
+    load_reals(reals, from, from_dtype, n);
+    store_reals(to_, to_dtype, reals, n);
+  } else {
+    int64_t integers[BLOCK];
+    load_integers(integers, from, from_dtype, n);
+    store_integers(to_, to_dtype, integers, n);
+  }
+}
+
+typedef struct cast_context {
+  int to, from;
+  int64_t to_bytes, from_bytes, from_stride;
+} cast_context;
+
+static void cast_row(const void *context_, char *const *operand, int64_t length) {
+  const cast_context *c = context_;
+  for (int64_t start = 0; start < length; start += BLOCK) {
+    int64_t n = length - start < BLOCK ? length - start : BLOCK;
+    const char *from = operand[1] + start * c->from_stride * c->from_bytes;
+    uint64_t buffer[BLOCK];
+    if (c->from_stride != 1) {
+      char *const gather[2] = {(char *)buffer, (char *)from};
+      const row_context one = {c->from_bytes, 1, c->from_stride};
+      copy_row(&one, gather, n);
+      from = (const char *)buffer;
+    }
+    convert(operand[0] + start * c->to_bytes, c->to, from, c->from, n);
+  }
+}
+
+pg_status PG_CPU(cast)(const pg_call *call) {
+  const pg_view *y = &call->v[0], *x = &call->v[1];
+  PG_EXPECT(pg_same_shape(y, x) && pg_contiguous(y), "cast: y is %s, x is %s; they must have the same shape, y contiguous",
+            pg_shape_text(y), pg_shape_text(x));
+  if (y->dtype == x->dtype) {
+    copy_views(y, x);
+    return PG_OK;
+  }
+  const pg_view *const views[2] = {y, x};
+  pg_loop loop;
+  PG_EXPECT(pg_loop_make(&loop, 2, views), "cast: the shapes do not match");
+  cast_context c = {y->dtype, x->dtype, loop.bytes[0], loop.bytes[1], pg_loop_inner(&loop, 1)};
+  pg_loop_run(&loop, cast_row, &c);
+  return PG_OK;
+}
+#else
+pg_status PG_CPU(cast)(const pg_call *call) {
+  return pg_error(PG_ERROR_ARGUMENT, "cast: from dtype %d to %d: only the float32 instance converts", call->v[1].dtype,
+                  call->v[0].dtype);
+}
+#endif

@@ -1,0 +1,103 @@
+#include "cpu.h"
+
+#include "softmax/softmax.h"
+
+static stat row_maximum(const real *x, int64_t n) {
+  stat m = (stat)-INFINITY;
+#pragma omp simd reduction(max : m)
+  for (int64_t i = 0; i < n; i++) m = load(x[i]) > m ? load(x[i]) : m;
+  return m > (stat)-INFINITY ? m : 0; /* a row of -inf: no NaN from inf - inf here, 0/0 below */
+}
+
+static void softmax_row(real *y, const real *x, int64_t n) {
+  stat m = row_maximum(x, n), sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) sum += pg_exp(load(x[i]) - m);
+  stat scale = 1 / sum;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] = store(pg_exp(load(x[i]) - m) * scale);
+}
+
+static void log_softmax_row(real *y, const real *x, int64_t n) {
+  stat m = row_maximum(x, n), sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) sum += pg_exp(load(x[i]) - m);
+  stat log_sum = pg_log(sum);
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] = store(load(x[i]) - m - log_sum);
+}
+
+static void softmax_backward_row(real *dx, const real *dy, const real *y, int64_t n) {
+  stat dot = 0;
+#pragma omp simd reduction(+ : dot)
+  for (int64_t i = 0; i < n; i++) dot += load(dy[i]) * load(y[i]);
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) dx[i] = store(load(y[i]) * (load(dy[i]) - dot));
+}
+
+static void log_softmax_backward_row(real *dx, const real *dy, const real *y, int64_t n) {
+  stat sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) sum += load(dy[i]);
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) dx[i] = store(load(dy[i]) - pg_exp(load(y[i])) * sum);
+}
+
+/* Checks that the first `views` views are real, of one shape and of at least one dimension; gives rows and length. */
+static pg_status rows_of(const char *name, const pg_call *call, int views, int64_t *rows, int64_t *n) {
+  const pg_view *y = &call->v[0];
+  PG_EXPECT(y->ndim >= 1, "%s: a tensor without dimensions has no last one", name);
+  for (int k = 0; k < views; k++) {
+    const pg_view *v = &call->v[k];
+    PG_EXPECT(v->dtype == PG_REAL && pg_same_shape(v, y) && pg_contiguous(v),
+              "%s: argument %d is %s with dtype %d, expected %s with dtype %d, contiguous", name, k + 1, pg_shape_text(v),
+              v->dtype, pg_shape_text(y), PG_REAL);
+  }
+  *n = y->shape[y->ndim - 1];
+  *rows = *n ? pg_numel(y) / *n : 0;
+  return PG_OK;
+}
+
+pg_status PG_CPU(softmax)(const pg_call *call) {
+  int64_t rows, n;
+  pg_status status = rows_of("softmax", call, 2, &rows, &n);
+  if (status) return status;
+  real *y = call->v[0].data;
+  const real *x = call->v[1].data;
+#pragma omp parallel for schedule(static) if (rows * n > 4096)
+  for (int64_t r = 0; r < rows; r++) softmax_row(y + r * n, x + r * n, n);
+  return PG_OK;
+}
+
+pg_status PG_CPU(log_softmax)(const pg_call *call) {
+  int64_t rows, n;
+  pg_status status = rows_of("log_softmax", call, 2, &rows, &n);
+  if (status) return status;
+  real *y = call->v[0].data;
+  const real *x = call->v[1].data;
+#pragma omp parallel for schedule(static) if (rows * n > 4096)
+  for (int64_t r = 0; r < rows; r++) log_softmax_row(y + r * n, x + r * n, n);
+  return PG_OK;
+}
+
+pg_status PG_CPU(softmax_backward)(const pg_call *call) {
+  int64_t rows, n;
+  pg_status status = rows_of("softmax_backward", call, 3, &rows, &n);
+  if (status) return status;
+  real *dx = call->v[0].data;
+  const real *dy = call->v[1].data, *y = call->v[2].data;
+#pragma omp parallel for schedule(static) if (rows * n > 4096)
+  for (int64_t r = 0; r < rows; r++) softmax_backward_row(dx + r * n, dy + r * n, y + r * n, n);
+  return PG_OK;
+}
+
+pg_status PG_CPU(log_softmax_backward)(const pg_call *call) {
+  int64_t rows, n;
+  pg_status status = rows_of("log_softmax_backward", call, 3, &rows, &n);
+  if (status) return status;
+  real *dx = call->v[0].data;
+  const real *dy = call->v[1].data, *y = call->v[2].data;
+#pragma omp parallel for schedule(static) if (rows * n > 4096)
+  for (int64_t r = 0; r < rows; r++) log_softmax_backward_row(dx + r * n, dy + r * n, y + r * n, n);
+  return PG_OK;
+}

@@ -1,0 +1,52 @@
+#include "cpu.h"
+
+#include "gather.h"
+#include "loop.h"
+#include "where/where.h"
+
+typedef struct context {
+  int64_t bytes, stride[4];
+} context;
+
+#define SELECT_LOOP(TYPE) \
+  { \
+    TYPE *to = y; \
+    const TYPE *as = a, *bs = b; \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) to[i] = condition[i] ? as[i] : bs[i]; \
+  }
+
+static void choose(void *y, const uint8_t *condition, const void *a, const void *b, int64_t bytes, int64_t n) {
+  if (bytes == 1) SELECT_LOOP(uint8_t)
+  else if (bytes == 2) SELECT_LOOP(uint16_t)
+  else if (bytes == 4) SELECT_LOOP(uint32_t)
+  else SELECT_LOOP(uint64_t)
+}
+
+static void row(const void *context_, char *const *operand, int64_t length) {
+  const context *c = context_;
+  uint8_t condition_buffer[PG_GATHER];
+  uint64_t a_buffer[PG_GATHER], b_buffer[PG_GATHER];
+  for (int64_t start = 0; start < length; start += PG_GATHER) {
+    int64_t n = length - start < PG_GATHER ? length - start : PG_GATHER;
+    const void *condition = pg_gather(condition_buffer, operand[1], 1, c->stride[1], start, n);
+    const void *a = pg_gather(a_buffer, operand[2], c->bytes, c->stride[2], start, n);
+    const void *b = pg_gather(b_buffer, operand[3], c->bytes, c->stride[3], start, n);
+    choose(operand[0] + start * c->bytes, condition, a, b, c->bytes, n);
+  }
+}
+
+pg_status PG_CPU(where)(const pg_call *call) {
+  const pg_view *y = &call->v[0], *condition = &call->v[1], *a = &call->v[2], *b = &call->v[3];
+  PG_EXPECT(condition->dtype == PG_UINT8, "where: the condition has dtype %d, expected uint8", condition->dtype);
+  PG_EXPECT(a->dtype == y->dtype && b->dtype == y->dtype, "where: y has dtype %d, a %d, b %d; they must be the same",
+            y->dtype, a->dtype, b->dtype);
+  PG_EXPECT(pg_contiguous(y), "where: y must be contiguous");
+  const pg_view *const views[4] = {y, condition, a, b};
+  pg_loop loop;
+  PG_EXPECT(pg_loop_make(&loop, 4, views), "where: %s, %s and %s do not broadcast to %s", pg_shape_text(condition),
+            pg_shape_text(a), pg_shape_text(b), pg_shape_text(y));
+  context c = {pg_element_bytes(y->dtype), {0}};
+  for (int k = 0; k < 4; k++) c.stride[k] = pg_loop_inner(&loop, k);
+  pg_loop_run(&loop, row, &c);
+  return PG_OK;
+}

@@ -1,0 +1,106 @@
+--- Sums, means and extremes over any dimensions, and the place of the largest element. The numbers of the operations are
+--- those of kernels/reduce/reduce.h.
+local core = require "perigee.core.ffi"
+local op = require "perigee.core.op"
+local ops = require "perigee.core.ops"
+
+local fail = op.fail
+
+--- Shape with the reduced dimensions as 1, and without them.
+local function shapes(x_shape, mask)
+  local kept, short, bit = {}, {}, 1
+  for d, size in ipairs(x_shape) do
+    local reduced = math.floor(mask / bit) % 2 == 1
+    kept[d] = reduced and 1 or size
+    if not reduced then short[#short + 1] = size end
+    bit = bit * 2
+  end
+  return kept, short
+end
+
+--- A result or its gradient, stretched over x again.
+local function spread(n, y)
+  local kept = shapes(n.x.shape, n.mask)
+  return ops.expand(ops.reshape(y, kept), n.x.shape)
+end
+
+local function count(n) return op.numel(n.x.shape) / op.numel(n.y.shape) end
+
+local gradient = {}
+function gradient.sum(n, dy) return spread(n, dy) end
+function gradient.mean(n, dy) return spread(n, ops.mul(dy, 1 / count(n))) end
+function gradient.max(n, dy) -- equals share
+  local chosen = ops.equal(n.x, spread(n, n.y))
+  local many = ops.sum(ops.cast(chosen, dy.dtype), nil, { mask = n.mask, keep = n.keep == 1 })
+  return ops.where(chosen, spread(n, ops.div(dy, many)), 0)
+end
+gradient.min = gradient.max
+
+local defined = {}
+for number, name in ipairs { "sum", "mean", "max", "min" } do
+  defined[name] = op.define {
+    name = name,
+    kernel = "reduce",
+    inputs = { "x" },
+    ints = { "operation", "mask" }, -- bit d - 1 of the mask: dimension d is reduced
+    defaults = { operation = number - 1 },
+    options = { "keep" },
+    shape = function(a)
+      local kept, short = shapes(a.x.shape, a.mask)
+      local dtype = a.x.dtype
+      if name == "sum" and not core.is_floating[dtype] then dtype = "int64" end
+      return { { a.keep == 1 and kept or short, dtype } }
+    end,
+    vjp = function(n, dy) return { x = gradient[name](n, dy) } end,
+    flops = function(a) return op.numel(a.x.shape) end,
+  }
+end
+
+--- The bit mask of a dimension, a list of them, or all.
+local function mask_of(name, x, dims)
+  if dims == nil then return 2 ^ #x.shape - 1 end
+  if type(dims) == "number" then dims = { dims } end
+  local mask, seen = 0, {}
+  for _, dim in ipairs(dims) do
+    local d = op.dimension(name, dim, x.shape)
+    if seen[d] then fail("%s: dimension %d is named twice", name, d) end
+    seen[d] = true
+    mask = mask + 2 ^ (d - 1)
+  end
+  return mask
+end
+
+local function reduction(name)
+  --- dims: a dimension, a list of them, or nil for all; { keep = true } leaves them with size 1.
+  return function(x, dims, options)
+    if not op.is_operand(x) then fail("%s: expected a tensor, got a %s", name, type(x)) end
+    if name == "mean" and not core.is_floating[x.dtype] then x = ops.cast(x, "float32") end
+    options = options or {}
+    for key in pairs(options) do
+      if key ~= "keep" and key ~= "mask" then fail("%s: unknown option '%s'", name, tostring(key)) end
+    end
+    return defined[name](x, { mask = options.mask or mask_of(name, x, dims), keep = options.keep or false })
+  end
+end
+
+local argmax_op = op.define {
+  name = "argmax",
+  inputs = { "x" },
+  ints = { "dim" }, -- counted from 0
+  options = { "keep" },
+  shape = function(a)
+    local kept, short = shapes(a.x.shape, 2 ^ a.dim)
+    return { { a.keep == 1 and kept or short, "int64" } }
+  end,
+}
+
+--- The place, counted from 0, of the largest element along a dimension.
+local function argmax(x, dim, options)
+  if not core.is_floating[x.dtype] then x = ops.cast(x, "float64") end
+  return argmax_op(x, { dim = op.dimension("argmax", dim or -1, x.shape) - 1, keep = options and options.keep or false })
+end
+
+local exported = { argmax = argmax }
+for name in pairs(defined) do exported[name] = reduction(name) end
+exported.methods = { sum = exported.sum, mean = exported.mean, max = exported.max, min = exported.min, argmax = argmax }
+return exported

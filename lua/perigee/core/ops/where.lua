@@ -1,0 +1,49 @@
+--- Choice by element: y = condition ? a : b, with broadcasting; a and b may be numbers.
+local core = require "perigee.core.ffi"
+local layout = require "perigee.core.layout"
+local op = require "perigee.core.op"
+local ops = require "perigee.core.ops"
+
+local fail, text, unbroadcast = op.fail, op.shape_text, op.unbroadcast
+
+local where_op = op.define {
+  name = "where",
+  inputs = { "condition", "a", "b" },
+  strided = true,
+  shape = function(a)
+    local shape = layout.broadcast(a.a.shape, a.b.shape)
+    shape = shape and layout.broadcast(a.condition.shape, shape)
+    if not shape then
+      fail("where: %s, %s and %s do not broadcast", text(a.condition.shape), text(a.a.shape), text(a.b.shape))
+    end
+    if a.a.dtype ~= a.b.dtype then fail("where: one choice is %s, the other %s", a.a.dtype, a.b.dtype) end
+    return { { shape, a.a.dtype } }
+  end,
+  vjp = function(n, dy)
+    return {
+      a = n:needs "a" and unbroadcast(ops.where(n.condition, dy, 0), n.a.shape) or nil,
+      b = n:needs "b" and unbroadcast(ops.where(n.condition, 0, dy), n.b.shape) or nil,
+    }
+  end,
+}
+
+local function scalar(number, like)
+  local dtype = like and like.dtype or "float32"
+  if not core.is_floating[dtype] and number % 1 ~= 0 then fail("where: %g among numbers of dtype %s", number, dtype) end
+  local device = like and like.device
+  return ops.fill({}, { value = number, dtype = dtype, device = device ~= "meta" and device or nil })
+end
+
+--- y = a where the condition is not zero, b elsewhere.
+local function where(condition, a, b)
+  if not op.is_operand(condition) then fail("where: the condition is a %s, not a tensor", type(condition)) end
+  local like = op.is_operand(a) and a or op.is_operand(b) and b or nil
+  if type(a) == "number" then a = scalar(a, like) end
+  if type(b) == "number" then b = scalar(b, like) end
+  if a.dtype ~= b.dtype then
+    if #a.shape == 0 then a = ops.cast(a, b.dtype) else b = ops.cast(b, a.dtype) end
+  end
+  return where_op(ops.truth(condition), a, b)
+end
+
+return { where = where }
