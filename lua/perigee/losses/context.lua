@@ -17,7 +17,7 @@ end
 function Context:target_images()
   if not self.x0 then
     if self.batch.latents then self.x0 = self.data:latents(self.batch, self.state, self.dtype)
-    else self.x0 = ops.images_to_real(self.batch.images, { mean = 0.5, std = 0.5, dtype = self.dtype }) end
+    else self.x0 = ops.images(self.batch.images, { scale = 2 / 255, offset = -1, dtype = self.dtype }) end
   end
   return self.x0
 end
@@ -25,7 +25,7 @@ end
 --- The batch's pixels in [0, 1], real [B,3,H,W].
 function Context:pixels()
   if not self.pixel_images then
-    self.pixel_images = ops.images_to_real(self.batch.images, { mean = 0, std = 1, dtype = self.dtype })
+    self.pixel_images = ops.images(self.batch.images, { scale = 1 / 255, offset = 0, dtype = self.dtype })
   end
   return self.pixel_images
 end

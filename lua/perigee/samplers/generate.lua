@@ -34,7 +34,7 @@ function M.labels(how, first, count, classes, seed)
 end
 
 --- Makes samples in batches and hands each to `take(first, images, labels)`: the first one's number from 0, uint8 [b,H,W,C],
---- int64 [b]. `decode` turns the final state into values in [−1, 1] [b,C,H,W]; by default it is taken as such.
+--- int64 [b]; the images are freed when it returns. `decode` turns the final state into values in [−1, 1] [b,C,H,W]; by default it is taken as such.
 function M.each(student, options, take)
   local o = check.options("sample", options, spec)
   local batch = math.min(o.batch, o.count)
@@ -43,7 +43,7 @@ function M.each(student, options, take)
   local done = 0
   while done < o.count do
     local first, wanted = o.first + done, math.min(batch, o.count - done)
-    tensor.tidy(function()
+    local bytes, labels = tensor.tidy(function()
       local function noise(step)
         local state = tensor.tensor({ o.seed, step, first }, "int64")
         return ops.random_normal(shape, { state = state, purpose = "sample noise", dtype = "float32" }):to "float64"
@@ -58,9 +58,11 @@ function M.each(student, options, take)
       })
       local values = o.decode and o.decode(x) or x
       local bytes = ops.images_to_bytes(values:to "float32")
-      take(first, wanted == batch and bytes or bytes:narrow(1, 1, wanted):contiguous(),
-        wanted == batch and labels or labels:narrow(1, 1, wanted):contiguous())
+      if wanted == batch then return bytes, labels end
+      return bytes:narrow(1, 1, wanted):contiguous(), labels:narrow(1, 1, wanted):contiguous()
     end)
+    take(first, bytes, labels)
+    bytes:free()
     done = done + wanted
   end
   executable:free()
