@@ -48,7 +48,7 @@ function M.grad(body, inputs, options)
   local wrt = {}
   for k, v in ipairs(values) do wrt[k] = v end
   for _, t in ipairs(options and options.also or {}) do wrt[#wrt + 1] = p:capture(t) end
-  local seed = p:capture(ops.fill(loss.shape, { value = 1, dtype = loss.dtype }))
+  local seed = ops.full_like(loss, 1)
   local gradients = grad.gradient(p, { loss }, { seed }, wrt)
   local outputs = { { name = "loss", value = loss } }
   for k, g in ipairs(gradients) do

@@ -85,7 +85,7 @@ end
 local function scalar(number, x)
   local dtype = x.dtype
   if not core.is_floating[dtype] and number % 1 ~= 0 then dtype = "float32" end
-  return ops.fill({}, { value = number, dtype = dtype, device = x.device ~= "meta" and x.device or nil })
+  return ops.full_like(x, number, { shape = {}, dtype = dtype })
 end
 
 local function operands(name, a, b)

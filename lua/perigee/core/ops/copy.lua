@@ -3,6 +3,7 @@ local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
+local program = require "perigee.core.program"
 
 local fail, text = op.fail, op.shape_text
 
@@ -44,22 +45,40 @@ local function cast(x, dtype)
   return cast_op(x, { dtype = dtype })
 end
 
-local function constant_shape(a) return { { a.shape, a.dtype } } end
-local constant = {
-  name = "fill", inputs = {}, options = { "shape", "dtype", "device" }, floats = { "value" },
-  defaults = { dtype = "float32", device = "cpu" }, shape = constant_shape, flops = no_flops,
+local fill_op = op.define {
+  name = "fill",
+  inputs = {},
+  options = { "shape", "dtype", "device" },
+  floats = { "value" },
+  defaults = { dtype = "float32", device = "cpu" },
+  shape = function(a) return { { a.shape, a.dtype } } end,
+  flops = no_flops,
 }
-local fill_op = op.define(constant)
 
 --- A tensor of one value: ops.fill({ 2, 3 }, { value = 1, dtype = "float64" }).
 local function fill(shape, options)
   return fill_op { shape = shape, value = options.value, dtype = options.dtype, device = options.device }
 end
 
+--- A tensor of one value that goes with x: in x's program if x is symbolic, on x's device otherwise.
+---@param options? { shape?: integer[], dtype?: string }
+local function full_like(x, value, options)
+  local shape, dtype = options and options.shape or x.shape, options and options.dtype or x.dtype
+  if program.is_value(x) then
+    local attributes = { shape = shape, dtype = dtype, device = "cpu", value = value }
+    return x.program:record(fill_op, {}, attributes, { { shape, dtype } })[1]
+  end
+  return fill(shape, { value = value, dtype = dtype, device = x.device ~= "meta" and x.device or nil })
+end
+
 local arange_op = op.define {
-  name = "arange", inputs = {}, options = { "count", "dtype", "device" }, floats = { "start", "step" },
+  name = "arange",
+  inputs = {},
+  options = { "count", "dtype", "device" },
+  floats = { "start", "step" },
   defaults = { dtype = "float32", device = "cpu", start = 0, step = 1 },
-  shape = function(a) return { { { a.count }, a.dtype } } end, flops = no_flops,
+  shape = function(a) return { { { a.count }, a.dtype } } end,
+  flops = no_flops,
 }
 
 --- `count` numbers, start, start + step, ...: ops.arange(10, { start = 1, dtype = "int64" }).
@@ -182,7 +201,7 @@ local function flip(x, dim)
 end
 
 return {
-  copy = copy, contiguous = contiguous, cast = cast, fill = fill, arange = arange, concat = concat, stack = stack,
+  copy = copy, contiguous = contiguous, cast = cast, fill = fill, full_like = full_like, arange = arange, concat = concat, stack = stack,
   narrow_backward = narrow_backward, flip = flip,
   methods = { contiguous = contiguous, cast = cast, flip = flip },
 }

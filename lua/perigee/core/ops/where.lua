@@ -27,19 +27,17 @@ local where_op = op.define {
   end,
 }
 
-local function scalar(number, like)
-  local dtype = like and like.dtype or "float32"
+local function scalar(number, like, dtype)
   if not core.is_floating[dtype] and number % 1 ~= 0 then fail("where: %g among numbers of dtype %s", number, dtype) end
-  local device = like and like.device
-  return ops.fill({}, { value = number, dtype = dtype, device = device ~= "meta" and device or nil })
+  return ops.full_like(like, number, { shape = {}, dtype = dtype })
 end
 
 --- y = a where the condition is not zero, b elsewhere.
 local function where(condition, a, b)
   if not op.is_operand(condition) then fail("where: the condition is a %s, not a tensor", type(condition)) end
-  local like = op.is_operand(a) and a or op.is_operand(b) and b or nil
-  if type(a) == "number" then a = scalar(a, like) end
-  if type(b) == "number" then b = scalar(b, like) end
+  local dtype = op.is_operand(a) and a.dtype or op.is_operand(b) and b.dtype or "float32"
+  if type(a) == "number" then a = scalar(a, condition, dtype) end
+  if type(b) == "number" then b = scalar(b, condition, dtype) end
   if a.dtype ~= b.dtype then
     if #a.shape == 0 then a = ops.cast(a, b.dtype) else b = ops.cast(b, a.dtype) end
   end
