@@ -1,0 +1,99 @@
+/* What attention and its alignment share: one head of a packed qkv tensor, a thread's workspace, a block of logits. */
+#ifndef PERIGEE_ATTENTION_CPU_HEAD_H
+#define PERIGEE_ATTENTION_CPU_HEAD_H
+
+#include "attention/cpu_tiles.h"
+
+enum { QUERY_ROWS = 64 }; /* query rows in a block */
+
+/* One (image, head) of qkv [B,N,3,H,d]: rows of `size` elements, `stride` apart. */
+typedef struct head {
+  const real *queries, *keys, *values;
+  int64_t tokens, size, stride;
+} head;
+
+/* Sizes of a packed qkv view. */
+typedef struct packed {
+  int64_t images, tokens, heads, size;
+} packed;
+
+static packed packed_sizes(const pg_view *qkv) {
+  return (packed){qkv->shape[0], qkv->shape[1], qkv->shape[3], qkv->shape[4]};
+}
+
+static int is_packed(const pg_view *v) {
+  return v->dtype == PG_REAL && v->ndim == 5 && v->shape[2] == 3 && pg_numel(v) > 0 && pg_contiguous(v);
+}
+
+/* Whether v is [images,tokens,heads,size] of the instance's dtype. */
+static int is_unpacked(const pg_view *v, packed p) {
+  return v->dtype == PG_REAL && v->ndim == 4 && v->shape[0] == p.images && v->shape[1] == p.tokens &&
+         v->shape[2] == p.heads && v->shape[3] == p.size && pg_contiguous(v);
+}
+
+/* Whether v is a saved lse, [images,heads,tokens]. */
+static int is_lse(const pg_view *v, packed p) {
+  return v->dtype == PG_STAT && v->ndim == 3 && v->shape[0] == p.images && v->shape[1] == p.heads &&
+         v->shape[2] == p.tokens && pg_contiguous(v);
+}
+
+/* The head `h` of `image`, without its first `skip` tokens. */
+static head head_of(const pg_view *qkv, int64_t image, int64_t h, int64_t skip) {
+  packed p = packed_sizes(qkv);
+  int64_t stride = 3 * p.heads * p.size;
+  const real *first = (const real *)qkv->data + (image * p.tokens + skip) * stride + h * p.size;
+  return (head){first, first + p.heads * p.size, first + 2 * p.heads * p.size, p.tokens - skip, p.size, stride};
+}
+
+/* ---- workspace ---- */
+
+typedef struct bump {
+  char *base; /* NULL: only count */
+  int64_t used;
+} bump;
+
+static stat *take(bump *b, int64_t elements) {
+  stat *at = b->base ? (stat *)(void *)(b->base + b->used) : NULL;
+  b->used += round_up(elements * (int64_t)sizeof(stat), 64);
+  return at;
+}
+
+/* Threads that a kernel of `pieces` independent pieces uses. */
+static int worker_count(int64_t pieces) {
+  int threads = pg_kernel_threads();
+  return pieces < threads ? (int)pieces : threads;
+}
+
+/* ---- rows and blocks ---- */
+
+static inline int64_t block_rows(int64_t first, int64_t tokens) {
+  return tokens - first < QUERY_ROWS ? tokens - first : QUERY_ROWS;
+}
+
+/* Logits of a block: logits [rows,tokens] = scale·Q·Kᵀ. queries_t [size,QUERY_ROWS] receives scale·Qᵀ. */
+static void block_logits(stat *logits, int64_t logits_row, stat *queries_t, const stat *keys_t, head x, int64_t first,
+                         stat scale) {
+  int64_t rows = block_rows(first, x.tokens);
+  pack_transposed(queries_t, QUERY_ROWS, x.queries + first * x.stride, x.stride, rows, x.size, scale);
+  product_transposed(rows, x.tokens, x.size, queries_t, QUERY_ROWS, keys_t, logits, logits_row, 0);
+}
+
+static stat row_max(const stat *row, int64_t n) {
+  stat largest = row[0];
+#pragma omp simd reduction(max : largest)
+  for (int64_t j = 0; j < n; j++) largest = row[j] > largest ? row[j] : largest;
+  return largest;
+}
+
+/* row = exp(row − largest); returns the sum. */
+static stat row_exp(stat *row, int64_t n, stat largest) {
+  stat sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t j = 0; j < n; j++) {
+    row[j] = pg_exp(row[j] - largest);
+    sum += row[j];
+  }
+  return sum;
+}
+
+#endif
