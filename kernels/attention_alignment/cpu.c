@@ -1,0 +1,327 @@
+#include "cpu.h"
+
+#include <omp.h>
+
+#include "attention/cpu_backward.h"
+#include "attention_alignment/attention_alignment.h"
+
+/* ---- a call's views and attributes ---- */
+
+typedef struct alignment {
+  const pg_view *student, *teacher;
+  const int32_t *student_heads, *teacher_heads; /* NULL: the first ones */
+  int64_t pairs, skip;
+  stat student_scale, teacher_scale;
+  packed p;                                     /* of the student */
+} alignment;
+
+enum { NO_PAIR = -1 };
+
+/* views: where teacher stands; student_heads and teacher_heads follow it. */
+static alignment alignment_of(const pg_call *call, int student, int views) {
+  alignment a = {.student = &call->v[student], .teacher = &call->v[views], .pairs = call->i[0], .skip = call->i[1],
+                 .student_scale = (stat)call->f[0], .teacher_scale = (stat)call->f[1]};
+  if (pg_present(call, views + 1)) a.student_heads = call->v[views + 1].data;
+  if (pg_present(call, views + 2)) a.teacher_heads = call->v[views + 2].data;
+  a.p = packed_sizes(a.student);
+  return a;
+}
+
+static int64_t student_head(const alignment *a, int64_t pair) { return a->student_heads ? a->student_heads[pair] : pair; }
+static int64_t teacher_head(const alignment *a, int64_t pair) { return a->teacher_heads ? a->teacher_heads[pair] : pair; }
+
+/* The pair that a student head is in, or NO_PAIR. */
+static int64_t pair_of(const alignment *a, int64_t h) {
+  for (int64_t pair = 0; pair < a->pairs; pair++)
+    if (student_head(a, pair) == h) return pair;
+  return NO_PAIR;
+}
+
+static pg_status check_heads(const char *name, const alignment *a) {
+  for (int64_t pair = 0; pair < a->pairs; pair++) {
+    int64_t s = student_head(a, pair), t = teacher_head(a, pair);
+    PG_EXPECT(s >= 0 && s < a->p.heads, "%s: student head %lld; there are %lld", name, (long long)s + 1,
+              (long long)a->p.heads);
+    PG_EXPECT(t >= 0 && t < a->teacher->shape[3], "%s: teacher head %lld; there are %lld", name, (long long)t + 1,
+              (long long)a->teacher->shape[3]);
+    PG_EXPECT(pair_of(a, s) == pair, "%s: student head %lld is in two pairs", name, (long long)s + 1);
+  }
+  return PG_OK;
+}
+
+/* Checks everything from `teacher` on in a call whose teacher is view `views`. */
+static pg_status check(const char *name, const pg_call *call, int student, int views, alignment *a) {
+  const pg_view *s = &call->v[student], *t = &call->v[views];
+  PG_EXPECT(call->n > views && is_packed(s) && is_packed(t),
+            "%s: student is %s, teacher is %s; expected [images,tokens,3,heads,size]", name, pg_shape_text(s), pg_shape_text(t));
+  *a = alignment_of(call, student, views);
+  PG_EXPECT(t->shape[0] == s->shape[0] && a->skip >= 0 && t->shape[1] - a->skip == s->shape[1],
+            "%s: student is %s, teacher is %s without its first %lld tokens; images and tokens must match", name,
+            pg_shape_text(s), pg_shape_text(t), (long long)a->skip);
+  PG_EXPECT(a->pairs > 0 && a->pairs <= a->p.heads, "%s: %lld heads of the student's %lld", name, (long long)a->pairs,
+            (long long)a->p.heads);
+  for (int k = views + 1; k <= views + 2; k++)
+    PG_EXPECT(!pg_present(call, k) || (call->v[k].dtype == PG_INT32 && call->v[k].ndim == 1 &&
+                                       call->v[k].shape[0] == a->pairs && pg_contiguous(&call->v[k])),
+              "%s: a head map is %s; expected int32 [%lld]", name, pg_shape_text(&call->v[k]), (long long)a->pairs);
+  return check_heads(name, a);
+}
+
+static int is_scalar(const pg_view *v) { return v->dtype == PG_STAT && pg_numel(v) == 1; }
+
+/* ---- workspace ---- */
+
+/* The teacher's side of a thread's workspace; d': the teacher's head size. */
+typedef struct teacher_work {
+  stat *keys_t;    /* panels of K'ᵀ [d',N] */
+  stat *queries_t; /* teacher_scale·Q'ᵀ [d',R] */
+  stat *logits;    /* [R,N] T, then exp(T − max) */
+} teacher_work;
+
+static void teacher_work_take(teacher_work *w, bump *b, const alignment *a) {
+  int64_t tokens = a->p.tokens, size = a->teacher->shape[4];
+  w->keys_t = take(b, panels_size(size, tokens));
+  w->queries_t = take(b, size * QUERY_ROWS);
+  w->logits = take(b, QUERY_ROWS * row_stride(tokens));
+}
+
+static int64_t work_bytes(const alignment *a) {
+  bump count = {NULL, 0};
+  backward_work w;
+  teacher_work t;
+  backward_work_take(&w, &count, a->p.tokens, a->p.size);
+  teacher_work_take(&t, &count, a);
+  return count.used;
+}
+
+/* Scratch: one partial loss a (image, pair), then a workspace a thread. */
+static int64_t partial_bytes(const alignment *a) {
+  return round_up(a->p.images * a->pairs * (int64_t)sizeof(double), 64);
+}
+
+static int64_t scratch_bytes(const pg_call *call, int student, int views) {
+  if (!is_packed(&call->v[student]) || !is_packed(&call->v[views])) return 0; /* the call itself says what is wrong */
+  alignment a = alignment_of(call, student, views);
+  return partial_bytes(&a) + worker_count(a.p.images * a.p.heads) * work_bytes(&a);
+}
+
+static void work_of_thread(const pg_call *call, const alignment *a, backward_work *w, teacher_work *t) {
+  char *base = (char *)call->scratch + partial_bytes(a) + omp_get_thread_num() * work_bytes(a);
+  bump scratch = {base, 0};
+  backward_work_take(w, &scratch, a->p.tokens, a->p.size);
+  teacher_work_take(t, &scratch, a);
+}
+
+static void store_loss(const pg_view *loss, const alignment *a, const double *partial) {
+  double sum = 0;
+  for (int64_t k = 0; k < a->p.images * a->pairs; k++) sum += partial[k];
+  *(stat *)loss->data = (stat)(sum / (double)(a->p.images * a->pairs * a->p.tokens));
+}
+
+/* ---- rows ---- */
+
+/* lse of a row, which stays. */
+static stat row_lse(const stat *row, int64_t n) {
+  stat largest = row_max(row, n), sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t j = 0; j < n; j++) sum += pg_exp(row[j] - largest);
+  return largest + pg_log(sum);
+}
+
+/* teacher = exp(T − max); returns 1/sum and adds sum_j softmax(T)_j·(lse − S_j) to loss. */
+static stat row_teacher(stat *teacher, const stat *student, int64_t n, stat lse, double *loss) {
+  stat largest = row_max(teacher, n), sum = 0, cross = 0;
+#pragma omp simd reduction(+ : sum, cross)
+  for (int64_t j = 0; j < n; j++) {
+    stat e = pg_exp(teacher[j] - largest);
+    teacher[j] = e;
+    sum += e;
+    cross += e * (lse - student[j]);
+  }
+  *loss += cross / sum;
+  return 1 / sum;
+}
+
+/* ds = coefficient·(softmax(S) − softmax(T)), from S and exp(T − max). */
+static void row_alignment(stat *dlogits, const stat *logits, const stat *teacher, int64_t n, stat lse, stat coefficient,
+                          stat inverse) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++)
+    dlogits[j] = coefficient * (pg_exp(logits[j] - lse) - teacher[j] * inverse);
+}
+
+/* row_backward and row_alignment in one: ds = p·(dp − delta) + coefficient·(p − softmax(T)). */
+static void row_aligned_backward(stat *logits, stat *dlogits, const stat *teacher, int64_t n, stat lse, stat delta,
+                                 stat coefficient, stat inverse) {
+  stat shift = delta - coefficient, pull = coefficient * inverse;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) {
+    stat p = pg_exp(logits[j] - lse);
+    logits[j] = p;
+    dlogits[j] = p * (dlogits[j] - shift) - pull * teacher[j];
+  }
+}
+
+/* ---- the loss ---- */
+
+/* Sum over rows of one pair's cross-entropies. */
+static double head_loss(const backward_work *w, const teacher_work *t, const alignment *a, head x, head y) {
+  double loss = 0;
+  pack_panels_transposed(w->keys_t, x.keys, x.stride, x.tokens, x.size);
+  pack_panels_transposed(t->keys_t, y.keys, y.stride, y.tokens, y.size);
+  for (int64_t first = 0; first < x.tokens; first += QUERY_ROWS) {
+    block_logits(w->logits, w->logits_row, w->queries_t, w->keys_t, x, first, a->student_scale);
+    block_logits(t->logits, w->logits_row, t->queries_t, t->keys_t, y, first, a->teacher_scale);
+    for (int64_t i = 0; i < block_rows(first, x.tokens); i++) {
+      const stat *student = w->logits + i * w->logits_row;
+      row_teacher(t->logits + i * w->logits_row, student, x.tokens, row_lse(student, x.tokens), &loss);
+    }
+  }
+  return loss;
+}
+
+int64_t PG_CPU(attention_alignment_scratch)(const pg_call *call) { return scratch_bytes(call, 1, 2); }
+
+pg_status PG_CPU(attention_alignment)(const pg_call *call) {
+  const pg_view *loss = &call->v[0];
+  alignment a;
+  pg_status status = check("attention_alignment", call, 1, 2, &a);
+  if (status) return status;
+  PG_EXPECT(is_scalar(loss), "attention_alignment: loss is %s; expected []", pg_shape_text(loss));
+  PG_EXPECT(call->scratch_bytes >= scratch_bytes(call, 1, 2), "attention_alignment: scratch of %lld bytes is too small",
+            (long long)call->scratch_bytes);
+  double *partial = call->scratch;
+  int64_t pieces = a.p.images * a.pairs;
+#pragma omp parallel for schedule(static) num_threads(worker_count(pieces))
+  for (int64_t piece = 0; piece < pieces; piece++) {
+    int64_t image = piece / a.pairs, pair = piece % a.pairs;
+    backward_work w;
+    teacher_work t;
+    work_of_thread(call, &a, &w, &t);
+    partial[piece] = head_loss(&w, &t, &a, head_of(a.student, image, student_head(&a, pair), 0),
+                               head_of(a.teacher, image, teacher_head(&a, pair), a.skip));
+  }
+  store_loss(loss, &a, partial);
+  return PG_OK;
+}
+
+/* ---- its gradient ---- */
+
+static void zero_rows(real *to, int64_t to_row, int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; i++) memset(to + i * to_row, 0, (size_t)columns * sizeof(real));
+}
+
+/* Queries and keys of a head that is in a pair; coefficient: of one row's loss. */
+static void alignment_backward_head(const backward_work *w, const teacher_work *t, const alignment *a, head x, head y,
+                                    stat coefficient, real *dqueries, real *dkeys) {
+  double ignored = 0;
+  pack_panels_transposed(w->keys_t, x.keys, x.stride, x.tokens, x.size);
+  pack_panels(w->keys, x.keys, x.stride, x.tokens, x.size);
+  pack_panels_transposed(t->keys_t, y.keys, y.stride, y.tokens, y.size);
+  for (int64_t first = 0; first < x.tokens; first += QUERY_ROWS) {
+    block_logits(w->logits, w->logits_row, w->queries_t, w->keys_t, x, first, a->student_scale);
+    block_logits(t->logits, w->logits_row, t->queries_t, t->keys_t, y, first, a->teacher_scale);
+    for (int64_t i = 0; i < block_rows(first, x.tokens); i++) {
+      stat *student = w->logits + i * w->logits_row, *teacher = t->logits + i * w->logits_row;
+      stat lse = row_lse(student, x.tokens), inverse = row_teacher(teacher, student, x.tokens, lse, &ignored);
+      row_alignment(w->dlogits + i * w->logits_row, student, teacher, x.tokens, lse, coefficient, inverse);
+    }
+    block_query_key_gradients(w, x, first, a->student_scale, dqueries);
+  }
+  store_rows(dkeys, x.stride, w->dkeys, w->size_row, x.tokens, x.size, 1);
+}
+
+int64_t PG_CPU(attention_alignment_backward_scratch)(const pg_call *call) { return scratch_bytes(call, 2, 3); }
+
+pg_status PG_CPU(attention_alignment_backward)(const pg_call *call) {
+  const pg_view *dstudent = &call->v[0], *coefficient = &call->v[1];
+  alignment a;
+  pg_status status = check("attention_alignment_backward", call, 2, 3, &a);
+  if (status) return status;
+  PG_EXPECT(is_packed(dstudent) && pg_same_shape(dstudent, a.student) && is_scalar(coefficient),
+            "attention_alignment_backward: student is %s, its gradient %s, coefficient %s; expected the same and []",
+            pg_shape_text(a.student), pg_shape_text(dstudent), pg_shape_text(coefficient));
+  PG_EXPECT(call->scratch_bytes >= scratch_bytes(call, 2, 3),
+            "attention_alignment_backward: scratch of %lld bytes is too small", (long long)call->scratch_bytes);
+  packed p = a.p;
+  stat c = *(const stat *)coefficient->data / (stat)(p.images * a.pairs * p.tokens);
+  int64_t pieces = p.images * p.heads;
+#pragma omp parallel for schedule(dynamic) num_threads(worker_count(pieces))
+  for (int64_t piece = 0; piece < pieces; piece++) {
+    int64_t image = piece / p.heads, h = piece % p.heads, pair = pair_of(&a, h);
+    head x = head_of(a.student, image, h, 0);
+    real *dqueries = (real *)dstudent->data + (x.queries - (const real *)a.student->data);
+    real *dkeys = dqueries + p.heads * p.size, *dvalues = dkeys + p.heads * p.size;
+    zero_rows(dvalues, x.stride, p.tokens, p.size);
+    if (pair == NO_PAIR) {
+      zero_rows(dqueries, x.stride, p.tokens, p.size);
+      zero_rows(dkeys, x.stride, p.tokens, p.size);
+      continue;
+    }
+    backward_work w;
+    teacher_work t;
+    work_of_thread(call, &a, &w, &t);
+    alignment_backward_head(&w, &t, &a, x, head_of(a.teacher, image, teacher_head(&a, pair), a.skip), c, dqueries, dkeys);
+  }
+  return PG_OK;
+}
+
+/* ---- loss and gradient inside the attention's backward ---- */
+
+/* Returns the sum over rows of the pair's cross-entropies. */
+static double aligned_backward_head(const backward_work *w, const teacher_work *t, const alignment *a,
+                                    const backward_case *c, head y, stat coefficient) {
+  double loss = 0;
+  backward_begin(w, c->x);
+  pack_panels_transposed(t->keys_t, y.keys, y.stride, y.tokens, y.size);
+  for (int64_t first = 0; first < c->x.tokens; first += QUERY_ROWS) {
+    stat delta[QUERY_ROWS];
+    block_begin(w, c, first, delta);
+    block_logits(t->logits, w->logits_row, t->queries_t, t->keys_t, y, first, a->teacher_scale);
+    for (int64_t i = 0; i < block_rows(first, c->x.tokens); i++) {
+      stat *student = w->logits + i * w->logits_row, *teacher = t->logits + i * w->logits_row;
+      stat inverse = row_teacher(teacher, student, c->x.tokens, c->lse[first + i], &loss);
+      row_aligned_backward(student, w->dlogits + i * w->logits_row, teacher, c->x.tokens, c->lse[first + i], delta[i],
+                           coefficient, inverse);
+    }
+    block_value_gradients(w, c->x, first);
+    block_query_key_gradients(w, c->x, first, c->scale, c->dqueries);
+  }
+  backward_end(w, c);
+  return loss;
+}
+
+int64_t PG_CPU(attention_aligned_backward_scratch)(const pg_call *call) { return scratch_bytes(call, 3, 7); }
+
+pg_status PG_CPU(attention_aligned_backward)(const pg_call *call) {
+  const pg_view *dqkv = &call->v[0], *loss = &call->v[1], *dout = &call->v[2], *out = &call->v[4], *lse = &call->v[5];
+  const pg_view *coefficient = &call->v[6];
+  alignment a;
+  pg_status status = check("attention_aligned_backward", call, 3, 7, &a);
+  if (status) return status;
+  packed p = a.p;
+  PG_EXPECT(is_packed(dqkv) && pg_same_shape(dqkv, a.student) && is_scalar(loss) && is_scalar(coefficient),
+            "attention_aligned_backward: qkv is %s, dqkv %s, loss %s, coefficient %s; expected the same shape, [] and []",
+            pg_shape_text(a.student), pg_shape_text(dqkv), pg_shape_text(loss), pg_shape_text(coefficient));
+  PG_EXPECT(is_unpacked(dout, p) && is_unpacked(out, p) && is_lse(lse, p),
+            "attention_aligned_backward: qkv is %s, dout %s, out %s, lse %s; expected [B,N,H,d], [B,N,H,d] and [B,H,N]",
+            pg_shape_text(a.student), pg_shape_text(dout), pg_shape_text(out), pg_shape_text(lse));
+  PG_EXPECT(call->scratch_bytes >= scratch_bytes(call, 3, 7),
+            "attention_aligned_backward: scratch of %lld bytes is too small", (long long)call->scratch_bytes);
+  double *partial = call->scratch;
+  stat c = *(const stat *)coefficient->data / (stat)(p.images * a.pairs * p.tokens);
+  int64_t pieces = p.images * p.heads;
+#pragma omp parallel for schedule(dynamic) num_threads(worker_count(pieces))
+  for (int64_t piece = 0; piece < pieces; piece++) {
+    int64_t image = piece / p.heads, h = piece % p.heads, pair = pair_of(&a, h);
+    backward_work w;
+    teacher_work t;
+    work_of_thread(call, &a, &w, &t);
+    backward_case one = backward_case_of(dqkv, dout, a.student, out, lse, image, h, call->f[0]);
+    if (pair == NO_PAIR) backward_head(&w, &one);
+    else partial[image * a.pairs + pair] = aligned_backward_head(
+             &w, &t, &a, &one, head_of(a.teacher, image, teacher_head(&a, pair), a.skip), c);
+  }
+  store_loss(loss, &a, partial);
+  return PG_OK;
+}
