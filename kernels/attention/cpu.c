@@ -12,7 +12,7 @@ typedef struct forward_work {
   int64_t logits_row, size_row;
   stat *keys_t;    /* panels of Kᵀ [d,N] */
   stat *values;    /* panels of V [N,d] */
-  stat *queries_t; /* scale·Qᵀ [d,R] */
+  stat *queries;   /* scale·Q [R,d] */
   stat *logits;    /* [R,N] */
   stat *out;       /* [R,d] */
 } forward_work;
@@ -22,7 +22,7 @@ static void forward_work_take(forward_work *w, bump *b, packed p) {
   w->size_row = round_up(p.size, PANEL);
   w->keys_t = take(b, panels_size(p.size, p.tokens));
   w->values = take(b, panels_size(p.tokens, p.size));
-  w->queries_t = take(b, p.size * QUERY_ROWS);
+  w->queries = take(b, QUERY_ROWS * p.size);
   w->logits = take(b, QUERY_ROWS * w->logits_row);
   w->out = take(b, QUERY_ROWS * w->size_row);
 }
@@ -44,15 +44,16 @@ static void block_softmax(stat *logits, int64_t logits_row, int64_t rows, int64_
   }
 }
 
-/* out: this head's rows, out_row apart; lse [N]. */
-static void forward_head(const forward_work *w, head x, stat scale, real *out, int64_t out_row, stat *lse) {
+/* out: this head's rows, out_row apart; saved [N]: its lse, or NULL. */
+static void forward_head(const forward_work *w, head x, stat scale, real *out, int64_t out_row, stat *saved) {
   pack_panels_transposed(w->keys_t, x.keys, x.stride, x.tokens, x.size);
   pack_panels(w->values, x.values, x.stride, x.tokens, x.size);
   for (int64_t first = 0; first < x.tokens; first += QUERY_ROWS) {
     int64_t rows = block_rows(first, x.tokens);
-    stat inverse[QUERY_ROWS];
-    block_logits(w->logits, w->logits_row, w->queries_t, w->keys_t, x, first, scale);
-    block_softmax(w->logits, w->logits_row, rows, x.tokens, inverse, lse + first);
+    stat inverse[QUERY_ROWS], lse[QUERY_ROWS];
+    block_logits(w->logits, w->logits_row, w->queries, w->keys_t, x, first, scale);
+    block_softmax(w->logits, w->logits_row, rows, x.tokens, inverse, lse);
+    if (saved) memcpy(saved + first, lse, (size_t)rows * sizeof *saved);
     product(rows, x.size, x.tokens, w->logits, w->logits_row, w->values, w->out, w->size_row, 0);
     for (int64_t i = 0; i < rows; i++)
       store_rows(out + (first + i) * out_row, 0, w->out + i * w->size_row, 0, 1, x.size, inverse[i]);
@@ -69,8 +70,9 @@ pg_status PG_CPU(attention)(const pg_call *call) {
   const pg_view *out = &call->v[0], *lse = &call->v[1], *qkv = &call->v[2];
   PG_EXPECT(call->n == 3 && is_packed(qkv), "attention: qkv is %s; expected [images,tokens,3,heads,size]", pg_shape_text(qkv));
   packed p = packed_sizes(qkv);
-  PG_EXPECT(is_unpacked(out, p) && is_lse(lse, p), "attention: qkv is %s, out is %s, lse is %s; expected [B,N,H,d] and [B,H,N]",
-            pg_shape_text(qkv), pg_shape_text(out), pg_shape_text(lse));
+  PG_EXPECT(is_unpacked(out, p) && (!pg_present(call, 1) || is_lse(lse, p)),
+            "attention: qkv is %s, out is %s, lse is %s; expected [B,N,H,d] and [B,H,N]", pg_shape_text(qkv),
+            pg_shape_text(out), pg_shape_text(lse));
   int64_t pieces = p.images * p.heads, bytes = forward_bytes(p);
   PG_EXPECT(call->scratch_bytes >= worker_count(pieces) * bytes, "attention: scratch of %lld bytes is too small",
             (long long)call->scratch_bytes);
@@ -82,7 +84,7 @@ pg_status PG_CPU(attention)(const pg_call *call) {
     forward_work_take(&w, &scratch, p);
     forward_head(&w, head_of(qkv, image, h, 0), (stat)call->f[0],
                  (real *)out->data + (image * p.tokens * p.heads + h) * p.size, p.heads * p.size,
-                 (stat *)lse->data + piece * p.tokens);
+                 pg_present(call, 1) ? (stat *)lse->data + piece * p.tokens : NULL);
   }
   return PG_OK;
 }

@@ -11,9 +11,8 @@ typedef struct backward_work {
   stat *keys_t;            /* panels of Kᵀ [d,N] */
   stat *keys;              /* panels of K [N,d] */
   stat *values_t;          /* panels of Vᵀ [d,N] */
-  stat *queries_t;         /* scale·Qᵀ [d,R] of the block */
-  stat *queries;           /* panels of scale·Q [R,d] */
-  stat *dout_t, *dout;     /* the same for dO, not scaled */
+  stat *rows;              /* [R,d] the block's scale·Q, then its dO */
+  stat *panels;            /* panels of the block's dO, then of its Q [R,d] */
   stat *logits;            /* [R,N] S, then P */
   stat *dlogits;           /* [R,N] dP, then dS */
   stat *dqueries;          /* [R,d] */
@@ -26,10 +25,8 @@ static void backward_work_take(backward_work *w, bump *b, int64_t tokens, int64_
   w->keys_t = take(b, panels_size(size, tokens));
   w->keys = take(b, panels_size(tokens, size));
   w->values_t = take(b, panels_size(size, tokens));
-  w->queries_t = take(b, size * QUERY_ROWS);
-  w->queries = take(b, panels_size(QUERY_ROWS, size));
-  w->dout_t = take(b, size * QUERY_ROWS);
-  w->dout = take(b, panels_size(QUERY_ROWS, size));
+  w->rows = take(b, QUERY_ROWS * size);
+  w->panels = take(b, panels_size(QUERY_ROWS, size));
   w->logits = take(b, QUERY_ROWS * w->logits_row);
   w->dlogits = take(b, QUERY_ROWS * w->logits_row);
   w->dqueries = take(b, QUERY_ROWS * w->size_row);
@@ -42,16 +39,6 @@ static void store_rows(real *to, int64_t to_row, const stat *from, int64_t from_
                        stat factor) {
   for (int64_t i = 0; i < rows; i++)
     for (int64_t k = 0; k < columns; k++) to[i * to_row + k] = store(factor * from[i * from_row + k]);
-}
-
-/* Panels of a block's rows out of its transposed copy [columns,QUERY_ROWS]. */
-static void panels_from_transposed(stat *panels, const stat *x_t, int64_t rows, int64_t columns) {
-  for (int64_t n = 0; n < columns; n += PANEL) {
-    int64_t width = panel_vectors(n, columns) * LANES, used = columns - n < width ? columns - n : width;
-    stat *to = panels + n * rows;
-    for (int64_t i = 0; i < rows; i++)
-      for (int64_t j = 0; j < width; j++) to[i * width + j] = j < used ? x_t[(n + j) * QUERY_ROWS + i] : 0;
-  }
 }
 
 /* delta_i = sum(dO_i∘O_i) */
@@ -68,7 +55,7 @@ static void block_delta(stat *delta, const real *dout, const real *out, int64_t 
 static void row_backward(stat *logits, stat *dlogits, int64_t n, stat lse, stat delta) {
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
-    stat p = pg_exp(logits[j] - lse);
+    stat p = softmax_exp(logits[j] - lse);
     logits[j] = p;
     dlogits[j] = p * (dlogits[j] - delta);
   }
@@ -115,30 +102,30 @@ static void backward_begin(const backward_work *w, head x) {
 static void block_begin(const backward_work *w, const backward_case *c, int64_t first, stat *delta) {
   int64_t rows = block_rows(first, c->x.tokens), size = c->x.size;
   const real *dout = c->dout + first * c->out_row;
-  block_logits(w->logits, w->logits_row, w->queries_t, w->keys_t, c->x, first, c->scale);
+  block_logits(w->logits, w->logits_row, w->rows, w->keys_t, c->x, first, c->scale);
   block_delta(delta, dout, c->out + first * c->out_row, c->out_row, rows, size);
-  pack_transposed(w->dout_t, QUERY_ROWS, dout, c->out_row, rows, size, 1);
-  product_transposed(rows, c->x.tokens, size, w->dout_t, QUERY_ROWS, w->values_t, w->dlogits, w->logits_row, 0);
+  copy_rows(w->rows, dout, c->out_row, rows, size, 1);
+  product(rows, c->x.tokens, size, w->rows, size, w->values_t, w->dlogits, w->logits_row, 0);
 }
 
 /* dV += Pᵀ·dO */
-static void block_value_gradients(const backward_work *w, head x, int64_t first) {
-  int64_t rows = block_rows(first, x.tokens);
-  panels_from_transposed(w->dout, w->dout_t, rows, x.size);
-  product_transposed(x.tokens, x.size, rows, w->logits, w->logits_row, w->dout, w->dvalues, w->size_row, first > 0);
+static void block_value_gradients(const backward_work *w, const backward_case *c, int64_t first) {
+  int64_t rows = block_rows(first, c->x.tokens), size = c->x.size;
+  pack_panels(w->panels, c->dout + first * c->out_row, c->out_row, rows, size);
+  product_transposed(c->x.tokens, size, rows, w->logits, w->logits_row, w->panels, w->dvalues, w->size_row, first > 0);
 }
 
-/* dQ = scale·dS·K to its place, dK += dSᵀ·(scale·Q). */
+/* dQ = scale·dS·K to its place, dK += dSᵀ·Q, still without the scale. */
 static void block_query_key_gradients(const backward_work *w, head x, int64_t first, stat scale, real *dqueries) {
   int64_t rows = block_rows(first, x.tokens);
   product(rows, x.size, x.tokens, w->dlogits, w->logits_row, w->keys, w->dqueries, w->size_row, 0);
   store_rows(dqueries + first * x.stride, x.stride, w->dqueries, w->size_row, rows, x.size, scale);
-  panels_from_transposed(w->queries, w->queries_t, rows, x.size);
-  product_transposed(x.tokens, x.size, rows, w->dlogits, w->logits_row, w->queries, w->dkeys, w->size_row, first > 0);
+  pack_panels(w->panels, x.queries + first * x.stride, x.stride, rows, x.size);
+  product_transposed(x.tokens, x.size, rows, w->dlogits, w->logits_row, w->panels, w->dkeys, w->size_row, first > 0);
 }
 
 static void backward_end(const backward_work *w, const backward_case *c) {
-  store_rows(c->dkeys, c->x.stride, w->dkeys, w->size_row, c->x.tokens, c->x.size, 1);
+  store_rows(c->dkeys, c->x.stride, w->dkeys, w->size_row, c->x.tokens, c->x.size, c->scale);
   store_rows(c->dvalues, c->x.stride, w->dvalues, w->size_row, c->x.tokens, c->x.size, 1);
 }
 
@@ -150,7 +137,7 @@ static void backward_head(const backward_work *w, const backward_case *c) {
     block_begin(w, c, first, delta);
     for (int64_t i = 0; i < block_rows(first, c->x.tokens); i++)
       row_backward(w->logits + i * w->logits_row, w->dlogits + i * w->logits_row, c->x.tokens, c->lse[first + i], delta[i]);
-    block_value_gradients(w, c->x, first);
+    block_value_gradients(w, c, first);
     block_query_key_gradients(w, c->x, first, c->scale, c->dqueries);
   }
   backward_end(w, c);

@@ -70,13 +70,34 @@ static inline int64_t block_rows(int64_t first, int64_t tokens) {
   return tokens - first < QUERY_ROWS ? tokens - first : QUERY_ROWS;
 }
 
-/* Logits of a block: logits [rows,tokens] = scale·Q·Kᵀ. queries_t [size,QUERY_ROWS] receives scale·Qᵀ. */
-static void block_logits(stat *logits, int64_t logits_row, stat *queries_t, const stat *keys_t, head x, int64_t first,
+/* Logits of a block: logits [rows,tokens] = scale·Q·Kᵀ. queries [QUERY_ROWS,size] receives scale·Q. */
+static void block_logits(stat *logits, int64_t logits_row, stat *queries, const stat *keys_t, head x, int64_t first,
                          stat scale) {
   int64_t rows = block_rows(first, x.tokens);
-  pack_transposed(queries_t, QUERY_ROWS, x.queries + first * x.stride, x.stride, rows, x.size, scale);
-  product_transposed(rows, x.tokens, x.size, queries_t, QUERY_ROWS, keys_t, logits, logits_row, 0);
+  copy_rows(queries, x.queries + first * x.stride, x.stride, rows, x.size, scale);
+  product(rows, x.tokens, x.size, queries, x.size, keys_t, logits, logits_row, 0);
 }
+
+/* e^x for the x of a softmax, which rounding alone can make positive; 0 below -87, where results become subnormal. The
+ * argument reduction and the polynomial are pg_exp's. */
+#if PG_REAL == 1
+static inline double softmax_exp(double x) { return exp(x); }
+#else
+static inline float softmax_exp(float x) {
+  const float magic = 12582912.0f + 127.0f; /* leaves n + 127, the exponent of 2^n, in the low bits */
+  float shifted = pg_fma(x, 1.44269504088896341f, magic);
+  float n = shifted - magic;
+  float r = pg_fma(n, -0.693359375f, x);
+  r = pg_fma(n, 2.12194440e-4f, r);
+  float p = 1.38146104e-3f;
+  p = pg_fma(p, r, 8.36871006e-3f);
+  p = pg_fma(p, r, 4.16683890e-2f);
+  p = pg_fma(p, r, 1.66665211e-1f);
+  p = pg_fma(p, r, 4.99999940e-1f);
+  p = pg_fma(p, r * r, r) + 1.0f;
+  return x < -87.0f ? 0.0f : p * pg_bits_float(pg_float_bits(shifted) << 23);
+}
+#endif
 
 static stat row_max(const stat *row, int64_t n) {
   stat largest = row[0];
@@ -90,7 +111,7 @@ static stat row_exp(stat *row, int64_t n, stat largest) {
   stat sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < n; j++) {
-    row[j] = pg_exp(row[j] - largest);
+    row[j] = softmax_exp(row[j] - largest);
     sum += row[j];
   }
   return sum;

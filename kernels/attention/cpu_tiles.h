@@ -122,23 +122,28 @@ static void pack_panels(stat *panels, const real *x, int64_t x_row, int64_t rows
   }
 }
 
-/* Bᵀ for B [rows,columns] into panels: depth `columns`, `rows` columns. */
+/* Bᵀ for B [rows,columns] into panels: depth `columns`, `rows` columns. The rows of a head lie far apart: they are fetched
+ * ahead of their use. */
 static void pack_panels_transposed(stat *panels, const real *x, int64_t x_row, int64_t rows, int64_t columns) {
+  enum { AHEAD = 16 };
   for (int64_t n = 0; n < rows; n += PANEL) {
     int64_t width = panel_vectors(n, rows) * LANES, used = rows - n < width ? rows - n : width;
     stat *to = panels + n * columns;
-    for (int64_t j = 0; j < used; j++)
-      for (int64_t k = 0; k < columns; k++) to[k * width + j] = load(x[(n + j) * x_row + k]);
+    for (int64_t j = 0; j < used; j++) {
+      const real *from = x + (n + j) * x_row;
+      if (n + j + AHEAD < rows)
+        for (int64_t k = 0; k < columns; k += 64 / (int64_t)sizeof(real)) __builtin_prefetch(from + AHEAD * x_row + k);
+      for (int64_t k = 0; k < columns; k++) to[k * width + j] = load(from[k]);
+    }
     for (int64_t j = used; j < width; j++)
       for (int64_t k = 0; k < columns; k++) to[k * width + j] = 0;
   }
 }
 
-/* to [columns][stride] = factor·xᵀ for x [rows,columns]. */
-static void pack_transposed(stat *to, int64_t stride, const real *x, int64_t x_row, int64_t rows, int64_t columns,
-                            stat factor) {
+/* to [rows][columns] = factor·x */
+static void copy_rows(stat *to, const real *x, int64_t x_row, int64_t rows, int64_t columns, stat factor) {
   for (int64_t i = 0; i < rows; i++)
-    for (int64_t k = 0; k < columns; k++) to[k * stride + i] = factor * load(x[i * x_row + k]);
+    for (int64_t k = 0; k < columns; k++) to[i * columns + k] = factor * load(x[i * x_row + k]);
 }
 
 #endif

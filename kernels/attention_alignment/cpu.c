@@ -74,14 +74,14 @@ static int is_scalar(const pg_view *v) { return v->dtype == PG_STAT && pg_numel(
 /* The teacher's side of a thread's workspace; d': the teacher's head size. */
 typedef struct teacher_work {
   stat *keys_t;    /* panels of K'ᵀ [d',N] */
-  stat *queries_t; /* teacher_scale·Q'ᵀ [d',R] */
+  stat *queries;   /* teacher_scale·Q' [R,d'] */
   stat *logits;    /* [R,N] T, then exp(T − max) */
 } teacher_work;
 
 static void teacher_work_take(teacher_work *w, bump *b, const alignment *a) {
   int64_t tokens = a->p.tokens, size = a->teacher->shape[4];
   w->keys_t = take(b, panels_size(size, tokens));
-  w->queries_t = take(b, size * QUERY_ROWS);
+  w->queries = take(b, QUERY_ROWS * size);
   w->logits = take(b, QUERY_ROWS * row_stride(tokens));
 }
 
@@ -124,7 +124,7 @@ static void store_loss(const pg_view *loss, const alignment *a, const double *pa
 static stat row_lse(const stat *row, int64_t n) {
   stat largest = row_max(row, n), sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < n; j++) sum += pg_exp(row[j] - largest);
+  for (int64_t j = 0; j < n; j++) sum += softmax_exp(row[j] - largest);
   return largest + pg_log(sum);
 }
 
@@ -133,7 +133,7 @@ static stat row_teacher(stat *teacher, const stat *student, int64_t n, stat lse,
   stat largest = row_max(teacher, n), sum = 0, cross = 0;
 #pragma omp simd reduction(+ : sum, cross)
   for (int64_t j = 0; j < n; j++) {
-    stat e = pg_exp(teacher[j] - largest);
+    stat e = softmax_exp(teacher[j] - largest);
     teacher[j] = e;
     sum += e;
     cross += e * (lse - student[j]);
@@ -147,7 +147,7 @@ static void row_alignment(stat *dlogits, const stat *logits, const stat *teacher
                           stat inverse) {
 #pragma omp simd
   for (int64_t j = 0; j < n; j++)
-    dlogits[j] = coefficient * (pg_exp(logits[j] - lse) - teacher[j] * inverse);
+    dlogits[j] = coefficient * (softmax_exp(logits[j] - lse) - teacher[j] * inverse);
 }
 
 /* row_backward and row_alignment in one: ds = p·(dp − delta) + coefficient·(p − softmax(T)). */
@@ -156,7 +156,7 @@ static void row_aligned_backward(stat *logits, stat *dlogits, const stat *teache
   stat shift = delta - coefficient, pull = coefficient * inverse;
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
-    stat p = pg_exp(logits[j] - lse);
+    stat p = softmax_exp(logits[j] - lse);
     logits[j] = p;
     dlogits[j] = p * (dlogits[j] - shift) - pull * teacher[j];
   }
@@ -170,8 +170,8 @@ static double head_loss(const backward_work *w, const teacher_work *t, const ali
   pack_panels_transposed(w->keys_t, x.keys, x.stride, x.tokens, x.size);
   pack_panels_transposed(t->keys_t, y.keys, y.stride, y.tokens, y.size);
   for (int64_t first = 0; first < x.tokens; first += QUERY_ROWS) {
-    block_logits(w->logits, w->logits_row, w->queries_t, w->keys_t, x, first, a->student_scale);
-    block_logits(t->logits, w->logits_row, t->queries_t, t->keys_t, y, first, a->teacher_scale);
+    block_logits(w->logits, w->logits_row, w->rows, w->keys_t, x, first, a->student_scale);
+    block_logits(t->logits, w->logits_row, t->queries, t->keys_t, y, first, a->teacher_scale);
     for (int64_t i = 0; i < block_rows(first, x.tokens); i++) {
       const stat *student = w->logits + i * w->logits_row;
       row_teacher(t->logits + i * w->logits_row, student, x.tokens, row_lse(student, x.tokens), &loss);
@@ -219,8 +219,8 @@ static void alignment_backward_head(const backward_work *w, const teacher_work *
   pack_panels(w->keys, x.keys, x.stride, x.tokens, x.size);
   pack_panels_transposed(t->keys_t, y.keys, y.stride, y.tokens, y.size);
   for (int64_t first = 0; first < x.tokens; first += QUERY_ROWS) {
-    block_logits(w->logits, w->logits_row, w->queries_t, w->keys_t, x, first, a->student_scale);
-    block_logits(t->logits, w->logits_row, t->queries_t, t->keys_t, y, first, a->teacher_scale);
+    block_logits(w->logits, w->logits_row, w->rows, w->keys_t, x, first, a->student_scale);
+    block_logits(t->logits, w->logits_row, t->queries, t->keys_t, y, first, a->teacher_scale);
     for (int64_t i = 0; i < block_rows(first, x.tokens); i++) {
       stat *student = w->logits + i * w->logits_row, *teacher = t->logits + i * w->logits_row;
       stat lse = row_lse(student, x.tokens), inverse = row_teacher(teacher, student, x.tokens, lse, &ignored);
@@ -228,7 +228,7 @@ static void alignment_backward_head(const backward_work *w, const teacher_work *
     }
     block_query_key_gradients(w, x, first, a->student_scale, dqueries);
   }
-  store_rows(dkeys, x.stride, w->dkeys, w->size_row, x.tokens, x.size, 1);
+  store_rows(dkeys, x.stride, w->dkeys, w->size_row, x.tokens, x.size, a->student_scale);
 }
 
 int64_t PG_CPU(attention_alignment_backward_scratch)(const pg_call *call) { return scratch_bytes(call, 2, 3); }
@@ -277,14 +277,14 @@ static double aligned_backward_head(const backward_work *w, const teacher_work *
   for (int64_t first = 0; first < c->x.tokens; first += QUERY_ROWS) {
     stat delta[QUERY_ROWS];
     block_begin(w, c, first, delta);
-    block_logits(t->logits, w->logits_row, t->queries_t, t->keys_t, y, first, a->teacher_scale);
+    block_logits(t->logits, w->logits_row, t->queries, t->keys_t, y, first, a->teacher_scale);
     for (int64_t i = 0; i < block_rows(first, c->x.tokens); i++) {
       stat *student = w->logits + i * w->logits_row, *teacher = t->logits + i * w->logits_row;
       stat inverse = row_teacher(teacher, student, c->x.tokens, c->lse[first + i], &loss);
       row_aligned_backward(student, w->dlogits + i * w->logits_row, teacher, c->x.tokens, c->lse[first + i], delta[i],
                            coefficient, inverse);
     }
-    block_value_gradients(w, c->x, first);
+    block_value_gradients(w, c, first);
     block_query_key_gradients(w, c->x, first, c->scale, c->dqueries);
   }
   backward_end(w, c);
