@@ -1,0 +1,52 @@
+--- perigee plan: what a recipe would cost, without running it.
+local M = {
+  summary = "price a recipe without running it",
+  usage = "RECIPE [options]",
+  description = "Prints, for each stage, parameters, FLOPs, peak memory by purpose and the roofline time of a step.\n"
+    .. "Data and weights need not be there.",
+  recipe = true,
+  options = {
+    { name = "device", type = "string", default = "cpu", help = "cpu (this machine), a100, h100 or h200" },
+    { name = "json", type = "boolean", default = false, help = "print JSON" },
+    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+  },
+}
+
+local function millions(n) return n and ("%.2f M"):format(n / 1e6) or "-" end
+
+function M.run(options)
+  local core = require "perigee.core.ffi"
+  if not require("perigee.recipe").is_recipe(options.recipe) then error(options.recipe_path .. " returns no recipe", 0) end
+  if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
+  local stages = require("perigee.train.price").recipe(options.recipe, { device = options.device })
+  if options.json then
+    local list = {}
+    for k, s in ipairs(stages) do
+      s.plan = nil
+      list[k] = s
+    end
+    print(require("perigee.io.json").encode { recipe = options.recipe.name, batch = options.recipe.batch,
+      micro = options.recipe.micro, precision = options.recipe.precision, stages = list })
+    return 0
+  end
+  local recipe = options.recipe
+  print(("%s: batch %d (in pieces of %d), %s"):format(recipe.name, recipe.batch, recipe.micro, recipe.precision))
+  for _, s in ipairs(stages) do
+    print(("\nstage %s"):format(s.stage))
+    print(("  parameters     student %s, projector %s, teacher %s"):format(millions(s.parameters.student),
+      millions(s.parameters.projector), millions(s.parameters.teacher)))
+    print(("  arithmetic     %.2f GFLOP an image, %.2f TFLOP a step, in %d calls"):format(s.flops_per_image / 1e9, s.flops / 1e12, s.calls))
+    print(("  memory moved   %.2f GiB a step"):format(s.bytes_moved / 2 ^ 30))
+    local parts, names = {}, {}
+    for name in pairs(s.memory) do names[#names + 1] = name end
+    table.sort(names, function(a, b) return s.memory[a] > s.memory[b] end)
+    for _, name in ipairs(names) do
+      if s.memory[name] > 0 then parts[#parts + 1] = ("%s %.1f"):format(name, s.memory[name] / 2 ^ 20) end
+    end
+    print(("  peak memory    %.1f MiB: %s"):format(s.memory_total / 2 ^ 20, table.concat(parts, ", ")))
+    print(("  step time      %.4g ms, %.1f images/s (roofline, %s)"):format(s.seconds * 1e3, s.images_per_second, s.device))
+  end
+  return 0
+end
+
+return M

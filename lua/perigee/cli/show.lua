@@ -1,0 +1,47 @@
+--- perigee show: the program of a stage as text.
+local M = {
+  summary = "print a stage's program",
+  usage = "RECIPE [options]",
+  description = "Prints the calls of a stage's step: inputs, tensors, operations, outputs. No data, weights or memory is needed.",
+  recipe = true,
+  options = {
+    { name = "stage", type = "string", help = "name of the stage (default: the first)" },
+    { name = "fuse", type = "boolean", default = true, help = "as it runs, with operations fused" },
+    { name = "memory", type = "boolean", default = false, help = "say where each value lies in the arena" },
+    { name = "forward", type = "boolean", default = false, help = "the losses only, without their gradients" },
+  },
+}
+
+function M.run(options)
+  local recipe = options.recipe
+  if not require("perigee.recipe").is_recipe(recipe) then error(options.recipe_path .. " returns no recipe", 0) end
+  recipe:validate()
+  local stage = recipe.stages[1]
+  if options.stage then
+    stage = nil
+    local names = {}
+    for _, s in ipairs(recipe.stages) do
+      names[#names + 1] = s.name
+      if s.name == options.stage then stage = s end
+    end
+    if not stage then error(("%s has no stage '%s'; it has %s"):format(options.recipe_path, options.stage, table.concat(names, ", ")), 0) end
+  end
+  local names, parameters = {}, {}
+  local function add(prefix, module, trained)
+    for _, entry in ipairs(module:named_parameters()) do
+      names[entry.tensor] = prefix .. "." .. entry.name
+      if trained and not options.forward then parameters[#parameters + 1] = { name = prefix .. "." .. entry.name, tensor = entry.tensor } end
+    end
+    for _, entry in ipairs(module:named_buffers()) do names[entry.tensor] = prefix .. "." .. entry.name end
+  end
+  add("student", recipe.student, true)
+  for _, entry in ipairs(stage.losses) do
+    for name, module in pairs(recipe:loss_modules()[entry.name]) do add(("losses.%s.%s"):format(entry.name, name), module, true) end
+  end
+  if recipe:teacher_model() then add("teacher", recipe:teacher_model(), false) end
+  local plan = require("perigee.train.stage").plan(recipe, stage, { batch = recipe.micro, parameters = parameters, fuse = options.fuse })
+  print(require("perigee.core.text").plan(plan, { names = names, memory = options.memory }))
+  return 0
+end
+
+return M

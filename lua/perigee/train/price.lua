@@ -1,0 +1,107 @@
+--- What a recipe's stages cost, planned and not run: parameters, FLOPs, bytes by purpose, and a roofline time of a step on a
+--- named device. Nothing is allocated and no file is read, so it works for recipes whose data and weights aren't there.
+local core = require "perigee.core"
+local core_ffi = require "perigee.core.ffi"
+local machine = require "perigee.train.machine"
+local stage_program = require "perigee.train.stage"
+local tensor = core.tensor
+
+local M = {}
+
+local ALIGNMENT = 16 -- elements; every parameter of a flat buffer starts at a multiple of it (nn/module.lua)
+
+--- Parameters of a module, and their number in a flat buffer.
+local function count(module)
+  local exact, flat = 0, 0
+  for _, entry in ipairs(module:named_parameters()) do
+    local n = entry.tensor:numel()
+    exact = exact + n
+    flat = flat + math.ceil(n / ALIGNMENT) * ALIGNMENT
+  end
+  return exact, flat
+end
+
+--- Bytes of a module's fixed tensors.
+local function buffer_bytes(module, dtype)
+  local bytes = 0
+  for _, entry in ipairs(module:named_buffers()) do bytes = bytes + entry.tensor:numel() * core_ffi.dtype_bytes[dtype] end
+  return bytes
+end
+
+--- Meta parameters take the dtype that the programs will read.
+local function set_dtype(module, dtype)
+  for _, entry in ipairs(module:named_parameters()) do
+    if entry.tensor.device == "meta" then entry.tensor.dtype = dtype end
+  end
+  for _, entry in ipairs(module:named_buffers()) do
+    if entry.tensor.device == "meta" then entry.tensor.dtype = dtype end
+  end
+end
+
+--- The gradients program of one stage over meta parameters, with everything counted.
+function M.stage(recipe, stage, options)
+  options = options or {}
+  local on = machine.find(options.device or "cpu")
+  local size = core_ffi.dtype_bytes[recipe.dtype]
+  local modules = { { name = "student", module = recipe.student } }
+  for _, entry in ipairs(stage.losses) do
+    for name, module in pairs(recipe:loss_modules()[entry.name]) do
+      modules[#modules + 1] = { name = ("losses.%s.%s"):format(entry.name, name), module = module, projector = true }
+    end
+  end
+  table.sort(modules, function(a, b) return a.name > b.name end)
+  local parameters, flat, trained = {}, 0, {}
+  for _, m in ipairs(modules) do
+    set_dtype(m.module, recipe.dtype)
+    local exact, padded = count(m.module)
+    local kind = m.projector and "projector" or "student"
+    parameters[kind] = (parameters[kind] or 0) + exact
+    flat = flat + padded
+    for _, entry in ipairs(m.module:named_parameters()) do
+      trained[#trained + 1] = { name = m.name .. "." .. entry.name, tensor = entry.tensor }
+    end
+  end
+  local teacher, teacher_bytes = recipe:teacher_model(), 0
+  if stage.needs_teacher then
+    set_dtype(teacher, recipe.dtype)
+    local exact, padded = count(teacher)
+    parameters.teacher = exact
+    teacher_bytes = padded * size + buffer_bytes(teacher, recipe.dtype)
+  end
+  local plan = stage_program.plan(recipe, stage, { batch = recipe.micro, parameters = trained })
+  local cost = plan:cost()
+  local pieces = recipe.batch / recipe.micro
+  local batch_bytes = 0
+  for _, field in ipairs(recipe.data:fields()) do
+    local n = recipe.batch
+    for _, s in ipairs(field.shape) do n = n * s end
+    batch_bytes = batch_bytes + n * core_ffi.dtype_bytes[field.dtype]
+  end
+  local low = recipe.dtype ~= "float32"
+  local memory = {
+    parameters = flat * 4 + (low and flat * size or 0) + buffer_bytes(recipe.student, recipe.dtype),
+    gradients = flat * 4 * (pieces > 1 and 2 or 1) + (low and flat * size or 0),
+    optimizer = flat * 8, ema = flat * 4, teacher = teacher_bytes, arena = plan.arena_bytes, data = batch_bytes,
+  }
+  local total = 0
+  for _, bytes in pairs(memory) do total = total + bytes end
+  local update_bytes = flat * (4 * 10 + (low and 2 * size or 0)) -- norm reads once; update reads 5 and writes 4 buffers
+  local seconds = machine.seconds(on, plan.calls, recipe.dtype) * pieces + update_bytes / on.bandwidth
+  return {
+    stage = stage.name, parameters = parameters, flops = cost.flops * pieces, flops_per_image = cost.flops / recipe.micro,
+    bytes_moved = cost.bytes * pieces + update_bytes, memory = memory, memory_total = total, calls = cost.calls,
+    seconds = seconds, images_per_second = recipe.batch / seconds, device = on.name, plan = plan,
+  }
+end
+
+--- Every stage of a recipe.
+function M.recipe(recipe, options)
+  recipe:validate()
+  local list = {}
+  for k, stage in ipairs(recipe.stages) do
+    list[k] = tensor.tidy(function() return M.stage(recipe, stage, options) end)
+  end
+  return list
+end
+
+return M
