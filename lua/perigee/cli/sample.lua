@@ -1,0 +1,117 @@
+--- perigee sample: pictures from a trained run.
+local M = {
+  summary = "draw samples from a run",
+  usage = "RUN|CHECKPOINT [options]",
+  description = "Samples with the moving averages of a run's newest checkpoint (or of the given one) into a PNG grid, a folder of\n"
+    .. "PNGs, or an .npz for evaluators. Sample k depends on the seed and k alone. A folder or .npz that was interrupted is\ntaken up again.",
+  options = {
+    { name = "count", type = "integer", default = 64, help = "how many samples" },
+    { name = "out", type = "string", help = "FILE.png (a grid), FILE.npz, or a folder (default: RUN/samples/sample.png)" },
+    { name = "cfg", type = "number", help = "guidance scale (default: the recipe's)" },
+    { name = "interval", type = "string", help = "LOW:HIGH, times in which guidance acts (default: the recipe's)" },
+    { name = "sampler", type = "string", help = "euler, heun or sde (default: the recipe's)" },
+    { name = "steps", type = "integer", help = "evaluations of the student (default: the recipe's)" },
+    { name = "seed", type = "integer", default = 0, help = "seed of noise and drawn labels" },
+    { name = "batch", type = "integer", default = 64, help = "samples at a time; changes nothing but speed and memory" },
+    { name = "labels", type = "string", default = "balanced", help = "balanced, drawn, or numbers such as 3 or 1,5,7" },
+    { name = "columns", type = "integer", help = "columns of a PNG grid" },
+    { name = "ema", type = "boolean", default = true, help = "use the moving averages" },
+    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+  },
+}
+
+local function interval(text, default)
+  if not text then return default end
+  local low, high = text:match "^([%d%.]+):([%d%.]+)$"
+  if not low or not tonumber(low) or not tonumber(high) then error(("--interval %s: expected LOW:HIGH, such as 0:0.72"):format(text), 0) end
+  return { tonumber(low), tonumber(high) }
+end
+
+local function labels_of(text)
+  if text == "balanced" or text == "drawn" then return text end
+  local list = {}
+  for word in text:gmatch "[^,]+" do
+    list[#list + 1] = tonumber(word) or error(("--labels %s: expected balanced, drawn, or numbers"):format(text), 0)
+  end
+  return list
+end
+
+--- Where samples go: each sink has done (how many are there already), take(first, images, labels), finish().
+local function png_grid(path, columns)
+  local parts = {}
+  return {
+    done = 0,
+    take = function(_, _, images) parts[#parts + 1] = images:clone() end,
+    finish = function()
+      local ops = require "perigee.core.ops"
+      require("perigee.io.png").save(path, require("perigee.samplers.grid").join(#parts == 1 and parts[1] or ops.concat(parts, 1), columns))
+      return path
+    end,
+  }
+end
+
+local function png_folder(path)
+  local lfs = require "lfs"
+  require("perigee.train.folder").make_folder(path)
+  local function name(k) return ("%s/%06d.png"):format(path, k) end
+  local done = 0
+  while lfs.attributes(name(done), "mode") do done = done + 1 end
+  return {
+    done = done,
+    take = function(_, first, images)
+      for k = 1, images.shape[1] do require("perigee.io.png").save(name(first + k - 1), images:select(1, k)) end
+    end,
+    finish = function() return path end,
+  }
+end
+
+function M.run(options)
+  local core = require "perigee.core.ffi"
+  local path = options[1] or error("perigee sample needs a run's folder or a checkpoint", 0)
+  if options.count < 1 then error(("--count %d: at least 1"):format(options.count), 0) end
+  if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
+  core.check(core.C.pg_signals_install())
+  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path, { ema = options.ema })
+  local matching = recipe:flow_matching() or error(path .. ": its recipe trains no flow-matching student", 0)
+  local run_folder = checkpoint:match "^(.*)/checkpoints/[^/]+$"
+  local out = options.out or run_folder .. "/samples/sample.png"
+  local settings = recipe.sample
+  local plan = {
+    cfg = options.cfg or settings.cfg, interval = interval(options.interval, settings.interval), steps = options.steps or settings.steps,
+    sampler = options.sampler or settings.sampler, seed = options.seed, labels = labels_of(options.labels), path = matching.path,
+    dtype = recipe.dtype, batch = options.batch, decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
+  }
+  local student = recipe.student
+  local sink
+  if out:match "%.png$" then
+    require("perigee.train.folder").make_folder(out:match "^(.*)/[^/]+$" or ".")
+    sink = png_grid(out, options.columns)
+  elseif out:match "%.npz$" then
+    sink = require("perigee.io.npz").writer(out, {
+      shape = { options.count, student.size[1], student.size[2], 3 },
+      settings = { seed = plan.seed, cfg = plan.cfg, interval = plan.interval, steps = plan.steps, sampler = plan.sampler,
+                   labels = plan.labels, step = state.step },
+    })
+  else sink = png_folder(out) end
+
+  local progress = require("perigee.train.progress").new { clock = core.C.pg_clock_seconds }
+  local started, before = core.C.pg_clock_seconds(), sink.done
+  if before > 0 then progress:line("%d samples are there already", before) end
+  if before < options.count then
+    plan.first, plan.count = before, options.count - before
+    local function show(done)
+      local seconds = core.C.pg_clock_seconds() - started
+      progress:step({ step = before + math.floor(done), last = options.count, stage = "sampling", losses = {}, rate = done / seconds, batch = 1 }, false)
+    end
+    plan.progress = show
+    require("perigee.samplers.generate").each(student, plan, function(first, images, labels)
+      sink:take(first, images, labels)
+      show(first + images.shape[1] - before)
+      if core.C.pg_signals_pending() ~= 0 then error("interrupted; the same command goes on from there", 0) end
+    end)
+  end
+  progress:line("%d samples of step %d: %s", options.count, state.step, sink:finish())
+  return 0
+end
+
+return M

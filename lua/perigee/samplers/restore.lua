@@ -1,0 +1,30 @@
+--- A trained student out of a run's folder or a checkpoint, ready to sample: by its moving averages unless told otherwise.
+local checkpoint = require "perigee.train.checkpoint"
+local json = require "perigee.io.json"
+local lfs = require "lfs"
+
+local M = {}
+
+--- Returns the recipe, the checkpoint's state, and the path of the checkpoint. The student is materialised.
+---@param options? { ema?: boolean, device?: string }
+function M.open(path, options)
+  options = options or {}
+  local mode = lfs.attributes(path, "mode")
+  if not mode then error(("there is no run or checkpoint %s"):format(path), 0) end
+  local folder = path
+  if mode ~= "directory" then folder = path:match "^(.*)/checkpoints/[^/]+$" or path:match "^checkpoints/" and "." end
+  if not folder or not lfs.attributes(folder .. "/recipe.lua", "mode") then
+    error(("%s lies in no run's folder: recipe.lua is missing beside checkpoints/"):format(path), 0)
+  end
+  local config = json.load(folder .. "/config.json")
+  local load = require("perigee.recipe_options").load(folder .. "/recipe.lua", { values = config.options or {} })
+  local recipe = load.value
+  local state, file, found = checkpoint.open(path)
+  file:close()
+  local prefix = options.ema == false and "student." or "ema.student."
+  require("perigee.train.teacher").load_model(recipe.student, found, prefix,
+    { dtype = recipe.dtype, device = options.device or "cpu", purpose = "parameters" })
+  return recipe, state, found
+end
+
+return M
