@@ -30,9 +30,6 @@ function Context:pixels()
   return self.pixel_images
 end
 
---- Pixels as a student that is itself an encoder takes them.
-function Context:student_images() return self.student:preprocess(self:pixels()) end
-
 --- The student's forward pass: { velocity, target, x_t, t, taps }.
 function Context:forward()
   if self.result then return self.result end

@@ -129,7 +129,7 @@ function M.classification(options)
   return new {
     name = o.name, kind = "classification", settings = {},
     compute = function(_, context)
-      return ops.cross_entropy(context.student:classify(context:student_images()), context.labels)
+      return ops.cross_entropy(context.student:classify(context:pixels()), context.labels)
     end,
   }
 end

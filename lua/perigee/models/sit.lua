@@ -1,0 +1,209 @@
+--- SiT (Ma et al. 2024, arXiv 2401.08740): a transformer over patches of a noised latent or image, conditioned on
+--- time and class by adaptive layer norm (adaLN-zero; Peebles, Xie 2022, arXiv 2212.09748). It predicts the velocity.
+local Attention = require "perigee.nn.attention"
+local LabelEmbedding = require "perigee.nn.labels"
+local Linear = require "perigee.nn.linear"
+local PatchEmbedding = require "perigee.nn.patches"
+local TimeEmbedding = require "perigee.nn.time"
+local check = require "perigee.check"
+local core = require "perigee.core.ffi"
+local initialise = require "perigee.nn.initialise"
+local mlp = require "perigee.nn.mlp"
+local module = require "perigee.nn.module"
+local ops = require "perigee.core.ops"
+local position = require "perigee.nn.position"
+local program = require "perigee.core.program"
+local taps = require "perigee.nn.taps"
+
+local EPSILON = 1e-6 -- of every layer norm
+
+--- A linear layer whose output is zero at first.
+local function zero_linear(inputs, outputs) return Linear(inputs, outputs, { initialise = initialise.zeros }) end
+
+-- ---- one block -----------------------------------------------------------------------------------------------
+
+local Block = module.class "sit block"
+
+function Block:build(width, heads, hidden)
+  self.modulation = zero_linear(width, 6 * width)
+  self.attention = Attention(width, heads)
+  self.mlp = mlp.Mlp(width, hidden, { activation = "gelu_tanh" })
+end
+
+--- x [B,N,D], c [B,1,D] (after SiLU) -> [B,N,D]
+function Block:forward(x, c, number)
+  local m = self.modulation(c):chunk(6) -- shift, scale, gate for attention; shift, scale, gate for the MLP: [B,1,D]
+  local normalised = ops.layernorm_modulate(x, m[1], m[2], { epsilon = EPSILON })
+  local attended = self.attention(normalised, "qkv of block " .. number)
+  x = ops.gated_residual(x, m[3], attended)
+  local transformed = self.mlp(ops.layernorm_modulate(x, m[4], m[5], { epsilon = EPSILON }))
+  return ops.gated_residual(x, m[6], transformed)
+end
+
+-- ---- the output ----------------------------------------------------------------------------------------------
+
+local Final = module.class "sit output"
+
+function Final:build(width, outputs)
+  self.modulation = zero_linear(width, 2 * width)
+  self.projection = zero_linear(width, outputs)
+end
+
+--- x [B,N,D], c [B,1,D] -> [B,N,p·p·C]: a patch's pixels row by row, each with its channels
+function Final:forward(x, c)
+  local m = self.modulation(c):chunk(2)
+  return self.projection(ops.layernorm_modulate(x, m[1], m[2], { epsilon = EPSILON }))
+end
+
+-- ---- the model -----------------------------------------------------------------------------------------------
+
+---@class perigee.Sit : perigee.Module
+---@field depth integer
+---@field width integer
+---@field heads integer
+---@field head_size integer
+---@field patch integer
+---@field channels integer
+---@field size integer[]    { height, width } of the input
+---@field grid integer[]    { rows, columns } of tokens
+---@field tokens integer
+---@field classes integer
+---@field null_label integer
+---@field drop_label number
+local Sit = module.class "sit"
+
+local rules = {
+  depth = "count",
+  width = "count",
+  heads = "count",
+  patch = { "count", 2 },
+  channels = { "count", 4 },
+  size = { "size", 32 },
+  classes = { "count", 1000 },
+  drop_label = { "fraction", 0.1 },
+  mlp_ratio = { "number", 4 },
+  time_features = { "count", 256 },
+  recompute = { "boolean", false },
+}
+
+---@class perigee.SitOptions
+---@field depth integer
+---@field width integer
+---@field heads integer
+---@field patch? integer        2
+---@field channels? integer     4
+---@field size? integer|integer[]  of the input: 32, or { height, width }
+---@field classes? integer      1000
+---@field drop_label? number    probability that training replaces a label by the null label: 0.1
+---@field mlp_ratio? number     4
+---@field time_features? integer  width of the time's sinusoids: 256
+---@field recompute? boolean    compute blocks again in the backward pass instead of keeping what they saved
+
+local function position_buffer(width, grid)
+  if width % 4 ~= 0 then
+    core.fail("sit: width %d is not a multiple of 4, which its position embedding needs", width)
+  end
+  local function compute() return position.sincos_2d(width, grid[1], grid[2]) end
+  return module.buffer({ 1, grid[1] * grid[2], width }, compute)
+end
+
+local function build(self, name, options)
+  options = check.options(name, options, rules)
+  local size, patch, width = check.size(options.size), options.patch, options.width
+  if size[1] % patch ~= 0 or size[2] % patch ~= 0 then
+    core.fail("%s: size %dx%d does not divide into patches of %d", name, size[1], size[2], patch)
+  end
+  if width % options.heads ~= 0 then
+    core.fail("%s: width %d does not divide into %d heads", name, width, options.heads)
+  end
+  self.name, self.depth, self.width, self.heads = name, options.depth, width, options.heads
+  self.head_size = width / options.heads
+  self.patch, self.channels, self.size = patch, options.channels, size
+  self.grid = { size[1] / patch, size[2] / patch }
+  self.tokens = self.grid[1] * self.grid[2]
+  self.classes, self.null_label, self.drop_label = options.classes, options.classes, options.drop_label
+  self.recompute = options.recompute
+
+  self.patch_embedding = PatchEmbedding(self.channels, patch, width)
+  self.position = position_buffer(width, self.grid)
+  self.time_embedding = TimeEmbedding(width, options.time_features)
+  self.label_embedding = LabelEmbedding(self.classes, width)
+  self.blocks = {}
+  for k = 1, self.depth do self.blocks[k] = Block(width, self.heads, math.floor(width * options.mlp_ratio)) end
+  self.final = Final(width, patch * patch * self.channels)
+  self:assign_names()
+end
+
+---@param options perigee.SitOptions
+function Sit:build(options) build(self, "sit", options) end
+
+function Sit:check_inputs(x, t, y)
+  local batch = x.shape[1]
+  local expected = { batch, self.channels, self.size[1], self.size[2] }
+  if #x.shape ~= 4 or x.shape[2] ~= expected[2] or x.shape[3] ~= expected[3] or x.shape[4] ~= expected[4] then
+    core.fail("%s: x is %s, not [B,%d,%d,%d]", self.name, core.shape_text(x.shape), self.channels, self.size[1],
+      self.size[2])
+  end
+  for what, v in pairs { t = t, y = y } do
+    if #v.shape ~= 1 or v.shape[1] ~= batch then
+      core.fail("%s: %s is %s, not [%d], one for each sample", self.name, what, core.shape_text(v.shape), batch)
+    end
+  end
+end
+
+--- Velocity for x [B,C,H,W] at times t [B] (0: data, 1: noise) and labels y [B]. Publishes "embedded", "conditioning",
+--- "block i" and "qkv of block i".
+function Sit:forward(x, t, y)
+  self:check_inputs(x, t, y)
+  local h = self.patch_embedding(x) + self.position
+  taps.publish("embedded", h)
+  local conditioning = self.time_embedding(t, x.dtype) + self.label_embedding(y)
+  taps.publish("conditioning", conditioning)
+  local c = ops.silu(conditioning):reshape { x.shape[1], 1, self.width }
+  for number, block in ipairs(self.blocks) do
+    if self.recompute and program.is_value(h) then h = h.program:recompute(block.forward, block, h, c, number)
+    else h = block(h, c, number) end
+    taps.publish("block " .. number, h)
+  end
+  return ops.unpatchify(self.final(h, c), {
+    patch = self.patch, order = "channels_last", channels = self.channels, size = self.size,
+  })
+end
+
+--- Labels for training: each becomes the null label with the probability `drop_label`.
+function Sit:drop_labels(y, state) return self.label_embedding:drop(y, self.drop_label, state) end
+
+-- ---- named sizes ---------------------------------------------------------------------------------------------
+
+local sizes = {
+  s = { depth = 12, width = 384, heads = 6 },
+  b = { depth = 12, width = 768, heads = 12 },
+  l = { depth = 24, width = 1024, heads = 16 },
+  xl = { depth = 28, width = 1152, heads = 16 },
+}
+
+--- A size of the paper under its name: the name says depth, width, heads and patch, the options the rest.
+local function named(name, fixed)
+  return function(options)
+    local all = {}
+    for key, value in pairs(options or {}) do
+      if fixed[key] then
+        core.fail("%s: the name fixes '%s' to %s; use sit { ... } for another", name, key, fixed[key])
+      end
+      all[key] = value
+    end
+    for key, value in pairs(fixed) do all[key] = value end
+    local self = setmetatable({}, Sit)
+    build(self, name, all)
+    return self
+  end
+end
+
+local M = { sit = Sit }
+for letter, size in pairs(sizes) do
+  for _, patch in ipairs { 2, 4, 8 } do
+    local name = ("sit_%s_%d"):format(letter, patch)
+    M[name] = named(name, { depth = size.depth, width = size.width, heads = size.heads, patch = patch })
+  end
+end
+return M

@@ -1,0 +1,28 @@
+--- Linear: y = x·weightᵀ + bias, with an activation on the way out where one is named.
+local check = require "perigee.check"
+local initialise = require "perigee.nn.initialise"
+local module = require "perigee.nn.module"
+local ops = require "perigee.core.ops"
+
+local Linear = module.class "linear"
+
+local rules = {
+  bias = { "boolean", true },
+  activation = { "string", nil, choices = { "gelu_tanh", "gelu_erf", "silu" } },
+  initialise = { "function", initialise.xavier_uniform },
+}
+
+---@param inputs integer
+---@param outputs integer
+---@param options? { bias?: boolean, activation?: "gelu_tanh"|"gelu_erf"|"silu", initialise?: function }
+function Linear:build(inputs, outputs, options)
+  options = check.options("linear", options or {}, rules)
+  self.weight = module.parameter({ outputs, inputs }, options.initialise)
+  if options.bias then self.bias = module.parameter({ outputs }, initialise.zeros) end
+  self.activation = options.activation
+end
+
+--- x [..,inputs] -> [..,outputs]
+function Linear:forward(x) return ops.linear(x, self.weight, self.bias, { activation = self.activation }) end
+
+return Linear

@@ -1,0 +1,288 @@
+--- Modules: tables that hold parameters, fixed tensors ("buffers"), and other modules.
+---
+---   local Linear = module.class "linear"
+---   function Linear:build(inputs, outputs) self.weight = module.parameter({ outputs, inputs }, initialise.zeros) end
+---   function Linear:forward(x) return ops.linear(x, self.weight) end
+---   local layer = Linear(8, 16)
+---   layer:materialise { seed = 0 }
+---   layer(x)
+---
+--- A parameter is a tensor without storage until its model is materialised: then all of them are views of one flat
+--- tensor. Names come from the fields on the way to a parameter: blocks.1.attention.qkv.weight.
+local check = require "perigee.check"
+local core = require "perigee.core.ffi"
+local layout = require "perigee.core.layout"
+local ops = require "perigee.core.ops"
+local program = require "perigee.core.program"
+local tensor = require "perigee.core.tensor"
+
+local M = {}
+
+--- Parameters start at multiples of this many elements in the flat tensor: 64 bytes in float32.
+M.ALIGNMENT = 16
+
+---@class perigee.Module
+local Module = {}
+M.Module = Module
+
+--- A class of modules. Calling the class makes an instance and hands its arguments to `build`; calling an instance is
+--- calling its `forward`.
+function M.class(name)
+  local class = setmetatable({ class_name = name, is_module = true }, {
+    __index = Module,
+    __call = function(class, ...)
+      local self = setmetatable({}, class)
+      self:build(...)
+      return self
+    end,
+  })
+  class.__index = class
+  class.__call = function(self, ...) return self:forward(...) end
+  class.__tostring = function(self) return ("%s of %d parameters"):format(name, self:parameter_count()) end
+  return class
+end
+
+function M.is_module(x)
+  local class = type(x) == "table" and getmetatable(x)
+  return class and rawget(class, "is_module") == true or false
+end
+
+--- A trained tensor. `initialise(shape, draw)` returns its first values (nn/initialise.lua).
+---@param options? { public_shape?: integer[] }  the shape that public checkpoints give it, where it is another
+---@return perigee.Tensor
+function M.parameter(shape, initialise, options)
+  local t = tensor.meta(shape)
+  rawset(t, "role", "parameter")
+  rawset(t, "initialise", initialise or error("a parameter needs an initialiser", 2))
+  rawset(t, "public_shape", options and options.public_shape or nil)
+  return t
+end
+
+--- A fixed tensor: `compute()` returns a float32 tensor of that shape when the model is materialised.
+---@return perigee.Tensor
+function M.buffer(shape, compute)
+  local t = tensor.meta(shape)
+  rawset(t, "role", "buffer")
+  rawset(t, "compute", compute)
+  return t
+end
+
+--- A parameter as an operand beside x: views of it (reshape, narrow, expand) need this where x is symbolic, or they
+--- would be other tensors, which no gradient reaches.
+function M.beside(x, parameter)
+  return program.is_value(x) and x.program:capture(parameter) or parameter
+end
+
+-- ---- traversal -----------------------------------------------------------------------------------------------
+
+local function key_order(a, b) -- numbers first, then names
+  if type(a) == type(b) then return a < b end
+  return type(a) == "number"
+end
+
+local function visit(node, prefix, role, seen, list)
+  if seen[node] then return end
+  seen[node] = true
+  local keys = {}
+  for key in pairs(node) do
+    if type(key) == "string" or type(key) == "number" then keys[#keys + 1] = key end
+  end
+  table.sort(keys, key_order)
+  for _, key in ipairs(keys) do
+    local value = node[key]
+    if tensor.is_tensor(value) then
+      if rawget(value, "role") == role and not seen[value] then
+        seen[value] = true
+        list[#list + 1] = { name = prefix .. key, tensor = value }
+      end
+    elseif type(value) == "table" and (getmetatable(value) == nil or M.is_module(value)) then
+      visit(value, prefix .. key .. ".", role, seen, list)
+    end
+  end
+end
+
+--- Parameters in a fixed order: fields by name, lists by position.
+---@return { name: string, tensor: perigee.Tensor }[]
+function Module:named_parameters()
+  local list = {}
+  visit(self, "", "parameter", {}, list)
+  return list
+end
+
+---@return { name: string, tensor: perigee.Tensor }[]
+function Module:named_buffers()
+  local list = {}
+  visit(self, "", "buffer", {}, list)
+  return list
+end
+
+local function by_name(list)
+  local map = {}
+  for _, entry in ipairs(list) do map[entry.name] = entry.tensor end
+  return map
+end
+
+--- Parameters by name.
+---@return table<string, perigee.Tensor>
+function Module:parameters() return by_name(self:named_parameters()) end
+
+--- Fixed tensors by name.
+---@return table<string, perigee.Tensor>
+function Module:buffers() return by_name(self:named_buffers()) end
+
+--- How many numbers are trained.
+function Module:parameter_count()
+  local count = 0
+  for _, entry in ipairs(self:named_parameters()) do count = count + layout.numel(entry.tensor.shape) end
+  return count
+end
+
+--- Writes the parameters' and buffers' names on them, as programs print them.
+function Module:assign_names(prefix)
+  for _, list in ipairs { self:named_parameters(), self:named_buffers() } do
+    for _, entry in ipairs(list) do rawset(entry.tensor, "name", (prefix or "") .. entry.name) end
+  end
+  return self
+end
+
+function Module:forward() core.fail("a %s has no forward", self.class_name) end
+
+-- ---- storage -------------------------------------------------------------------------------------------------
+
+--- Where each parameter lies in the flat tensor: { name, offset, numel, shape } in order, and the flat tensor's size.
+---@return table[], integer
+function Module:layout()
+  local entries, offset = {}, 0
+  for k, entry in ipairs(self:named_parameters()) do
+    local numel = layout.numel(entry.tensor.shape)
+    entries[k] = { name = entry.name, offset = offset, numel = numel, shape = entry.tensor.shape }
+    offset = math.ceil((offset + numel) / M.ALIGNMENT) * M.ALIGNMENT
+  end
+  return entries, offset
+end
+
+--- A view of part of a flat tensor.
+local function slice(flat, offset, shape)
+  return tensor.view(flat, { offset = offset, shape = shape, strides = layout.packed(shape) })
+end
+M.slice = slice
+
+--- Views of a flat tensor laid out as this model's parameters (gradients, moments, averages), by name.
+---@return table<string, perigee.Tensor>
+function Module:views(flat)
+  local entries, total = self:layout()
+  if layout.numel(flat.shape) < total then
+    core.fail("views: the flat tensor has %d elements, the model's layout %d", layout.numel(flat.shape), total)
+  end
+  local map = {}
+  for _, entry in ipairs(entries) do map[entry.name] = slice(flat, entry.offset, entry.shape) end
+  return map
+end
+
+local function zero_gaps(flat, entries, total)
+  for k, entry in ipairs(entries) do
+    local first = entry.offset + entry.numel
+    local length = (entries[k + 1] and entries[k + 1].offset or total) - first
+    if length > 0 then
+      local zeros = {}
+      for i = 1, length do zeros[i] = 0 end
+      slice(flat, first, { length }):copy_(tensor.tensor(zeros, { length }, flat.dtype))
+    end
+  end
+end
+
+--- Random numbers for one parameter: they depend on the seed and the parameter's name alone.
+local function drawing(state, name)
+  local function options() return { state = state, purpose = name, dtype = "float32" } end
+  return {
+    normal = function(shape) return ops.random_normal(shape, options()) end,
+    uniform = function(shape) return ops.random_uniform(shape, options()) end,
+  }
+end
+
+local function initialise_parameters(parameters, seed)
+  local state = tensor.tensor({ seed, 0, 0 }, "int64") -- seed, step, first sample
+  for _, entry in ipairs(parameters) do
+    tensor.tidy(function()
+      local values = rawget(entry.tensor, "initialise")(entry.tensor.shape, drawing(state, entry.name))
+      if not layout.same_shape(values.shape, entry.tensor.shape) then
+        core.fail("%s: its initialiser returned %s for %s", entry.name, core.shape_text(values.shape),
+          core.shape_text(entry.tensor.shape))
+      end
+      entry.tensor:copy_(values)
+    end)
+  end
+end
+
+local function fill_buffers(buffers, options)
+  for _, entry in ipairs(buffers) do
+    tensor.tidy(function() -- the buffer keeps the storage that the temporary tensors let go
+      local values = rawget(entry.tensor, "compute")()
+      local held = tensor.empty(values.shape, options.dtype, { device = options.device, purpose = options.purpose })
+      tensor.materialise(entry.tensor, held:copy_(values))
+    end)
+  end
+end
+
+local materialise_rules = {
+  seed = { "natural", 0 },
+  dtype = { "string", "float32", choices = { "float32", "float64", "bfloat16" } },
+  device = { "string", "cpu", choices = { "cpu", "cuda" } },
+  purpose = { "string", "parameters" },
+  buffer = { "tensor" },
+  initialise = { "boolean", true },
+}
+
+--- Gives every parameter a place in one flat tensor (options.buffer, or a new one) and its first values, and computes
+--- the buffers. `initialise = false` leaves the parameters' values undefined, for a caller who loads them.
+---@param options? { seed?: integer, dtype?: string, device?: string, purpose?: string, buffer?: perigee.Tensor,
+---  initialise?: boolean }
+---@return { flat: perigee.Tensor, layout: table[] }
+function Module:materialise(options)
+  options = check.options("materialise", options or {}, materialise_rules)
+  local entries, total = self:layout()
+  local flat = options.buffer
+  if flat then
+    options.dtype, options.device = flat.dtype, flat.device
+    if layout.numel(flat.shape) < total then
+      core.fail("materialise: the flat tensor has %d elements, the model needs %d", layout.numel(flat.shape), total)
+    end
+  else
+    flat = tensor.empty({ total }, options.dtype, { device = options.device, purpose = options.purpose })
+  end
+  local parameters = self:named_parameters()
+  for k, entry in ipairs(parameters) do
+    tensor.materialise(entry.tensor, slice(flat, entries[k].offset, entries[k].shape))
+  end
+  zero_gaps(flat, entries, total)
+  if options.initialise then initialise_parameters(parameters, options.seed) end
+  fill_buffers(self:named_buffers(), options)
+  return { flat = flat, layout = entries }
+end
+
+--- Takes the storage away again; the memory goes when nobody else holds the flat tensor.
+function Module:dematerialise()
+  for _, list in ipairs { self:named_parameters(), self:named_buffers() } do
+    for _, entry in ipairs(list) do tensor.dematerialise(entry.tensor) end
+  end
+end
+
+function Module:is_materialised()
+  local first = self:named_parameters()[1]
+  return first == nil or rawget(first.tensor, "handle") ~= nil
+end
+
+-- ---- groups --------------------------------------------------------------------------------------------------
+
+local Group = M.class "group"
+
+function Group:build(members)
+  for key, member in pairs(members) do self[key] = member end
+  self:assign_names()
+end
+
+--- Several modules as one, so that they share a flat tensor: module.group { student = s, projectors = { p } }.
+---@return perigee.Module
+function M.group(members) return Group(members) end
+
+return M

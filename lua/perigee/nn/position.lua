@@ -1,0 +1,28 @@
+--- Position embeddings.
+local ffi = require "ffi"
+local core = require "perigee.core.ffi"
+local tensor = require "perigee.core.tensor"
+
+local M = {}
+
+--- Fixed sinusoids of a grid's columns and rows, [1,rows·columns,width] in float32: with frequencies
+--- 10000^(−j/(width/4)), the four quarters of the width are sin and cos of the column, then of the row.
+function M.sincos_2d(width, rows, columns)
+  if width % 4 ~= 0 then core.fail("position embedding: width %d is not a multiple of 4", width) end
+  local quarter = width / 4
+  local values = ffi.new("float[?]", rows * columns * width)
+  for j = 0, quarter - 1 do
+    local frequency = 10000 ^ (-j / quarter)
+    for row = 0, rows - 1 do
+      local sin_row, cos_row = math.sin(row * frequency), math.cos(row * frequency)
+      for column = 0, columns - 1 do
+        local at = (row * columns + column) * width + j
+        values[at], values[at + quarter] = math.sin(column * frequency), math.cos(column * frequency)
+        values[at + 2 * quarter], values[at + 3 * quarter] = sin_row, cos_row
+      end
+    end
+  end
+  return tensor.tensor(values, { 1, rows * columns, width }, "float32")
+end
+
+return M

@@ -1,0 +1,23 @@
+--- Time embedding: sinusoids of t at half as many frequencies as their width (max period 10000; cosines, then sines),
+--- then two linear layers with SiLU between (DiT, arXiv 2212.09748).
+local Linear = require "perigee.nn.linear"
+local initialise = require "perigee.nn.initialise"
+local module = require "perigee.nn.module"
+local ops = require "perigee.core.ops"
+
+local TimeEmbedding = module.class "time embedding"
+
+---@param width integer
+---@param features? integer  width of the sinusoids, 256 by default
+function TimeEmbedding:build(width, features)
+  self.features = features or 256
+  self.hidden = Linear(self.features, width, { activation = "silu", initialise = initialise.normal(0.02) })
+  self.output = Linear(width, width, { initialise = initialise.normal(0.02) })
+end
+
+--- t [B] in [0,1] -> [B,width], in `dtype` (t's, where none is given)
+function TimeEmbedding:forward(t, dtype)
+  return self.output(self.hidden(ops.timestep_embedding(t, { width = self.features, dtype = dtype })))
+end
+
+return TimeEmbedding
