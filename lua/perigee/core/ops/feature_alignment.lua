@@ -33,7 +33,9 @@ local feature_alignment = op.define {
     return { { {}, stat }, { rows, stat }, { rows, stat }, { rows, stat } }
   end,
   vjp = function(n, dloss)
-    if n:needs "z" then fail "feature_alignment: the teacher's features have no gradient; stop it with ops.stop_gradient" end
+    if n:needs "z" then
+      fail "feature_alignment: the teacher's features have no gradient; stop it with ops.stop_gradient"
+    end
     return { p = backward(dloss, n.inverse_norm_p, n.inverse_norm_z, n.cosine, n.p, n.z) }
   end,
   plain = function(a)

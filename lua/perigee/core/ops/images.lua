@@ -44,8 +44,8 @@ local function per_channel(name, value, channel, channels)
 end
 
 return {
-  --- scale·x + offset of bytes [B,H,W,C], channels first: real [B,C,H,W]. Options: scale, offset, each a number or a list with
-  --- one a channel (2/255 and −1: [−1, 1]); dtype (float32).
+  --- scale·x + offset of bytes [B,H,W,C], channels first: real [B,C,H,W]. Options: scale, offset, each a number or a
+  --- list with one a channel (2/255 and −1: [−1, 1]); dtype (float32).
   images = function(x, options)
     local o = op.options("images", options, { scale = 2 / 255, offset = -1, dtype = "float32" })
     local channels, attributes = x.shape[4] or 0, { dtype = o.dtype }

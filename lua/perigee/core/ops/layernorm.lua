@@ -39,7 +39,7 @@ local function take_in_residual(graph, node)
   if node.dresidual or not adder or adder.definition.name ~= "add" then return end
   local other = rawequal(adder.inputs[1], dx) and adder.inputs[2] or adder.inputs[1]
   local sum = adder.outputs[1]
-  if rawequal(other, dx) or not op.same_shape(other.shape, dx.shape) or not op.same_shape(sum.shape, dx.shape) then return end
+  if rawequal(other, dx) or not op.same_shape(other.shape, dx.shape) then return end
   if other.dtype ~= dx.dtype or not other:is_contiguous() or depends_on(graph, other, node) then return end
   local inputs = {}
   for k = 1, #node.definition.inputs do inputs[k] = node.inputs[k] end

@@ -19,14 +19,15 @@ local patchify = op.define {
   shape = function(a)
     local shape, p = a.images.shape, a.patch
     if #shape ~= 4 or type(p) ~= "number" or p < 1 or p % 1 ~= 0 or shape[3] % p ~= 0 or shape[4] % p ~= 0 then
-      fail("patchify: images are %s, the patch size is %s; expected [B,C,H,W] with H and W multiples of it", text(shape),
-        tostring(p))
+      fail("patchify: images are %s, the patch size is %s; expected [B,C,H,W] with H and W multiples of it",
+        text(shape), tostring(p))
     end
     return { { { shape[1], shape[3] / p * (shape[4] / p), shape[2] * p * p }, a.images.dtype } }
   end,
   vjp = function(n, dy)
     local shape = n.images.shape
-    return { images = ops.unpatchify(dy, { patch = n.patch, size = { shape[3], shape[4] }, order_names[n.order] }) }
+    local size = { shape[3], shape[4] }
+    return { images = ops.unpatchify(dy, { patch = n.patch, size = size, order = order_names[n.order] }) }
   end,
   plain = function(a)
     local s, p = a.images.shape, a.patch
@@ -75,9 +76,11 @@ return {
     return patchify(images, { patch = o.patch, order = order_code("patchify", o.order) })
   end,
 
-  --- The inverse. Options: patch; order; size, { height, width } of the images (square by default); channels, only checked.
+  --- The inverse. Options: patch; order; size, { height, width } of the images (square by default); channels, which is
+  --- only checked.
   unpatchify = function(tokens, options)
-    local o = op.options("unpatchify", options, { patch = false, order = "channels_first", size = false, channels = false })
+    local o = op.options("unpatchify", options,
+      { patch = false, order = "channels_first", size = false, channels = false })
     local patch, n = o.patch, tokens.shape[2] or 0
     if type(patch) ~= "number" or patch < 1 or patch % 1 ~= 0 then
       fail("unpatchify: the patch size is %s; expected a positive whole number", tostring(patch))
@@ -90,9 +93,10 @@ return {
         o.size and "images of " .. text(o.size) or "a square image: give its size")
     end
     if o.channels and tokens.shape[3] ~= o.channels * patch * patch then
-      fail("unpatchify: tokens are %s; %d channels and patches of %d make a width of %d", text(tokens.shape), o.channels,
-        patch, o.channels * patch * patch)
+      fail("unpatchify: tokens are %s; %d channels and patches of %d make a width of %d", text(tokens.shape),
+        o.channels, patch, o.channels * patch * patch)
     end
-    return unpatchify(tokens, { patch = patch, order = order_code("unpatchify", o.order), rows = rows, columns = columns })
+    local order = order_code("unpatchify", o.order)
+    return unpatchify(tokens, { patch = patch, order = order, rows = rows, columns = columns })
   end,
 }

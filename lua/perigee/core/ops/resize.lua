@@ -70,7 +70,8 @@ local function mode_code(name, mode)
 end
 
 return {
-  --- Images [B,C,H,W] at another size. Options: size, { height, width }; mode, "bilinear" (default) or "bicubic"; antialias.
+  --- Images [B,C,H,W] at another size. Options: size, { height, width }; mode, "bilinear" (default) or "bicubic";
+  --- antialias.
   resize = function(x, options)
     local o = op.options("resize", options, { size = false, mode = "bilinear", antialias = false })
     local mode = mode_code("resize", o.mode)
@@ -84,7 +85,8 @@ return {
   --- Tokens [B,skip + H·W,..], row by row, at another grid: [B,H2·W2,..]. Options: from, to, { rows, columns }; mode,
   --- antialias as above; skip, the number of leading tokens (class, registers) to leave out.
   resize_tokens = function(x, options)
-    local o = op.options("resize_tokens", options, { from = false, to = false, mode = "bilinear", antialias = false, skip = 0 })
+    local o = op.options("resize_tokens", options,
+      { from = false, to = false, mode = "bilinear", antialias = false, skip = 0 })
     local mode = mode_code("resize_tokens", o.mode)
     local height, width = size_of("resize_tokens", "from", o.from)
     local to_height, to_width = size_of("resize_tokens", "to", o.to)
