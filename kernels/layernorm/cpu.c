@@ -19,18 +19,36 @@ static int is_row_per_image(const pg_view *v, const pg_view *x) {
 
 /* ---- forward ---- */
 
-static void row_statistics(const real *x, int64_t width, stat epsilon, stat *mean, stat *rstd) {
-  stat sum = 0, squares = 0;
+/* Sums run in this many lanes, several vectors wide: one vector's chain of additions would wait for itself. */
+enum { LANES = 64 };
+
+static stat add_lanes(const stat *lanes) {
+  stat sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < width; j++) sum += load(x[j]);
-  stat m = sum / (stat)width;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t j = 0; j < width; j++) {
+  for (int l = 0; l < LANES; l++) sum += lanes[l];
+  return sum;
+}
+
+static void row_statistics(const real *x, int64_t width, stat epsilon, stat *mean, stat *rstd) {
+  stat sum[LANES] = {0}, squares[LANES] = {0};
+  int64_t whole = width / LANES * LANES;
+  for (int64_t j = 0; j < whole; j += LANES)
+#pragma omp simd
+    for (int l = 0; l < LANES; l++) sum[l] += load(x[j + l]);
+  for (int64_t j = whole; j < width; j++) sum[j - whole] += load(x[j]);
+  stat m = add_lanes(sum) / (stat)width;
+  for (int64_t j = 0; j < whole; j += LANES)
+#pragma omp simd
+    for (int l = 0; l < LANES; l++) {
+      stat d = load(x[j + l]) - m;
+      squares[l] += d * d;
+    }
+  for (int64_t j = whole; j < width; j++) {
     stat d = load(x[j]) - m;
-    squares += d * d;
+    squares[j - whole] += d * d;
   }
   *mean = m;
-  *rstd = 1 / (stat)sqrt((double)(squares / (stat)width + epsilon));
+  *rstd = 1 / (stat)sqrt((double)(add_lanes(squares) / (stat)width + epsilon));
 }
 
 static void normalise_row(real *y, const real *x, const real *scale, const real *shift, stat base, int64_t width,
