@@ -39,12 +39,9 @@ local feature_alignment = op.define {
     return { p = backward(dloss, n.inverse_norm_p, n.inverse_norm_z, n.cosine, n.p, n.z) }
   end,
   plain = function(a)
-    local shape = { a.p.shape[1], a.p.shape[2], 1 }
-    local function unit(x)
-      local norm = ops.sqrt(ops.reshape(ops.sum(x * x, { 3 }), shape))
-      return x / ops.maximum(norm, 1e-12)
-    end
-    return ops.sum(unit(a.p) * unit(a.z), { 1, 2, 3 }) * (-1 / (shape[1] * shape[2]))
+    local function unit(x) return x / ops.maximum(ops.sqrt(ops.sum(x * x, -1, { keep = true })), 1e-12) end
+    local p, z = unit(a.p:to(op.stat(a.p.dtype))), unit(a.z:to(op.stat(a.p.dtype)))
+    return -ops.mean(ops.sum(p * z, -1))
   end,
   flops = function(a) return 6 * op.numel(a.p.shape) end,
 }

@@ -87,12 +87,8 @@ local layernorm = op.define {
     return { x = dx, weight = n.weight and dweight, bias = n.bias and dbias }
   end,
   plain = function(a)
-    local shape, width = rows_of(a.x), last(a.x)
-    local dim = #a.x.shape
-    shape[dim] = 1
-    local centred = a.x - ops.reshape(ops.sum(a.x, { dim }), shape) * (1 / width)
-    local variance = ops.reshape(ops.sum(centred * centred, { dim }), shape) * (1 / width)
-    local y = centred / ops.sqrt(variance + a.epsilon)
+    local centred = a.x - ops.mean(a.x, -1, { keep = true })
+    local y = centred / ops.sqrt(ops.mean(centred * centred, -1, { keep = true }) + a.epsilon)
     if a.weight then y = y * a.weight end
     if a.bias then y = y + a.bias end
     return y

@@ -35,9 +35,10 @@ local mse = op.define {
     return { a = da, b = n:needs "b" and db }
   end,
   plain = function(a)
-    local d, dims = a.a - a.b, {}
-    for k = 1, #d.shape do dims[k] = k end
-    return ops.sum(d * d, dims) * (1 / op.numel(d.shape))
+    local stat, others = op.stat(a.a.dtype), {}
+    local d = a.a:to(stat) - a.b:to(stat)
+    for k = 2, #d.shape do others[k - 1] = k end
+    return ops.mean(d * d), #others > 0 and ops.mean(d * d, others) or ops.reshape(d * d, { op.numel(d.shape) })
   end,
   flops = function(a) return 3 * op.numel(a.a.shape) end,
 }
