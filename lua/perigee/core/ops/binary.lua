@@ -1,8 +1,8 @@
 --- Functions of two elements, with numpy's broadcasting; either side may be a Lua number. The numbers of the operations
 --- are those of kernels/binary/binary.h.
 ---
---- dtypes: a real one wins over an integer one, the wider over the narrower, bfloat16 is narrower than float32. A tensor
---- without dimensions, like a loss weight, takes the other side's dtype (unless only it is real).
+--- dtypes: a real one wins over an integer one, the wider over the narrower, bfloat16 is narrower than float32. A
+--- tensor without dimensions, like a loss weight, takes the other side's dtype (unless only it is real).
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"

@@ -201,7 +201,7 @@ local function flip(x, dim)
 end
 
 return {
-  copy = copy, contiguous = contiguous, cast = cast, fill = fill, full_like = full_like, arange = arange, concat = concat, stack = stack,
-  narrow_backward = narrow_backward, flip = flip,
+  copy = copy, contiguous = contiguous, cast = cast, fill = fill, full_like = full_like, arange = arange,
+  concat = concat, stack = stack, narrow_backward = narrow_backward, flip = flip,
   methods = { contiguous = contiguous, cast = cast, flip = flip },
 }

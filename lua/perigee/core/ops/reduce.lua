@@ -1,4 +1,4 @@
---- Sums, means and extremes over any dimensions, and the place of the largest element. The numbers of the operations are
+--- Sums, means and extremes over any dimensions, and the place of the largest element. The operations' numbers are
 --- those of kernels/reduce/reduce.h.
 local core = require "perigee.core.ffi"
 local op = require "perigee.core.op"
@@ -97,7 +97,8 @@ local argmax_op = op.define {
 --- The place, counted from 0, of the largest element along a dimension.
 local function argmax(x, dim, options)
   if not core.is_floating[x.dtype] then x = ops.cast(x, "float64") end
-  return argmax_op(x, { dim = op.dimension("argmax", dim or -1, x.shape) - 1, keep = options and options.keep or false })
+  local keep = options and options.keep or false
+  return argmax_op(x, { dim = op.dimension("argmax", dim or -1, x.shape) - 1, keep = keep })
 end
 
 local exported = { argmax = argmax }

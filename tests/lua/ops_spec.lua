@@ -1,0 +1,66 @@
+--- Every op on every device and dtype: the cases of tests/ops, run by tests/lua/ops_harness.lua.
+local lfs = require "lfs"
+local home = require("perigee.core.ffi").home
+local C = require("perigee.core.ffi").C
+local harness = dofile(home .. "/tests/lua/ops_harness.lua")
+
+local DTYPES = { "float32", "bfloat16", "float64" }
+
+--- PERIGEE_TEST_DEVICES="cpu cuda" names the devices.
+local devices = {}
+for device in (os.getenv "PERIGEE_TEST_DEVICES" or "cpu"):gmatch "%S+" do devices[#devices + 1] = device end
+
+local function register(case)
+  harness.validate(case)
+  if case.error then
+    it(case.name .. ": its error", function() harness.fails(case) end)
+    return
+  end
+  if case.check then
+    it(case.name, case.check)
+    return
+  end
+  for _, dtype in ipairs(case.dtypes or DTYPES) do
+    for _, device in ipairs(devices) do
+      it(("%s, %s on %s"):format(case.name, dtype, device), function() harness.forward(case, dtype, device) end)
+    end
+    if case.gradients and dtype ~= "float64" then
+      it(("%s: gradients in %s"):format(case.name, dtype), function() harness.gradients(case, dtype) end)
+    end
+  end
+  if case.gradients then
+    it(case.name .. ": finite differences", function() harness.differences(case) end)
+  end
+end
+
+local files = {}
+for file in lfs.dir(home .. "/tests/ops") do
+  if file:match "%.lua$" then files[#files + 1] = file end
+end
+table.sort(files)
+
+local only = os.getenv "PERIGEE_TEST_OPS" -- a pattern that picks files
+for _, file in ipairs(files) do
+  if not only or file:find(only) then
+    describe(file:gsub("%.lua$", ""), function()
+      for _, case in ipairs(dofile(home .. "/tests/ops/" .. file)) do register(case) end
+    end)
+  end
+end
+
+-- The other instruction sets that this machine can run, each in a process of its own: the choice is made once.
+if not os.getenv "PERIGEE_ISA" and not only then
+  local here = require("ffi").string(C.pg_cpu_isa())
+  for _, isa in ipairs { "baseline", "v3" } do
+    if here ~= "baseline" and here ~= "x86-64-" .. isa then
+      it("every op on instruction set " .. isa, function()
+        local busted = arg and arg[0] or "busted"
+        local line = "cd '%s' && PERIGEE_ISA=%s LUA_PATH='%s' luajit '%s' tests/lua/ops_spec.lua 2>&1; echo status $?"
+        local pipe = io.popen(line:format(home, isa, package.path, busted))
+        local text = pipe:read "*a"
+        pipe:close()
+        assert(text:match "status 0%s*$", text)
+      end)
+    end
+  end
+end
