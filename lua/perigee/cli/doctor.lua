@@ -89,7 +89,7 @@ local function libraries()
   row("perigee", ffi.string(C.pg_version()))
   row("LuaJIT", (jit.version:gsub("^LuaJIT ", "")),
       not jit.status() and "its compiler is off on this system: Lua parts run slower" or nil)
-  for name, version in ffi.string(C.pg_library_versions()):gmatch "(%S+) ([^,%s]+)" do row(name, version) end
+  for name, version in ffi.string(C.pg_library_versions()):gmatch "([%w+-]+) ([%w.+-]+)" do row(name, version) end
   row("lua-cjson", module_version "cjson")
   row("lua-filesystem", module_version "lfs")
 end
