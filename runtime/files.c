@@ -270,19 +270,25 @@ pg_status pg_writer_truncate(pg_writer *w, int64_t bytes) {
 
 int64_t pg_writer_bytes(const pg_writer *w) { return w->bytes; }
 
+uint32_t pg_crc32(uint32_t crc, const void *host, int64_t bytes) {
+  const unsigned char *from = host;
+  for (int64_t done = 0; done < bytes; done += PIECE)
+    crc = (uint32_t)crc32(crc, from + done, (uInt)(bytes - done < PIECE ? bytes - done : PIECE));
+  return crc;
+}
+
 pg_status pg_writer_crc32(pg_writer *w, int64_t offset, int64_t bytes, uint32_t *crc) {
   pg_status status = check_inside(w, offset, bytes);
   if (status) return status;
   unsigned char *piece = pg_host_calloc(1, PIECE);
   if (!piece) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", w->path);
-  uLong sum = crc32(0, NULL, 0);
+  *crc = 0;
   for (int64_t done = 0; done < bytes && !status; done += PIECE) {
     int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
     status = pg_file_read_at(w->fd, w->part, offset + done, piece, now);
-    if (!status) sum = crc32(sum, piece, (uInt)now);
+    if (!status) *crc = pg_crc32(*crc, piece, now);
   }
   pg_host_free(piece);
-  *crc = (uint32_t)sum;
   return status;
 }
 

@@ -151,12 +151,14 @@ pg_status pg_writer_write_at(pg_writer *w, int64_t offset, const void *host, int
 pg_status pg_writer_read_at(pg_writer *w, int64_t offset, void *host, int64_t bytes);
 pg_status pg_writer_truncate(pg_writer *w, int64_t bytes);
 int64_t pg_writer_bytes(const pg_writer *w);
-/* CRC-32 (zip, PNG) of the bytes [offset, offset + bytes). */
+/* CRC-32 (that of zip and PNG) of the bytes [offset, offset + bytes). */
 pg_status pg_writer_crc32(pg_writer *w, int64_t offset, int64_t bytes, uint32_t *crc);
 /* Each of these ends the writer, also when it fails. */
 pg_status pg_writer_commit(pg_writer *w);
 pg_status pg_writer_suspend(pg_writer *w);
 void pg_writer_abort(pg_writer *w);
+/* CRC-32 of what came before, `crc` (0: nothing), followed by these bytes. */
+uint32_t pg_crc32(uint32_t crc, const void *host, int64_t bytes);
 /* Test hook: after `bytes` more, writes fail as on a full disk; bytes < 0 turns it off. */
 void pg_writer_fail_after(int64_t bytes);
 

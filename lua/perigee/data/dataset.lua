@@ -1,0 +1,168 @@
+--- What every data set is, and pg.data.dataset for one's own. A data set knows its classes and shapes without its
+--- files, so that a recipe whose data isn't there still loads and plans; :open() finds the files or says what is missing.
+local ffi = require "ffi"
+local check = require "perigee.check"
+local core = require "perigee.core.ffi"
+local loader = require "perigee.io.loader"
+local tensor = require "perigee.core.tensor"
+
+local C = core.C
+
+---@class perigee.Dataset
+---@field name string
+---@field classes integer
+---@field channels integer     of what the student sees
+---@field height integer
+---@field width integer
+---@field batch integer
+---@field count integer?       samples, once open
+---@field class_names string[]? once open, where they are known
+---@field image_size integer?  side of the pixels in the field `images`, for the teacher
+local Dataset = {}
+Dataset.__index = Dataset
+
+local M = {}
+
+---@class perigee.DatasetOptions
+---@field batch integer
+---@field flip? boolean      mirror pictures with probability 1/2
+---@field crop? integer      shift pictures by up to so many pixels each way, zeros moving in
+---@field shuffle? boolean   default true: a permutation of its own for each epoch
+---@field threads? integer   that make batches; default 1, for files half the processor's
+---@field depth? integer     batches made ahead, default 3
+
+--- Options that every data set takes, for check.options.
+function M.spec(own)
+  local spec = {
+    batch = "integer", flip = { "boolean", false }, crop = { "integer", 0 }, shuffle = { "boolean", true },
+    threads = { "integer" }, depth = { "integer", 3 },
+  }
+  for key, rule in pairs(own) do spec[key] = rule end
+  return spec
+end
+
+--- int64 labels of a tensor of small integers of any dtype, or of a list; an error unless each is in 0 ... classes − 1.
+---@param what string  what to call them in an error
+---@return perigee.Tensor
+function M.labels(what, given, classes)
+  local array, n
+  if tensor.is_tensor(given) then
+    if #given.shape ~= 1 then core.fail("%s: labels are [n], not %s", what, core.shape_text(given.shape)) end
+    array, n = tensor.to_host(given)
+  else
+    array, n = ffi.new("int64_t[?]", math.max(#given, 1)), #given
+    for k, label in ipairs(given) do array[k - 1] = label end
+  end
+  local numbers = ffi.new("int64_t[?]", math.max(n, 1))
+  for k = 0, n - 1 do
+    local label = tonumber(array[k])
+    if label % 1 ~= 0 or label < 0 or label >= classes then
+      core.fail("%s: label %g of sample %d; with %d classes they are 0 to %d", what, label, k, classes, classes - 1)
+    end
+    numbers[k] = label
+  end
+  return tensor.tensor(numbers, { n }, "int64")
+end
+
+--- The fields of a set of pictures: pixels as they are stored, and labels.
+function M.image_fields(height, width, channels)
+  return {
+    { name = "images", dtype = "uint8", shape = { height, width, channels } },
+    { name = "labels", dtype = "int64", shape = {} },
+  }
+end
+
+--- A data set. `find(self)` returns the number of samples and a source (perigee.Source) for each field by name; it is
+--- called once, at the first open.
+---@class perigee.NewDataset : perigee.DatasetOptions
+---@field name string
+---@field classes integer
+---@field channels integer
+---@field height integer
+---@field width integer
+---@field find fun(self: perigee.Dataset): integer, table<string, perigee.Source>
+---@field fields? perigee.Field[]   default: images uint8 [H,W,C] and labels
+---@field image_size? integer
+---@field class_names? string[]
+---@field latents? function         (self, batch, state, dtype) -> value: what a student sees of the field `latents`
+
+---@param given perigee.NewDataset
+---@return perigee.Dataset
+function M.new(given)
+  local self = check.options("data set", given, M.spec {
+    name = "string", classes = "integer", channels = "integer", height = "integer", width = "integer",
+    fields = { "table" }, find = "function", image_size = { "integer" }, latents = { "function" },
+    class_names = { "table" },
+  })
+  for _, key in ipairs { "classes", "channels", "height", "width", "batch" } do
+    if self[key] < 1 then core.fail("data set '%s': %s = %d", self.name, key, self[key]) end
+  end
+  self.field_list = self.fields or M.image_fields(self.height, self.width, self.channels)
+  self.fields = nil
+  return setmetatable(self, Dataset)
+end
+
+--- Names, dtypes and shapes of what a batch holds.
+---@return perigee.Field[]
+function Dataset:fields() return self.field_list end
+
+--- Finds the files. Calling it again does nothing.
+---@return perigee.Dataset
+function Dataset:open()
+  if not self.sources then
+    local count, sources = self:find()
+    if count < 1 then core.fail("data set '%s': it is empty", self.name) end
+    for _, field in ipairs(self.field_list) do
+      local source = sources[field.name]
+      if not source then core.fail("data set '%s': no source for its field '%s'", self.name, field.name) end
+      if source.tensor and source.tensor.shape[1] ~= count then
+        core.fail("data set '%s': %d samples, but its field '%s' is %s", self.name, count, field.name,
+          core.shape_text(source.tensor.shape))
+      end
+    end
+    self.count, self.sources = count, sources
+  end
+  return self
+end
+
+local function default_threads(sources)
+  for _, source in pairs(sources) do
+    if source.folder then return math.max(1, math.min(8, math.floor(C.pg_threads() / 2))) end
+  end
+  return 1
+end
+
+--- Batches in the order that the seed gives. `batch`, `threads`, `shuffle`, `flip` and `crop` stand in for the data
+--- set's own; ranks that share a step give their `first` sample in it and the whole step's `stride`.
+---@param o? perigee.LoaderOptions
+---@return perigee.Loader
+function Dataset:loader(o)
+  o = check.options("loader", o or {}, {
+    seed = { "integer", 0 }, batch = { "integer", self.batch }, threads = { "integer", self.threads },
+    shuffle = { "boolean", self.shuffle }, flip = { "boolean", self.flip }, crop = { "integer", self.crop },
+    first = { "integer" }, stride = { "integer" }, device = { "string" },
+  })
+  self:open()
+  o.count, o.fields, o.sources, o.depth = self.count, self.field_list, self.sources, self.depth
+  o.threads = o.threads or default_threads(self.sources)
+  return loader.new(o)
+end
+
+--- A few letters that change when the data do: of tensors every byte counts, of files their names, places and headers.
+---@return string
+function Dataset:digest()
+  self:open()
+  local crc = 0
+  local function add(text) crc = C.pg_crc32(crc, text, #text) end
+  add(("%s %d %d"):format(self.name, self.count, self.classes))
+  for _, field in ipairs(self.field_list) do
+    local source = self.sources[field.name]
+    add(("%s %s %s"):format(field.name, field.dtype, core.shape_text(field.shape)))
+    if source.tensor then crc = C.pg_crc32(crc, source.tensor:pointer(), source.tensor:bytes())
+    elseif source.names then add(table.concat(source.names, "\n") .. (source.header or ""))
+    else add(("%d"):format(source.offset)) end
+  end
+  return ("%08x"):format(crc)
+end
+
+return setmetatable(M, { __call = function(_, given) return M.new(given) end })

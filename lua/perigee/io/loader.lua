@@ -1,0 +1,129 @@
+--- Batches, made ahead by the runtime's threads (runtime/loader.c). What a batch holds depends on the seed and the step
+--- alone, not on threads, restarts or ranks.
+local ffi = require "ffi"
+local core = require "perigee.core.ffi"
+local tensor = require "perigee.core.tensor"
+
+local C, check = core.C, core.check
+local M = {}
+
+---@class perigee.Field
+---@field name string
+---@field dtype string
+---@field shape integer[]   of one sample
+
+--- Where a field's samples come from: one of `tensor`, `path`, `folder`.
+---@class perigee.Source
+---@field tensor? perigee.Tensor  [count, ...]
+---@field path? string            a file of records, the first at byte `offset`
+---@field offset? integer
+---@field folder? string          a folder with one file a sample
+---@field names? string[]         their names in it
+---@field header? string          the bytes that each of them begins with; without: they are PNG files
+---@field resize? boolean         PNG files: scale and crop what has another size
+---@field augment? boolean        flip and crop this field
+
+---@class perigee.Loader
+---@field step integer  of the batch that next() gave last; -1 before
+local Loader = {}
+Loader.__index = Loader
+
+local pointer = ffi.new "pg_loader *[1]"
+
+local function add_field(handle, field, source)
+  local augment, shape = source.augment and 1 or 0, tensor.int64_array(field.shape)
+  if source.tensor then return C.pg_loader_add_tensor(handle, tensor.handle(source.tensor), augment) end
+  local dtype = core.dtype_code[field.dtype]
+  if source.path then
+    return C.pg_loader_add_file(handle, source.path, source.offset, dtype, #field.shape, shape, augment)
+  end
+  local names = table.concat(source.names, "\0") .. "\0"
+  if source.header then
+    return C.pg_loader_add_files(handle, source.folder, names, #names, source.header, #source.header, dtype,
+      #field.shape, shape)
+  end
+  return C.pg_loader_add_png(handle, source.folder, names, #names, field.shape[1], field.shape[2],
+    source.resize and 1 or 0, augment)
+end
+
+---@class perigee.LoaderOptions
+---@field count integer      samples in the data set
+---@field batch integer
+---@field fields perigee.Field[]
+---@field sources table<string, perigee.Source>
+---@field seed? integer      default 0
+---@field shuffle? boolean   default true
+---@field flip? boolean      mirror augmented fields with probability 1/2
+---@field crop? integer      shift augmented fields by up to so many pixels
+---@field threads? integer   default 1; 0: batches are made in next()
+---@field depth? integer     batches made ahead, default 3
+---@field first? integer     of a step that several loaders share: this one's first sample in it, from 0
+---@field stride? integer    and the whole step's samples
+---@field device? string     where the batches' tensors lie
+
+---@param o perigee.LoaderOptions
+---@return perigee.Loader
+function M.new(o)
+  local options = ffi.new("pg_loader_options", {
+    count = o.count, batch = o.batch, stride = o.stride or o.batch, first = o.first or 0, seed = o.seed or 0,
+    shuffle = o.shuffle == false and 0 or 1, flip = o.flip and 1 or 0, crop_padding = o.crop or 0,
+    threads = o.threads or 1, depth = o.depth or 3,
+  })
+  check(C.pg_loader_new(pointer, options))
+  local self = setmetatable({ handle = ffi.gc(pointer[0], C.pg_loader_free), step = -1, fields = o.fields }, Loader)
+  self.targets, self.wanted, self.batch = ffi.new("pg_tensor *[?]", #o.fields), {}, {}
+  for k, field in ipairs(o.fields) do
+    check(add_field(self.handle, field, o.sources[field.name]))
+    local t = tensor.empty({ o.batch, unpack(field.shape) }, field.dtype, { device = o.device, purpose = "data" })
+    self.batch[field.name], self.wanted[k] = t, true
+  end
+  self.sample_numbers = tensor.empty({ o.batch }, "int64", { purpose = "data" })
+  return self
+end
+
+local function open_handle(self)
+  if not self.handle then core.fail "loader: it was closed" end
+  return self.handle
+end
+
+--- The next batch will be that of `step`, from 0.
+function Loader:seek(step) check(C.pg_loader_seek(open_handle(self), step)) end
+
+--- A field that is not wanted is not read; its tensor keeps its last content.
+---@param name string
+---@param wanted boolean
+function Loader:want(name, wanted)
+  for k, field in ipairs(self.fields) do
+    if field.name == name then
+      if self.wanted[k] ~= wanted then check(C.pg_loader_want(open_handle(self), k - 1, wanted and 1 or 0)) end
+      self.wanted[k] = wanted
+      return
+    end
+  end
+  core.fail("loader: the data set has no field '%s'", name)
+end
+
+local step = ffi.new "int64_t[1]"
+
+--- The next batch: one tensor a field, by name. The next call overwrites them.
+---@return table<string, perigee.Tensor>
+function Loader:next()
+  for k, field in ipairs(self.fields) do
+    self.targets[k - 1] = self.wanted[k] and tensor.handle(self.batch[field.name]) or nil
+  end
+  local numbers = tensor.handle(self.sample_numbers)
+  check(C.pg_loader_next(open_handle(self), #self.fields, self.targets, numbers, step))
+  self.step = tonumber(step[0])
+  return self.batch
+end
+
+--- The numbers in the data set, from 0, of the samples that next() gave last: int64 [batch].
+function Loader:indices() return self.sample_numbers end
+
+--- Ends the threads and gives the memory back. Batches that were handed out stay.
+function Loader:close()
+  if self.handle then C.pg_loader_free(ffi.gc(self.handle, nil)) end
+  self.handle = nil
+end
+
+return M

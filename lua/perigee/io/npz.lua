@@ -1,0 +1,116 @@
+--- .npz files of samples as the ADM evaluator reads them: a zip archive with one stored entry, arr_0.npy, which is
+--- uint8 [N,H,W,C].
+---
+--- The samples are appended to PATH.part, which already begins with the archive's and the array's headers, their sizes
+--- still zero. A run that stops anywhere, killed or not, goes on where it was: the whole records in PATH.part are
+--- counted, half a record is cut off. finish() fills in sizes and checksum, appends the directory and renames the file.
+--- Nothing is copied: the disk holds the samples once, memory none. Always zip64 (APPNOTE 6.3, section 4.3).
+local core = require "perigee.core.ffi"
+local files = require "perigee.io.files"
+local npy = require "perigee.io.npy"
+
+local M = {}
+
+local NAME = "arr_0.npy"
+local NPY_HEADER = 128
+local LOCAL_HEADER = 30 + #NAME + 20
+
+local function little(value, bytes)
+  local digits = {}
+  for k = 1, bytes do
+    digits[k] = string.char(value % 256)
+    value = math.floor(value / 256)
+  end
+  return table.concat(digits)
+end
+
+local MANY = ("\255"):rep(4) -- "see the zip64 field"
+local VERSION, STORED, DATE = little(45, 2), little(0, 2), little(0, 2) .. little(33, 2) -- 1 January 1980, midnight
+
+local function local_header(crc, bytes)
+  return "PK\3\4" .. VERSION .. little(0, 2) .. STORED .. DATE .. little(crc, 4) .. MANY .. MANY .. little(#NAME, 2)
+    .. little(20, 2) .. NAME .. little(1, 2) .. little(16, 2) .. little(bytes, 8) .. little(bytes, 8)
+end
+
+--- The central directory: the entry, the zip64 end record, its locator, the end record.
+local function directory(crc, bytes)
+  local at = LOCAL_HEADER + bytes
+  local entry = "PK\1\2" .. VERSION .. VERSION .. little(0, 2) .. STORED .. DATE .. little(crc, 4) .. MANY .. MANY
+    .. little(#NAME, 2) .. little(20, 2) .. little(0, 2 + 2 + 2 + 4 + 4) .. NAME .. little(1, 2) .. little(16, 2)
+    .. little(bytes, 8) .. little(bytes, 8)
+  local zip64 = "PK\6\6" .. little(44, 8) .. VERSION .. VERSION .. little(0, 8) .. little(1, 8) .. little(1, 8)
+    .. little(#entry, 8) .. little(at, 8)
+  local locator = "PK\6\7" .. little(0, 4) .. little(at + #entry, 8) .. little(1, 4)
+  local last = "PK\5\6" .. little(0, 4) .. little(1, 2) .. little(1, 2) .. little(#entry, 4) .. MANY .. little(0, 2)
+  return entry .. zip64 .. locator .. last
+end
+
+---@class perigee.NpzWriter
+---@field count integer  samples written so far
+local Npz = {}
+Npz.__index = Npz
+
+local function headers(shape, count)
+  return local_header(0, 0) .. npy.header_text("uint8", { count, unpack(shape) }, NPY_HEADER)
+end
+
+local HEADERS = LOCAL_HEADER + NPY_HEADER
+
+--- How many whole samples a part holds; an error where it holds something else.
+local function count_samples(self, bytes)
+  local path, shape = self.path .. ".part", self.shape
+  if bytes < HEADERS then return 0 end
+  local count = tonumber(self.writer:read_at(LOCAL_HEADER, NPY_HEADER):match "'shape': %((%d+),")
+  local expected = npy.header_text("uint8", { count or 0, unpack(shape) }, NPY_HEADER)
+  if not count or self.writer:read_at(LOCAL_HEADER, NPY_HEADER) ~= expected then
+    core.fail("%s: it holds no samples of %s; remove it to begin anew", path, core.shape_text(shape))
+  end
+  local whole = math.floor((bytes - HEADERS) / self.record)
+  return count > 0 and math.min(count, whole) or whole -- a count is filled in by a finish() that was cut off
+end
+
+--- Opens PATH.part, new or begun by an earlier writer; `shape` is one sample's, { height, width, channels }.
+---@param path string
+---@param shape integer[]
+---@return perigee.NpzWriter
+function M.writer(path, shape)
+  local writer = files.resume(path)
+  local record = shape[1] * shape[2] * shape[3]
+  local self = setmetatable({ path = path, shape = shape, record = record, writer = writer }, Npz)
+  self.count = count_samples(self, writer:bytes())
+  if self.count == 0 then
+    writer:truncate(0)
+    writer:write(headers(shape, 0))
+  else
+    writer:truncate(HEADERS + self.count * self.record)
+    writer:write_at(0, headers(shape, 0))
+  end
+  return self
+end
+
+--- Appends samples, uint8 [n,H,W,C].
+---@param samples perigee.Tensor
+function Npz:append(samples)
+  local s, shape = samples.shape, self.shape
+  if samples.dtype ~= "uint8" or #s ~= 4 or s[2] ~= shape[1] or s[3] ~= shape[2] or s[4] ~= shape[3] then
+    core.fail("%s: samples are uint8 [n,%d,%d,%d], not %s %s", self.path, shape[1], shape[2], shape[3], samples.dtype,
+      core.shape_text(s))
+  end
+  self.writer:write_tensor(samples)
+  self.count = self.count + s[1]
+end
+
+--- Leaves PATH.part for a later writer.
+function Npz:suspend() self.writer:suspend() end
+
+--- Makes the archive whole and puts it in place.
+function Npz:finish()
+  local w, bytes = self.writer, NPY_HEADER + self.count * self.record
+  w:write_at(LOCAL_HEADER, npy.header_text("uint8", { self.count, unpack(self.shape) }, NPY_HEADER))
+  local crc = w:crc32(LOCAL_HEADER, bytes)
+  w:write_at(0, local_header(crc, bytes))
+  w:write(directory(crc, bytes))
+  w:commit()
+end
+
+return M
