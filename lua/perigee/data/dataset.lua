@@ -1,5 +1,5 @@
 --- What every data set is, and pg.data.dataset for one's own. A data set knows its classes and shapes without its
---- files, so that a recipe whose data isn't there still loads and plans; :open() finds the files or says what is missing.
+--- files, so that a recipe whose data is not there loads and plans; :open() finds the files or says what is missing.
 local ffi = require "ffi"
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
