@@ -10,11 +10,11 @@
 /* A thread's workspace; names as in cpu_backward.h. */
 typedef struct forward_work {
   int64_t logits_row, size_row;
-  stat *keys_t;    /* panels of Kᵀ [d,N] */
-  stat *values;    /* panels of V [N,d] */
-  stat *queries;   /* scale·Q [R,d] */
-  stat *logits;    /* [R,N] */
-  stat *out;       /* [R,d] */
+  stat *keys_t;  /* panels of Kᵀ [d,N] */
+  stat *values;  /* panels of V [N,d] */
+  stat *queries; /* scale·Q [R,d] */
+  stat *logits;  /* [R,N] */
+  stat *out;     /* [R,d] */
 } forward_work;
 
 static void forward_work_take(forward_work *w, bump *b, packed p) {
@@ -68,14 +68,15 @@ int64_t PG_CPU(attention_scratch)(const pg_call *call) {
 
 pg_status PG_CPU(attention)(const pg_call *call) {
   const pg_view *out = &call->v[0], *lse = &call->v[1], *qkv = &call->v[2];
-  PG_EXPECT(call->n == 3 && is_packed(qkv), "attention: qkv is %s; expected [images,tokens,3,heads,size]", pg_shape_text(qkv));
+  PG_EXPECT(call->n == 3 && is_packed(qkv), "attention: qkv is %s; expected [images,tokens,3,heads,size]",
+            pg_shape_text(qkv));
   packed p = packed_sizes(qkv);
   PG_EXPECT(is_unpacked(out, p) && (!pg_present(call, 1) || is_lse(lse, p)),
             "attention: qkv is %s, out is %s, lse is %s; expected [B,N,H,d] and [B,H,N]", pg_shape_text(qkv),
             pg_shape_text(out), pg_shape_text(lse));
   int64_t pieces = p.images * p.heads, bytes = forward_bytes(p);
-  PG_EXPECT(call->scratch_bytes >= worker_count(pieces) * bytes, "attention: scratch of %lld bytes is too small",
-            (long long)call->scratch_bytes);
+  pg_status status = check_scratch("attention", call, worker_count(pieces) * bytes);
+  if (status) return status;
 #pragma omp parallel for schedule(static) num_threads(worker_count(pieces))
   for (int64_t piece = 0; piece < pieces; piece++) {
     int64_t image = piece / p.heads, h = piece % p.heads;
@@ -109,21 +110,21 @@ pg_status PG_CPU(attention_backward)(const pg_call *call) {
   PG_EXPECT(call->n == 5 && is_packed(qkv), "attention_backward: qkv is %s; expected [images,tokens,3,heads,size]",
             pg_shape_text(qkv));
   packed p = packed_sizes(qkv);
-  PG_EXPECT(is_packed(dqkv) && pg_same_shape(dqkv, qkv), "attention_backward: qkv is %s, dqkv is %s; they must match",
+  PG_EXPECT(is_packed(dqkv) && pg_same_shape(dqkv, qkv), "attention_backward: qkv is %s, dqkv %s; they must match",
             pg_shape_text(qkv), pg_shape_text(dqkv));
   PG_EXPECT(is_unpacked(&call->v[1], p) && is_unpacked(&call->v[3], p) && is_lse(&call->v[4], p),
-            "attention_backward: qkv is %s, dout is %s, out is %s, lse is %s; expected [B,N,H,d], [B,N,H,d] and [B,H,N]",
+            "attention_backward: qkv is %s, dout %s, out %s, lse %s; expected [B,N,H,d], [B,N,H,d] and [B,H,N]",
             pg_shape_text(qkv), pg_shape_text(&call->v[1]), pg_shape_text(&call->v[3]), pg_shape_text(&call->v[4]));
   int64_t pieces = p.images * p.heads, bytes = backward_bytes(p);
-  PG_EXPECT(call->scratch_bytes >= worker_count(pieces) * bytes, "attention_backward: scratch of %lld bytes is too small",
-            (long long)call->scratch_bytes);
+  pg_status status = check_scratch("attention_backward", call, worker_count(pieces) * bytes);
+  if (status) return status;
 #pragma omp parallel for schedule(static) num_threads(worker_count(pieces))
   for (int64_t piece = 0; piece < pieces; piece++) {
     bump scratch = {(char *)call->scratch + omp_get_thread_num() * bytes, 0};
     backward_work w;
     backward_work_take(&w, &scratch, p.tokens, p.size);
-    backward_case c = backward_case_of(dqkv, &call->v[1], qkv, &call->v[3], &call->v[4], piece / p.heads, piece % p.heads,
-                                       call->f[0]);
+    backward_case c = backward_case_of(dqkv, &call->v[1], qkv, &call->v[3], &call->v[4], piece / p.heads,
+                                       piece % p.heads, call->f[0]);
     backward_head(&w, &c);
   }
   return PG_OK;

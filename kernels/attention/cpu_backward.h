@@ -6,17 +6,17 @@
 
 /* A thread's workspace. N: tokens, d: head size, R: QUERY_ROWS; "panels" as in cpu_tiles.h. */
 typedef struct backward_work {
-  int64_t logits_row;      /* row stride of logits and dlogits */
-  int64_t size_row;        /* row stride of dqueries, dkeys, dvalues */
-  stat *keys_t;            /* panels of Kᵀ [d,N] */
-  stat *keys;              /* panels of K [N,d] */
-  stat *values_t;          /* panels of Vᵀ [d,N] */
-  stat *rows;              /* [R,d] the block's scale·Q, then its dO */
-  stat *panels;            /* panels of the block's dO, then of its Q [R,d] */
-  stat *logits;            /* [R,N] S, then P */
-  stat *dlogits;           /* [R,N] dP, then dS */
-  stat *dqueries;          /* [R,d] */
-  stat *dkeys, *dvalues;   /* [N,d] */
+  int64_t logits_row;    /* row stride of logits and dlogits */
+  int64_t size_row;      /* row stride of dqueries, dkeys, dvalues */
+  stat *keys_t;          /* panels of Kᵀ [d,N] */
+  stat *keys;            /* panels of K [N,d] */
+  stat *values_t;        /* panels of Vᵀ [d,N] */
+  stat *rows;            /* [R,d] the block's scale·Q, then its dO */
+  stat *panels;          /* panels of the block's dO, then of its Q [R,d] */
+  stat *logits;          /* [R,N] S, then P */
+  stat *dlogits;         /* [R,N] dP, then dS */
+  stat *dqueries;        /* [R,d] */
+  stat *dkeys, *dvalues; /* [N,d] */
 } backward_work;
 
 static void backward_work_take(backward_work *w, bump *b, int64_t tokens, int64_t size) {
@@ -69,7 +69,7 @@ typedef struct backward_case {
   real *dqueries, *dkeys, *dvalues; /* rows of x.size elements, x.stride apart */
   const real *dout, *out;           /* rows of x.size elements, out_row apart */
   int64_t out_row;
-  const stat *lse;                  /* [N] */
+  const stat *lse; /* [N] */
   stat scale;
 } backward_case;
 
@@ -136,7 +136,8 @@ static void backward_head(const backward_work *w, const backward_case *c) {
     stat delta[QUERY_ROWS];
     block_begin(w, c, first, delta);
     for (int64_t i = 0; i < block_rows(first, c->x.tokens); i++)
-      row_backward(w->logits + i * w->logits_row, w->dlogits + i * w->logits_row, c->x.tokens, c->lse[first + i], delta[i]);
+      row_backward(w->logits + i * w->logits_row, w->dlogits + i * w->logits_row, c->x.tokens, c->lse[first + i],
+                   delta[i]);
     block_value_gradients(w, c, first);
     block_query_key_gradients(w, c->x, first, c->scale, c->dqueries);
   }

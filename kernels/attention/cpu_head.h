@@ -64,6 +64,12 @@ static int worker_count(int64_t pieces) {
   return pieces < threads ? (int)pieces : threads;
 }
 
+static pg_status check_scratch(const char *name, const pg_call *call, int64_t needed) {
+  PG_EXPECT(call->scratch_bytes >= needed, "%s: %lld bytes of scratch; %lld are needed", name,
+            (long long)call->scratch_bytes, (long long)needed);
+  return PG_OK;
+}
+
 /* ---- rows and blocks ---- */
 
 static inline int64_t block_rows(int64_t first, int64_t tokens) {

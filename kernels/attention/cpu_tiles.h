@@ -1,8 +1,8 @@
 /* Small matrix products for attention: C (=, +=) A·B on matrices of `stat` in a thread's scratch, B in panels.
  *
- * A panel holds PANEL neighbouring columns of B, [depth][PANEL], so that a tile of C (TILE_ROWS rows, one panel) is kept in
- * registers while A and the panel stream past. The last panel is one vector wide where that is enough; columns past B's
- * width are zeros. C's rows must have room for whole panels. The order of every sum depends on the sizes alone. */
+ * A panel holds PANEL neighbouring columns of B, [depth][PANEL], so that a tile of C (TILE_ROWS rows, one panel) stays
+ * in registers while A and the panel stream past. The last panel is one vector wide where that is enough; columns past
+ * B's width are zeros. C's rows must have room for whole panels. The order of every sum depends on the sizes alone. */
 #ifndef PERIGEE_ATTENTION_CPU_TILES_H
 #define PERIGEE_ATTENTION_CPU_TILES_H
 
@@ -11,17 +11,17 @@
 #if defined(__AVX512F__)
 enum { VECTOR_BYTES = 64, TILE_ROWS = 12 }; /* 24 of 32 registers accumulate */
 #elif defined(__AVX2__)
-enum { VECTOR_BYTES = 32, TILE_ROWS = 6 };  /* 12 of 16 */
+enum { VECTOR_BYTES = 32, TILE_ROWS = 6 }; /* 12 of 16 */
 #elif defined(__aarch64__)
-enum { VECTOR_BYTES = 16, TILE_ROWS = 8 };  /* 16 of 32 */
+enum { VECTOR_BYTES = 16, TILE_ROWS = 8 }; /* 16 of 32 */
 #else
-enum { VECTOR_BYTES = 16, TILE_ROWS = 6 };  /* 12 of 16 */
+enum { VECTOR_BYTES = 16, TILE_ROWS = 6 }; /* 12 of 16 */
 #endif
 enum {
   LANES = VECTOR_BYTES / sizeof(stat),
   PANEL = 2 * LANES,
-  DEPTH_CHUNK = 256,                 /* a panel of this depth stays in the first-level cache */
-  LINE = 64 / sizeof(stat)           /* elements in a cache line */
+  DEPTH_CHUNK = 256,       /* a panel of this depth stays in the first-level cache */
+  LINE = 64 / sizeof(stat) /* elements in a cache line */
 };
 
 typedef stat vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(stat)), may_alias));
@@ -31,8 +31,8 @@ static inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) 
 /* Elements of a matrix [depth][columns] in panels. */
 static inline int64_t panels_size(int64_t depth, int64_t columns) { return depth * round_up(columns, PANEL); }
 
-/* Row stride for a matrix of `columns` columns that is also read down its columns: an odd number of cache lines, so that
- * the rows do not fall into few cache sets. */
+/* Row stride for a matrix of `columns` columns that is also read down its columns: an odd number of cache lines, so
+ * that the rows do not fall into few cache sets. */
 static inline int64_t row_stride(int64_t columns) { return (round_up(columns, PANEL) / LINE | 1) * LINE; }
 
 /* One tile: C [rows, vectors·LANES] from A(m,k) = a[m·a_row + k·a_depth] and a panel. `rows`, `vectors` and one of A's
@@ -95,8 +95,8 @@ static void product(int64_t rows, int64_t columns, int64_t depth, const stat *a,
   }
 }
 
-/* C [rows,columns] = (add: +=) Aᵀ·B, A [depth,rows] in rows of stride a_depth. Row blocks outside, so that A's columns are
- * read once. */
+/* C [rows,columns] = (add: +=) Aᵀ·B, A [depth,rows] in rows of stride a_depth. Row blocks outside, so that A's columns
+ * are read once. */
 static void product_transposed(int64_t rows, int64_t columns, int64_t depth, const stat *a, int64_t a_depth,
                                const stat *b, stat *c, int64_t c_row, int add) {
   enum { BLOCK = 8 * TILE_ROWS };
@@ -122,8 +122,8 @@ static void pack_panels(stat *panels, const real *x, int64_t x_row, int64_t rows
   }
 }
 
-/* Bᵀ for B [rows,columns] into panels: depth `columns`, `rows` columns. The rows of a head lie far apart: they are fetched
- * ahead of their use. */
+/* Bᵀ for B [rows,columns] into panels: depth `columns`, `rows` columns. The rows of a head lie far apart: they are
+ * fetched ahead of their use. */
 static void pack_panels_transposed(stat *panels, const real *x, int64_t x_row, int64_t rows, int64_t columns) {
   enum { AHEAD = 16 };
   for (int64_t n = 0; n < rows; n += PANEL) {

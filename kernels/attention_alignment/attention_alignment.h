@@ -1,7 +1,7 @@
-/* attention_alignment: the cross-entropy between a teacher's attention map and a student's (HASTE, arXiv 2505.16792, its
- * attention alignment), without storing either map. Heads are compared in pairs k = 1..K, student_heads[k] with
- * teacher_heads[k]; the teacher's first `teacher_skip` tokens (class and register tokens) are dropped, as queries and as
- * keys, before its softmax, which must leave as many tokens as the student has.
+/* attention_alignment: the cross-entropy between a teacher's attention map and a student's (HASTE, arXiv 2505.16792,
+ * its attention alignment), without storing either map. Heads are compared in pairs k = 1..K, student_heads[k] with
+ * teacher_heads[k]; the teacher's first `teacher_skip` tokens (class and register tokens) are dropped, as queries and
+ * as keys, before its softmax, which must leave as many tokens as the student has.
  *   S = student_scale·Q·Kᵀ, T = teacher_scale·Q'·K'ᵀ
  *   loss = mean over images, pairs, query rows i of sum_j softmax(T)_ij·(lse_i(S) − S_ij)
  * which is lse_i(S) − sum_j softmax(T)_ij·S_ij without its cancellation. Scratch grows linearly with N.
@@ -15,8 +15,8 @@
 PG_KERNEL(attention_alignment)
 PG_KERNEL_PLAN(attention_alignment)
 
-/* attention_alignment_backward: the student's gradient, dS = coefficient·(softmax(S) − softmax(T))/(B·K·N), zero for the
- * values and for heads that are in no pair.
+/* attention_alignment_backward: the student's gradient, dS = coefficient·(softmax(S) − softmax(T))/(B·K·N), zero for
+ * the values and for heads that are in no pair.
  *   v[0] dstudent       real [B,N,3,H,d]    =
  *   v[1] coefficient    stat []             d total / d loss
  *   v[2] student, v[3] teacher, v[4] student_heads, v[5] teacher_heads, i[], f[]: as above */

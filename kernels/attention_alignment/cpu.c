@@ -12,23 +12,28 @@ typedef struct alignment {
   const int32_t *student_heads, *teacher_heads; /* NULL: the first ones */
   int64_t pairs, skip;
   stat student_scale, teacher_scale;
-  packed p;                                     /* of the student */
+  packed p; /* of the student */
 } alignment;
 
 enum { NO_PAIR = -1 };
 
 /* views: where teacher stands; student_heads and teacher_heads follow it. */
 static alignment alignment_of(const pg_call *call, int student, int views) {
-  alignment a = {.student = &call->v[student], .teacher = &call->v[views], .pairs = call->i[0], .skip = call->i[1],
-                 .student_scale = (stat)call->f[0], .teacher_scale = (stat)call->f[1]};
+  alignment a = {.student = &call->v[student],
+                 .teacher = &call->v[views],
+                 .pairs = call->i[0],
+                 .skip = call->i[1],
+                 .student_scale = (stat)call->f[0],
+                 .teacher_scale = (stat)call->f[1]};
   if (pg_present(call, views + 1)) a.student_heads = call->v[views + 1].data;
   if (pg_present(call, views + 2)) a.teacher_heads = call->v[views + 2].data;
   a.p = packed_sizes(a.student);
   return a;
 }
 
-static int64_t student_head(const alignment *a, int64_t pair) { return a->student_heads ? a->student_heads[pair] : pair; }
-static int64_t teacher_head(const alignment *a, int64_t pair) { return a->teacher_heads ? a->teacher_heads[pair] : pair; }
+static int64_t head_in(const int32_t *map, int64_t pair) { return map ? map[pair] : pair; }
+static int64_t student_head(const alignment *a, int64_t pair) { return head_in(a->student_heads, pair); }
+static int64_t teacher_head(const alignment *a, int64_t pair) { return head_in(a->teacher_heads, pair); }
 
 /* The pair that a student head is in, or NO_PAIR. */
 static int64_t pair_of(const alignment *a, int64_t h) {
@@ -53,7 +58,8 @@ static pg_status check_heads(const char *name, const alignment *a) {
 static pg_status check(const char *name, const pg_call *call, int student, int views, alignment *a) {
   const pg_view *s = &call->v[student], *t = &call->v[views];
   PG_EXPECT(call->n > views && is_packed(s) && is_packed(t),
-            "%s: student is %s, teacher is %s; expected [images,tokens,3,heads,size]", name, pg_shape_text(s), pg_shape_text(t));
+            "%s: student is %s, teacher is %s; expected [images,tokens,3,heads,size]", name, pg_shape_text(s),
+            pg_shape_text(t));
   *a = alignment_of(call, student, views);
   PG_EXPECT(t->shape[0] == s->shape[0] && a->skip >= 0 && t->shape[1] - a->skip == s->shape[1],
             "%s: student is %s, teacher is %s without its first %lld tokens; images and tokens must match", name,
@@ -73,9 +79,9 @@ static int is_scalar(const pg_view *v) { return v->dtype == PG_STAT && pg_numel(
 
 /* The teacher's side of a thread's workspace; d': the teacher's head size. */
 typedef struct teacher_work {
-  stat *keys_t;    /* panels of K'ᵀ [d',N] */
-  stat *queries;   /* teacher_scale·Q' [R,d'] */
-  stat *logits;    /* [R,N] T, then exp(T − max) */
+  stat *keys_t;  /* panels of K'ᵀ [d',N] */
+  stat *queries; /* teacher_scale·Q' [R,d'] */
+  stat *logits;  /* [R,N] T, then exp(T − max) */
 } teacher_work;
 
 static void teacher_work_take(teacher_work *w, bump *b, const alignment *a) {
@@ -146,8 +152,7 @@ static stat row_teacher(stat *teacher, const stat *student, int64_t n, stat lse,
 static void row_alignment(stat *dlogits, const stat *logits, const stat *teacher, int64_t n, stat lse, stat coefficient,
                           stat inverse) {
 #pragma omp simd
-  for (int64_t j = 0; j < n; j++)
-    dlogits[j] = coefficient * (softmax_exp(logits[j] - lse) - teacher[j] * inverse);
+  for (int64_t j = 0; j < n; j++) dlogits[j] = coefficient * (softmax_exp(logits[j] - lse) - teacher[j] * inverse);
 }
 
 /* row_backward and row_alignment in one: ds = p·(dp − delta) + coefficient·(p − softmax(T)). */
@@ -188,8 +193,8 @@ pg_status PG_CPU(attention_alignment)(const pg_call *call) {
   pg_status status = check("attention_alignment", call, 1, 2, &a);
   if (status) return status;
   PG_EXPECT(is_scalar(loss), "attention_alignment: loss is %s; expected []", pg_shape_text(loss));
-  PG_EXPECT(call->scratch_bytes >= scratch_bytes(call, 1, 2), "attention_alignment: scratch of %lld bytes is too small",
-            (long long)call->scratch_bytes);
+  status = check_scratch("attention_alignment", call, scratch_bytes(call, 1, 2));
+  if (status) return status;
   double *partial = call->scratch;
   int64_t pieces = a.p.images * a.pairs;
 #pragma omp parallel for schedule(static) num_threads(worker_count(pieces))
@@ -241,8 +246,8 @@ pg_status PG_CPU(attention_alignment_backward)(const pg_call *call) {
   PG_EXPECT(is_packed(dstudent) && pg_same_shape(dstudent, a.student) && is_scalar(coefficient),
             "attention_alignment_backward: student is %s, its gradient %s, coefficient %s; expected the same and []",
             pg_shape_text(a.student), pg_shape_text(dstudent), pg_shape_text(coefficient));
-  PG_EXPECT(call->scratch_bytes >= scratch_bytes(call, 2, 3),
-            "attention_alignment_backward: scratch of %lld bytes is too small", (long long)call->scratch_bytes);
+  status = check_scratch("attention_alignment_backward", call, scratch_bytes(call, 2, 3));
+  if (status) return status;
   packed p = a.p;
   stat c = *(const stat *)coefficient->data / (stat)(p.images * a.pairs * p.tokens);
   int64_t pieces = p.images * p.heads;
@@ -261,7 +266,8 @@ pg_status PG_CPU(attention_alignment_backward)(const pg_call *call) {
     backward_work w;
     teacher_work t;
     work_of_thread(call, &a, &w, &t);
-    alignment_backward_head(&w, &t, &a, x, head_of(a.teacher, image, teacher_head(&a, pair), a.skip), c, dqueries, dkeys);
+    head y = head_of(a.teacher, image, teacher_head(&a, pair), a.skip);
+    alignment_backward_head(&w, &t, &a, x, y, c, dqueries, dkeys);
   }
   return PG_OK;
 }
@@ -301,13 +307,13 @@ pg_status PG_CPU(attention_aligned_backward)(const pg_call *call) {
   if (status) return status;
   packed p = a.p;
   PG_EXPECT(is_packed(dqkv) && pg_same_shape(dqkv, a.student) && is_scalar(loss) && is_scalar(coefficient),
-            "attention_aligned_backward: qkv is %s, dqkv %s, loss %s, coefficient %s; expected the same shape, [] and []",
+            "attention_aligned_backward: qkv is %s, dqkv %s, loss %s, coefficient %s; expected the same, [] and []",
             pg_shape_text(a.student), pg_shape_text(dqkv), pg_shape_text(loss), pg_shape_text(coefficient));
   PG_EXPECT(is_unpacked(dout, p) && is_unpacked(out, p) && is_lse(lse, p),
             "attention_aligned_backward: qkv is %s, dout %s, out %s, lse %s; expected [B,N,H,d], [B,N,H,d] and [B,H,N]",
             pg_shape_text(a.student), pg_shape_text(dout), pg_shape_text(out), pg_shape_text(lse));
-  PG_EXPECT(call->scratch_bytes >= scratch_bytes(call, 3, 7),
-            "attention_aligned_backward: scratch of %lld bytes is too small", (long long)call->scratch_bytes);
+  status = check_scratch("attention_aligned_backward", call, scratch_bytes(call, 3, 7));
+  if (status) return status;
   double *partial = call->scratch;
   stat c = *(const stat *)coefficient->data / (stat)(p.images * a.pairs * p.tokens);
   int64_t pieces = p.images * p.heads;
@@ -319,8 +325,9 @@ pg_status PG_CPU(attention_aligned_backward)(const pg_call *call) {
     work_of_thread(call, &a, &w, &t);
     backward_case one = backward_case_of(dqkv, dout, a.student, out, lse, image, h, call->f[0]);
     if (pair == NO_PAIR) backward_head(&w, &one);
-    else partial[image * a.pairs + pair] = aligned_backward_head(
-             &w, &t, &a, &one, head_of(a.teacher, image, teacher_head(&a, pair), a.skip), c);
+    else
+      partial[image * a.pairs + pair] =
+          aligned_backward_head(&w, &t, &a, &one, head_of(a.teacher, image, teacher_head(&a, pair), a.skip), c);
   }
   store_loss(loss, &a, partial);
   return PG_OK;

@@ -35,6 +35,27 @@ end
 --- Does any node read v, or is it an output?
 function Graph:is_used(v) return self.outputs[v] or #self:readers(v) > 0 end
 
+--- Do any of the values depend on what `node` makes?
+function Graph:depends_on(values, node) -- luacheck: ignore self
+  local stack, seen = {}, {}
+  local function push(list)
+    for _, v in ipairs(list) do
+      local maker = v and v.node
+      if maker and not seen[maker] then
+        seen[maker] = true
+        stack[#stack + 1] = maker
+      end
+    end
+  end
+  push(values)
+  while #stack > 0 do
+    local maker = table.remove(stack)
+    if rawequal(maker, node) then return true end
+    push(maker.inputs)
+  end
+  return false
+end
+
 --- Puts a new node in the place of `at` and lets its outputs stand for others: `replaces` maps an old value to the number
 --- of the new node's output. `removed` lists the nodes that go. Inputs are values in the definition's order (false: absent).
 function Graph:rewrite(at, definition, inputs, attributes, replaces, removed)
