@@ -1,0 +1,53 @@
+/* Activations on the CPU: one pass, split into equal pieces. */
+#include "cpu.h"
+
+#include "activation/activation.h"
+#include "activation/functions.h"
+
+enum { PIECE = 4096 };
+
+/* Runs `statement` for every index p of [0, n), in pieces that vectorise. */
+#define EACH(n, statement) \
+  do { \
+    _Pragma("omp parallel for schedule(static)") for (int64_t start = 0; start < (n); start += PIECE) { \
+      int64_t end = start + PIECE < (n) ? start + PIECE : (n); \
+      _Pragma("omp simd") for (int64_t p = start; p < end; p++) statement; \
+    } \
+  } while (0)
+
+static pg_status check(const char *name, const pg_call *call, int views) {
+  for (int k = 1; k < views; k++)
+    PG_EXPECT(pg_present(call, k) && pg_same_shape(&call->v[0], &call->v[k]), "%s: shapes %s and %s must match", name,
+              pg_shape_text(&call->v[0]), pg_shape_text(&call->v[k]));
+  PG_EXPECT(call->i[0] >= ACTIVATION_GELU_TANH && call->i[0] <= ACTIVATION_SILU, "%s: kind %lld; 1 to 3 exist", name,
+            (long long)call->i[0]);
+  return PG_OK;
+}
+
+pg_status PG_CPU(activation)(const pg_call *call) {
+  pg_status status = check("activation", call, 2);
+  if (status) return status;
+  real *y = call->v[0].data;
+  const real *x = call->v[1].data;
+  int64_t n = pg_numel(&call->v[0]);
+  switch (call->i[0]) {
+    case ACTIVATION_GELU_TANH: EACH(n, y[p] = store(gelu_tanh(load(x[p])))); break;
+    case ACTIVATION_GELU_ERF: EACH(n, y[p] = store(gelu_erf(load(x[p])))); break;
+    default: EACH(n, y[p] = store(silu(load(x[p]))));
+  }
+  return PG_OK;
+}
+
+pg_status PG_CPU(activation_backward)(const pg_call *call) {
+  pg_status status = check("activation_backward", call, 3);
+  if (status) return status;
+  real *dx = call->v[0].data;
+  const real *dy = call->v[1].data, *x = call->v[2].data;
+  int64_t n = pg_numel(&call->v[0]);
+  switch (call->i[0]) {
+    case ACTIVATION_GELU_TANH: EACH(n, dx[p] = store(load(dy[p]) * gelu_tanh_derivative(load(x[p])))); break;
+    case ACTIVATION_GELU_ERF: EACH(n, dx[p] = store(load(dy[p]) * gelu_erf_derivative(load(x[p])))); break;
+    default: EACH(n, dx[p] = store(load(dy[p]) * silu_derivative(load(x[p]))));
+  }
+  return PG_OK;
+}

@@ -1,0 +1,284 @@
+/* Matrix multiplication on the CPU: tiles of the output are shared out among the threads; a tile is computed by
+ * register tiles (gemm.h), and the epilogue runs on each while it is in the first-level cache. Oblong work is turned so
+ * that the operand with few rows is the packed one. */
+#include <omp.h>
+
+#include "cpu.h"
+
+#include "activation/functions.h"
+#include "matmul/gemm.h"
+#include "matmul/matmul.h"
+
+/* Tiles are as large as the second-level cache likes, or smaller where threads would go without. */
+enum { TILE_ROWS = 384, TILE_COLUMNS = 384, TILE_LEAST = 48, SWAP_ROWS = 48, TILES_PER_THREAD = 8 };
+
+typedef struct product {
+  operand left, right; /* of the first matrix of the batch */
+  int64_t rows, columns, depth, batches;
+  int swapped;   /* left is op(B)'s columns and right is op(A)'s rows: tiles come out transposed */
+  int pack_left; /* or read it in place */
+  int64_t tile_rows, tile_columns, row_tiles, column_tiles;
+  int64_t left_space, partial_space, thread_space; /* elements of scratch */
+  const pg_call *call;
+  int batch_dims;
+  /* epilogue */
+  real *out, *pre;
+  const real *bias, *aux;
+  int64_t out_columns;
+  int activation;
+} product;
+
+/* ---- epilogue ---- */
+
+ALWAYS_INLINE stat activate(stat x, stat at, int activation) {
+  switch (activation) {
+    case ACTIVATION_GELU_TANH: return gelu_tanh(x);
+    case ACTIVATION_GELU_ERF: return gelu_erf(x);
+    case ACTIVATION_SILU: return silu(x);
+    case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH: return x * gelu_tanh_derivative(at);
+    case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_ERF: return x * gelu_erf_derivative(at);
+    case ACTIVATION_DERIVATIVE + ACTIVATION_SILU: return x * silu_derivative(at);
+    default: return x;
+  }
+}
+
+/* n elements of a row of out: values[n] are the sums. */
+ALWAYS_INLINE void finish_row(const product *p, int64_t offset, int64_t column, const stat *restrict values, int n,
+                              int activation) {
+  stat x[WIDE];
+  real *restrict out = p->out + offset;
+  if (p->bias) {
+    const real *bias = p->bias + column;
+#pragma omp simd
+    for (int c = 0; c < n; c++) x[c] = values[c] + load(bias[c]);
+    values = x;
+  }
+  if (p->pre) {
+    real *restrict pre = p->pre + offset;
+#pragma omp simd
+    for (int c = 0; c < n; c++) pre[c] = store(values[c]);
+  }
+  if (activation > ACTIVATION_DERIVATIVE) {
+    const real *restrict aux = p->aux + offset;
+#pragma omp simd
+    for (int c = 0; c < n; c++) out[c] = store(activate(values[c], load(aux[c]), activation));
+  } else {
+#pragma omp simd
+    for (int c = 0; c < n; c++) out[c] = store(activate(values[c], 0, activation));
+  }
+}
+
+ALWAYS_INLINE void finish_tile(const product *p, int64_t start, int64_t row, int64_t column, int64_t rows, int64_t columns,
+                               const stat *tile, int64_t pitch, int activation) {
+  for (int64_t r = 0; r < rows; r++) {
+    int64_t offset = start + (row + r) * p->out_columns + column;
+    if (columns == NR) finish_row(p, offset, column, tile + r * pitch, NR, activation);
+    else finish_row(p, offset, column, tile + r * pitch, (int)columns, activation);
+  }
+}
+
+/* Stores a register tile of `rows` x `columns` at (row, column) of the product; `start` is the matrix's place in out. */
+static void finish(const product *p, int64_t start, int64_t row, int64_t column, int64_t rows, int64_t columns,
+                   const stat *tile) {
+  stat turned[NR * MR];
+  int64_t pitch = NR;
+  if (p->swapped) {
+    for (int64_t c = 0; c < columns; c++)
+      for (int64_t r = 0; r < rows; r++) turned[c * MR + r] = tile[r * NR + c];
+    int64_t t = row;
+    row = column, column = t;
+    t = rows, rows = columns, columns = t;
+    tile = turned, pitch = MR;
+  }
+  switch (p->activation) {
+#define CASE(kind) case kind: finish_tile(p, start, row, column, rows, columns, tile, pitch, kind); break
+    CASE(ACTIVATION_NONE);
+    CASE(ACTIVATION_GELU_TANH);
+    CASE(ACTIVATION_GELU_ERF);
+    CASE(ACTIVATION_SILU);
+    CASE(ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH);
+    CASE(ACTIVATION_DERIVATIVE + ACTIVATION_GELU_ERF);
+    CASE(ACTIVATION_DERIVATIVE + ACTIVATION_SILU);
+#undef CASE
+  }
+}
+
+/* Asks for the cache lines that finish() will write, while the sums are still being made. */
+ALWAYS_INLINE void announce(const product *p, int64_t start, int64_t row, int64_t column, int64_t rows) {
+  if (p->swapped) return;
+  const real *to = p->out + start + row * p->out_columns + column;
+  for (int64_t r = 0; r < rows; r++) __builtin_prefetch(to + r * p->out_columns, 1);
+}
+
+/* ---- tiles ---- */
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static operand moved(operand x, int64_t rows, int64_t depth) {
+  x.data += rows * x.row + depth * x.step;
+  return x;
+}
+
+/* Where matrix `batch` of a tensor begins: broadcast dimensions stand still. */
+static int64_t batch_offset(const product *p, const pg_view *v, int64_t batch) {
+  const pg_view *out = &p->call->v[0];
+  int shift = out->ndim - v->ndim;
+  int64_t offset = 0;
+  for (int d = p->batch_dims - 1; d >= 0; d--) {
+    int64_t index = batch % out->shape[d];
+    batch /= out->shape[d];
+    if (d >= shift && v->shape[d - shift] != 1) offset += index * v->stride[d - shift];
+  }
+  return offset;
+}
+
+static void compute_tile(const product *p, int64_t number, stat *scratch) {
+  int64_t per_matrix = p->row_tiles * p->column_tiles, batch = number / per_matrix;
+  int64_t row = number % per_matrix / p->column_tiles * p->tile_rows;
+  int64_t column = number % per_matrix % p->column_tiles * p->tile_columns;
+  int64_t rows = least(p->tile_rows, p->rows - row), columns = least(p->tile_columns, p->columns - column);
+  stat *left_panels = scratch, *right_panel = scratch + p->left_space, *partial = right_panel + NR * KC + PANEL_SLACK;
+  stat local[MR * NR] __attribute__((aligned(64)));
+  operand left = p->left, right = p->right;
+  if (p->batches > 1) {
+    left.data += batch_offset(p, &p->call->v[p->swapped ? 3 : 2], batch);
+    right.data += batch_offset(p, &p->call->v[p->swapped ? 2 : 3], batch);
+  }
+  int64_t start = batch * p->rows * p->columns, whole = rows - rows % MR;
+  int64_t blocks = p->depth > KC ? divided(p->depth, KC) : 1, deep = divided(p->depth, blocks);
+  for (int64_t block = 0; block < blocks; block++) {
+    int64_t depth = least(deep, p->depth - block * deep), last = block == blocks - 1;
+    operand l = moved(left, row, block * deep), r = moved(right, column, block * deep);
+    if (p->pack_left) pack(left_panels, l, rows, depth, MR);
+    else if (whole < rows) pack_edge(left_panels, moved(l, whole, 0), rows - whole, depth, MR);
+    for (int64_t j = 0; j < columns; j += NR) {
+      pack(right_panel, moved(r, j, 0), least(NR, columns - j), depth, NR);
+      for (int64_t i = 0; i < rows; i += MR) {
+        if (last) announce(p, start, row + i, column + j, least(MR, rows - i));
+        stat *tile = blocks > 1 ? partial + (j / NR * divided(rows, MR) + i / MR) * MR * NR : local;
+#if PG_REAL != 2
+        if (!p->pack_left && i < whole) tile_from_rows(tile, l.data + i * l.row, l.row, right_panel, depth, block > 0);
+        else
+#endif
+          tile_from_panel(tile, p->pack_left ? left_panels + i * depth : left_panels, right_panel, depth, block > 0);
+        if (last) finish(p, start, row + i, column + j, least(MR, rows - i), least(NR, columns - j), tile);
+      }
+    }
+  }
+}
+
+/* Cuts `size` into `pieces` nearly equal ones, multiples of `unit`. */
+static int64_t piece(int64_t size, int64_t pieces, int64_t unit) { return divided(divided(size, pieces), unit) * unit; }
+
+static void choose_tiles(product *p) {
+  int threads = pg_kernel_threads();
+  int64_t row_pieces = divided(p->rows, TILE_ROWS), column_pieces = divided(p->columns, TILE_COLUMNS);
+  for (;;) {
+    p->tile_rows = piece(p->rows, row_pieces, MR);
+    p->tile_columns = piece(p->columns, column_pieces, NR);
+    p->row_tiles = divided(p->rows, p->tile_rows);
+    p->column_tiles = divided(p->columns, p->tile_columns);
+    int64_t tiles = p->row_tiles * p->column_tiles * p->batches;
+    if (threads == 1 || tiles >= TILES_PER_THREAD * threads || (tiles >= threads && tiles % threads == 0)) break;
+    if (p->tile_rows >= p->tile_columns && p->tile_rows > TILE_LEAST) row_pieces++;
+    else if (p->tile_columns > TILE_LEAST) column_pieces++;
+    else break;
+  }
+  p->left_space = (p->pack_left ? p->tile_rows : MR) * KC + PANEL_SLACK;
+  p->partial_space = p->depth > KC ? p->tile_rows * p->tile_columns : 0;
+  p->thread_space = divided(p->left_space + NR * KC + PANEL_SLACK + p->partial_space, 64) * 64;
+}
+
+/* ---- the contract ---- */
+
+static int64_t batch_count(const pg_view *v) {
+  int64_t n = 1;
+  for (int d = 0; d < v->ndim - 2; d++) n *= v->shape[d];
+  return n;
+}
+
+static pg_status check(const pg_call *call) {
+  PG_EXPECT(pg_present(call, 0) && pg_present(call, 2) && pg_present(call, 3), "matmul: out, a or b is missing");
+  const pg_view *out = &call->v[0], *a = &call->v[2], *b = &call->v[3];
+  PG_EXPECT(out->ndim >= 2 && a->ndim >= 2 && b->ndim >= 2 && a->ndim <= out->ndim && b->ndim <= out->ndim,
+            "matmul: a is %s, b is %s, out is %s; each needs two dimensions or more, out as many as the others",
+            pg_shape_text(a), pg_shape_text(b), pg_shape_text(out));
+  int ta = call->i[0] != 0, tb = call->i[1] != 0;
+  int64_t m = a->shape[a->ndim - 2 + ta], k = a->shape[a->ndim - 1 - ta];
+  int64_t inner = b->shape[b->ndim - 2 + tb], n = b->shape[b->ndim - 1 - tb];
+  PG_EXPECT(k == inner && out->shape[out->ndim - 2] == m && out->shape[out->ndim - 1] == n,
+            "matmul: a is %s%s, b is %s%s, out is %s; the inner sizes must match", pg_shape_text(a), ta ? " transposed" : "",
+            pg_shape_text(b), tb ? " transposed" : "", pg_shape_text(out));
+  for (int d = 0; d < out->ndim - 2; d++) {
+    for (int k2 = 2; k2 <= 3; k2++) {
+      const pg_view *v = &call->v[k2];
+      int shift = out->ndim - v->ndim;
+      PG_EXPECT(d < shift || v->shape[d - shift] == 1 || v->shape[d - shift] == out->shape[d],
+                "matmul: the batch dimensions of %s do not broadcast to those of out, %s", pg_shape_text(v),
+                pg_shape_text(out));
+    }
+  }
+  int64_t activation = call->i[2];
+  PG_EXPECT(activation >= 0 && activation <= ACTIVATION_DERIVATIVE + ACTIVATION_SILU,
+            "matmul: activation %lld; 0 to 6 exist", (long long)activation);
+  PG_EXPECT(!pg_present(call, 1) || pg_same_shape(&call->v[1], out), "matmul: pre is %s, out is %s; they must match",
+            pg_shape_text(&call->v[1]), pg_shape_text(out));
+  PG_EXPECT(!pg_present(call, 4) || pg_numel(&call->v[4]) == n, "matmul: bias is %s, out is %s", pg_shape_text(&call->v[4]),
+            pg_shape_text(out));
+  PG_EXPECT(activation <= ACTIVATION_DERIVATIVE || (pg_present(call, 5) && pg_same_shape(&call->v[5], out)),
+            "matmul: activation %lld needs aux of out's shape %s", (long long)activation, pg_shape_text(out));
+  return PG_OK;
+}
+
+static void *data_of(const pg_call *call, int k) { return pg_present(call, k) ? call->v[k].data : NULL; }
+
+/* What to do for a call that has been checked. */
+static product describe(const pg_call *call) {
+  const pg_view *out = &call->v[0], *a = &call->v[2], *b = &call->v[3];
+  int64_t m = out->shape[out->ndim - 2], n = out->shape[out->ndim - 1], k = a->shape[a->ndim - (call->i[0] ? 2 : 1)];
+  product p = {.rows = m, .columns = n, .depth = k, .batches = batch_count(out), .call = call, .batch_dims = out->ndim - 2,
+               .out = out->data, .pre = data_of(call, 1), .bias = data_of(call, 4), .aux = data_of(call, 5),
+               .out_columns = n, .activation = (int)call->i[2]};
+  p.left = call->i[0] ? (operand){a->data, 1, m} : (operand){a->data, k, 1};
+  p.right = call->i[1] ? (operand){b->data, k, 1} : (operand){b->data, 1, n};
+  if (!call->i[0] && batch_count(b) == 1 && batch_count(a) == p.batches) { /* one long matrix */
+    p.rows *= p.batches;
+    p.batches = 1;
+  }
+  if (p.rows <= SWAP_ROWS && p.right.step == 1 && p.columns > p.rows) {
+    operand t = p.left;
+    p.left = p.right, p.right = t;
+    int64_t rows = p.rows;
+    p.rows = p.columns, p.columns = rows;
+    p.swapped = 1;
+  }
+  p.pack_left = PG_REAL == 2 || p.left.step != 1;
+  choose_tiles(&p);
+  return p;
+}
+
+int64_t PG_CPU(matmul_scratch)(const pg_call *call) {
+  if (check(call)) return -1;
+  if (pg_numel(&call->v[0]) == 0) return 0;
+  product p = describe(call);
+  return pg_kernel_threads() * p.thread_space * (int64_t)sizeof(stat);
+}
+
+pg_status PG_CPU(matmul)(const pg_call *call) {
+  pg_status status = check(call);
+  if (status) return status;
+  if (pg_numel(&call->v[0]) == 0) return PG_OK;
+  product p = describe(call);
+  int64_t tiles = p.row_tiles * p.column_tiles * p.batches;
+  int64_t room = call->scratch_bytes / (p.thread_space * (int64_t)sizeof(stat));
+  int threads = (int)least(least(tiles, pg_kernel_threads()), room);
+  PG_EXPECT(threads >= 1, "matmul: %lld bytes of scratch, %lld needed", (long long)call->scratch_bytes,
+            (long long)(p.thread_space * (int64_t)sizeof(stat)));
+#pragma omp parallel num_threads(threads)
+  {
+    stat *scratch = (stat *)call->scratch + omp_get_thread_num() * p.thread_space;
+#pragma omp for schedule(dynamic)
+    for (int64_t t = 0; t < tiles; t++) compute_tile(&p, t, scratch);
+  }
+  return PG_OK;
+}

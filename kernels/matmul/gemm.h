@@ -1,0 +1,206 @@
+/* The inside of a matrix multiplication: packing into panels and the register tile, in vectors of the compiler.
+ *
+ * After K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): a register tile of
+ * MR x NR sums holds still while k runs; its left operand comes from memory as it lies (or from packed panels of MR
+ * rows), its right operand from a packed panel of NR columns that stays in the first-level cache. Packing also
+ * transposes and converts bfloat16, so all layouts and dtypes share one inner loop. */
+#ifndef PERIGEE_MATMUL_GEMM_H
+#define PERIGEE_MATMUL_GEMM_H
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define MANY_REGISTERS 1
+#else
+#define MANY_REGISTERS 0
+#endif
+
+typedef stat vector __attribute__((vector_size(VECTOR_BYTES)));
+
+enum {
+  LANES = VECTOR_BYTES / (int)sizeof(stat),
+  MR = MANY_REGISTERS ? 14 : 6, /* of 32 registers 28 hold sums, of 16 registers 12 */
+  NR = 2 * LANES,
+  WIDE = NR > MR ? NR : MR,
+  KC = VECTOR_BYTES == 64 ? 256 : 384, /* depth of a block: the right panel is to stay in the first-level cache */
+  PANEL_SLACK = 16    /* what packing may write past a panel's end: LANES or more, and whole cache lines */
+};
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* One operand: row r (of the left one; column r of the right one) at depth k is data[r·row + k·step]. One of the two
+ * strides is 1. */
+typedef struct operand {
+  const real *data;
+  int64_t row, step;
+} operand;
+
+ALWAYS_INLINE vector load_vector(const stat *p) {
+  vector v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+ALWAYS_INLINE void store_vector(stat *p, vector v) { memcpy(p, &v, sizeof v); }
+
+/* LANES stored values as a vector of what is computed in. */
+ALWAYS_INLINE vector load_lanes(const real *p) {
+#if PG_REAL == 2
+  typedef uint16_t halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+  typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
+  halves h;
+  memcpy(&h, p, sizeof h);
+  return (vector)(__builtin_convertvector(h, words) << 16);
+#else
+  return load_vector(p);
+#endif
+}
+
+/* Which lanes of two vectors x (0 to LANES - 1) and y (LANES and on) make up the first and the second after an exchange
+ * at a distance. */
+#define FIRST(distance, l) ((l) & (distance) ? LANES + (l) - (distance) : (l))
+#define SECOND(distance, l) ((l) & (distance) ? LANES + (l) : (l) + (distance))
+#define MASK2(f, d) f(d, 0), f(d, 1)
+#define MASK4(f, d) MASK2(f, d), f(d, 2), f(d, 3)
+#define MASK8(f, d) MASK4(f, d), f(d, 4), f(d, 5), f(d, 6), f(d, 7)
+#define MASK16(f, d) MASK8(f, d), f(d, 8), f(d, 9), f(d, 10), f(d, 11), f(d, 12), f(d, 13), f(d, 14), f(d, 15)
+#if PG_REAL == 1
+typedef int64_t lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
+#define VECTOR_LANES (VECTOR_BYTES / 8)
+#else
+typedef int32_t lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
+#define VECTOR_LANES (VECTOR_BYTES / 4)
+#endif
+#if VECTOR_LANES == 16
+#define MASK(f, d) {MASK16(f, d)}
+#elif VECTOR_LANES == 8
+#define MASK(f, d) {MASK8(f, d)}
+#elif VECTOR_LANES == 4
+#define MASK(f, d) {MASK4(f, d)}
+#else
+#define MASK(f, d) {MASK2(f, d)}
+#endif
+
+#define EXCHANGE(distance) \
+  for (int i = 0; i < LANES; i++) { \
+    if (i & (distance)) continue; \
+    const lane_numbers first = MASK(FIRST, distance), second = MASK(SECOND, distance); \
+    vector x = v[i], y = v[i + (distance)]; \
+    v[i] = __builtin_shuffle(x, y, first); \
+    v[i + (distance)] = __builtin_shuffle(x, y, second); \
+  }
+
+/* Transposes a square of LANES x LANES: squares on either side of the diagonal change places, half as large each time. */
+ALWAYS_INLINE void transpose_square(vector v[LANES]) {
+#if VECTOR_LANES >= 16
+#pragma GCC unroll 16
+  EXCHANGE(8)
+#endif
+#if VECTOR_LANES >= 8
+#pragma GCC unroll 16
+  EXCHANGE(4)
+#endif
+#if VECTOR_LANES >= 4
+#pragma GCC unroll 16
+  EXCHANGE(2)
+#endif
+#pragma GCC unroll 16
+  EXCHANGE(1)
+}
+
+/* Packs `width` whole rows that are contiguous along the depth: to[k·width + r]. A store may spill past its group of
+ * LANES rows into what the next store overwrites, at last into PANEL_SLACK. */
+ALWAYS_INLINE void pack_transposed(stat *to, const real *from, int64_t row, int64_t depth, int width) {
+  enum { GROUPS = WIDE / LANES + 1 };
+  int groups = (width + LANES - 1) / LANES;
+  int64_t k = 0;
+  for (; k + LANES <= depth; k += LANES) {
+    vector v[GROUPS][LANES];
+#pragma GCC unroll 4
+    for (int g = 0; g < groups; g++) {
+#pragma GCC unroll 16
+      for (int l = 0; l < LANES; l++)
+        v[g][l] = g * LANES + l < width ? load_lanes(from + (g * LANES + l) * row + k) : (vector){0};
+      transpose_square(v[g]);
+    }
+#pragma GCC unroll 16
+    for (int l = 0; l < LANES; l++)
+#pragma GCC unroll 4
+      for (int g = 0; g < groups; g++) store_vector(to + (k + l) * width + g * LANES, v[g][l]);
+  }
+  for (; k < depth; k++)
+    for (int r = 0; r < width; r++) to[k * width + r] = load(from[r * row + k]);
+}
+
+/* Packs `rows` <= width rows of any layout, and zeros for the rest. */
+static void pack_edge(stat *to, operand x, int64_t rows, int64_t depth, int width) {
+  for (int64_t k = 0; k < depth; k++)
+    for (int64_t r = 0; r < width; r++) to[k * width + r] = r < rows ? load(x.data[r * x.row + k * x.step]) : 0;
+}
+
+/* Packs `rows` rows, x.data being the first at the first depth, into panels of `width`: panel after panel, in each depth
+ * after depth. Rows missing in the last panel are zeros. */
+ALWAYS_INLINE void pack(stat *to, operand x, int64_t rows, int64_t depth, int width) {
+  int64_t whole = rows - rows % width;
+  if (x.step == 1) {
+    for (int64_t r = 0; r < whole; r += width) pack_transposed(to + r * depth, x.data + r * x.row, x.row, depth, width);
+  } else {
+    enum { BLOCK = 16 }; /* a few depths for all panels: short runs of reads and of writes */
+    for (int64_t start = 0; start < depth; start += BLOCK) {
+      int64_t end = start + BLOCK < depth ? start + BLOCK : depth;
+      for (int64_t r = 0; r < whole; r += width) {
+        for (int64_t k = start; k < end; k++) {
+          const real *from = x.data + r + k * x.step;
+          stat *panel = to + r * depth + k * width;
+          for (int l = 0; l < width; l++) panel[l] = load(from[l]);
+        }
+      }
+    }
+  }
+  if (whole < rows) {
+    x.data += whole * x.row;
+    pack_edge(to + whole * depth, x, rows - whole, depth, width);
+  }
+}
+
+/* tile[MR][NR] = or += the sum over k of a[r·row + k·step]·b[k·NR + c]. */
+ALWAYS_INLINE void register_tile(stat *tile, const stat *a, int64_t row, int64_t step, const stat *b, int64_t depth, int add) {
+  vector sum[MR][2];
+#pragma GCC unroll 14
+  for (int r = 0; r < MR; r++) sum[r][0] = sum[r][1] = (vector){0};
+  for (int64_t k = 0; k < depth; k++) {
+    vector b0 = load_vector(b + k * NR), b1 = load_vector(b + k * NR + LANES);
+#pragma GCC unroll 14
+    for (int r = 0; r < MR; r++) {
+      vector x = a[r * row + k * step] - (vector){0};
+      sum[r][0] += x * b0;
+      sum[r][1] += x * b1;
+    }
+  }
+#pragma GCC unroll 14
+  for (int r = 0; r < MR; r++) {
+    stat *to = tile + r * NR;
+    store_vector(to, add ? load_vector(to) + sum[r][0] : sum[r][0]);
+    store_vector(to + LANES, add ? load_vector(to + LANES) + sum[r][1] : sum[r][1]);
+  }
+}
+
+/* From packed panels of MR rows. */
+static __attribute__((noinline)) void tile_from_panel(stat *tile, const stat *a, const stat *b, int64_t depth, int add) {
+  register_tile(tile, a, 1, MR, b, depth, add);
+}
+
+#if PG_REAL != 2
+/* From rows as they lie in memory, contiguous along the depth. */
+static __attribute__((noinline)) void tile_from_rows(stat *tile, const stat *a, int64_t row, const stat *b, int64_t depth,
+                                                     int add) {
+  register_tile(tile, a, row, 1, b, depth, add);
+}
+#endif
+
+#endif

@@ -1,0 +1,19 @@
+/* Matrix multiplication with a fused epilogue, for one matrix or a batch of them.
+ *
+ *   product = op(A)·op(B) + bias
+ *   out     = product                       activation 0
+ *           = f(product)                    activation 1 gelu_tanh, 2 gelu_erf, 3 silu (activation/functions.h)
+ *           = product · f'(aux)             activation 4, 5, 6: a backward pass that goes on through f
+ *
+ *   v[0] out    real [batch...,M,N]   =
+ *   v[1] pre    real [batch...,M,N]   = saved: the product before f; may be absent, and is for activations 0 and 4 to 6
+ *   v[2] a      real [batch...,M,K], or [batch...,K,M] with transpose_a
+ *   v[3] b      real [batch...,K,N], or [batch...,N,K] with transpose_b
+ *   v[4] bias   real [N]              or absent
+ *   v[5] aux    real [batch...,M,N]   for activations 4 to 6: the pre-activation at which the derivative is taken
+ *   i[0] transpose_a, i[1] transpose_b, i[2] activation
+ *
+ * The batch dimensions of a and b broadcast to out's. Nothing may alias. An element's sum runs over k in a fixed order
+ * that depends on K alone, so its bits depend neither on the number of threads nor on the rest of the matrix. */
+PG_KERNEL(matmul)
+PG_KERNEL_PLAN(matmul)
