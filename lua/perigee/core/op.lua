@@ -66,7 +66,7 @@ local function default_instance(node)
     if v and core.is_floating[v.dtype] then return v.dtype end
   end
   for _, v in ipairs(node.outputs) do
-    if core.is_floating[v.dtype] then return v.dtype end
+    if v and core.is_floating[v.dtype] then return v.dtype end
   end
   return "float32"
 end
@@ -95,9 +95,14 @@ local function run_now(definition, inputs, attributes, specs)
   end
   if attributes.device then device = attributes.device end
   local outputs = {}
-  for k, spec in ipairs(specs) do outputs[k] = tensor.empty(spec[1], spec[2], { device = device }) end
+  for k, spec in ipairs(specs) do -- nobody reads what is saved for a backward pass
+    local unread = k > definition.results and definition.optional_outputs[definition.outputs[k]]
+    outputs[k] = not unread and tensor.empty(spec[1], spec[2], { device = device })
+  end
   local handles = ffi.new("pg_tensor *[?]", n_outputs + n_inputs)
-  for k = 1, n_outputs do handles[k - 1] = tensor.handle(outputs[k]) end
+  for k = 1, n_outputs do
+    if outputs[k] then handles[k - 1] = tensor.handle(outputs[k]) end
+  end
   for k = 1, n_inputs do
     if inputs[k] then handles[n_outputs + k - 1] = tensor.handle(inputs[k]) end
   end

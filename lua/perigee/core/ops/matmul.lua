@@ -1,0 +1,183 @@
+--- Matrix multiplication and linear layers: op(a)·op(b) + bias, with an activation, or the derivative of one, applied to
+--- the result while it is in cache.
+local layout = require "perigee.core.layout"
+local op = require "perigee.core.op"
+local ops = require "perigee.core.ops"
+
+local fail, text = op.fail, op.shape_text
+
+-- Attribute `activation`: 0 none, 1 to 3 the kinds of activation.lua, 3 + kind "times the derivative at aux".
+local NONE, DERIVATIVE = 0, 3
+local KIND = { gelu_tanh = 1, gelu_erf = 2, silu = 3 }
+
+--- Rows and columns of op(x).
+local function matrix(shape, transposed)
+  local rows, columns = shape[#shape - 1], shape[#shape]
+  if transposed == 1 then return columns, rows end
+  return rows, columns
+end
+
+--- The batch dimensions that two shapes broadcast to, or nil.
+local function batch_of(a, b)
+  local n, batch = math.max(#a, #b) - 2, {}
+  for d = 1, n do
+    local x, y = a[#a - 2 - n + d] or 1, b[#b - 2 - n + d] or 1
+    if x ~= y and x ~= 1 and y ~= 1 then return nil end
+    batch[d] = x == 1 and y or x
+  end
+  return batch
+end
+
+local function result_shape(a)
+  op.expect_one_dtype("matmul", a, { "a", "b", "bias", "aux" })
+  local left, right = a.a.shape, a.b.shape
+  if #left < 2 or #right < 2 then
+    fail("matmul: a is %s, b is %s; both need two dimensions or more", text(left), text(right))
+  end
+  local m, k = matrix(left, a.transpose_a)
+  local inner, n = matrix(right, a.transpose_b)
+  local batch = batch_of(left, right)
+  if k ~= inner or not batch then
+    fail("matmul: a is %s%s, b is %s%s; the inner sizes must match and the batch dimensions broadcast", text(left),
+      a.transpose_a == 1 and " transposed" or "", text(right), a.transpose_b == 1 and " transposed" or "")
+  end
+  if a.bias and not op.same_shape(a.bias.shape, { n }) then
+    fail("matmul: the result has %d columns, bias is %s", n, text(a.bias.shape))
+  end
+  batch[#batch + 1], batch[#batch + 2] = m, n
+  return batch
+end
+
+local matmul
+
+local function product(a, b, transpose_a, transpose_b)
+  return matmul(a, b, nil, nil, { transpose_a = transpose_a, transpose_b = transpose_b, activation = NONE })
+end
+
+--- All rows of a batch of matrices, one under the other.
+local function rows_of(x) return ops.reshape(x, { -1, x.shape[#x.shape] }) end
+
+local function gradient_of_a(n, dy)
+  local da
+  if n.transpose_a == 1 then da = product(n.b, dy, n.transpose_b, 1)
+  else da = product(dy, n.b, 0, 1 - n.transpose_b) end
+  return op.unbroadcast(da, n.a.shape)
+end
+
+local function gradient_of_b(n, dy)
+  local a = n.a
+  if n.transpose_a == 0 and #n.b.shape == 2 and #a.shape > 2 then a, dy = rows_of(a), rows_of(dy) end
+  local db
+  if n.transpose_b == 1 then db = product(dy, a, 1, n.transpose_a)
+  else db = product(a, dy, 1 - n.transpose_a, 0) end
+  return op.unbroadcast(db, n.b.shape)
+end
+
+--- f(a·b): an activation that reads the product becomes its epilogue; the product stays available as `pre`.
+local function take_in_activation(graph, node)
+  if node.activation ~= NONE then return end
+  local out = node.outputs[1]
+  for _, reader in ipairs(graph:readers(out)) do
+    if reader.definition.name == "activation" then
+      graph:rewrite(node, node.definition, node.inputs,
+        { transpose_a = node.transpose_a, transpose_b = node.transpose_b, activation = reader.kind },
+        { [reader.outputs[1]] = 1, [out] = 2 }, { node, reader })
+      return
+    end
+  end
+end
+
+--- (a·b)·f'(aux): the backward pass goes on through an activation whose gradient nobody else reads.
+local function take_in_derivative(graph, node)
+  if node.activation ~= NONE then return end
+  local out = node.outputs[1]
+  local reader = graph:only_reader(out)
+  if not reader or reader.definition.name ~= "activation_backward" or rawequal(reader.inputs[2], out) then return end
+  if not rawequal(reader.inputs[1], out) then return end
+  graph:rewrite(reader, node.definition, { node.inputs[1], node.inputs[2], node.inputs[3], reader.inputs[2] },
+    { transpose_a = node.transpose_a, transpose_b = node.transpose_b, activation = DERIVATIVE + reader.kind },
+    { [reader.outputs[1]] = 1 }, { node, reader })
+end
+
+matmul = op.define {
+  name = "matmul",
+  inputs = { "a", "b", "bias?", "aux?" },
+  outputs = { "out", "pre" },
+  ints = { "transpose_a", "transpose_b", "activation" },
+  optional_outputs = { pre = true },
+  shape = function(a)
+    local shape = result_shape(a)
+    return { { shape, a.a.dtype }, { shape, a.a.dtype } }
+  end,
+  vjp = function(n, dy)
+    if n.activation > DERIVATIVE then fail "matmul: a fused backward pass has no gradient of its own" end
+    if n.activation ~= NONE then dy = ops.activation_backward(dy, n.pre, n.activation) end
+    return {
+      a = n:needs "a" and gradient_of_a(n, dy) or nil,
+      b = n:needs "b" and gradient_of_b(n, dy) or nil,
+      bias = n.bias and n:needs "bias" and ops.sum(rows_of(dy), 1) or nil,
+    }
+  end,
+  plain = function(a)
+    local y = product(a.a, a.b, a.transpose_a, a.transpose_b)
+    if a.bias then y = y + a.bias end
+    if a.activation > DERIVATIVE then return ops.activation_backward(y, a.aux, a.activation - DERIVATIVE) end
+    for name, kind in pairs(KIND) do
+      if kind == a.activation then y = ops.activation(y, name) end
+    end
+    return y
+  end,
+  flops = function(a)
+    local _, k = matrix(a.a.shape, a.transpose_a)
+    return 2 * k * op.numel(a.out.shape)
+  end,
+  fusions = { take_in_activation, take_in_derivative },
+}
+
+--- A transposed view is read through a flag instead of being copied.
+local function untransposed(x, transposed)
+  if #x.shape >= 2 and not layout.is_contiguous(x) then
+    local turned = ops.transpose(x, -2, -1)
+    if layout.is_contiguous(turned) then return turned, 1 - transposed end
+  end
+  return x, transposed
+end
+
+local function expect(name, ...)
+  for _, x in ipairs { ... } do
+    if not op.is_operand(x) then fail("%s: expected a tensor, got a %s", name, type(x)) end
+  end
+end
+
+local M = {}
+
+--- a [...,M,K] times b [...,K,N]; batch dimensions broadcast. Options: transpose_a, transpose_b (of the last two dimensions).
+---@param options? { transpose_a?: boolean, transpose_b?: boolean }
+function M.matmul(a, b, options)
+  expect("matmul", a, b)
+  local o = op.options("matmul", options, { transpose_a = false, transpose_b = false })
+  local transpose_a, transpose_b = o.transpose_a and 1 or 0, o.transpose_b and 1 or 0
+  a, transpose_a = untransposed(a, transpose_a)
+  b, transpose_b = untransposed(b, transpose_b)
+  return product(a, b, transpose_a, transpose_b)
+end
+
+--- x [...,I] times weight [O,I] transposed, plus bias [O]. Options: activation = "gelu_tanh", "gelu_erf" or "silu".
+---@param options? { activation?: "gelu_tanh"|"gelu_erf"|"silu" }
+function M.linear(x, weight, bias, options)
+  expect("linear", x, weight)
+  local o = op.options("linear", options, { activation = false })
+  if o.activation and not KIND[o.activation] then
+    fail("linear: activation '%s'; there are gelu_tanh, gelu_erf and silu", tostring(o.activation))
+  end
+  if #weight.shape ~= 2 or #x.shape == 0 or x.shape[#x.shape] ~= weight.shape[2] then
+    fail("linear: x is %s, weight is %s; weight must be [out,in] with x's last dimension as in", text(x.shape),
+      text(weight.shape))
+  end
+  local rows = #x.shape == 1 and ops.reshape(x, { 1, x.shape[1] }) or x
+  local y = matmul(rows, weight, bias, nil, { transpose_a = 0, transpose_b = 1, activation = KIND[o.activation] or NONE })
+  return #x.shape == 1 and ops.reshape(y, { weight.shape[1] }) or y
+end
+
+M.methods = { matmul = M.matmul }
+return M
