@@ -1,6 +1,6 @@
 local op = require "perigee.core.op"
 
-local exact = { float32 = 0, float64 = 0, bfloat16 = 0 }
+local exact = { float32 = 1e-7, float64 = 0, bfloat16 = 4e-3 } -- values move; the gradients' coefficients are rounded
 local cases = {}
 for _, case in ipairs {
   { shape = { 1, 1, 1, 1 }, patch = 1 }, { shape = { 2, 3, 4, 6 }, patch = 2 }, { shape = { 2, 4, 32, 32 }, patch = 2 },
