@@ -333,36 +333,44 @@ local function list_dot(a, b)
   return sum
 end
 
---- Weights that make one number of the real results, the same for every dtype.
-local function weights_of(case, results)
+--- Weights that make one number of the real results: what a dtype holds exactly.
+local function weights_of(case, results, dtype)
   local uniform, weights = generator(case.name .. " weights"), {}
   for k, y in ipairs(results) do
     if door.is_floating[y.dtype] then
       local list = {}
       for i = 1, numel(y.shape) do list[i] = normal(uniform) end
-      weights[k] = list
+      weights[k] = as_numbers(tensor_of(list, { #list }, dtype))
     end
   end
   return weights
 end
 
+--- Gradients of that number with respect to the inputs that the case names, by one compiled program.
 local function gradients_in(case, dtype, weights)
-  local inputs = inputs_of(case, dtype)
-  local chosen = {}
-  for k, position in ipairs(case.gradients) do chosen[k] = inputs[position] end
-  local gradients = core.grad(function(...)
-    local all = { unpack(inputs, 1, #inputs) }
-    for k, position in ipairs(case.gradients) do all[position] = (select(k, ...)) end
-    local loss
-    for k, y in ipairs(run(case, all)) do
-      if weights[k] then
-        local part = (y * tensor_of(weights[k], y.shape, y.dtype)):to "float64":sum()
-        loss = loss and loss + part or part
-      end
+  local p, values, bound = core.program.new "gradients", {}, {}
+  for k, x in ipairs(inputs_of(case, dtype)) do
+    bound["input " .. k] = x
+    values[k] = p:input("input " .. k, x.shape, x.dtype)
+  end
+  local loss
+  for k, y in ipairs(run(case, values)) do
+    if weights[k] then
+      local part = (y * tensor_of(weights[k], y.shape, y.dtype)):to "float64":sum()
+      loss = loss and loss + part or part
     end
-    return loss
-  end, chosen)
-  return gradients, inputs
+  end
+  local wrt, outputs, gradients = {}, {}, {}
+  for k, position in ipairs(case.gradients) do wrt[k] = values[position] end
+  for k, g in ipairs(core.gradient(p, { loss }, { ops.full_like(loss, 1) }, wrt)) do
+    if not g then error(("%s: no gradient flows to input %d"):format(case.name, case.gradients[k]), 0) end
+    outputs[k] = { name = "gradient " .. k, value = g }
+  end
+  local executable = core.executable.compile(p, outputs)
+  local out = executable:run(bound)
+  for k, output in ipairs(outputs) do gradients[k] = out[output.name]:clone() end
+  executable:free()
+  return gradients
 end
 
 --- The weighted sum of the results at inputs[position] + step·direction.
@@ -393,7 +401,7 @@ end
 --- Finite differences in float64.
 function M.differences(case)
   local inputs = inputs_of(case, "float64")
-  local weights = weights_of(case, run(case, inputs))
+  local weights = weights_of(case, run(case, inputs), "float64")
   local gradients = gradients_in(case, "float64", weights)
   for k, position in ipairs(case.gradients) do
     local gradient = as_numbers(gradients[k])
@@ -411,7 +419,7 @@ end
 
 --- Gradients in another dtype against those in float64 from the same rounded inputs; guards and threads.
 function M.gradients(case, dtype)
-  local weights = weights_of(case, run(case, inputs_of(case, "float64")))
+  local weights = weights_of(case, run(case, inputs_of(case, "float64")), dtype)
   local wide_inputs = {}
   for k, x in ipairs(inputs_of(case, dtype)) do
     local fixed = not door.is_floating[x.dtype] and x.dtype or nil
@@ -420,7 +428,7 @@ function M.gradients(case, dtype)
   local wide_case = setmetatable({ inputs = wide_inputs }, { __index = case })
   local exact = gradients_in(wide_case, "float64", weights)
   local results, overwritten = guarded(function()
-    return unpack((with_threads(1, function() return (gradients_in(case, dtype, weights)) end)))
+    return unpack(with_threads(1, function() return gradients_in(case, dtype, weights) end))
   end)
   local message = overwritten()
   if message then error(("%s, %s, gradients: %s"):format(case.name, dtype, message), 0) end
@@ -432,7 +440,7 @@ function M.gradients(case, dtype)
   end
   local bytes = all_bytes(results)
   check_alike(case, "of the gradients differs with more threads",
-    with_threads(2, function() return (gradients_in(case, dtype, weights)) end), bytes)
+    with_threads(2, function() return gradients_in(case, dtype, weights) end), bytes)
 end
 
 --- A case that must fail: the message holds `error` as plain text.

@@ -7,14 +7,14 @@ end
 local cases = {}
 for _, n in ipairs { 1, 31, 257 } do
   cases[#cases + 1] = {
-    name = ("accumulate %d"):format(n), eager = true,
+    name = ("accumulate %d"):format(n), compiled = false,
     run = function(ops, total, x) return run(ops, total, x, { scale = 0.25 }) end,
     inputs = { { shape = { n } }, { shape = { n } } },
     reference = function(_, total, x) return total + x * 0.25 end,
     tolerance = { float32 = 1e-6, bfloat16 = 1e-2 },
   }
   cases[#cases + 1] = {
-    name = ("accumulate first %d"):format(n), eager = true,
+    name = ("accumulate first %d"):format(n), compiled = false,
     run = function(ops, total, x) return run(ops, total, x, { scale = 0.5, first = true }) end,
     inputs = { { shape = { n } }, { shape = { n } } },
     reference = function(_, _, x) return x * 0.5 end,
