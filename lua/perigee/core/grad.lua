@@ -1,6 +1,7 @@
 --- Reverse-mode differentiation, from program to program: each node's vjp records the nodes of its gradient.
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
+local tensor = require "perigee.core.tensor"
 
 local M = {}
 
@@ -91,7 +92,8 @@ function M.gradient(program, outputs, seeds, wrt)
   end
 
   for k, v in ipairs(outputs) do
-    if reached[v] then accumulate(v, seeds[k]) end
+    local seed = seeds[k]
+    if reached[v] then accumulate(v, tensor.is_tensor(seed) and program:capture(seed) or seed) end
   end
   local segments = {}
   for k = count, 1, -1 do

@@ -133,7 +133,6 @@ end
 --- The names that a file of a vision transformer uses.
 local function guess(file, prefix)
   local has = function(name) return file.entries[prefix .. name] ~= nil end
-  if has "x_embedder.proj.weight" then return "sit" end
   if has "blocks.0.mlp.w12.weight" then return "dinov2_swiglu" end
   if has "mask_token" or has "register_tokens" then return "dinov2" end
   return "timm"
@@ -174,7 +173,7 @@ local function check(file, wanted, prefix, ignored)
 end
 
 ---@class perigee.WeightsOptions
----@field names? "auto"|"sit"|"timm"|"dinov2"|"dinov2_swiglu"
+---@field names? "auto"|"sit"|"timm"|"dinov2"|"dinov2_swiglu"  auto: the model's own, or found out from the file
 ---@field prefix? string     the beginning of every name in the file, as "ema."
 ---@field strip? string      the beginning of our names that the file's lack, as "student."
 ---@field ignore? string[]   beginnings of further names that may be in the file without use
@@ -187,7 +186,7 @@ function M.load(file, model, options)
   if type(file) == "string" then file = M.open(file) end
   local prefix = options.prefix or ""
   local names = options.names or "auto"
-  if names == "auto" then names = guess(file, prefix) end
+  if names == "auto" then names = model.public_names or guess(file, prefix) end
   if names == "dinov2" and guess(file, prefix) == "dinov2_swiglu" then names = "dinov2_swiglu" end
   local wanted = M.public_parameters(model, names, options.strip)
   check(file, wanted, prefix, { table_of(names).ignored, options.ignore or {} })

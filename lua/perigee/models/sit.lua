@@ -71,6 +71,7 @@ end
 ---@field null_label integer
 ---@field drop_label number
 local Sit = module.class "sit"
+Sit.public_names = "sit" -- of io/weights.lua
 
 local rules = {
   depth = "count",
