@@ -76,7 +76,7 @@ static int64_t weights_of(const geometry *g, int64_t n, int64_t n2, int64_t i, d
 /* How many inputs one output reads at most, and the reverse. */
 static int64_t forward_taps(const geometry *g, int64_t n, int64_t n2) {
   double scale = (double)n / (double)n2, reach = g->cubic ? 2 : 1;
-  int64_t taps = (int64_t)ceil(2 * reach * (g->antialias && scale > 1 ? scale : 1)) + 1;
+  int64_t taps = (int64_t)ceil(2 * reach * (g->antialias && scale > 1 ? scale : 1)) + (g->antialias ? 1 : 0);
   return taps < n ? taps : n;
 }
 
@@ -114,6 +114,19 @@ static void build_backward(const geometry *g, band *m, double *row) {
 
 /* ---- applying two bands ---- */
 
+/* The horizontal band where inner is 1: vectors of neighbouring outputs gather what they read. */
+static void across_row(real *out, const stat *line, const band *m, stat *sum) {
+  int64_t n = m->n_out;
+  for (int64_t i = 0; i < n; i++) sum[i] = 0;
+  for (int64_t k = 0; k < m->taps; k++) {
+    const stat *weight = m->weight + k * n, *from = line + k;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) sum[i] += weight[i] * from[m->start[i]];
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) out[i] = store(sum[i]);
+}
+
 /* One row of the result: the vertical band over the rows of `in` [n_in, columns·inner] into `line`, then the horizontal
  * one from `line` into `out` [n_out, inner]. */
 static void resample_row(real *out, stat *line, const real *in, const band *down, const band *across, int64_t row,
@@ -127,15 +140,11 @@ static void resample_row(real *out, stat *line, const real *in, const band *down
 #pragma omp simd
     for (int64_t j = 0; j < columns; j++) line[j] += weight * load(from[j]);
   }
+  stat *sum = line + columns + across->taps * inner;
   if (inner == 1) {
-    for (int64_t i = 0; i < across->n_out; i++) {
-      stat sum = 0;
-      for (int64_t k = 0; k < across->taps; k++) sum += across->weight[k * across->n_out + i] * line[across->start[i] + k];
-      out[i] = store(sum);
-    }
+    across_row(out, line, across, sum);
     return;
   }
-  stat *sum = line + columns + across->taps * inner;
   for (int64_t i = 0; i < across->n_out; i++) {
     const stat *from = line + across->start[i] * inner;
     for (int64_t j = 0; j < inner; j++) sum[j] = 0;
@@ -149,8 +158,10 @@ static void resample_row(real *out, stat *line, const real *in, const band *down
   }
 }
 
-/* Scratch, in order: both bands, a row for building them, and a line per thread. */
-static int64_t line_length(const band *across, int64_t inner) { return (across->n_in + across->taps + 1) * inner; }
+/* Scratch, in order: both bands, a row for building them, and for each thread a line, zeros past its end, and sums. */
+static int64_t line_length(const band *across, int64_t inner) {
+  return (across->n_in + across->taps) * inner + (inner == 1 ? across->n_out : inner);
+}
 
 static int64_t rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
