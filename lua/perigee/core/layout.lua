@@ -36,7 +36,9 @@ end
 
 --- The same elements under another shape, or nil where that needs a copy.
 function M.reshape(layout, shape)
-  if M.is_contiguous(layout) then return { shape = shape, strides = M.packed(shape), offset = layout.offset } end
+  if M.is_contiguous(layout) or M.numel(layout.shape) == 0 then
+    return { shape = shape, strides = M.packed(shape), offset = layout.offset }
+  end
   -- Match groups of old dimensions to groups of new ones; inside a group the old strides must chain.
   local strides, old, new = {}, 1, 1
   local from, to = layout.shape, shape

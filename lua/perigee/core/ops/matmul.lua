@@ -1,5 +1,5 @@
---- Matrix multiplication and linear layers: op(a)·op(b) + bias, with an activation, or the derivative of one, applied to
---- the result while it is in cache.
+--- Matrix multiplication and linear layers: op(a)·op(b) + bias, with an activation, or the derivative of one, on the
+--- result while it is in cache.
 local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
@@ -151,7 +151,8 @@ end
 
 local M = {}
 
---- a [...,M,K] times b [...,K,N]; batch dimensions broadcast. Options: transpose_a, transpose_b (of the last two dimensions).
+--- a [...,M,K] times b [...,K,N]; batch dimensions broadcast. Options: transpose_a, transpose_b, of the last two
+--- dimensions.
 ---@param options? { transpose_a?: boolean, transpose_b?: boolean }
 function M.matmul(a, b, options)
   expect("matmul", a, b)
@@ -175,7 +176,8 @@ function M.linear(x, weight, bias, options)
       text(weight.shape))
   end
   local rows = #x.shape == 1 and ops.reshape(x, { 1, x.shape[1] }) or x
-  local y = matmul(rows, weight, bias, nil, { transpose_a = 0, transpose_b = 1, activation = KIND[o.activation] or NONE })
+  local activation = KIND[o.activation] or NONE
+  local y = matmul(rows, weight, bias, nil, { transpose_a = 0, transpose_b = 1, activation = activation })
   return #x.shape == 1 and ops.reshape(y, { weight.shape[1] }) or y
 end
 

@@ -1,0 +1,153 @@
+local core = require "perigee.core"
+local op = require "perigee.core.op"
+
+local tolerance = { float32 = 2e-6, float64 = 2e-14, bfloat16 = 1e-2 }
+local cases = {}
+local function add(case)
+  case.tolerance = case.tolerance or tolerance
+  cases[#cases + 1] = case
+end
+
+--- Sums of products, made of other ops: a [...,M,K], b [...,K,N], broadcast.
+local function product(ops, a, b)
+  return ops.sum(ops.unsqueeze(a, -1) * ops.unsqueeze(b, -3), -2)
+end
+
+-- Sizes around the register tile, the panels and the blocks of the depth, and the oblong cases that are turned.
+for _, size in ipairs {
+  { 1, 1, 1 }, { 31, 33, 32 }, { 6, 16, 5 }, { 33, 7, 129 }, { 16, 257, 31 }, { 1, 260, 33 }, { 257, 1, 33 },
+  { 5, 9, 1200 }, { 64, 96, 0 }, { 200, 50, 385 },
+} do
+  local m, n, k = unpack(size)
+  local small = m * n * math.max(k, 1) < 5000
+  for bits = 0, 3 do
+    local transpose_a, transpose_b = bits % 2 == 1, bits >= 2
+    add {
+      name = ("matmul %dx%dx%d%s%s"):format(m, n, k, transpose_a and " transposed a" or "",
+        transpose_b and " transposed b" or ""),
+      run = function(ops, a, b) return ops.matmul(a, b, { transpose_a = transpose_a, transpose_b = transpose_b }) end,
+      inputs = { { shape = transpose_a and { k, m } or { m, k } }, { shape = transpose_b and { n, k } or { k, n } } },
+      reference = function(ops, a, b)
+        if transpose_a then a = ops.transpose(a, 1, 2) end
+        if transpose_b then b = ops.transpose(b, 1, 2) end
+        return product(ops, a, b)
+      end,
+      gradients = small and k > 0 and { 1, 2 } or nil,
+      strided = k > 0,
+    }
+  end
+end
+
+for _, pair in ipairs {
+  { { 3, 4, 5 }, { 3, 5, 6 } }, { { 2, 3, 4, 5 }, { 5, 6 } }, { { 4, 5 }, { 2, 3, 5, 2 } }, { { 2, 1, 4, 5 }, { 3, 5, 6 } },
+  { { 2, 1, 3, 4, 5 }, { 1, 2, 3, 5, 1 } },
+} do
+  add {
+    name = ("matmul of batches %s and %s"):format(op.shape_text(pair[1]), op.shape_text(pair[2])),
+    run = function(_, a, b) return a:matmul(b) end,
+    inputs = { { shape = pair[1] }, { shape = pair[2] } },
+    reference = product,
+    gradients = { 1, 2 },
+  }
+end
+
+local FUNCTION = {
+  gelu_tanh = function(ops, x) return ops.gelu(x, { approximate = "tanh" }) end,
+  gelu_erf = function(ops, x) return ops.gelu(x) end,
+  silu = function(ops, x) return ops.silu(x) end,
+}
+
+for _, name in ipairs { "none", "gelu_tanh", "gelu_erf", "silu" } do
+  local body = FUNCTION[name] or function(_, x) return x end
+  for _, shape in ipairs { { 2, 7, 5 }, { 3, 20 }, { 33, 31 }, { 9 } } do
+    local width = shape[#shape]
+    local function reference(ops, x, weight, bias)
+      return body(ops, ops.sum(ops.unsqueeze(x, -2) * weight, -1) + bias)
+    end
+    local inputs = { { shape = shape }, { shape = { 18, width } }, { shape = { 18 } } }
+    add {
+      name = ("linear, %s, of %s"):format(name, op.shape_text(shape)),
+      run = function(ops, x, weight, bias)
+        return ops.linear(x, weight, bias, { activation = name ~= "none" and name or nil })
+      end,
+      inputs = inputs,
+      reference = reference,
+      gradients = #shape < 3 and { 1, 2, 3 } or { 1 },
+      tolerance = { float32 = 3e-6, float64 = 1e-12, bfloat16 = 1e-2 },
+    }
+    if name ~= "none" and #shape > 1 then -- compiled, the activation moves into the product; not so when run eagerly
+      add {
+        name = ("linear, then %s, of %s"):format(name, op.shape_text(shape)),
+        run = function(ops, x, weight, bias) return body(ops, ops.linear(x, weight, bias)) end,
+        inputs = inputs,
+        reference = reference,
+        gradients = { 1, 2, 3 },
+        tolerance = { float32 = 3e-6, float64 = 1e-12, bfloat16 = 3e-2 },
+      }
+    end
+  end
+  add {
+    name = ("two linear layers with %s between"):format(name),
+    run = function(ops, x, w1, b1, w2)
+      return ops.linear(ops.linear(x, w1, b1, { activation = name ~= "none" and name or nil }), w2)
+    end,
+    inputs = { { shape = { 5, 4 } }, { shape = { 33, 4 } }, { shape = { 33 } }, { shape = { 3, 33 } } },
+    reference = function(ops, x, w1, b1, w2)
+      local h = body(ops, ops.sum(ops.unsqueeze(x, -2) * w1, -1) + b1)
+      return ops.sum(ops.unsqueeze(h, -2) * w2, -1)
+    end,
+    gradients = { 1, 2, 3, 4 },
+    tolerance = { float32 = 3e-6, float64 = 1e-12, bfloat16 = 3e-2 },
+  }
+end
+
+--- How many calls of each op a training program of two layers has.
+local function calls_of_gradient(activation)
+  local ops, p = core.ops, core.program.new "layers"
+  local x, w1, w2 = p:input("x", { 8, 4 }), p:input("w1", { 6, 4 }), p:input("w2", { 3, 6 })
+  local y = ops.linear(ops.activation(ops.linear(x, w1), activation), w2)
+  local gradients = core.gradient(p, { y }, { ops.full_like(y, 1) }, { w1, w2 })
+  local outputs = { { name = "dw1", value = gradients[1] }, { name = "dw2", value = gradients[2] } }
+  local plan = require("perigee.core.plan").build(p, outputs)
+  local count = {}
+  for _, call in ipairs(plan.calls) do
+    local name = call.node.definition.name
+    count[name] = (count[name] or 0) + 1
+  end
+  return count
+end
+
+add {
+  name = "an activation and its derivative become epilogues",
+  check = function()
+    local count = calls_of_gradient "silu"
+    assert(count.matmul == 4, "forward 1, backward 3; found " .. tostring(count.matmul))
+    assert(not count.activation and not count.activation_backward, "an activation is left by itself")
+  end,
+}
+
+add { name = "matmul of sizes that do not fit",
+  run = function(ops, a, b) return ops.matmul(a, b) end,
+  inputs = { { shape = { 2, 3 } }, { shape = { 4, 5 } } },
+  error = "matmul: a is [2,3], b is [4,5]; the inner sizes must match and the batch dimensions broadcast" }
+add { name = "matmul of batches that do not fit",
+  run = function(ops, a, b) return ops.matmul(a, b) end,
+  inputs = { { shape = { 2, 2, 3 } }, { shape = { 3, 3, 5 } } },
+  error = "matmul: a is [2,2,3], b is [3,3,5]" }
+add { name = "matmul of a vector",
+  run = function(ops, a, b) return ops.matmul(a, b) end,
+  inputs = { { shape = { 3 } }, { shape = { 3, 5 } } },
+  error = "matmul: a is [3], b is [3,5]; both need two dimensions or more" }
+add { name = "matmul of two dtypes",
+  run = function(ops, a, b) return ops.matmul(a, b) end,
+  inputs = { { shape = { 2, 3 } }, { shape = { 3, 5 }, dtype = "float64" } },
+  error = "matmul: a is float32, b is float64; they must have one dtype" }
+add { name = "linear with a weight that does not fit",
+  run = function(ops, x, weight) return ops.linear(x, weight) end,
+  inputs = { { shape = { 2, 3 } }, { shape = { 3, 5 } } },
+  error = "linear: x is [2,3], weight is [3,5]; weight must be [out,in] with x's last dimension as in" }
+add { name = "linear with an unknown activation",
+  run = function(ops, x, weight) return ops.linear(x, weight, nil, { activation = "relu" }) end,
+  inputs = { { shape = { 2, 3 } }, { shape = { 5, 3 } } },
+  error = "linear: activation 'relu'; there are gelu_tanh, gelu_erf and silu" }
+return cases
