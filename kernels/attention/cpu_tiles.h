@@ -33,7 +33,10 @@ static inline int64_t panels_size(int64_t depth, int64_t columns) { return depth
 
 /* Row stride for a matrix of `columns` columns that is also read down its columns: an odd number of cache lines, so
  * that the rows do not fall into few cache sets. */
-static inline int64_t row_stride(int64_t columns) { return (round_up(columns, PANEL) / LINE | 1) * LINE; }
+static inline int64_t row_stride(int64_t columns) {
+  int64_t lines = round_up(round_up(columns, PANEL), LINE) / LINE;
+  return (lines | 1) * LINE;
+}
 
 /* One tile: C [rows, vectors·LANES] from A(m,k) = a[m·a_row + k·a_depth] and a panel. `rows`, `vectors` and one of A's
  * strides are constants where this is called, so that every loop but the one over k unrolls. */
