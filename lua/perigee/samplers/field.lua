@@ -17,22 +17,29 @@ function M.compile(student, batch, options)
   return core.executable.compile(p, plan_outputs, { captures = options.captures, device = options.device, purpose = "signal" }), dtype
 end
 
---- The field (x, t) -> velocity for given labels (int64 [B]). Guidance: v = v_null + scale·(v_label − v_null) where
---- low <= t <= high, on all channels; elsewhere, and with scale 1, the labelled velocity.
-function M.new(executable, student, labels, options)
+--- Guidance of a field with labels: v = v_null + scale·(v_label − v_null) where low <= t <= high, on all channels; elsewhere,
+--- and with scale 1, the labelled velocity. `velocity` is a function (x, t, labels).
+function M.guided(velocity, labels, null, options)
   local scale, low, high = options.scale or 1, options.low or 0, options.high or 1
+  return function(x, t)
+    local v = velocity(x, t, labels)
+    if scale == 1 or t < low or t > high then return v end
+    local v_null = velocity(x, t, null)
+    return v_null + (v - v_null) * scale
+  end
+end
+
+--- A compiled student as a guided field for given labels (int64 [B]).
+function M.new(executable, student, labels, options)
   local batch = labels.shape[1]
   local dtype = options.dtype or "float32"
   local null = ops.fill({ batch }, { value = student.null_label, dtype = "int64" })
   local stat = dtype == "float64" and "float64" or "float32"
-  return function(x, t)
-    local inputs = { x = x:to(dtype), t = ops.fill({ batch }, { value = t, dtype = stat }), y = labels }
-    local v = executable:run(inputs).velocity:clone():to "float64"
-    if scale == 1 or t < low or t > high then return v end
-    inputs.y = null
-    local v_null = executable:run(inputs).velocity:to "float64"
-    return v_null + (v - v_null) * scale
+  local function velocity(x, t, y)
+    local time = ops.fill({ batch }, { value = t, dtype = stat })
+    return executable:run({ x = x:to(dtype), t = time, y = y }).velocity:clone():to "float64"
   end
+  return M.guided(velocity, labels, null, options)
 end
 
 return M
