@@ -31,11 +31,12 @@ end
 local function read_shape(path, text, position)
   local inside, after = text:match("^%(([%d,%sL]*)%)()", position)
   if not inside then refuse(path, "its shape is not a tuple of sizes") end
-  local shape, rest = {}, inside:gsub("%s", "")
+  local shape, rest = {}, inside:match "^%s*(.*)$"
   while rest ~= "" do
-    local digits, tail = rest:match "^(%d+)L?(.*)$"
-    if not digits or (tail ~= "" and tail:sub(1, 1) ~= ",") then refuse(path, "its shape is (%s)", inside) end
-    shape[#shape + 1], rest = tonumber(digits), tail:sub(2)
+    local digits, tail = rest:match "^(%d+)L?%s*,%s*(.*)$"
+    if not digits then digits, tail = rest:match "^(%d+)L?%s*$", "" end
+    if not digits then refuse(path, "its shape is (%s)", inside) end
+    shape[#shape + 1], rest = tonumber(digits), tail
   end
   return shape, after
 end
