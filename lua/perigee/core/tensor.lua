@@ -321,6 +321,16 @@ function M.tidy(body, ...)
   return unpack(results, 2, table.maxn(results))
 end
 
+--- Runs a function whose tensors outlive the tidy scopes around it: those of caches, data sets, loaders.
+function M.outlive(body, ...)
+  local open = scopes
+  scopes = {}
+  local results = { pcall(body, ...) }
+  scopes = open
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2, table.maxn(results))
+end
+
 -- ---- printing ---------------------------------------------------------------------------------------------------
 
 local function corner(array, read, shape, depth, offset, strides)

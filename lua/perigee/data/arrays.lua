@@ -46,7 +46,7 @@ local function image_source(o, sample)
     if layout.numel(header.shape) * core.dtype_bytes[header.dtype] > o.memory then
       return header.shape[1], { path = images, offset = header.offset }
     end
-    images = npy.load(images)
+    images = npy.load(images, nil, nil, { purpose = "data" })
   end
   return images.shape[1], { tensor = images:is_contiguous() and images or images:contiguous() }
 end

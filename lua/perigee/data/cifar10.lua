@@ -37,7 +37,7 @@ local function from_npy(path)
     core.fail("%s: %s %s; expected uint8 [n,32,32,3]", path, header.dtype, core.shape_text(shape))
   end
   return shape[1], {
-    images = { tensor = npy.load(path), augment = true },
+    images = { tensor = npy.load(path, nil, nil, { purpose = "data" }), augment = true },
     labels = { tensor = dataset.labels(labels, npy.load(labels), #CLASSES) },
   }
 end

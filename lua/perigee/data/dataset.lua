@@ -110,7 +110,7 @@ function Dataset:fields() return self.field_list end
 ---@return perigee.Dataset
 function Dataset:open()
   if not self.sources then
-    local count, sources = self:find()
+    local count, sources = tensor.outlive(self.find, self)
     if count < 1 then core.fail("data set '%s': it is empty", self.name) end
     for _, field in ipairs(self.field_list) do
       local source = sources[field.name]

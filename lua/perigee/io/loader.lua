@@ -74,10 +74,10 @@ function M.new(o)
   self.targets, self.wanted, self.batch = ffi.new("pg_tensor *[?]", #o.fields), {}, {}
   for k, field in ipairs(o.fields) do
     check(add_field(self.handle, field, o.sources[field.name]))
-    local t = tensor.empty({ o.batch, unpack(field.shape) }, field.dtype, { device = o.device, purpose = "data" })
-    self.batch[field.name], self.wanted[k] = t, true
+    local shape, place = { o.batch, unpack(field.shape) }, { device = o.device, purpose = "data" }
+    self.batch[field.name], self.wanted[k] = tensor.outlive(tensor.empty, shape, field.dtype, place), true
   end
-  self.sample_numbers = tensor.empty({ o.batch }, "int64", { purpose = "data" })
+  self.sample_numbers = tensor.outlive(tensor.empty, { o.batch }, "int64", { purpose = "data" })
   return self
 end
 
@@ -108,11 +108,12 @@ local step = ffi.new "int64_t[1]"
 --- The next batch: one tensor a field, by name. The next call overwrites them.
 ---@return table<string, perigee.Tensor>
 function Loader:next()
+  local handle = open_handle(self)
   for k, field in ipairs(self.fields) do
     self.targets[k - 1] = self.wanted[k] and tensor.handle(self.batch[field.name]) or nil
   end
   local numbers = tensor.handle(self.sample_numbers)
-  check(C.pg_loader_next(open_handle(self), #self.fields, self.targets, numbers, step))
+  check(C.pg_loader_next(handle, #self.fields, self.targets, numbers, step))
   self.step = tonumber(step[0])
   return self.batch
 end
@@ -120,10 +121,13 @@ end
 --- The numbers in the data set, from 0, of the samples that next() gave last: int64 [batch].
 function Loader:indices() return self.sample_numbers end
 
---- Ends the threads and gives the memory back. Batches that were handed out stay.
+--- Ends the threads and gives the memory back, that of the batch too.
 function Loader:close()
-  if self.handle then C.pg_loader_free(ffi.gc(self.handle, nil)) end
+  if not self.handle then return end
+  C.pg_loader_free(ffi.gc(self.handle, nil))
   self.handle = nil
+  for _, t in pairs(self.batch) do t:free() end
+  self.sample_numbers:free()
 end
 
 return M

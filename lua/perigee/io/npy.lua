@@ -117,10 +117,11 @@ end
 ---@param path string
 ---@param first? integer
 ---@param count? integer
+---@param place? { device?: string, purpose?: string }
 ---@return perigee.Tensor
-function M.load(path, first, count)
+function M.load(path, first, count, place)
   local header = M.header(path)
-  if not first then return files.read_tensor(path, header.offset, tensor.empty(header.shape, header.dtype)) end
+  if not first then return files.read_tensor(path, header.offset, tensor.empty(header.shape, header.dtype, place)) end
   local rows = header.shape[1] or 0
   count = count or rows - first + 1
   if first < 1 or count < 0 or first + count - 1 > rows then
@@ -128,7 +129,7 @@ function M.load(path, first, count)
   end
   local shape = { count, unpack(header.shape, 2) }
   local row_bytes = layout.numel({ unpack(header.shape, 2) }) * core.dtype_bytes[header.dtype]
-  return files.read_tensor(path, header.offset + (first - 1) * row_bytes, tensor.empty(shape, header.dtype))
+  return files.read_tensor(path, header.offset + (first - 1) * row_bytes, tensor.empty(shape, header.dtype, place))
 end
 
 --- Writes a tensor from any device; the file appears whole or not at all.

@@ -1,0 +1,325 @@
+--- Data sets and their loader: every layout on the disk, what a batch holds, restarts, messages.
+local pg = require "perigee"
+local core = require "perigee.core.ffi"
+local files = require "perigee.io.files"
+local json = require "perigee.io.json"
+local npy = require "perigee.io.npy"
+local png = require "perigee.io.png"
+local tensor = require "perigee.core.tensor"
+
+local in_folder = dofile(core.home .. "/tests/lua/folder.lua")(before_each, after_each)
+
+local CLASSES = { "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" }
+
+--- Runs the function and expects an error that has every given text in it.
+local function fails(body, ...)
+  local fine, message = pcall(body)
+  assert.is_false(fine, "expected an error")
+  for _, text in ipairs { ... } do
+    assert.is_truthy(message:find(text, 1, true), ("'%s' is not in: %s"):format(text, message))
+  end
+end
+
+--- uint8 [n,side,side,3] whose sample k is full of values that depend on k, and differ from pixel to pixel.
+local function pictures(n, side)
+  local t = tensor.empty({ n, side, side, 3 }, "uint8")
+  local pixels = side * side * 3
+  for k = 0, n * pixels - 1 do t:pointer()[k] = (math.floor(k / pixels) * 13 + k % pixels * 7 + 1) % 256 end
+  return t
+end
+
+local function label_list(n, classes)
+  local list = {}
+  for k = 1, n do list[k] = (k - 1) % classes end
+  return list
+end
+
+--- Checks the batches of a loader against pictures and labels, by the samples' numbers.
+local function check_batches(set, images, labels, steps)
+  local loader = set:loader { seed = 5 }
+  local all = images:totable()
+  for step = 0, steps - 1 do
+    local batch = loader:next()
+    assert.equal(step, loader.step)
+    local pixels, numbers, got = batch.images:totable(), loader:indices():totable(), batch.labels:totable()
+    for k, number in ipairs(numbers) do
+      assert.equal(labels[number + 1], got[k])
+      assert.same(all[number + 1], pixels[k])
+    end
+  end
+  loader:close()
+  fails(function() loader:next() end, "loader: it was closed")
+end
+
+describe("CIFAR-10", function()
+  local function cifar(o)
+    o.dir, o.batch, o.flip = o.dir or in_folder(), 4, o.flip or false
+    return pg.data.cifar10(o)
+  end
+
+  it("knows its shapes without files and says what is missing", function()
+    local set = cifar { dir = in_folder "none" }
+    assert.same({ 10, 3, 32, 32, 4 }, { set.classes, set.channels, set.height, set.width, set.batch })
+    assert.same({ { name = "images", dtype = "uint8", shape = { 32, 32, 3 } },
+      { name = "labels", dtype = "int64", shape = {} } }, set:fields())
+    fails(function() set:open() end, "data.cifar10: there is no folder " .. in_folder "none")
+    fails(function() cifar({}):open() end, "has no split 'train'", "data_batch_1.bin")
+    fails(function() cifar { split = "valid" } end, "split is 'valid'; there are train and test")
+    fails(function() pg.data.cifar10 { dir = "x", batch = 4, fliip = true } end, 'did you mean "flip"?')
+    fails(function() pg.data.cifar10 { dir = "x" } end, "option 'batch' is missing")
+  end)
+
+  it("reads .npy files", function()
+    local images, labels = pictures(11, 32), label_list(11, 10)
+    npy.save(in_folder "cifar10-train-11.npy", images)
+    npy.save(in_folder "cifar10-train-11-labels.npy", tensor.tensor(labels, "uint8"))
+    local set = cifar {}
+    assert.equal(11, set:open().count)
+    check_batches(set, images, labels, 5)
+    fails(function() cifar({ split = "test" }):open() end, "has no split 'test'")
+    npy.save(in_folder "cifar10-train-11-labels.npy", tensor.tensor({ 10 }, "uint8"))
+    fails(function() cifar({}):open() end, "cifar10-train-11-labels.npy: label 10 of sample 0", "0 to 9")
+    npy.save(in_folder "cifar10-train-11-labels.npy", tensor.tensor({ 1 }, "uint8"))
+    fails(function() cifar({}):open() end, "11 samples, but its field 'labels' is [1]")
+    os.remove(in_folder "cifar10-train-11-labels.npy")
+    fails(function() cifar({}):open() end, "cifar10-train-11-labels.npy: cannot be opened")
+    npy.save(in_folder "cifar10-train-12.npy", images)
+    fails(function() cifar({}):open() end, "several files for the split 'train'")
+  end)
+
+  it("reads the binary batches", function()
+    local images, labels = pictures(10, 32), label_list(10, 10)
+    local pointer, records = images:pointer(), {}
+    for n = 0, 9 do
+      local planes = {}
+      for c = 0, 2 do
+        for k = 0, 1023 do planes[#planes + 1] = string.char(pointer[(n * 1024 + k) * 3 + c]) end
+      end
+      records[n + 1] = string.char(labels[n + 1]) .. table.concat(planes)
+    end
+    files.make_folder(in_folder "cifar-10-batches-bin")
+    for k = 1, 5 do -- two records each
+      files.write(in_folder(("cifar-10-batches-bin/data_batch_%d.bin"):format(k)), records[2 * k - 1] .. records[2 * k])
+    end
+    files.write(in_folder "cifar-10-batches-bin/test_batch.bin", records[3])
+    check_batches(cifar {}, images, labels, 5)
+    check_batches(cifar { dir = in_folder "cifar-10-batches-bin" }, images, labels, 3)
+    assert.equal(1, cifar({ split = "test" }):open().count)
+    files.write(in_folder "cifar-10-batches-bin/data_batch_4.bin", records[1]:sub(2))
+    fails(function() cifar({}):open() end, "data_batch_4.bin: 3072 bytes, which are not records of 3073")
+  end)
+
+  it("reads folders of PNG files", function()
+    local images, labels = pictures(20, 32), {}
+    for k = 0, 19 do
+      labels[k + 1] = math.floor(k / 2)
+      files.make_folder(in_folder("train/" .. CLASSES[labels[k + 1] + 1]))
+      png.save(in_folder(("train/%s/%02d.png"):format(CLASSES[labels[k + 1] + 1], k)),
+        images:narrow(1, k + 1, 1):reshape { 32, 32, 3 })
+    end
+    check_batches(cifar {}, images, labels, 6)
+    check_batches(cifar { dir = in_folder "train" }, images, labels, 6)
+    files.remove_tree(in_folder "train/cat")
+    fails(function() cifar({}):open() end, "the folders with pictures in", "expected airplane", "cat")
+  end)
+end)
+
+describe("a folder of pictures", function()
+  it("scales them and checks the classes", function()
+    for _, class in ipairs { "b", "a" } do
+      files.make_folder(in_folder(class))
+      for k = 1, 3 do
+        png.save(in_folder(class .. "/" .. k .. ".png"), pg.full({ 6 + k, 9, 3 }, class == "a" and 10 or 200, "uint8"))
+      end
+    end
+    local function folder(o)
+      o.dir, o.size, o.batch = in_folder(), 4, 3
+      return pg.data.folder(o)
+    end
+    local set = folder { classes = 2 }
+    local loader = set:loader()
+    assert.same({ "a", "b" }, set.class_names)
+    for _ = 1, 4 do
+      local batch = loader:next()
+      assert.same({ 3, 4, 4, 3 }, batch.images.shape)
+      for k, label in ipairs(batch.labels:totable()) do
+        assert.equal(label == 0 and 10 or 200, batch.images:totable()[k][2][2][2])
+      end
+    end
+    fails(function() folder({ classes = 3 }):open() end, "has pictures of 2 classes (a, b); the recipe says 3")
+    fails(function() folder({ classes = 2, resize = false }):loader():next() end, ".png: the picture is 9x")
+    fails(function() pg.data.folder({ dir = in_folder "none", size = 4, batch = 3, classes = 2 }):open() end,
+      "data.folder: there is no folder")
+    files.write(in_folder "a/1.png", "no picture")
+    loader = set:loader { threads = 2 }
+    fails(function() for _ = 1, 2 do loader:next() end end, "a/1.png: not a readable PNG")
+  end)
+end)
+
+describe("arrays", function()
+  it("come from tensors or files, in memory or on the disk", function()
+    local images, labels = pictures(7, 4), label_list(7, 3)
+    npy.save(in_folder "x.npy", images)
+    npy.save(in_folder "y.npy", tensor.tensor(labels, "int32"))
+    local o = { classes = 3, batch = 2 }
+    local function arrays(more)
+      local given = { images = in_folder "x.npy", labels = in_folder "y.npy" }
+      for key, value in pairs(o) do given[key] = value end
+      for key, value in pairs(more) do given[key] = value end
+      return pg.data.arrays(given)
+    end
+    check_batches(arrays {}, images, labels, 8)
+    check_batches(arrays { memory = 100 }, images, labels, 8)
+    check_batches(arrays { images = images, labels = tensor.tensor(labels, "int64") }, images, labels, 8)
+    assert.equal(arrays({}):digest(), arrays({ images = images, labels = tensor.tensor(labels, "uint8") }):digest())
+    images:pointer()[3] = 77
+    assert.not_equal(arrays({}):digest(), arrays({ images = images }):digest())
+    fails(function() arrays({ classes = 2 }):open() end, "y.npy: label 2 of sample 2")
+    fails(function() arrays { images = in_folder "none.npy" } end, "none.npy is not there; give height and width")
+    assert.equal(8, arrays({ images = in_folder "none.npy", height = 8, width = 8 }).width)
+    fails(function() arrays { images = pg.zeros { 3, 4 } } end, "images are uint8 [n,H,W,C] or float32 [n,C,H,W]")
+    local set = arrays { images = pg.zeros { 7, 4, 8, 8 } }
+    assert.same({ 4, 8, 8 }, { set.channels, set.height, set.width })
+    assert.same({ 2, 4, 8, 8 }, set:loader():next().latents.shape)
+    fails(function() arrays { images = pg.zeros { 7, 4, 8, 8 }, flip = true } end, "only uint8 pictures")
+  end)
+end)
+
+describe("ImageNet's latents", function()
+  local function make(n)
+    local labels = {}
+    for k = 0, n - 1 do
+      local part = ("%05d"):format(math.floor(k / 3))
+      files.make_folder(in_folder("images/" .. part))
+      files.make_folder(in_folder("vae-sd/" .. part))
+      local name = ("%s/img-mean-std-%08d.npy"):format(part, k)
+      npy.save(in_folder("vae-sd/" .. name), pg.full({ 8, 2, 2 }, k))
+      png.save(in_folder(("images/%s/img%08d.png"):format(part, k)), pg.full({ 16, 16, 3 }, k, "uint8"))
+      labels[k + 1] = { name, k % 5 }
+    end
+    json.write(in_folder "vae-sd/dataset.json", { labels = labels })
+  end
+  local function latents(o)
+    o = o or {}
+    o.dir, o.batch, o.size, o.classes = o.dir or in_folder(), 4, 16, 5
+    return pg.data.imagenet_latents(o)
+  end
+
+  it("go with their pictures and labels", function()
+    make(8)
+    local set = latents()
+    assert.same({ 4, 2, 2, 5 }, { set.channels, set.height, set.width, set.classes })
+    local loader = set:loader { seed = 1 }
+    for step = 0, 4 do
+      local batch = loader:next()
+      for k, number in ipairs(loader:indices():totable()) do
+        assert.equal(number, batch.latents:totable()[k][8][2][1])
+        if step ~= 3 then assert.equal(number, batch.images:totable()[k][3][4][1]) end
+        assert.equal(number % 5, batch.labels:totable()[k])
+      end
+      if step == 2 then loader:want("images", false) end
+      if step == 3 then loader:want("images", true) end
+    end
+    assert.equal(8, #set:digest())
+  end)
+
+  it("are drawn anew at every step", function()
+    make(4)
+    local set = latents()
+    local batch = set:loader({ shuffle = false }):next()
+    local function draw(step) return set:latents(batch, pg.tensor({ 1, step, 0 }, "int64"), "float32"):totable() end
+    local a, b = draw(1), draw(2)
+    assert.same(a, draw(1))
+    assert.not_same(a, b)
+    assert.equal(0, a[1][1][1][1]) -- mean and deviation 0
+    local mean = 0
+    for k = 1, 200 do mean = mean + draw(k)[4][2][1][2] / 200 end
+    assert.is_true(math.abs(mean - 3 * 0.18215) < 0.15) -- mean and deviation 3·0.18215; the mean's own: 0.039
+  end)
+
+  it("plan without files and say what is wrong with them", function()
+    local set = pg.data.imagenet_latents { dir = in_folder "none", batch = 256 }
+    assert.same({ 4, 32, 32, 1000, 256 }, { set.channels, set.height, set.width, set.classes, set.image_size })
+    assert.same({ 8, 32, 32 }, set:fields()[1].shape)
+    fails(function() set:open() end, "data.imagenet_latents: there is no folder " .. in_folder "none")
+    make(6)
+    files.rename(in_folder "images/00001/img00000004.png", in_folder "images/00001/img00000009.png")
+    fails(function() latents():open() end, "latent 00001/img-mean-std-00000004.npy has no picture of its number")
+    assert.equal(6, latents({ images = false }):open().count)
+    os.remove(in_folder "images/00001/img00000009.png")
+    fails(function() latents():open() end, "5 pictures in images/ and 6 latents in vae-sd/")
+    make(6)
+    json.write(in_folder "vae-sd/dataset.json", { labels = { { "00000/img-mean-std-00000000.npy", 1 } } })
+    fails(function() latents():open() end, "dataset.json: it has no label for 00000/img-mean-std-00000001.npy")
+    make(6)
+    npy.save(in_folder "vae-sd/00001/img-mean-std-00000005.npy", pg.full({ 8, 2, 3 }, 0))
+    local loader = latents():loader()
+    fails(function() for _ = 1, 2 do loader:next() end end, "img-mean-std-00000005.npy: it has")
+    fails(function() pg.data.imagenet_latents { dir = "x", batch = 1, flip = true } end, "can't be flipped")
+  end)
+end)
+
+describe("a loader", function()
+  local function set_of(n)
+    return pg.data.arrays { images = pictures(n, 4), labels = tensor.tensor(label_list(n, 3), "int64"), classes = 3,
+      batch = 4, flip = true, crop = 1 }
+  end
+
+  it("gives the same batches after a restart, and others for another seed", function()
+    local set = set_of(9)
+    local function run(o, first, last)
+      local loader, out = set:loader(o), {}
+      loader:seek(first)
+      for step = first, last do out[step] = loader:next().images:totable() end
+      return out
+    end
+    local whole = run({ seed = 3 }, 0, 9)
+    for first = 1, 9 do
+      local part = run({ seed = 3, threads = first % 4 }, first, 9)
+      for step = first, 9 do assert.same(whole[step], part[step]) end
+    end
+    assert.not_same(whole[0], run({ seed = 4 }, 0, 0)[0])
+  end)
+
+  it("takes batches of another size and parts of a step", function()
+    local set = set_of(9)
+    local whole = set:loader { seed = 1, batch = 6 }
+    local left = set:loader { seed = 1, batch = 3, stride = 6 }
+    local right = set:loader { seed = 1, batch = 3, stride = 6, first = 3 }
+    for _ = 1, 4 do
+      local all, a, b = whole:next().labels:totable(), left:next().labels:totable(), right:next().labels:totable()
+      assert.same(all, { a[1], a[2], a[3], b[1], b[2], b[3] })
+    end
+  end)
+
+  it("gives its memory back", function()
+    collectgarbage()
+    collectgarbage()
+    local set = set_of(9)
+    pg.tidy(function() set:open() end)
+    local before = core.C.pg_memory_now(core.C.PG_CPU, -1)
+    for _ = 1, 3 do
+      pg.tidy(function()
+        local loader = set:loader {}
+        loader:next()
+        loader:close()
+      end)
+    end
+    assert.equal(tonumber(before), tonumber(core.C.pg_memory_now(core.C.PG_CPU, -1)))
+  end)
+
+  it("serves a data set of one's own", function()
+    local calls = 0
+    local set = pg.data.dataset {
+      name = "mine", classes = 2, channels = 3, height = 4, width = 4, batch = 2,
+      find = function()
+        calls = calls + 1
+        return 2, { images = { tensor = pictures(2, 4) }, labels = { tensor = tensor.tensor({ 1, 0 }, "int64") } }
+      end,
+    }
+    assert.equal(0, calls)
+    check_batches(set, pictures(2, 4), { 1, 0 }, 4)
+    assert.equal(1, calls)
+    fails(function() return pg.data.cifar11 end, "there is no data set pg.data.cifar11", 'did you mean "cifar10"?')
+  end)
+end)
