@@ -12,7 +12,8 @@ local M = {}
 
 -- ---- the tables ----------------------------------------------------------------------------------------------
 
---- `ignored`: beginnings of names that a file may have and a model need not.
+--- `ignored`: beginnings of names that a file may have and a model need not. `fixed`: tensors that may be there and
+--- must then agree with a buffer of the model.
 local tables = {
   -- SiT, REPA, HASTE. The position embedding is fixed here; the projectors belong to a loss, not to the student.
   sit = {
@@ -30,7 +31,8 @@ local tables = {
     { "projectors.#.layers.1.*", "projectors.#.0.*" },
     { "projectors.#.layers.2.*", "projectors.#.2.*" },
     { "projectors.#.layers.3.*", "projectors.#.4.*" },
-    ignored = { "pos_embed", "projectors." },
+    ignored = { "projectors." },
+    fixed = { pos_embed = "position" },
   },
   -- timm's vision transformers
   timm = {
@@ -147,9 +149,32 @@ local function is_ignored(name, lists)
   return false
 end
 
+--- The model whose names are meant: the group's member that `strip` begins with, or the model itself.
+local function subject(model, strip) return strip and model[strip:match "^[%w_]+"] or model end
+
+--- An error unless a tensor of the file equals a materialised buffer to 1e-4.
+local function check_fixed(file, name, buffer)
+  local found = file:info(name)
+  if not layout.same_shape(found.shape, buffer.shape) then
+    core.fail("%s: tensor '%s' is %s; the model's, which is fixed, is %s", file.path, name,
+      core.shape_text(found.shape), core.shape_text(buffer.shape))
+  end
+  tensor.tidy(function()
+    local theirs, count = tensor.to_host(file:read(name):to "float32")
+    local ours = tensor.to_host(buffer:to "float32")
+    local bound = buffer.dtype == "bfloat16" and 1e-2 or 1e-4
+    for k = 0, count - 1 do
+      local difference = math.abs(theirs[k] - ours[k])
+      if difference > bound or difference ~= difference then
+        core.fail("%s: tensor '%s' has %g at place %d, where the model has the fixed number %g", file.path, name,
+          theirs[k], k + 1, ours[k])
+      end
+    end
+  end)
+end
+
 --- Every tensor that is missing, has another shape, or belongs to nothing in the model.
-local function check(file, wanted, prefix, ignored)
-  local expected = {}
+local function check(file, wanted, prefix, expected, ignored)
   for _, entry in ipairs(wanted) do
     local name = prefix .. entry.name
     expected[name] = true
@@ -189,7 +214,15 @@ function M.load(file, model, options)
   if names == "auto" then names = model.public_names or guess(file, prefix) end
   if names == "dinov2" and guess(file, prefix) == "dinov2_swiglu" then names = "dinov2_swiglu" end
   local wanted = M.public_parameters(model, names, options.strip)
-  check(file, wanted, prefix, { table_of(names).ignored, options.ignore or {} })
+  local known, expected = table_of(names), {}
+  for name, field in pairs(known.fixed or {}) do
+    local buffer = subject(model, options.strip)[field]
+    if buffer and file.entries[prefix .. name] then
+      expected[prefix .. name] = true
+      check_fixed(file, prefix .. name, buffer)
+    end
+  end
+  check(file, wanted, prefix, expected, { known.ignored, options.ignore or {} })
   for _, entry in ipairs(wanted) do
     tensor.tidy(function() entry.parameter:copy_(file:read(prefix .. entry.name):reshape(entry.parameter.shape)) end)
   end
@@ -198,7 +231,7 @@ end
 
 -- ---- saving --------------------------------------------------------------------------------------------------
 
---- A model's parameters under public names and shapes, as views. A student's fixed positions go along as `pos_embed`.
+--- A model's parameters under public names and shapes, as views, and its fixed tensors that have such names.
 ---@param names "sit"|"timm"|"dinov2"|"dinov2_swiglu"
 ---@return table<string, perigee.Tensor>
 function M.export(model, names, strip)
@@ -206,8 +239,7 @@ function M.export(model, names, strip)
   for _, entry in ipairs(M.public_parameters(model, names, strip)) do
     tensors[entry.name] = entry.parameter:reshape(entry.shape)
   end
-  local student = strip and model[strip:match "^[%w_]+"] or model
-  if names == "sit" and student.position then tensors.pos_embed = student.position end
+  for name, field in pairs(table_of(names).fixed or {}) do tensors[name] = subject(model, strip)[field] end
   return tensors
 end
 

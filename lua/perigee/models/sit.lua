@@ -87,11 +87,8 @@ local rules = {
   recompute = { "boolean", false },
 }
 
----@class perigee.SitOptions
----@field depth integer
----@field width integer
----@field heads integer
----@field patch? integer        2
+--- Options of a named size, which decides depth, width, heads and patch.
+---@class perigee.SitNamedOptions
 ---@field channels? integer     4
 ---@field size? integer|integer[]  of the input: 32, or { height, width }
 ---@field classes? integer      1000
@@ -99,6 +96,12 @@ local rules = {
 ---@field mlp_ratio? number     4
 ---@field time_features? integer  width of the time's sinusoids: 256
 ---@field recompute? boolean    compute blocks again in the backward pass instead of keeping what they saved
+
+---@class perigee.SitOptions : perigee.SitNamedOptions
+---@field depth integer
+---@field width integer
+---@field heads integer
+---@field patch? integer        2
 
 local function position_buffer(width, grid)
   if width % 4 ~= 0 then
@@ -156,7 +159,7 @@ end
 --- "block i" and "qkv of block i".
 function Sit:forward(x, t, y)
   self:check_inputs(x, t, y)
-  local h = self.patch_embedding(x) + self.position
+  local h = self.patch_embedding(x) + module.beside(x, self.position)
   taps.publish("embedded", h)
   local conditioning = self.time_embedding(t, x.dtype) + self.label_embedding(y)
   taps.publish("conditioning", conditioning)

@@ -76,25 +76,29 @@ local rules = {
   position = { "table", {} },
 }
 
----@class perigee.VitOptions
----@field depth integer
----@field width integer
----@field heads integer
----@field patch integer
+--- Options of a named model, which decides depth, width, heads, patch and the kind of its blocks.
+---@class perigee.VitNamedOptions
 ---@field image? integer|integer[]   what pictures are resized to; by default what the stored positions are for
 ---@field stored? integer|integer[]  grid of the position embedding, the image's by default; a weights file's own wins
 ---@field weights? string            a safetensors file; without one the model starts from random numbers
 ---@field names? "auto"|"timm"|"dinov2"
----@field registers? integer         0
----@field layer_scale? boolean       false
----@field gelu? "erf"|"tanh"
----@field swiglu? boolean            false
----@field mlp_ratio? number          4
 ---@field classes? integer           a linear head on the class token
 ---@field mean? number[]             of the pictures' channels; 0.5 each
 ---@field std? number[]
 ---@field resize? { mode?: "bicubic"|"bilinear", antialias?: boolean }
 ---@field position? { antialias?: boolean }
+---@field with_registers? boolean    DINOv2's models only
+
+---@class perigee.VitOptions : perigee.VitNamedOptions
+---@field depth integer
+---@field width integer
+---@field heads integer
+---@field patch integer
+---@field registers? integer         0
+---@field layer_scale? boolean       false
+---@field gelu? "erf"|"tanh"
+---@field swiglu? boolean            false
+---@field mlp_ratio? number          4
 
 local resize_rules = {
   mode = { "string", "bicubic", choices = { "bicubic", "bilinear" } },
@@ -192,7 +196,8 @@ function Vit:preprocess(images, input)
   if #images.shape ~= 4 or images.shape[2] ~= self.channels then
     core.fail("%s: images are %s, not [B,%d,H,W]", self.name, core.shape_text(images.shape), self.channels)
   end
-  return ops.resize(images * self.pixel_factor + self.pixel_shift, {
+  local factor, shift = module.beside(images, self.pixel_factor), module.beside(images, self.pixel_shift)
+  return ops.resize(images * factor + shift, {
     size = input_size(self, input), mode = self.resize.mode, antialias = self.resize.antialias,
   })
 end

@@ -67,10 +67,11 @@ function M.buffer(shape, compute)
   return t
 end
 
---- A parameter as an operand beside x: views of it (reshape, narrow, expand) need this where x is symbolic, or they
---- would be other tensors, which no gradient reaches.
-function M.beside(x, parameter)
-  return program.is_value(x) and x.program:capture(parameter) or parameter
+--- A parameter or buffer as an operand beside x, in x's dtype. Views of a parameter (reshape, narrow, expand) need this
+--- where x is symbolic, or they would be other tensors, which no gradient reaches.
+function M.beside(x, t)
+  if program.is_value(x) then t = x.program:capture(t) end
+  return t:to(x.dtype)
 end
 
 -- ---- traversal -----------------------------------------------------------------------------------------------
