@@ -1,0 +1,23 @@
+/* square_sum: Σ x², for the norm of a gradient. Chunks of a fixed size, added in a fixed order, in float64.
+ *   v[0] sum  stat []   =
+ *   v[1] x    real [n] */
+PG_KERNEL(square_sum)
+PG_KERNEL_PLAN(square_sum)
+
+/* adamw: one step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) with decoupled decay, over flat buffers, with clipping by
+ * the global norm, the moving average of the parameters and a working copy in lower precision, in one pass over memory:
+ *   g  = gradient · min(1, clip / (√square_sum + 1e-6))          (clip = 0: no clipping)
+ *   m  = β1·m + (1 − β1)·g;   v = β2·v + (1 − β2)·g²
+ *   p  = p·(1 − lr·decay) − lr/(1 − β1^step) · m / (√(v/(1 − β2^step)) + ε)
+ *   average = average + (1 − ema)·(p − average);   working = p
+ * Every view is read in its place; those marked = are written in place.
+ *   v[0] parameters     real [n]  =
+ *   v[1] first_moment   real [n]  =
+ *   v[2] second_moment  real [n]  =
+ *   v[3] average        real [n]  =, may be absent
+ *   v[4] working        bfloat16 [n] =, may be absent
+ *   v[5] gradient       real [n]
+ *   v[6] hyper          stat [8]: lr, β1, β2, ε, decay, clip, ema, step (from 1)
+ *   v[7] square_sum     stat []
+ * `real` is float32 or float64. */
+PG_KERNEL(adamw)

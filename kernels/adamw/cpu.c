@@ -1,0 +1,119 @@
+#include "cpu.h"
+
+#include "adamw/adamw.h"
+
+enum { CHUNK = 4096 };
+
+int64_t PG_CPU(square_sum_scratch)(const pg_call *call) {
+  return (pg_numel(&call->v[1]) + CHUNK - 1) / CHUNK * (int64_t)sizeof(double);
+}
+
+/* Σ x² of one chunk. */
+static double chunk_square_sum(const real *x, int64_t n) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t k = 0; k < n; k++) sum += (double)load(x[k]) * (double)load(x[k]);
+  return sum;
+}
+
+pg_status PG_CPU(square_sum)(const pg_call *call) {
+  const pg_view *sum = &call->v[0], *x = &call->v[1];
+  PG_EXPECT(x->dtype == PG_REAL && sum->dtype == PG_STAT && pg_numel(sum) == 1,
+            "square_sum: x is %s, the sum %s; expected one number of the statistics' dtype", pg_shape_text(x), pg_shape_text(sum));
+  const int64_t n = pg_numel(x), chunks = (n + CHUNK - 1) / CHUNK;
+  const real *values = x->data;
+  double *partial = call->scratch;
+#pragma omp parallel for schedule(static)
+  for (int64_t c = 0; c < chunks; c++)
+    partial[c] = chunk_square_sum(values + c * CHUNK, n - c * CHUNK < CHUNK ? n - c * CHUNK : CHUNK);
+  double total = 0;
+  for (int64_t c = 0; c < chunks; c++) total += partial[c];
+  *(stat *)sum->data = (stat)total;
+  return PG_OK;
+}
+
+#if PG_REAL == 2
+pg_status PG_CPU(adamw)(const pg_call *call) {
+  (void)call;
+  return pg_error(PG_ERROR_UNSUPPORTED, "adamw: masters are float32 or float64; bfloat16 is for the working copy");
+}
+#else
+
+typedef struct step_constants {
+  stat scale, beta1, beta2, keep, rate, root, epsilon, ema;
+} step_constants;
+
+/* What does not depend on the element, in float64. */
+static step_constants constants_of(const stat *hyper, stat square_sum) {
+  const double lr = (double)hyper[0], beta1 = (double)hyper[1], beta2 = (double)hyper[2], clip = (double)hyper[5], step = (double)hyper[7];
+  const double norm = sqrt((double)square_sum), factor = clip / (norm + 1e-6);
+  step_constants c;
+  c.scale = (stat)(clip > 0 && factor < 1 ? factor : 1);
+  c.beta1 = (stat)beta1;
+  c.beta2 = (stat)beta2;
+  c.keep = (stat)(1 - lr * (double)hyper[4]);
+  c.rate = (stat)(lr / (1 - pow(beta1, step)));
+  c.root = (stat)(1 / sqrt(1 - pow(beta2, step)));
+  c.epsilon = hyper[3];
+  c.ema = (stat)(1 - (double)hyper[6]);
+  return c;
+}
+
+static uint16_t bfloat16_of(stat value) {
+  float x = (float)value;
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return (uint16_t)(x != x ? ((bits >> 16) | 0x40u) : rounded);
+}
+
+static void step_chunk(int64_t n, real *restrict p, real *restrict m, real *restrict v, const real *restrict g, step_constants c) {
+#pragma omp simd
+  for (int64_t k = 0; k < n; k++) {
+    const stat gradient = g[k] * c.scale;
+    const stat first = c.beta1 * m[k] + (1 - c.beta1) * gradient;
+    const stat second = c.beta2 * v[k] + (1 - c.beta2) * gradient * gradient;
+    m[k] = first;
+    v[k] = second;
+#if PG_REAL == 1
+    const stat root = sqrt(second) * c.root;
+#else
+    const stat root = sqrtf(second) * c.root;
+#endif
+    p[k] = p[k] * c.keep - c.rate * first / (root + c.epsilon);
+  }
+}
+
+static void average_chunk(int64_t n, real *restrict average, const real *restrict p, stat ema) {
+#pragma omp simd
+  for (int64_t k = 0; k < n; k++) average[k] += ema * (p[k] - average[k]);
+}
+
+pg_status PG_CPU(adamw)(const pg_call *call) {
+  const int64_t n = pg_numel(&call->v[0]);
+  static const char *const names[] = {"parameters", "first_moment", "second_moment", "average", "working", "gradient"};
+  for (int k = 0; k < 6; k++) {
+    if ((k == 3 || k == 4) && !pg_present(call, k)) continue;
+    const pg_view *view = &call->v[k];
+    const int dtype = k == 4 ? PG_BFLOAT16 : PG_REAL;
+    PG_EXPECT(view->dtype == dtype && pg_numel(view) == n, "adamw: %s is %s; expected %lld elements like the parameters", names[k],
+              pg_shape_text(view), (long long)n);
+  }
+  PG_EXPECT(call->v[6].dtype == PG_STAT && pg_numel(&call->v[6]) == 8, "adamw: hyper is %s; expected [8]", pg_shape_text(&call->v[6]));
+  PG_EXPECT(call->v[7].dtype == PG_STAT && pg_numel(&call->v[7]) == 1, "adamw: square_sum is %s; expected []", pg_shape_text(&call->v[7]));
+  real *p = call->v[0].data, *m = call->v[1].data, *v = call->v[2].data;
+  real *average = pg_present(call, 3) ? call->v[3].data : NULL;
+  uint16_t *working = pg_present(call, 4) ? call->v[4].data : NULL;
+  const real *g = call->v[5].data;
+  const step_constants c = constants_of(call->v[6].data, *(const stat *)call->v[7].data);
+  const int64_t chunks = (n + CHUNK - 1) / CHUNK;
+#pragma omp parallel for schedule(static)
+  for (int64_t chunk = 0; chunk < chunks; chunk++) {
+    const int64_t at = chunk * CHUNK, count = n - at < CHUNK ? n - at : CHUNK;
+    step_chunk(count, p + at, m + at, v + at, g + at, c);
+    if (average) average_chunk(count, average + at, p + at, c.ema);
+    for (int64_t k = at; working && k < at + count; k++) working[k] = bfloat16_of(p[k]);
+  }
+  return PG_OK;
+}
+#endif
