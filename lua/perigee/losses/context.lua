@@ -67,7 +67,7 @@ function Context:teacher_features()
   if self.teacher_result then return self.teacher_result end
   local taps = require "perigee.nn.taps"
   local patches, published = taps.collect(function()
-    return self.teacher:features(self:pixels(), { grid = self:teacher_grid() })
+    return (self.teacher:features(self:pixels(), { grid = self:teacher_grid() }))
   end)
   self.teacher_result = { patches = patches, taps = published }
   return self.teacher_result
