@@ -6,8 +6,8 @@
 ---   }
 ---
 --- or, where their order matters to --help, as a list of { "name", default, "help" }. The values are the defaults, with
---- the command's flags (`perigee train recipe.lua --batch 32`) and `--set batch=32` applied. A recipe that is required
---- by other Lua code gets the defaults.
+--- the command's flags (`perigee train recipe.lua --batch 32`) and `--set batch=32` applied. They belong to the file that
+--- the command names: a recipe that other Lua code loads, another recipe for instance, gets its defaults.
 local failure = require "perigee.cli.failure"
 local nearest = require "perigee.nearest"
 local options = require "perigee.cli.options"
@@ -58,7 +58,8 @@ end
 function M.declare(declaration)
   local fine, list = pcall(options.declare, declaration)
   if not fine then error(list, 2) end
-  if not current then return options.values(list, {}) end
+  local caller = debug.getinfo(2, "S")
+  if not current or caller.source ~= "@" .. current.path then return options.values(list, {}) end
   if current.declared then error("a recipe declares its options once", 2) end
   current.declared = list
   if current.only_declaration then error(STOP, 0) end

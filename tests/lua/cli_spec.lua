@@ -216,6 +216,16 @@ describe("a recipe's options", function()
                 recipes.load(path, { values = { batch = 2, fast = true, data = "d" } }).value)
   end)
 
+  it("belong to the file that is loaded, not to another recipe that it loads", function()
+    local outer = write(([[
+      local batch = require("perigee.recipe_options").declare { batch = { default = 1, help = "" } }.batch
+      return { outer = batch, inner = dofile "%s".batch }
+    ]]):format(path))
+    assert.same({ outer = 5, inner = 64 }, recipes.load(outer, {
+      arguments = { outer, "--batch", "5" }, command = command }).value)
+    os.remove(outer)
+  end)
+
   it("refuse what nobody declared", function()
     assert.equal("unknown option --bath; did you mean \"--batch\"?", message_of(load, path, "--bath", "3"))
     assert.matches("%-%-set bath: .* has no such option; did you mean \"batch\"%?",
