@@ -43,7 +43,9 @@ local only = os.getenv "PERIGEE_TEST_OPS" -- a pattern that picks files
 for _, file in ipairs(files) do
   if not only or file:find(only) then
     describe(file:gsub("%.lua$", ""), function()
-      for _, case in ipairs(dofile(home .. "/tests/ops/" .. file)) do register(case) end
+      local chunk = assert(loadfile(home .. "/tests/ops/" .. file))
+      setfenv(chunk, getfenv(1)) -- busted's assert, describe, it
+      for _, case in ipairs(chunk()) do register(case) end
     end)
   end
 end
