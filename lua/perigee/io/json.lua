@@ -24,7 +24,7 @@ function M.is_array(t) return getmetatable(t) == Array or (#t > 0 and getmetatab
 
 -- ---- decoding ---------------------------------------------------------------------------------------------------
 
-local find, sub, byte = string.find, string.sub, string.byte
+local find, match, sub, byte = string.find, string.match, string.sub, string.byte
 
 local function line_of(text, position)
   local line = 1
@@ -78,7 +78,12 @@ local function read_string(reader, position)
   end
 end
 
-local function skip(reader, position) return find(reader.text, "[^ \t\r\n]", position) or #reader.text + 1 end
+--- The position of the next character that is no white space.
+local function skip(reader, position)
+  local character = byte(reader.text, position)
+  if character and character > 32 then return position end
+  return find(reader.text, "[^ \t\r\n]", position) or #reader.text + 1
+end
 
 local read_value
 
@@ -117,6 +122,8 @@ local function read_array(reader, position, depth)
 end
 
 local function read_number(reader, position)
+  local digits, after = match(reader.text, "^([1-9]%d*)()[],}%s]", position) -- most are whole
+  if digits then return tonumber(digits), after end
   local _, stop = find(reader.text, "^-?%d+%.?%d*[eE]?[+-]?%d*", position)
   local text = stop and sub(reader.text, position, stop)
   local malformed = not text or find(text, "^-?0%d") or find(text, "%.$") or find(text, "%.[eE]")
