@@ -17,7 +17,8 @@ PG_KERNEL_PLAN(square_sum)
  *   v[3] average        real [n]  =, may be absent
  *   v[4] working        bfloat16 [n] =, may be absent
  *   v[5] gradient       real [n]
- *   v[6] hyper          stat [8]: lr, β1, β2, ε, decay, clip, ema, step (from 1)
+ *   v[6] hyper          float32 or float64 [8]: lr, β1, β2, ε, decay, clip, ema, step (from 1). In float32, 1 − β2 and
+ *                       1 − ema lose digits.
  *   v[7] square_sum     stat []
  * `real` is float32 or float64. */
 PG_KERNEL(adamw)

@@ -40,23 +40,29 @@ pg_status PG_CPU(adamw)(const pg_call *call) {
 #else
 
 typedef struct step_constants {
-  stat scale, beta1, beta2, keep, rate, root, epsilon, ema;
+  stat scale, beta1, rest1, beta2, rest2, keep, rate, root, epsilon, ema;
 } step_constants;
 
+static double number(const pg_view *v, int k) {
+  return v->dtype == PG_FLOAT64 ? ((const double *)v->data)[k] : (double)((const float *)v->data)[k];
+}
+
 /* What does not depend on the element, in float64. */
-static step_constants constants_of(const stat *hyper, stat square_sum) {
-  const double lr = (double)hyper[0], beta1 = (double)hyper[1], beta2 = (double)hyper[2], clip = (double)hyper[5], step = (double)hyper[7];
-  const double norm = sqrt((double)square_sum), factor = clip / (norm + 1e-6);
-  step_constants c;
-  c.scale = (stat)(clip > 0 && factor < 1 ? factor : 1);
-  c.beta1 = (stat)beta1;
-  c.beta2 = (stat)beta2;
-  c.keep = (stat)(1 - lr * (double)hyper[4]);
-  c.rate = (stat)(lr / (1 - pow(beta1, step)));
-  c.root = (stat)(1 / sqrt(1 - pow(beta2, step)));
-  c.epsilon = hyper[3];
-  c.ema = (stat)(1 - (double)hyper[6]);
-  return c;
+static step_constants constants_of(const pg_view *hyper, double square_sum) {
+  const double lr = number(hyper, 0), beta1 = number(hyper, 1), beta2 = number(hyper, 2), clip = number(hyper, 5),
+               step = number(hyper, 7), factor = clip / (sqrt(square_sum) + 1e-6);
+  return (step_constants){
+      .scale = (stat)(clip > 0 && factor < 1 ? factor : 1),
+      .beta1 = (stat)beta1,
+      .rest1 = (stat)(1 - beta1),
+      .beta2 = (stat)beta2,
+      .rest2 = (stat)(1 - beta2),
+      .keep = (stat)(1 - lr * number(hyper, 4)),
+      .rate = (stat)(lr / (1 - pow(beta1, step))),
+      .root = (stat)(1 / sqrt(1 - pow(beta2, step))),
+      .epsilon = (stat)number(hyper, 3),
+      .ema = (stat)(1 - number(hyper, 6)),
+  };
 }
 
 static uint16_t bfloat16_of(stat value) {
@@ -71,8 +77,8 @@ static void step_chunk(int64_t n, real *restrict p, real *restrict m, real *rest
 #pragma omp simd
   for (int64_t k = 0; k < n; k++) {
     const stat gradient = g[k] * c.scale;
-    const stat first = c.beta1 * m[k] + (1 - c.beta1) * gradient;
-    const stat second = c.beta2 * v[k] + (1 - c.beta2) * gradient * gradient;
+    const stat first = c.beta1 * m[k] + c.rest1 * gradient;
+    const stat second = c.beta2 * v[k] + c.rest2 * gradient * gradient;
     m[k] = first;
     v[k] = second;
 #if PG_REAL == 1
@@ -99,13 +105,14 @@ pg_status PG_CPU(adamw)(const pg_call *call) {
     PG_EXPECT(view->dtype == dtype && pg_numel(view) == n, "adamw: %s is %s; expected %lld elements like the parameters", names[k],
               pg_shape_text(view), (long long)n);
   }
-  PG_EXPECT(call->v[6].dtype == PG_STAT && pg_numel(&call->v[6]) == 8, "adamw: hyper is %s; expected [8]", pg_shape_text(&call->v[6]));
+  PG_EXPECT((call->v[6].dtype == PG_FLOAT32 || call->v[6].dtype == PG_FLOAT64) && pg_numel(&call->v[6]) == 8,
+            "adamw: hyper is %s; expected [8] of float32 or float64", pg_shape_text(&call->v[6]));
   PG_EXPECT(call->v[7].dtype == PG_STAT && pg_numel(&call->v[7]) == 1, "adamw: square_sum is %s; expected []", pg_shape_text(&call->v[7]));
   real *p = call->v[0].data, *m = call->v[1].data, *v = call->v[2].data;
   real *average = pg_present(call, 3) ? call->v[3].data : NULL;
   uint16_t *working = pg_present(call, 4) ? call->v[4].data : NULL;
   const real *g = call->v[5].data;
-  const step_constants c = constants_of(call->v[6].data, *(const stat *)call->v[7].data);
+  const step_constants c = constants_of(&call->v[6], (double)*(const stat *)call->v[7].data);
   const int64_t chunks = (n + CHUNK - 1) / CHUNK;
 #pragma omp parallel for schedule(static)
   for (int64_t chunk = 0; chunk < chunks; chunk++) {

@@ -9,7 +9,7 @@ local M = {}
 --- Builds the update of some groups; returns a function (settings, ema, step) that runs it and returns the gradient's norm.
 function M.build(groups, device)
   local p = program.new "update"
-  local hyper = p:input("hyper", { 8 }, "float32")
+  local hyper = p:input("hyper", { 8 }, "float64")
   local squares
   for _, group in ipairs(groups) do
     local square = ops.square_sum(p:capture(group.gradients))
@@ -23,13 +23,13 @@ function M.build(groups, device)
     }
   end
   local executable = core.executable.compile(p, { { name = "squares", value = squares } }, { device = device })
-  local input = tensor.empty({ 8 }, "float32", { device = device })
-  local values = require("ffi").new "float[8]"
+  local input = tensor.empty({ 8 }, "float64", { device = device })
+  local values = require("ffi").new "double[8]"
   local ffi_core = require "perigee.core.ffi"
   return function(settings, ema, step)
     values[0], values[1], values[2] = optim.rate(settings, step), settings.betas[1], settings.betas[2]
     values[3], values[4], values[5], values[6], values[7] = settings.epsilon, settings.decay, settings.clip, ema, step
-    ffi_core.check(ffi_core.C.pg_tensor_write(tensor.handle(input), values, 32))
+    ffi_core.check(ffi_core.C.pg_tensor_write(tensor.handle(input), values, 64))
     return math.sqrt(executable:run({ hyper = input }).squares:item())
   end, executable
 end

@@ -1,0 +1,79 @@
+/* Cross-entropy on the CPU: rows are shared out, their losses added in order. */
+#include "cpu.h"
+
+#include "cross_entropy/cross_entropy.h"
+
+static inline int64_t label_at(const pg_view *labels, int64_t row) {
+  return labels->dtype == PG_INT32 ? ((const int32_t *)labels->data)[row] : ((const int64_t *)labels->data)[row];
+}
+
+static pg_status check(const char *name, const pg_call *call) {
+  const pg_view *logits = &call->v[2], *labels = &call->v[3];
+  PG_EXPECT(logits->ndim == 2 && labels->ndim == 1 && labels->shape[0] == logits->shape[0] && pg_numel(logits) > 0,
+            "%s: logits are %s, labels %s; expected [rows,classes] and [rows]", name, pg_shape_text(logits),
+            pg_shape_text(labels));
+  PG_EXPECT(labels->dtype == PG_INT32 || labels->dtype == PG_INT64, "%s: labels must be int32 or int64", name);
+  if (!labels->data) return PG_OK; /* planning */
+  for (int64_t r = 0; r < labels->shape[0]; r++) {
+    int64_t label = label_at(labels, r);
+    PG_EXPECT(label >= 0 && label < logits->shape[1], "%s: label %lld in row %lld; there are %lld classes, from 0", name,
+              (long long)label, (long long)r + 1, (long long)logits->shape[1]);
+  }
+  return PG_OK;
+}
+
+int64_t PG_CPU(cross_entropy_scratch)(const pg_call *call) {
+  return call->v[2].ndim == 2 ? call->v[2].shape[0] * (int64_t)sizeof(stat) : 0;
+}
+
+static stat log_sum_exp(const real *x, int64_t n) {
+  stat highest = load(x[0]), sum = 0;
+  for (int64_t c = 1; c < n; c++) highest = load(x[c]) > highest ? load(x[c]) : highest;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t c = 0; c < n; c++) sum += pg_exp(load(x[c]) - highest);
+  return highest + pg_log(sum);
+}
+
+pg_status PG_CPU(cross_entropy)(const pg_call *call) {
+  pg_status status = check("cross_entropy", call);
+  if (status) return status;
+  int64_t rows = call->v[2].shape[0], classes = call->v[2].shape[1];
+  const real *logits = call->v[2].data;
+  stat *lse = call->v[1].data, *losses = call->scratch, smoothing = (stat)call->f[0];
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < rows; r++) {
+    const real *x = logits + r * classes;
+    stat sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < classes; c++) sum += load(x[c]);
+    lse[r] = log_sum_exp(x, classes);
+    stat at_label = load(x[label_at(&call->v[3], r)]);
+    losses[r] = lse[r] - at_label;
+    if (smoothing > 0) losses[r] += smoothing * (at_label - sum / (stat)classes);
+  }
+  double total = 0;
+  for (int64_t r = 0; r < rows; r++) total += (double)losses[r];
+  *(stat *)call->v[0].data = (stat)(total / (double)rows);
+  return PG_OK;
+}
+
+pg_status PG_CPU(cross_entropy_backward)(const pg_call *call) {
+  pg_status status = check("cross_entropy_backward", call);
+  if (status) return status;
+  int64_t rows = call->v[2].shape[0], classes = call->v[2].shape[1];
+  const real *logits = call->v[2].data;
+  const stat *lse = call->v[4].data;
+  real *dlogits = call->v[0].data;
+  stat scale = *(const stat *)call->v[1].data / (stat)rows, smoothing = (stat)call->f[0];
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < rows; r++) {
+    const real *x = logits + r * classes;
+    real *dx = dlogits + r * classes;
+    int64_t label = label_at(&call->v[3], r);
+    stat at_label = scale * (pg_exp(load(x[label]) - lse[r]) - smoothing / (stat)classes - (1 - smoothing));
+#pragma omp simd
+    for (int64_t c = 0; c < classes; c++) dx[c] = store(scale * (pg_exp(load(x[c]) - lse[r]) - smoothing / (stat)classes));
+    dx[label] = store(at_label);
+  }
+  return PG_OK;
+}
