@@ -55,6 +55,10 @@ return {
     range = { -17, 17 }, tolerance = { float32 = 2e-4, bfloat16 = 2e-2 }, difference_tolerance = 1e-4,
     gradient_tolerance = { float32 = 2e-2, bfloat16 = 0.5 },
   }),
+  { name = "attention, its plain composition", op = "attention",
+    run = function(ops, qkv) return ops.attention(qkv) end,
+    inputs = { { shape = { 2, 66, 3, 3, 12 } } },
+    tolerance = { float32 = 1e-5, bfloat16 = 1e-2 } },
   { name = "attention's scratch grows linearly with the number of tokens",
     check = function()
       local small, middle, large = scratch(256), scratch(1024), scratch(4096)

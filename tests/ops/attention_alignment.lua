@@ -25,6 +25,17 @@ local function reference(skip, student_heads, teacher_heads)
   end
 end
 
+--- Against the op's own plain composition.
+local function plain_case(name, options)
+  options.teacher_skip = 2
+  return {
+    name = "attention_alignment " .. name .. ", its plain composition", op = "attention_alignment",
+    run = function(_, s, t) return ops.attention_alignment(s, ops.stop_gradient(t), options) end,
+    inputs = { { shape = { 2, 20, 3, 4, 8 } }, { shape = { 2, 22, 3, 3, 6 } } },
+    tolerance = { float32 = 1e-5, bfloat16 = 1e-5 },
+  }
+end
+
 local function case(name, student, teacher, skip, student_heads, teacher_heads, options, more)
   options.teacher_skip = skip
   local made = {
@@ -88,17 +99,22 @@ end
 
 -- ---- inside the attention's backward ----------------------------------------------------------------------------
 
---- Gradient of sum(attention(qkv)·weights) + 0.7·alignment, the loss, and the names of the program's ops.
-local function trained(dtype, options, fuse, combine)
+--- Gradient of sum(attention(1.5·qkv)·weights) + 0.7·alignment, the loss, and the names of the program's ops.
+local function trained(dtype, options, fuse, combine, recompute)
   local pg = require "perigee"
   pg.seed(5)
   local function draw(shape) return pg.randn(shape, { dtype = dtype }) end
   local qkv, teacher, weights = draw { 2, 70, 3, 4, 8 }, draw { 2, 73, 3, 3, 10 }, draw { 2, 70, 4, 8 }
   local p = core.program.new "trained"
   local x = p:input("qkv", qkv.shape, dtype)
-  local out = ops.sum(ops.attention(x) * weights)
-  local loss = ops.attention_alignment(x, teacher, options)
-  local total = combine(out, loss)
+  local function block()
+    local inside = ops.reshape(x * 1.5, qkv.shape)
+    return ops.attention(inside), inside
+  end
+  local attended, inside
+  if recompute then attended, inside = p:recompute(block) else attended, inside = block() end
+  local loss = ops.attention_alignment(inside, teacher, options)
+  local total = combine(ops.sum(attended * weights), loss)
   local gradients = core.gradient(p, { total }, { ops.full_like(total, 1) }, { x })
   local the_plan = plan.build(p, { { name = "loss", value = loss }, { name = "gradient", value = gradients[1] } },
     { fuse = fuse })
@@ -110,10 +126,10 @@ end
 
 local function weighted_sum(out, loss) return out + loss * 0.7 end
 
-local function fused_check(options)
+local function fused_check(options, recompute)
   return function()
     for dtype, tolerance in pairs { float32 = 1e-6, float64 = 1e-14, bfloat16 = 1e-2 } do
-      local gradient, loss, names = trained(dtype, options, true, weighted_sum)
+      local gradient, loss, names = trained(dtype, options, true, weighted_sum, recompute)
       local expected, expected_loss, expected_names = trained(dtype, options, false, weighted_sum)
       assert(names.attention_aligned_backward and not names.attention_backward and not names.attention_alignment
         and not names.attention_alignment_backward, "the fused program still has the parts")
@@ -178,9 +194,14 @@ local cases = {
     gradient_tolerance = { float32 = 5e-4, bfloat16 = 1e-2 }, difference_tolerance = 1e-4,
   }),
 
+  plain_case("of the first heads", {}),
+  plain_case("of mapped heads", { student_heads = { 4, 2 }, teacher_heads = { 1, 3 } }),
+
   { name = "attention_alignment inside the attention's backward", check = fused_check { teacher_skip = 3 } },
   { name = "attention_alignment of mapped heads inside the attention's backward",
     check = fused_check { teacher_skip = 3, student_heads = { 4, 2 }, teacher_heads = { 1, 3 } } },
+  { name = "attention_alignment inside a recomputed attention's backward",
+    check = fused_check({ teacher_skip = 3 }, true) },
   { name = "attention_alignment stays outside where the attention's gradient depends on its value",
     check = function()
       local names = select(3, trained("float32", { teacher_skip = 3 }, true, function(out, loss) return out * loss end))

@@ -139,7 +139,7 @@ end
 local function new_node(self, definition, inputs, attributes)
   return setmetatable({
     definition = definition, inputs = inputs, attributes = attributes, outputs = {}, segment = self.segment or false,
-    wanted = false,
+    wanted = false, clone_of = false,
   }, Node)
 end
 
@@ -174,7 +174,7 @@ end
 --- Records a copy of a node over other inputs (recomputation), and returns the copy.
 function Program:clone_node(node, inputs)
   local copy = new_node(self, node.definition, inputs, node.attributes)
-  copy.segment = false
+  copy.segment, copy.clone_of = false, node
   for k, old in ipairs(node.outputs) do
     local v = self:value(old.shape, old.dtype, old.strides)
     v.node, v.index, v.offset = copy, k, old.offset

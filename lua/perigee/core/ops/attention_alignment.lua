@@ -42,6 +42,12 @@ local function added_to(graph, v)
   if not rawequal(other, v) and op.same_shape(other.shape, v.shape) then return other, adder end
 end
 
+--- Is a the value b, perhaps computed again (a recomputed block's)?
+local function same_value(a, b)
+  if rawequal(a, b) then return true end
+  return a.node and a.node.clone_of and rawequal(a.node.clone_of, b.node) and a.index == b.index
+end
+
 local function same_inputs(a, b, names)
   for _, name in ipairs(names) do
     if not rawequal(a[name], b[name]) then return false end
@@ -72,7 +78,7 @@ local function join_attention(graph, node)
   local attention_gradient, adder = added_to(graph, node.dstudent)
   local attention = attention_gradient and attention_gradient.node
   if not attention or attention.definition.name ~= "attention_backward" or not graph:only_reader(attention_gradient)
-    or not rawequal(attention.qkv, node.student) or attention.scale ~= node.student_scale then
+    or not same_value(attention.qkv, node.student) or attention.scale ~= node.student_scale then
     return
   end
   local replaces, removed = { [adder.y] = 1 }, { adder, node, attention }
@@ -135,7 +141,9 @@ local function logits(x, skip, heads, count, scale)
   local tokens = x.shape[2] - skip
   local function side(which)
     local part = ops.permute(ops.select(ops.narrow(x, 2, skip + 1, tokens), 3, which), { 1, 3, 2, 4 })
-    return heads and ops.gather(part, 2, heads) or ops.narrow(part, 2, 1, count)
+    if not heads then return ops.narrow(part, 2, 1, count) end
+    local index = ops.expand(ops.reshape(heads, { 1, count, 1, 1 }), { x.shape[1], count, tokens, x.shape[5] })
+    return ops.gather(part, 2, index)
   end
   return ops.matmul(side(1), ops.transpose(side(2))) * scale
 end
