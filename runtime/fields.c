@@ -21,8 +21,8 @@ pg_status pg_field_shape(pg_field *f, int dtype, int ndim, const int64_t *shape,
     f->view.shape[d] = shape[d];
     if (shape[d] < 1 || __builtin_mul_overflow(f->sample_bytes, shape[d], &f->sample_bytes) ||
         f->sample_bytes > INT32_MAX)
-      return pg_error(PG_ERROR_ARGUMENT, "loader: dimension %d of a sample is %lld; a sample has 1 byte to 2 GiB", d + 1,
-                      (long long)shape[d]);
+      return pg_error(PG_ERROR_ARGUMENT, "loader: dimension %d of a sample is %lld; a sample has 1 byte to 2 GiB",
+                      d + 1, (long long)shape[d]);
   }
   return PG_OK;
 }
@@ -58,8 +58,9 @@ pg_status pg_field_file(pg_field *f, int64_t count, const char *path, int64_t of
   f->fd = pg_file_open(path, &size);
   if (f->fd < 0) return PG_ERROR_IO;
   if (offset < 0 || __builtin_mul_overflow(count, f->sample_bytes, &wanted) || offset > size || wanted > size - offset)
-    return pg_error(PG_ERROR_FORMAT, "%s: %lld records of %lld bytes from byte %lld are wanted, the file has %lld bytes",
-                    path, (long long)count, (long long)f->sample_bytes, (long long)offset, (long long)size);
+    return pg_error(PG_ERROR_FORMAT,
+                    "%s: %lld records of %lld bytes from byte %lld are wanted, the file has %lld bytes", path,
+                    (long long)count, (long long)f->sample_bytes, (long long)offset, (long long)size);
   return PG_OK;
 }
 
@@ -144,8 +145,8 @@ static pg_status read_png(const pg_field *f, int64_t index, uint8_t *out) {
   if (picture.height == height && picture.width == width) memcpy(out, picture.pixels, (size_t)f->sample_bytes);
   else if (f->resize) status = pg_picture_fit(&picture, out, height, width);
   else
-    status = pg_error(PG_ERROR_FORMAT, "%s: the picture is %lldx%lld, the data set's are %lldx%lld (width x height)", path,
-                      (long long)picture.width, (long long)picture.height, (long long)width, (long long)height);
+    status = pg_error(PG_ERROR_FORMAT, "%s: the picture is %lldx%lld, the data set's are %lldx%lld (width x height)",
+                      path, (long long)picture.width, (long long)picture.height, (long long)width, (long long)height);
   pg_picture_free(&picture);
   return status;
 }
@@ -183,14 +184,14 @@ static void shift(uint8_t *pixels, int64_t height, int64_t width, int64_t channe
 pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentation *a, uint8_t *out) {
   pg_status status = PG_OK;
   switch (f->kind) {
-    case PG_FIELD_TENSOR:
-      memcpy(out, (const uint8_t *)pg_tensor_info(f->tensor)->data + index * f->sample_bytes, (size_t)f->sample_bytes);
-      break;
-    case PG_FIELD_FILE:
-      status = pg_file_read_at(f->fd, f->path, f->offset + index * f->sample_bytes, out, f->sample_bytes);
-      break;
-    case PG_FIELD_FILES: status = read_file(f, index, out); break;
-    default: status = read_png(f, index, out);
+  case PG_FIELD_TENSOR:
+    memcpy(out, (const uint8_t *)pg_tensor_info(f->tensor)->data + index * f->sample_bytes, (size_t)f->sample_bytes);
+    break;
+  case PG_FIELD_FILE:
+    status = pg_file_read_at(f->fd, f->path, f->offset + index * f->sample_bytes, out, f->sample_bytes);
+    break;
+  case PG_FIELD_FILES: status = read_file(f, index, out); break;
+  default: status = read_png(f, index, out);
   }
   if (status || !f->augment) return status;
   const int64_t *shape = f->view.shape;

@@ -119,8 +119,8 @@ pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t) {
 struct pg_writer {
   int fd;
   int64_t bytes;
-  pg_status failed;   /* the first failure; nothing is committed after one */
-  char *path, *part;  /* the file, and the temporary one beside it */
+  pg_status failed;  /* the first failure; nothing is committed after one */
+  char *path, *part; /* the file, and the temporary one beside it */
 };
 
 static _Atomic int64_t bytes_left = -1;

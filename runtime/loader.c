@@ -17,8 +17,8 @@ typedef enum slot_state { SLOT_EMPTY, SLOT_FILLING, SLOT_READY } slot_state;
 typedef struct slot {
   slot_state state;
   int64_t step;
-  int64_t taken, done;       /* samples given to workers, samples filled */
-  pg_status status;          /* the first failure among its samples */
+  int64_t taken, done; /* samples given to workers, samples filled */
+  pg_status status;    /* the first failure among its samples */
   char message[512];
   int64_t *indices;          /* [batch] */
   uint8_t *data[MAX_FIELDS]; /* [batch] samples */
@@ -30,10 +30,10 @@ struct pg_loader {
   int n_fields;
   pg_order order;
   slot slots[MAX_DEPTH];
-  bool ready;                /* slots have memory and threads run */
-  int64_t next_step;         /* what pg_loader_next gives */
-  int64_t fill_step;         /* the next step to give a slot to */
-  int busy;                  /* workers outside the mutex */
+  bool ready;        /* slots have memory and threads run */
+  int64_t next_step; /* what pg_loader_next gives */
+  int64_t fill_step; /* the next step to give a slot to */
+  int busy;          /* workers outside the mutex */
   bool paused, stop;
   pthread_mutex_t mutex;
   pthread_cond_t work, change; /* something to fill; a slot became ready or a worker returned */
@@ -101,8 +101,8 @@ static pg_field *next_field(pg_loader *l) {
 static pg_status keep_field(pg_loader *l, pg_status status) {
   pg_field *field = &l->fields[l->n_fields];
   if (!status && field->augment && (field->view.dtype != PG_UINT8 || field->view.ndim != 3))
-    status = pg_error(PG_ERROR_ARGUMENT, "loader: an augmented field is uint8 [H,W,C], not %s",
-                      pg_shape_text(&field->view));
+    status =
+        pg_error(PG_ERROR_ARGUMENT, "loader: an augmented field is uint8 [H,W,C], not %s", pg_shape_text(&field->view));
   if (status) {
     pg_field_free(field);
     memset(field, 0, sizeof *field);
@@ -297,8 +297,8 @@ static pg_status check_target(const pg_loader *l, int number, const pg_tensor *t
   for (int d = 0; fits && d < field->view.ndim; d++) fits = v->shape[d + 1] == field->view.shape[d];
   if (fits) return PG_OK;
   return pg_error(PG_ERROR_ARGUMENT,
-                  "loader: field %d is %lld samples of dtype %d and shape %s, the tensor has dtype %d and shape %s", number,
-                  (long long)l->options.batch, field->view.dtype, pg_shape_text(&field->view), v->dtype,
+                  "loader: field %d is %lld samples of dtype %d and shape %s, the tensor has dtype %d and shape %s",
+                  number, (long long)l->options.batch, field->view.dtype, pg_shape_text(&field->view), v->dtype,
                   pg_shape_text(v));
 }
 

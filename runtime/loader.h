@@ -29,15 +29,15 @@ enum { PG_FIELD_TENSOR, PG_FIELD_FILE, PG_FIELD_FILES, PG_FIELD_PNG };
 
 typedef struct pg_field {
   int kind;
-  pg_view view;         /* dtype, ndim and shape of one sample */
+  pg_view view; /* dtype, ndim and shape of one sample */
   int64_t sample_bytes;
   bool augment, resize, wanted;
-  pg_tensor *tensor;    /* PG_FIELD_TENSOR */
-  int fd;               /* PG_FIELD_FILE */
-  char *path;           /* the file, or the folder of files */
-  int64_t offset;       /* of the first record; for files: the header's bytes */
-  char *names;          /* zero-terminated names, one after another */
-  uint32_t *name_at;    /* [count]: where each begins */
+  pg_tensor *tensor; /* PG_FIELD_TENSOR */
+  int fd;            /* PG_FIELD_FILE */
+  char *path;        /* the file, or the folder of files */
+  int64_t offset;    /* of the first record; for files: the header's bytes */
+  char *names;       /* zero-terminated names, one after another */
+  uint32_t *name_at; /* [count]: where each begins */
   char *header;
 } pg_field;
 

@@ -10,9 +10,9 @@
 /* What libpng's callbacks see. It lives in the caller of the function that calls setjmp. */
 typedef struct png_job {
   const char *path;
-  FILE *file;          /* reading */
-  pg_writer *writer;   /* writing */
-  pg_status status;    /* of the first failure; its message is pg_last_error() */
+  FILE *file;        /* reading */
+  pg_writer *writer; /* writing */
+  pg_status status;  /* of the first failure; its message is pg_last_error() */
 } png_job;
 
 static void on_error(png_structp png, png_const_charp what) {
@@ -156,8 +156,7 @@ static pg_status check_image(const char *path, const pg_tensor *image) {
     return pg_error(PG_ERROR_ARGUMENT, "%s: a picture is uint8 [H,W,3] or [H,W,1] with sides of 1 to %d, not %s %s",
                     path, PG_PNG_MAX_SIDE, v->dtype == PG_UINT8 ? "uint8" : "another dtype's", pg_shape_text(v));
   if (!pg_contiguous(v)) return pg_error(PG_ERROR_ARGUMENT, "%s: the picture is not contiguous", path);
-  if (pg_tensor_device(image) != PG_CPU)
-    return pg_error(PG_ERROR_ARGUMENT, "%s: the picture is not on the CPU", path);
+  if (pg_tensor_device(image) != PG_CPU) return pg_error(PG_ERROR_ARGUMENT, "%s: the picture is not on the CPU", path);
   return PG_OK;
 }
 

@@ -7,8 +7,8 @@
 
 /* For each output coordinate the source pixels first ... first + taps - 1 and their weights, which sum to 1. */
 typedef struct axis {
-  int64_t *first;   /* [size] */
-  float *weight;    /* [size,taps] */
+  int64_t *first; /* [size] */
+  float *weight;  /* [size,taps] */
   int64_t taps;
 } axis;
 
@@ -41,8 +41,7 @@ static bool axis_make(axis *a, int64_t source, double scale, double start, int64
     a->first[k] = first;
     float *weight = a->weight + k * a->taps;
     for (int64_t j = 0; j < a->taps; j++) sum += cubic(((double)(first + j) + 0.5 - centre) / wide);
-    for (int64_t j = 0; j < a->taps; j++)
-      weight[j] = (float)(cubic(((double)(first + j) + 0.5 - centre) / wide) / sum);
+    for (int64_t j = 0; j < a->taps; j++) weight[j] = (float)(cubic(((double)(first + j) + 0.5 - centre) / wide) / sum);
   }
   return true;
 }

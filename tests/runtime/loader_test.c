@@ -18,11 +18,10 @@ enum { COUNT = 23, BATCH = 7, SIDE = 6, PIXELS = SIDE * SIDE * 3 };
 static void philox_is_philox(void **state) {
   (void)state;
   const uint32_t ones = 0xffffffff;
-  const uint32_t cases[3][10] = {
-      {0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
-      {ones, ones, ones, ones, ones, ones, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
-      {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, 0xd16cfe09, 0x94fdcceb, 0x5001e420,
-       0x24126ea1}};
+  const uint32_t cases[3][10] = {{0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
+                                 {ones, ones, ones, ones, ones, ones, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
+                                 {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, 0xd16cfe09,
+                                  0x94fdcceb, 0x5001e420, 0x24126ea1}};
   for (int k = 0; k < 3; k++) {
     uint32_t out[4];
     pg_philox(cases[k], cases[k] + 4, out);
@@ -243,7 +242,8 @@ static void ranks_share_a_step(void **state) {
   whole.batch = 2 * BATCH;
   part.stride = 2 * BATCH;
   pg_loader *l = memory_loader(&whole);
-  pg_tensor *images = new_tensor(PG_UINT8, 4, 2 * BATCH, SIDE, SIDE, 3), *labels = new_tensor(PG_INT64, 1, 2 * BATCH, 0, 0, 0);
+  pg_tensor *images = new_tensor(PG_UINT8, 4, 2 * BATCH, SIDE, SIDE, 3),
+            *labels = new_tensor(PG_INT64, 1, 2 * BATCH, 0, 0, 0);
   pg_tensor *fields[2] = {images, labels};
   batch b = new_batch();
   assert_int_equal(pg_loader_seek(l, 5), PG_OK);
@@ -383,8 +383,7 @@ static void a_bad_file_comes_out_at_next(void **state) {
 /* A picture [height,width,3] through the loader at another size, which the loader crops at the centre. */
 static pg_tensor *fitted(int64_t height, int64_t width, uint8_t (*value)(int64_t y, int64_t x), int64_t to) {
   pg_tensor *image = new_tensor(PG_UINT8, 3, height, width, 3, 0), *out = new_tensor(PG_UINT8, 4, 1, to, to, 3);
-  for (int64_t k = 0; k < height * width * 3; k++)
-    ((uint8_t *)data_of(image))[k] = value(k / 3 / width, k / 3 % width);
+  for (int64_t k = 0; k < height * width * 3; k++) ((uint8_t *)data_of(image))[k] = value(k / 3 / width, k / 3 % width);
   assert_int_equal(pg_png_write(in_folder("a.png"), image), PG_OK);
   pg_loader_options options = {.count = 1, .batch = 1, .threads = 0, .depth = 1};
   pg_loader *l;

@@ -216,14 +216,14 @@ static uint32_t mutate(uint8_t *content, uint32_t size) {
   for (uint32_t change = random_below(4) + 1; change > 0; change--) {
     uint32_t at = random_below(size), length = random_below(size - at) + 1;
     switch (random_below(8)) {
-      case 0: size = at + 1; break;
-      case 1:
-        if (size + length > ROOM) break;
-        memmove(content + at + length, content + at, size - at);
-        size += length;
-        break;
-      case 2: content[at] = (uint8_t)random_below(256); break;
-      default: content[at] ^= (uint8_t)(1 << random_below(8));
+    case 0: size = at + 1; break;
+    case 1:
+      if (size + length > ROOM) break;
+      memmove(content + at + length, content + at, size - at);
+      size += length;
+      break;
+    case 2: content[at] = (uint8_t)random_below(256); break;
+    default: content[at] ^= (uint8_t)(1 << random_below(8));
     }
   }
   return size;
