@@ -27,13 +27,16 @@ static void copy_row(const void *context_, char *const *operand, int64_t n) {
   else COPY_LOOP(uint64_t)
 }
 
-/* to[i·to_stride + j] = from[i + j·from_stride], i < rows, j < columns. */
+/* to[i·to_stride + j] = from[i + j·from_stride], i < rows, j < columns; through a buffer, so that memory is read and
+ * written line by line. */
 #define TILE_LOOP(TYPE) \
   { \
-    TYPE *to = (TYPE *)to_; \
+    TYPE *to = (TYPE *)to_, buffer[TILE][TILE + 1]; \
     const TYPE *from = (const TYPE *)from_; \
+    for (int64_t j = 0; j < columns; j++) \
+      for (int64_t i = 0; i < rows; i++) buffer[j][i] = from[i + j * from_stride]; \
     for (int64_t i = 0; i < rows; i++) \
-      for (int64_t j = 0; j < columns; j++) to[i * to_stride + j] = from[i + j * from_stride]; \
+      for (int64_t j = 0; j < columns; j++) to[i * to_stride + j] = buffer[j][i]; \
   }
 
 static void copy_tile(char *to_, const char *from_, int64_t bytes, int64_t rows, int64_t columns, int64_t to_stride,
@@ -178,17 +181,18 @@ static inline uint16_t to_bfloat16(float x) {
   return (uint16_t)(x != x ? (bits >> 16) | 0x40u : rounded);
 }
 
-/* The nearest integer towards zero within [low, high]; 2^63 itself is not a double below 2^63. */
-static inline int64_t truncated(double x, double low, double high) {
-  if (x != x) return 0;
-  if (x >= 9223372036854775807.0) return high < 9e18 ? (int64_t)high : INT64_MAX;
-  return (int64_t)(x < low ? low : x > high ? high : x);
+/* The nearest integer towards zero within [low, high], NaN is 0. */
+static inline int32_t truncated(double x, double low, double high) {
+  double limited = x < low ? low : x > high ? high : x;
+  return (int32_t)(x == x ? limited : 0);
+}
+
+static inline int64_t truncated_long(double x) { /* 2^63 has no place in an int64 */
+  if (x >= 0x1p63) return INT64_MAX;
+  return x >= -0x1p63 ? (int64_t)x : x == x ? INT64_MIN : 0;
 }
 
 static inline int64_t limited(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
-
-static const double lowest[PG_DTYPES] = {[PG_INT32] = INT32_MIN, [PG_INT64] = -9223372036854775808.0, [PG_UINT8] = 0};
-static const double highest[PG_DTYPES] = {[PG_INT32] = INT32_MAX, [PG_INT64] = 9223372036854775807.0, [PG_UINT8] = 255};
 
 #define EACH(TYPE, EXPRESSION) \
   { \
@@ -202,9 +206,9 @@ static void store_reals(void *to_, int dtype, const double *x, int64_t n) {
     case PG_FLOAT32: EACH(float, x[i]);
     case PG_FLOAT64: EACH(double, x[i]);
     case PG_BFLOAT16: EACH(uint16_t, to_bfloat16((float)x[i]));
-    case PG_INT32: EACH(int32_t, truncated(x[i], lowest[PG_INT32], highest[PG_INT32]));
-    case PG_INT64: EACH(int64_t, truncated(x[i], lowest[PG_INT64], highest[PG_INT64]));
-    default: EACH(uint8_t, truncated(x[i], lowest[PG_UINT8], highest[PG_UINT8]));
+    case PG_INT32: EACH(int32_t, truncated(x[i], INT32_MIN, INT32_MAX));
+    case PG_INT64: EACH(int64_t, truncated_long(x[i]));
+    default: EACH(uint8_t, truncated(x[i], 0, 255));
   }
 }
 

@@ -49,11 +49,21 @@ static double identity(int64_t which) {
   return which == PG_REDUCE_MAXIMUM ? -INFINITY : which == PG_REDUCE_MINIMUM ? INFINITY : 0;
 }
 
-#define LARGER(a, b) ((b) > (a) || (b) != (b) ? (b) : (a))
-#define SMALLER(a, b) ((b) < (a) || (b) != (b) ? (b) : (a))
+/* NaN if one of them is. */
+static inline stat larger(stat a, stat b) {
+  stat most = b > a ? b : a;
+  return b != b ? b : most;
+}
+static inline stat smaller(stat a, stat b) {
+  stat least = b < a ? b : a;
+  return b != b ? b : least;
+}
 
-static double combined(int64_t which, double a, double b) {
-  return which == PG_REDUCE_MAXIMUM ? LARGER(a, b) : which == PG_REDUCE_MINIMUM ? SMALLER(a, b) : a + b;
+/* Partial results are stats, their sums doubles. */
+static inline double combined(int64_t which, double a, double b) {
+  if (which == PG_REDUCE_MAXIMUM) return (double)larger((stat)a, (stat)b);
+  if (which == PG_REDUCE_MINIMUM) return (double)smaller((stat)a, (stat)b);
+  return a + b;
 }
 
 static real result(int64_t which, double a, int64_t count) {
@@ -131,26 +141,36 @@ static void reduce_rows(int64_t which, const layout *l, real *y, const real *x, 
 
 /* ---- the last dimension stays: columns ---- */
 
-/* total[j] = total[j] combined with x[j] */
-static void add_row(int64_t which, stat *total, const real *x, int64_t n) {
+enum { TOGETHER = 4 }; /* rows added in one pass over the totals */
+
+/* total[j] = total[j] combined with x[r][j], r < TOGETHER */
+static void add_rows(int64_t which, stat *restrict total, const real *const x[TOGETHER], int64_t n) {
+  const real *a = x[0], *b = x[1], *c = x[2], *d = x[3];
   if (which == PG_REDUCE_MAXIMUM) {
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) total[j] = LARGER(total[j], load(x[j]));
+    for (int64_t j = 0; j < n; j++)
+      total[j] = larger(total[j], larger(larger(load(a[j]), load(b[j])), larger(load(c[j]), load(d[j]))));
   } else if (which == PG_REDUCE_MINIMUM) {
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) total[j] = SMALLER(total[j], load(x[j]));
+    for (int64_t j = 0; j < n; j++)
+      total[j] = smaller(total[j], smaller(smaller(load(a[j]), load(b[j])), smaller(load(c[j]), load(d[j]))));
   } else {
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) total[j] += load(x[j]);
+    for (int64_t j = 0; j < n; j++) total[j] += (load(a[j]) + load(b[j])) + (load(c[j]) + load(d[j]));
   }
 }
 
 /* One chunk of rows, one block of columns: total[0..n). */
 static void chunk_reduced(int64_t which, const layout *l, const real *x, int64_t chunk, stat *total, int64_t n) {
+  real nothing[COLUMNS]; /* stands for the rows past the end */
+  for (int64_t j = 0; j < n; j++) nothing[j] = store((stat)identity(which));
   int64_t end = (chunk + 1) * PG_CHUNK_ROWS < l->removed ? (chunk + 1) * PG_CHUNK_ROWS : l->removed;
   for (int64_t j = 0; j < n; j++) total[j] = (stat)identity(which);
-  for (int64_t row = chunk * PG_CHUNK_ROWS; row < end; row++)
-    add_row(which, total, x + offset_of(l, 1, l->n - 1, row), n);
+  for (int64_t row = chunk * PG_CHUNK_ROWS; row < end; row += TOGETHER) {
+    const real *rows[TOGETHER];
+    for (int r = 0; r < TOGETHER; r++) rows[r] = row + r < end ? x + offset_of(l, 1, l->n - 1, row + r) : nothing;
+    add_rows(which, total, rows, n);
+  }
 }
 
 static void reduce_columns(int64_t which, const layout *l, real *y, const real *x, stat *partial) {
