@@ -6,16 +6,17 @@
 
 enum { PG_GATHER = 512 };
 
-#define PG_GATHER_LOOP(type) \
-  { \
-    type *to = buffer; \
-    const type *from = (const type *)row + start * stride; \
-    for (int64_t i = 0; i < n; i++) to[i] = from[i * stride]; \
+#define PG_GATHER_LOOP(type)                                                                                           \
+  {                                                                                                                    \
+    type *to = buffer;                                                                                                 \
+    const type *from = (const type *)row + start * stride;                                                             \
+    for (int64_t i = 0; i < n; i++) to[i] = from[i * stride];                                                          \
   }
 
 /* `n` elements from place `start` of a row with this stride: in place if they lie side by side, else copied to `buffer`
  * (room for PG_GATHER). A repeated element is copied once, at start = 0. */
-static inline const void *pg_gather(void *buffer, const char *row, int64_t bytes, int64_t stride, int64_t start, int64_t n) {
+static inline const void *pg_gather(void *buffer, const char *row, int64_t bytes, int64_t stride, int64_t start,
+                                    int64_t n) {
   if (stride == 1) return row + start * bytes;
   if (stride == 0 && start > 0) return buffer;
   if (bytes == 1) PG_GATHER_LOOP(uint8_t)

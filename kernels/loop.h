@@ -12,11 +12,11 @@
 enum { PG_LOOP_OPERANDS = 4, PG_LOOP_PIECE = 8192, PG_LOOP_PARALLEL = 32768 };
 
 typedef struct pg_loop {
-  int operands, ndim;                                /* ndim >= 1 after merging */
+  int operands, ndim; /* ndim >= 1 after merging */
   int64_t shape[PG_MAX_DIMS];
-  int64_t stride[PG_LOOP_OPERANDS][PG_MAX_DIMS];     /* in elements; 0 where the operand repeats */
+  int64_t stride[PG_LOOP_OPERANDS][PG_MAX_DIMS]; /* in elements; 0 where the operand repeats */
   char *data[PG_LOOP_OPERANDS];
-  int64_t bytes[PG_LOOP_OPERANDS];                   /* of an element */
+  int64_t bytes[PG_LOOP_OPERANDS]; /* of an element */
   int64_t total;
 } pg_loop;
 

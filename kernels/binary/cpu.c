@@ -13,14 +13,14 @@ typedef void (*binary_function)(void *y, const void *a, const void *b, int64_t n
 #endif
 
 /* static void NAME(y, a, b, n): y[i] = EXPRESSION of a and b. */
-#define BINARY_LOOP(NAME, OUT, TYPE, VALUE, LOAD, STORE, EXPRESSION) \
-  static void NAME(void *y_, const void *a_, const void *b_, int64_t n) { \
-    OUT *y = y_; \
-    const TYPE *as = a_, *bs = b_; \
-    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) { \
-      const VALUE a = LOAD(as[i]), b = LOAD(bs[i]); \
-      y[i] = STORE(EXPRESSION); \
-    } \
+#define BINARY_LOOP(NAME, OUT, TYPE, VALUE, LOAD, STORE, EXPRESSION)                                                   \
+  static void NAME(void *y_, const void *a_, const void *b_, int64_t n) {                                              \
+    OUT *y = y_;                                                                                                       \
+    const TYPE *as = a_, *bs = b_;                                                                                     \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) {                                                              \
+      const VALUE a = LOAD(as[i]), b = LOAD(bs[i]);                                                                    \
+      y[i] = STORE(EXPRESSION);                                                                                        \
+    }                                                                                                                  \
   }
 #define REAL_LOOP(NAME, EXPRESSION) BINARY_LOOP(NAME, real, real, stat, load, store, EXPRESSION)
 #define TRUTH_LOOP(NAME, EXPRESSION) BINARY_LOOP(NAME, uint8_t, real, stat, load, (uint8_t), (EXPRESSION))
@@ -40,33 +40,42 @@ TRUTH_LOOP(greater, a > b)
 TRUTH_LOOP(greater_equal, a >= b)
 
 static const binary_function real_functions[PG_BINARY_FUNCTIONS] = {
-  [PG_BINARY_ADD] = add, [PG_BINARY_SUBTRACT] = subtract, [PG_BINARY_MULTIPLY] = multiply, [PG_BINARY_DIVIDE] = divide,
-  [PG_BINARY_POW] = power, [PG_BINARY_MAXIMUM] = maximum, [PG_BINARY_MINIMUM] = minimum, [PG_BINARY_EQUAL] = equal,
-  [PG_BINARY_NOT_EQUAL] = not_equal, [PG_BINARY_LESS] = less, [PG_BINARY_LESS_EQUAL] = less_equal,
-  [PG_BINARY_GREATER] = greater, [PG_BINARY_GREATER_EQUAL] = greater_equal,
+    [PG_BINARY_ADD] = add,
+    [PG_BINARY_SUBTRACT] = subtract,
+    [PG_BINARY_MULTIPLY] = multiply,
+    [PG_BINARY_DIVIDE] = divide,
+    [PG_BINARY_POW] = power,
+    [PG_BINARY_MAXIMUM] = maximum,
+    [PG_BINARY_MINIMUM] = minimum,
+    [PG_BINARY_EQUAL] = equal,
+    [PG_BINARY_NOT_EQUAL] = not_equal,
+    [PG_BINARY_LESS] = less,
+    [PG_BINARY_LESS_EQUAL] = less_equal,
+    [PG_BINARY_GREATER] = greater,
+    [PG_BINARY_GREATER_EQUAL] = greater_equal,
 };
 
 #if PG_REAL == 0
 #define SAME(x) (x)
 #define INTEGER_LOOP(NAME, TYPE, EXPRESSION) BINARY_LOOP(NAME, TYPE, TYPE, TYPE, SAME, (TYPE), (EXPRESSION))
 #define INTEGER_TRUTH_LOOP(NAME, TYPE, EXPRESSION) BINARY_LOOP(NAME, uint8_t, TYPE, TYPE, SAME, (uint8_t), (EXPRESSION))
-#define INTEGER_LOOPS(TYPE) \
-  INTEGER_LOOP(add_##TYPE, TYPE, (uint64_t)a + (uint64_t)b) \
-  INTEGER_LOOP(subtract_##TYPE, TYPE, (uint64_t)a - (uint64_t)b) \
-  INTEGER_LOOP(multiply_##TYPE, TYPE, (uint64_t)a * (uint64_t)b) \
-  INTEGER_LOOP(maximum_##TYPE, TYPE, a > b ? a : b) \
-  INTEGER_LOOP(minimum_##TYPE, TYPE, a < b ? a : b) \
-  INTEGER_TRUTH_LOOP(equal_##TYPE, TYPE, a == b) \
-  INTEGER_TRUTH_LOOP(not_equal_##TYPE, TYPE, a != b) \
-  INTEGER_TRUTH_LOOP(less_##TYPE, TYPE, a < b) \
-  INTEGER_TRUTH_LOOP(less_equal_##TYPE, TYPE, a <= b) \
-  INTEGER_TRUTH_LOOP(greater_##TYPE, TYPE, a > b) \
+#define INTEGER_LOOPS(TYPE)                                                                                            \
+  INTEGER_LOOP(add_##TYPE, TYPE, (uint64_t)a + (uint64_t)b)                                                            \
+  INTEGER_LOOP(subtract_##TYPE, TYPE, (uint64_t)a - (uint64_t)b)                                                       \
+  INTEGER_LOOP(multiply_##TYPE, TYPE, (uint64_t)a *(uint64_t)b)                                                        \
+  INTEGER_LOOP(maximum_##TYPE, TYPE, a > b ? a : b)                                                                    \
+  INTEGER_LOOP(minimum_##TYPE, TYPE, a < b ? a : b)                                                                    \
+  INTEGER_TRUTH_LOOP(equal_##TYPE, TYPE, a == b)                                                                       \
+  INTEGER_TRUTH_LOOP(not_equal_##TYPE, TYPE, a != b)                                                                   \
+  INTEGER_TRUTH_LOOP(less_##TYPE, TYPE, a < b)                                                                         \
+  INTEGER_TRUTH_LOOP(less_equal_##TYPE, TYPE, a <= b)                                                                  \
+  INTEGER_TRUTH_LOOP(greater_##TYPE, TYPE, a > b)                                                                      \
   INTEGER_TRUTH_LOOP(greater_equal_##TYPE, TYPE, a >= b)
-#define INTEGER_ROW(TYPE) \
-  [PG_BINARY_ADD] = add_##TYPE, [PG_BINARY_SUBTRACT] = subtract_##TYPE, [PG_BINARY_MULTIPLY] = multiply_##TYPE, \
-  [PG_BINARY_MAXIMUM] = maximum_##TYPE, [PG_BINARY_MINIMUM] = minimum_##TYPE, [PG_BINARY_EQUAL] = equal_##TYPE, \
-  [PG_BINARY_NOT_EQUAL] = not_equal_##TYPE, [PG_BINARY_LESS] = less_##TYPE, \
-  [PG_BINARY_LESS_EQUAL] = less_equal_##TYPE, [PG_BINARY_GREATER] = greater_##TYPE, \
+#define INTEGER_ROW(TYPE)                                                                                              \
+  [PG_BINARY_ADD] = add_##TYPE, [PG_BINARY_SUBTRACT] = subtract_##TYPE, [PG_BINARY_MULTIPLY] = multiply_##TYPE,        \
+  [PG_BINARY_MAXIMUM] = maximum_##TYPE, [PG_BINARY_MINIMUM] = minimum_##TYPE, [PG_BINARY_EQUAL] = equal_##TYPE,        \
+  [PG_BINARY_NOT_EQUAL] = not_equal_##TYPE, [PG_BINARY_LESS] = less_##TYPE,                                            \
+  [PG_BINARY_LESS_EQUAL] = less_equal_##TYPE, [PG_BINARY_GREATER] = greater_##TYPE,                                    \
   [PG_BINARY_GREATER_EQUAL] = greater_equal_##TYPE
 INTEGER_LOOPS(int32_t)
 INTEGER_LOOPS(int64_t)
@@ -74,9 +83,9 @@ INTEGER_LOOPS(uint8_t)
 INTEGER_LOOP(and_uint8_t, uint8_t, (a != 0) & (b != 0))
 INTEGER_LOOP(or_uint8_t, uint8_t, (a | b) != 0)
 static const binary_function integer_functions[3][PG_BINARY_FUNCTIONS] = {
-  {INTEGER_ROW(int32_t)},
-  {INTEGER_ROW(int64_t)},
-  {INTEGER_ROW(uint8_t), [PG_BINARY_AND] = and_uint8_t, [PG_BINARY_OR] = or_uint8_t},
+    {INTEGER_ROW(int32_t)},
+    {INTEGER_ROW(int64_t)},
+    {INTEGER_ROW(uint8_t), [PG_BINARY_AND] = and_uint8_t, [PG_BINARY_OR] = or_uint8_t},
 };
 #endif
 
@@ -117,8 +126,8 @@ pg_status PG_CPU(binary)(const pg_call *call) {
   PG_EXPECT(function, "binary: function %lld has no version for dtype %d in this instance", (long long)which, a->dtype);
   const pg_view *const views[3] = {y, a, b};
   pg_loop loop;
-  PG_EXPECT(pg_loop_make(&loop, 3, views), "binary: %s and %s do not broadcast to %s", pg_shape_text(a), pg_shape_text(b),
-            pg_shape_text(y));
+  PG_EXPECT(pg_loop_make(&loop, 3, views), "binary: %s and %s do not broadcast to %s", pg_shape_text(a),
+            pg_shape_text(b), pg_shape_text(y));
   context c = {function, pg_element_bytes(y->dtype), pg_element_bytes(a->dtype), pg_loop_inner(&loop, 1),
                pg_loop_inner(&loop, 2)};
   pg_loop_run(&loop, row, &c);

@@ -11,11 +11,11 @@ typedef struct row_context {
   int64_t bytes, to_stride, from_stride;
 } row_context;
 
-#define COPY_LOOP(TYPE) \
-  { \
-    TYPE *to = (TYPE *)operand[0]; \
-    const TYPE *from = (const TYPE *)operand[1]; \
-    for (int64_t i = 0; i < n; i++) to[i * c->to_stride] = from[i * c->from_stride]; \
+#define COPY_LOOP(TYPE)                                                                                                \
+  {                                                                                                                    \
+    TYPE *to = (TYPE *)operand[0];                                                                                     \
+    const TYPE *from = (const TYPE *)operand[1];                                                                       \
+    for (int64_t i = 0; i < n; i++) to[i * c->to_stride] = from[i * c->from_stride];                                   \
   }
 
 static void copy_row(const void *context_, char *const *operand, int64_t n) {
@@ -29,14 +29,14 @@ static void copy_row(const void *context_, char *const *operand, int64_t n) {
 
 /* to[i·to_stride + j] = from[i + j·from_stride], i < rows, j < columns; through a buffer, so that memory is read and
  * written line by line. */
-#define TILE_LOOP(TYPE) \
-  { \
-    TYPE *to = (TYPE *)to_, buffer[TILE][TILE + 1]; \
-    const TYPE *from = (const TYPE *)from_; \
-    for (int64_t j = 0; j < columns; j++) \
-      for (int64_t i = 0; i < rows; i++) buffer[j][i] = from[i + j * from_stride]; \
-    for (int64_t i = 0; i < rows; i++) \
-      for (int64_t j = 0; j < columns; j++) to[i * to_stride + j] = buffer[j][i]; \
+#define TILE_LOOP(TYPE)                                                                                                \
+  {                                                                                                                    \
+    TYPE *to = (TYPE *)to_, buffer[TILE][TILE + 1];                                                                    \
+    const TYPE *from = (const TYPE *)from_;                                                                            \
+    for (int64_t j = 0; j < columns; j++)                                                                              \
+      for (int64_t i = 0; i < rows; i++) buffer[j][i] = from[i + j * from_stride];                                     \
+    for (int64_t i = 0; i < rows; i++)                                                                                 \
+      for (int64_t j = 0; j < columns; j++) to[i * to_stride + j] = buffer[j][i];                                      \
   }
 
 static void copy_tile(char *to_, const char *from_, int64_t bytes, int64_t rows, int64_t columns, int64_t to_stride,
@@ -74,8 +74,9 @@ static void copy_transposed(const pg_loop *loop, int across) {
       rest /= loop->shape[d];
     }
     for (int64_t j = 0; j < columns; j += TILE)
-      copy_tile(to + j * bytes, from + j * loop->stride[1][last] * bytes, bytes, rows - first < TILE ? rows - first : TILE,
-                columns - j < TILE ? columns - j : TILE, loop->stride[0][across], loop->stride[1][last]);
+      copy_tile(to + j * bytes, from + j * loop->stride[1][last] * bytes, bytes,
+                rows - first < TILE ? rows - first : TILE, columns - j < TILE ? columns - j : TILE,
+                loop->stride[0][across], loop->stride[1][last]);
   }
 }
 
@@ -134,8 +135,8 @@ pg_status PG_CPU(concat)(const pg_call *call) {
   for (int k = 1; k < call->n; k++) {
     if (!pg_present(call, k)) continue;
     const pg_view *x = &call->v[k];
-    PG_EXPECT(fits(y, x, dim, start), "concat: y is %s, input %d is %s, at place %lld of dimension %lld", pg_shape_text(y), k,
-              pg_shape_text(x), (long long)start + 1, (long long)dim + 1);
+    PG_EXPECT(fits(y, x, dim, start), "concat: y is %s, input %d is %s, at place %lld of dimension %lld",
+              pg_shape_text(y), k, pg_shape_text(x), (long long)start + 1, (long long)dim + 1);
     pg_view part = narrowed(y, dim, start, x->shape[dim]);
     copy_views(&part, x);
     start += x->shape[dim];
@@ -194,21 +195,21 @@ static inline int64_t truncated_long(double x) { /* 2^63 has no place in an int6
 
 static inline int64_t limited(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
-#define EACH(TYPE, EXPRESSION) \
-  { \
-    TYPE *to = to_; \
-    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) to[i] = (TYPE)(EXPRESSION); \
-  } \
+#define EACH(TYPE, EXPRESSION)                                                                                         \
+  {                                                                                                                    \
+    TYPE *to = to_;                                                                                                    \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) to[i] = (TYPE)(EXPRESSION);                                    \
+  }                                                                                                                    \
   break
 
 static void store_reals(void *to_, int dtype, const double *x, int64_t n) {
   switch (dtype) {
-    case PG_FLOAT32: EACH(float, x[i]);
-    case PG_FLOAT64: EACH(double, x[i]);
-    case PG_BFLOAT16: EACH(uint16_t, to_bfloat16((float)x[i]));
-    case PG_INT32: EACH(int32_t, truncated(x[i], INT32_MIN, INT32_MAX));
-    case PG_INT64: EACH(int64_t, truncated_long(x[i]));
-    default: EACH(uint8_t, truncated(x[i], 0, 255));
+  case PG_FLOAT32: EACH(float, x[i]);
+  case PG_FLOAT64: EACH(double, x[i]);
+  case PG_BFLOAT16: EACH(uint16_t, to_bfloat16((float)x[i]));
+  case PG_INT32: EACH(int32_t, truncated(x[i], INT32_MIN, INT32_MAX));
+  case PG_INT64: EACH(int64_t, truncated_long(x[i]));
+  default: EACH(uint8_t, truncated(x[i], 0, 255));
   }
 }
 
@@ -238,38 +239,38 @@ pg_status PG_CPU(arange)(const pg_call *call) {
 }
 
 #if PG_REAL == 0
-#define EACH_FROM(FROM, TYPE, EXPRESSION) \
-  { \
-    const FROM *x = from; \
-    TYPE *to = to_; \
-    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) to[i] = (TYPE)(EXPRESSION); \
-  } \
+#define EACH_FROM(FROM, TYPE, EXPRESSION)                                                                              \
+  {                                                                                                                    \
+    const FROM *x = from;                                                                                              \
+    TYPE *to = to_;                                                                                                    \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) to[i] = (TYPE)(EXPRESSION);                                    \
+  }                                                                                                                    \
   break
 
 static void load_reals(double *to_, const void *from, int dtype, int64_t n) {
   switch (dtype) {
-    case PG_FLOAT32: EACH_FROM(float, double, x[i]);
-    case PG_FLOAT64: EACH_FROM(double, double, x[i]);
-    default: EACH_FROM(uint16_t, double, from_bfloat16(x[i]));
+  case PG_FLOAT32: EACH_FROM(float, double, x[i]);
+  case PG_FLOAT64: EACH_FROM(double, double, x[i]);
+  default: EACH_FROM(uint16_t, double, from_bfloat16(x[i]));
   }
 }
 
 static void load_integers(int64_t *to_, const void *from, int dtype, int64_t n) {
   switch (dtype) {
-    case PG_INT32: EACH_FROM(int32_t, int64_t, x[i]);
-    case PG_INT64: EACH_FROM(int64_t, int64_t, x[i]);
-    default: EACH_FROM(uint8_t, int64_t, x[i]);
+  case PG_INT32: EACH_FROM(int32_t, int64_t, x[i]);
+  case PG_INT64: EACH_FROM(int64_t, int64_t, x[i]);
+  default: EACH_FROM(uint8_t, int64_t, x[i]);
   }
 }
 
 static void store_integers(void *to_, int dtype, const int64_t *x, int64_t n) {
   switch (dtype) {
-    case PG_FLOAT32: EACH(float, x[i]);
-    case PG_FLOAT64: EACH(double, x[i]);
-    case PG_BFLOAT16: EACH(uint16_t, to_bfloat16((float)x[i]));
-    case PG_INT32: EACH(int32_t, limited(x[i], INT32_MIN, INT32_MAX));
-    case PG_INT64: EACH(int64_t, x[i]);
-    default: EACH(uint8_t, limited(x[i], 0, 255));
+  case PG_FLOAT32: EACH(float, x[i]);
+  case PG_FLOAT64: EACH(double, x[i]);
+  case PG_BFLOAT16: EACH(uint16_t, to_bfloat16((float)x[i]));
+  case PG_INT32: EACH(int32_t, limited(x[i], INT32_MIN, INT32_MAX));
+  case PG_INT64: EACH(int64_t, x[i]);
+  default: EACH(uint8_t, limited(x[i], 0, 255));
   }
 }
 
@@ -319,8 +320,8 @@ static void cast_row(const void *context_, char *const *operand, int64_t length)
 
 pg_status PG_CPU(cast)(const pg_call *call) {
   const pg_view *y = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(pg_same_shape(y, x) && pg_contiguous(y), "cast: y is %s, x is %s; they must have the same shape, y contiguous",
-            pg_shape_text(y), pg_shape_text(x));
+  PG_EXPECT(pg_same_shape(y, x) && pg_contiguous(y),
+            "cast: y is %s, x is %s; they must have the same shape, y contiguous", pg_shape_text(y), pg_shape_text(x));
   if (y->dtype == x->dtype) {
     copy_views(y, x);
     return PG_OK;

@@ -15,10 +15,11 @@ typedef struct draw {
 
 static pg_status draw_of(const char *name, const pg_call *call, int dtype, draw *d) {
   const pg_view *y = &call->v[0], *state = &call->v[1];
-  PG_EXPECT(y->dtype == dtype && pg_contiguous(y), "%s: y has dtype %d, expected %d, contiguous", name, y->dtype, dtype);
+  PG_EXPECT(y->dtype == dtype && pg_contiguous(y), "%s: y has dtype %d, expected %d, contiguous", name, y->dtype,
+            dtype);
   PG_EXPECT(state->dtype == PG_INT64 && pg_numel(state) == 3 && pg_contiguous(state),
-            "%s: the state is %s with dtype %d, expected int64 [3]: seed, step, first sample", name, pg_shape_text(state),
-            state->dtype);
+            "%s: the state is %s with dtype %d, expected int64 [3]: seed, step, first sample", name,
+            pg_shape_text(state), state->dtype);
   PG_EXPECT(call->i[0] >= 0 && call->i[0] <= INT32_MAX, "%s: purpose %lld is not a number below 2^31", name,
             (long long)call->i[0]);
   const int64_t *s = state->data;

@@ -6,12 +6,18 @@
 #include "philox.h"
 
 PG_PHILOX_INLINE float pg_normal_from_bits(uint32_t bits) {
-  union { uint32_t bits; float value; } u = {bits};
+  union {
+    uint32_t bits;
+    float value;
+  } u = {bits};
   return u.value;
 }
 
 PG_PHILOX_INLINE uint32_t pg_normal_bits(float value) {
-  union { float value; uint32_t bits; } u = {value};
+  union {
+    float value;
+    uint32_t bits;
+  } u = {value};
   return u.bits;
 }
 

@@ -280,8 +280,8 @@ pg_status PG_CPU(reduce)(const pg_call *call) {
 pg_status PG_CPU(argmax)(const pg_call *call) {
   const pg_view *y = &call->v[0], *x = &call->v[1];
   int64_t dim = call->i[0], outer = 1, inner = 1;
-  PG_EXPECT(x->dtype == PG_REAL && y->dtype == PG_INT64, "argmax: x has dtype %d, expected %d; y has %d, expected int64",
-            x->dtype, PG_REAL, y->dtype);
+  PG_EXPECT(x->dtype == PG_REAL && y->dtype == PG_INT64,
+            "argmax: x has dtype %d, expected %d; y has %d, expected int64", x->dtype, PG_REAL, y->dtype);
   PG_EXPECT(dim >= 0 && dim < x->ndim && x->shape[dim] > 0, "argmax: x is %s: no element in dimension %lld",
             pg_shape_text(x), (long long)dim + 1);
   for (int64_t d = 0; d < dim; d++) outer *= x->shape[d];

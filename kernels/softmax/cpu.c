@@ -50,8 +50,8 @@ static pg_status rows_of(const char *name, const pg_call *call, int views, int64
   for (int k = 0; k < views; k++) {
     const pg_view *v = &call->v[k];
     PG_EXPECT(v->dtype == PG_REAL && pg_same_shape(v, y) && pg_contiguous(v),
-              "%s: argument %d is %s with dtype %d, expected %s with dtype %d, contiguous", name, k + 1, pg_shape_text(v),
-              v->dtype, pg_shape_text(y), PG_REAL);
+              "%s: argument %d is %s with dtype %d, expected %s with dtype %d, contiguous", name, k + 1,
+              pg_shape_text(v), v->dtype, pg_shape_text(y), PG_REAL);
   }
   *n = y->shape[y->ndim - 1];
   *rows = *n ? pg_numel(y) / *n : 0;

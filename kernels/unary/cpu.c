@@ -24,17 +24,19 @@ typedef void (*unary_function)(void *y, const void *x, int64_t n, const double *
 #define ABSOLUTE fabsf
 #endif
 
+#define LIMITED(x, low, high) ((x) < (low) ? (low) : (x) > (high) ? (high) : (x))
+
 /* static void NAME(y, x, n, f): y[i] = EXPRESSION of x, with constants a and b. */
-#define UNARY_LOOP(NAME, TYPE, VALUE, LOAD, STORE, EXPRESSION) \
-  static void NAME(void *y_, const void *x_, int64_t n, const double *f) { \
-    TYPE *y = y_; \
-    const TYPE *xs = x_; \
-    const VALUE a = (VALUE)f[0], b = (VALUE)f[1]; \
-    (void)a, (void)b; \
-    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) { \
-      const VALUE x = LOAD(xs[i]); \
-      y[i] = STORE(EXPRESSION); \
-    } \
+#define UNARY_LOOP(NAME, TYPE, VALUE, LOAD, STORE, EXPRESSION)                                                         \
+  static void NAME(void *y_, const void *x_, int64_t n, const double *f) {                                             \
+    TYPE *y = y_;                                                                                                      \
+    const TYPE *xs = x_;                                                                                               \
+    const VALUE a = (VALUE)f[0], b = (VALUE)f[1];                                                                      \
+    (void)a, (void)b;                                                                                                  \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) {                                                              \
+      const VALUE x = LOAD(xs[i]);                                                                                     \
+      y[i] = STORE(EXPRESSION);                                                                                        \
+    }                                                                                                                  \
   }
 #define REAL_LOOP(NAME, EXPRESSION) UNARY_LOOP(NAME, real, stat, load, store, EXPRESSION)
 
@@ -56,39 +58,54 @@ REAL_LOOP(round_of, ROUND(x))
 REAL_LOOP(sign, x > 0 ? 1 : x < 0 ? -1 : x)
 REAL_LOOP(reciprocal, 1 / x)
 REAL_LOOP(affine, a *x + b)
-REAL_LOOP(clamp, x < a ? a : x > b ? b : x)
+REAL_LOOP(clamp, LIMITED(x, a, b))
 REAL_LOOP(power, POWER(x, a))
 
 static const unary_function real_functions[PG_UNARY_FUNCTIONS] = {
-  [PG_UNARY_NEGATIVE] = negative, [PG_UNARY_ABSOLUTE] = absolute, [PG_UNARY_EXP] = exponential,
-  [PG_UNARY_LOG] = logarithm, [PG_UNARY_SQRT] = square_root, [PG_UNARY_RSQRT] = reciprocal_square_root,
-  [PG_UNARY_SQUARE] = square, [PG_UNARY_SIN] = sine, [PG_UNARY_COS] = cosine, [PG_UNARY_TANH] = hyperbolic_tangent,
-  [PG_UNARY_SIGMOID] = sigmoid, [PG_UNARY_RELU] = relu, [PG_UNARY_ERF] = error_function,
-  [PG_UNARY_FLOOR] = floor_of, [PG_UNARY_ROUND] = round_of, [PG_UNARY_SIGN] = sign,
-  [PG_UNARY_RECIPROCAL] = reciprocal, [PG_UNARY_AFFINE] = affine, [PG_UNARY_CLAMP] = clamp, [PG_UNARY_POW] = power,
+    [PG_UNARY_NEGATIVE] = negative,
+    [PG_UNARY_ABSOLUTE] = absolute,
+    [PG_UNARY_EXP] = exponential,
+    [PG_UNARY_LOG] = logarithm,
+    [PG_UNARY_SQRT] = square_root,
+    [PG_UNARY_RSQRT] = reciprocal_square_root,
+    [PG_UNARY_SQUARE] = square,
+    [PG_UNARY_SIN] = sine,
+    [PG_UNARY_COS] = cosine,
+    [PG_UNARY_TANH] = hyperbolic_tangent,
+    [PG_UNARY_SIGMOID] = sigmoid,
+    [PG_UNARY_RELU] = relu,
+    [PG_UNARY_ERF] = error_function,
+    [PG_UNARY_FLOOR] = floor_of,
+    [PG_UNARY_ROUND] = round_of,
+    [PG_UNARY_SIGN] = sign,
+    [PG_UNARY_RECIPROCAL] = reciprocal,
+    [PG_UNARY_AFFINE] = affine,
+    [PG_UNARY_CLAMP] = clamp,
+    [PG_UNARY_POW] = power,
 };
 
 #if PG_REAL == 0
 #define SAME(x) (x)
 /* Products and sums in unsigned arithmetic, which wraps around. */
-#define INTEGER_LOOPS(TYPE) \
-  UNARY_LOOP(negative_##TYPE, TYPE, TYPE, SAME, (TYPE), (0 - (uint64_t)x)) \
-  UNARY_LOOP(absolute_##TYPE, TYPE, TYPE, SAME, (TYPE), (x < 0 ? 0 - (uint64_t)x : (uint64_t)x)) \
-  UNARY_LOOP(square_##TYPE, TYPE, TYPE, SAME, (TYPE), ((uint64_t)x * (uint64_t)x)) \
-  UNARY_LOOP(sign_##TYPE, TYPE, TYPE, SAME, (TYPE), ((x > 0) - (x < 0))) \
-  UNARY_LOOP(affine_##TYPE, TYPE, TYPE, SAME, (TYPE), ((uint64_t)(int64_t)f[0] * (uint64_t)x + (uint64_t)(int64_t)f[1])) \
-  UNARY_LOOP(clamp_##TYPE, TYPE, TYPE, SAME, (TYPE), (x < a ? a : x > b ? b : x))
-#define INTEGER_ROW(TYPE) \
-  { \
-    [PG_UNARY_NEGATIVE] = negative_##TYPE, [PG_UNARY_ABSOLUTE] = absolute_##TYPE, [PG_UNARY_SQUARE] = square_##TYPE, \
-    [PG_UNARY_SIGN] = sign_##TYPE, [PG_UNARY_AFFINE] = affine_##TYPE, [PG_UNARY_CLAMP] = clamp_##TYPE \
+#define INTEGER_LOOPS(TYPE)                                                                                            \
+  UNARY_LOOP(negative_##TYPE, TYPE, TYPE, SAME, (TYPE), (0 - (uint64_t)x))                                             \
+  UNARY_LOOP(absolute_##TYPE, TYPE, TYPE, SAME, (TYPE), (x < 0 ? 0 - (uint64_t)x : (uint64_t)x))                       \
+  UNARY_LOOP(square_##TYPE, TYPE, TYPE, SAME, (TYPE), ((uint64_t)x * (uint64_t)x))                                     \
+  UNARY_LOOP(sign_##TYPE, TYPE, TYPE, SAME, (TYPE), ((x > 0) - (x < 0)))                                               \
+  UNARY_LOOP(affine_##TYPE, TYPE, TYPE, SAME, (TYPE),                                                                  \
+             ((uint64_t)(int64_t)f[0] * (uint64_t)x + (uint64_t)(int64_t)f[1]))                                        \
+  UNARY_LOOP(clamp_##TYPE, TYPE, TYPE, SAME, (TYPE), LIMITED(x, a, b))
+#define INTEGER_ROW(TYPE)                                                                                              \
+  {                                                                                                                    \
+    [PG_UNARY_NEGATIVE] = negative_##TYPE, [PG_UNARY_ABSOLUTE] = absolute_##TYPE, [PG_UNARY_SQUARE] = square_##TYPE,   \
+    [PG_UNARY_SIGN] = sign_##TYPE, [PG_UNARY_AFFINE] = affine_##TYPE, [PG_UNARY_CLAMP] = clamp_##TYPE                  \
   }
 #pragma GCC diagnostic ignored "-Wtype-limits" /* uint8 < 0 */
 INTEGER_LOOPS(int32_t)
 INTEGER_LOOPS(int64_t)
 INTEGER_LOOPS(uint8_t)
 static const unary_function integer_functions[3][PG_UNARY_FUNCTIONS] = {INTEGER_ROW(int32_t), INTEGER_ROW(int64_t),
-                                                                       INTEGER_ROW(uint8_t)};
+                                                                        INTEGER_ROW(uint8_t)};
 #endif
 
 typedef struct context {

@@ -8,11 +8,11 @@ typedef struct context {
   int64_t bytes, stride[4];
 } context;
 
-#define SELECT_LOOP(TYPE) \
-  { \
-    TYPE *to = y; \
-    const TYPE *as = a, *bs = b; \
-    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) to[i] = condition[i] ? as[i] : bs[i]; \
+#define SELECT_LOOP(TYPE)                                                                                              \
+  {                                                                                                                    \
+    TYPE *to = y;                                                                                                      \
+    const TYPE *as = a, *bs = b;                                                                                       \
+    _Pragma("omp simd") for (int64_t i = 0; i < n; i++) to[i] = condition[i] ? as[i] : bs[i];                          \
   }
 
 static void choose(void *y, const uint8_t *condition, const void *a, const void *b, int64_t bytes, int64_t n) {

@@ -18,7 +18,12 @@ local M = {}
 
 local DEFAULT = { float64 = 1e-11, float32 = 1e-5, bfloat16 = 1e-2 }
 local GUARD = 64 -- elements on both sides of a tensor
-local GUARD_BYTE, POISON_BYTE = 0xA5, 0xFF -- 0xFF everywhere is NaN in every real dtype
+local GUARD_BYTE = 0xA5
+-- What stands in outputs before the call. Only this NaN: LuaJIT takes others for values that are no numbers.
+local POISON = {
+  float32 = { "uint32_t", 0x7fc00000 }, float64 = { "uint64_t", 0x7ff8000000000000ULL },
+  bfloat16 = { "uint16_t", 0x7fc0 }, int32 = { "int32_t", -123456789 }, int64 = { "int64_t", -123456789 }, uint8 = { "uint8_t", 0xAA },
+}
 
 -- ---- random inputs ----------------------------------------------------------------------------------------------
 
@@ -114,7 +119,9 @@ local function guarded(body)
     local n, size = numel(shape), door.dtype_bytes[dtype]
     local base = plain({ n + 2 * GUARD }, dtype, options)
     ffi.fill(raw(base), GUARD * size, GUARD_BYTE)
-    ffi.fill(raw(base) + GUARD * size, n * size, POISON_BYTE)
+    local poison = POISON[dtype]
+    local element = ffi.cast(poison[1] .. " *", raw(base) + GUARD * size)
+    for k = 0, n - 1 do element[k] = poison[2] end
     ffi.fill(raw(base) + (GUARD + n) * size, GUARD * size, GUARD_BYTE)
     C.pg_tensor_retain(tensor.handle(base)) -- looked at after the body has freed it
     made[#made + 1] = { handle = ffi.gc(tensor.handle(base), C.pg_tensor_release), shape = shape, n = n, size = size }
