@@ -94,6 +94,29 @@ end
 case { name = "cast to nothing known", run = function(ops, x) return ops.cast(x, "float16") end,
   inputs = { { shape = { 1 } } }, error = "cast: 'float16' is no dtype" }
 
+-- ---- NaN of any bits ----
+case {
+  name = "NaN with other bits is a number in Lua",
+  check = function()
+    local ffi = require "ffi"
+    local patterns = {
+      float32 = { "uint32_t", 0xffffffff, 0x7f800001, 0xfff80000 }, bfloat16 = { "uint16_t", 0xffff, 0x7f81, 0xfff0 },
+      float64 = { "uint64_t", 0xffffffffffffffffULL, 0x7ff0000000000001ULL, 0xfffb000000000000ULL },
+    }
+    for dtype, p in pairs(patterns) do
+      local bits = ffi.new(p[1] .. "[4]", p[2], p[3], p[4], 0)
+      local t = tensor.tensor(bits, { 4 }, dtype)
+      local values = t:totable()
+      for k = 1, 3 do
+        assert.equal("number", type(values[k]))
+        assert.is_true(values[k] ~= values[k])
+      end
+      assert.equal(0, values[4])
+      assert.matches("nan, nan, nan, 0", tostring(t))
+    end
+  end,
+}
+
 -- ---- constants ----
 case {
   name = "fill and arange",

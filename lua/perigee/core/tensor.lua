@@ -222,26 +222,42 @@ function M.to_host(t)
   return array, n
 end
 
-local function number_reader(dtype)
-  if dtype == "bfloat16" then return bfloat16_value end
-  return tonumber
+--- A function from a position (from 0) in a host array to the number there. Every NaN becomes LuaJIT's own: it would
+--- take the bits of some others, which a file may hold, for values of other types.
+local function number_reader(array, dtype)
+  if dtype == "bfloat16" then
+    return function(k)
+      local bits = array[k]
+      return bits % 0x8000 > 0x7f80 and 0 / 0 or bfloat16_value(bits)
+    end
+  elseif dtype == "float32" then
+    local words = ffi.cast("uint32_t *", array)
+    return function(k) return words[k] % 0x80000000 > 0x7f800000 and 0 / 0 or array[k] end
+  elseif dtype == "float64" then
+    local words = ffi.cast("uint32_t *", array) -- low word first
+    return function(k)
+      local high = words[2 * k + 1] % 0x80000000
+      return (high > 0x7ff00000 or (high == 0x7ff00000 and words[2 * k] > 0)) and 0 / 0 or array[k]
+    end
+  end
+  return function(k) return tonumber(array[k]) end
 end
 
 --- The one number in a tensor of one element.
 function own:item()
   local array, n = M.to_host(self)
   if n ~= 1 then core.fail("item: the tensor %s has %d elements, not one", core.shape_text(self.shape), n) end
-  return number_reader(self.dtype)(array[0])
+  return number_reader(array, self.dtype)(0)
 end
 
 --- A nested Lua table of the tensor's numbers (a number for a tensor without dimensions).
 function own:totable()
   local array = M.to_host(self)
-  local read, position, shape = number_reader(self.dtype), 0, self.shape
+  local read, position, shape = number_reader(array, self.dtype), 0, self.shape
   local function build(depth)
     if depth > #shape then
       position = position + 1
-      return read(array[position - 1])
+      return read(position - 1)
     end
     local list = {}
     for k = 1, shape[depth] do list[k] = build(depth + 1) end
@@ -333,11 +349,11 @@ end
 
 -- ---- printing ---------------------------------------------------------------------------------------------------
 
-local function corner(array, read, shape, depth, offset, strides)
-  if depth > #shape then return ("%.5g"):format(read(array[offset])) end
+local function corner(read, shape, depth, offset, strides)
+  if depth > #shape then return ("%.5g"):format(read(offset)) end
   local parts, limit = {}, depth == #shape and 8 or 4
   for k = 1, math.min(shape[depth], limit) do
-    parts[k] = corner(array, read, shape, depth + 1, offset + (k - 1) * strides[depth], strides)
+    parts[k] = corner(read, shape, depth + 1, offset + (k - 1) * strides[depth], strides)
   end
   if shape[depth] > limit then parts[#parts + 1] = "..." end
   local separator = depth == #shape and ", " or ",\n" .. (" "):rep(depth)
@@ -348,7 +364,7 @@ function Tensor.__tostring(t)
   local head = ("%s %s on %s"):format(t.dtype, core.shape_text(t.shape), t.device)
   if not rawget(t, "handle") then return head end
   local array = M.to_host(t)
-  return head .. "\n" .. corner(array, number_reader(t.dtype), t.shape, 1, 0, layout.packed(t.shape))
+  return head .. "\n" .. corner(number_reader(array, t.dtype), t.shape, 1, 0, layout.packed(t.shape))
 end
 
 return M
