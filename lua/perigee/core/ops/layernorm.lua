@@ -13,24 +13,6 @@ local function rows_of(x)
   return shape
 end
 
-local function depends_on(graph, value, node)
-  local makers, seen = {}, {}
-  for _, other in ipairs(graph.nodes) do
-    for _, v in ipairs(other.outputs) do makers[v] = other end
-  end
-  local function visit(v)
-    local maker = v and makers[v]
-    if not maker or seen[maker] then return false end
-    if rawequal(maker, node) then return true end
-    seen[maker] = true
-    for _, input in ipairs(maker.inputs) do
-      if visit(input) then return true end
-    end
-    return false
-  end
-  return visit(value)
-end
-
 --- dx + other, where nobody else reads dx, becomes part of the backward kernel: the gradient that flows around the
 --- normalisation through the residual connection is added while dx is in a register.
 local function take_in_residual(graph, node)
@@ -40,7 +22,7 @@ local function take_in_residual(graph, node)
   local other = rawequal(adder.inputs[1], dx) and adder.inputs[2] or adder.inputs[1]
   local sum = adder.outputs[1]
   if rawequal(other, dx) or not op.same_shape(other.shape, dx.shape) then return end
-  if other.dtype ~= dx.dtype or not other:is_contiguous() or depends_on(graph, other, node) then return end
+  if other.dtype ~= dx.dtype or not other:is_contiguous() or graph:depends_on({ other }, node) then return end
   local inputs = {}
   for k = 1, #node.definition.inputs do inputs[k] = node.inputs[k] end
   inputs[#inputs] = other
