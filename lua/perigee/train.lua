@@ -1,7 +1,9 @@
 --- The run loop: batch in, step, events out, and a policy that is asked whether the stage is finished.
 local core = require "perigee.core.ffi"
 local checkpoint = require "perigee.train.checkpoint"
+local failure = require "perigee.cli.failure"
 local folder = require "perigee.train.folder"
+local optim = require "perigee.optim"
 local Progress = require "perigee.train.progress"
 local Run = require "perigee.train.run"
 
@@ -10,17 +12,19 @@ local M = {}
 
 local function finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
 
---- One optimisation step: gradients | reduce | update. A loss or gradient that is no number stops the run here, before
---- the parameters are touched.
+--- One optimisation step: gradients | reduce | update. A loss or gradient that is no number stops the run; checkpoints are
+--- written between steps only, so none holds what came of it.
 function M.step(run)
   local losses = run:gradients(run:batch())
-  for name, value in pairs(losses) do
+  for _, entry in ipairs(run.stage.losses) do
+    local value = losses[entry.name]
     if not finite(value) then
-      error(("step %d: loss '%s' is %s; the run stops and its last checkpoint stands"):format(run.step + 1, name, tostring(value)), 0)
+      error(("step %d: loss '%s' is %s; the run stops and its last checkpoint stands"):format(run.step + 1, entry.name,
+        tostring(value)), 0)
     end
   end
   run.losses = losses
-  run.gradient_norm = run.update(run.optim, run.ema, run.step + 1)
+  run.gradient_norm = run.update:run(run.optim, run.ema, run.step + 1)
   if not finite(run.gradient_norm) then
     error(("step %d: the gradient's norm is %s; the run stops and its last checkpoint stands"):format(run.step + 1,
       tostring(run.gradient_norm)), 0)
@@ -33,9 +37,13 @@ local function decide(run, log)
   local event = { step = run.step, stage = run.stage.name }
   for _, signal in ipairs(run.signals) do
     if signal:due(run.step) then
-      event[signal.name] = signal:measure(run)
+      local value = signal:measure(run)
+      if type(value) == "number" and not finite(value) then
+        error(("step %d: signal '%s' is %s"):format(run.step, signal.name, tostring(value)), 0)
+      end
+      event[signal.name] = value
       if signal.kind ~= "loss" and signal.kind ~= "gradient_norm" then
-        log { event = "signal", step = run.step, name = signal.name, value = event[signal.name] }
+        log { event = "signal", step = run.step, name = signal.name, value = value }
       end
     end
   end
@@ -44,26 +52,23 @@ local function decide(run, log)
   return finished, reason
 end
 
---- Trains a recipe to its end, or to `options.steps`, or until a signal asks to stop.
----@param options? { folder?: string, steps?: integer, device?: string, resume?: boolean, quiet?: boolean, prefix?: string, sample?: function }
----@return perigee.Run run, string outcome   "finished" | "steps" | "interrupted"
-function M.train(recipe, options)
-  options = options or {}
-  local progress = Progress.new { quiet = options.quiet, prefix = options.prefix, clock = C.pg_clock_seconds }
-  local run = Run.new(recipe, { folder = options.folder, device = options.device })
-  run.progress = progress
-  local log = folder.prepare(run, options)
-  if run.finished then
-    progress:line("the run in %s is finished: %d steps", run.folder, run.step)
-    return run, "finished"
-  end
-  run:build_stage()
-  log { event = "stage", step = run.step, stage = run.stage.name, policy = run.stage.finish.text, parameters = run.groups[1].count }
-  progress:line("stage %s: %s; until %s", run.stage.name, folder.describe_losses(run.stage), run.stage.finish.text)
+--- Ends a stage: the next one is built. False: that was interrupted.
+local function change_stage(run, log, reason)
+  local before, from = folder.memory(), run.stage.name
+  local built = run:enter_stage(run.stage.index + 1)
+  local freed = (before - folder.memory()) / 2 ^ 20
+  log { event = "stage", step = run.step, stage = run.stage.name, from = from, reason = reason, freed_mib = freed,
+        policy = run.stage.finish.text }
+  run.progress:line("step %d: stage %s ends (%s); stage %s begins: %s; %.1f MiB given back", run.step, from, reason,
+    run.stage.name, folder.describe_losses(run.stage), freed)
+  return built
+end
 
+--- Steps until the recipe ends, or `options.steps`, or a signal.
+local function loop(run, log, options)
+  local recipe, every, progress = run.recipe, run.recipe.every, run.progress
   local last = options.steps or folder.last_step(recipe)
-  local every, outcome, saved = recipe.every, "steps", run.step
-  local started, done = C.pg_clock_seconds(), run.step
+  local started, done, saved = C.pg_clock_seconds(), run.step, run.step
   local function save()
     if not run.folder or saved == run.step then return end
     local path = checkpoint.save(run)
@@ -71,42 +76,80 @@ function M.train(recipe, options)
     log { event = "checkpoint", step = run.step, file = path:match "[^/]+$" }
   end
 
+  local outcome = "steps"
   while not options.steps or run.step < options.steps do
     M.step(run)
     local rate = (run.step - done) * recipe.batch / math.max(C.pg_clock_seconds() - started, 1e-9)
     local due = run.step % every.log == 0
     if due then
       log { event = "step", step = run.step, stage = run.stage.name, losses = run.losses, gradient_norm = run.gradient_norm,
-            lr = require("perigee.optim").rate(run.optim, run.step), images_per_second = rate }
+            lr = optim.rate(run.optim, run.step), images_per_second = rate }
       started, done = C.pg_clock_seconds(), run.step
     end
     progress:step({ step = run.step, last = last, stage = run.stage.name, losses = folder.loss_pairs(run), rate = rate,
                     batch = recipe.batch }, due)
 
     local finished, reason = decide(run, log)
+    local interrupted = C.pg_signals_pending() ~= 0
     if finished and run.stage.index == #recipe.stages then
       log { event = "end", step = run.step, reason = reason }
       run.finished, outcome = true, "finished"
       break
     elseif finished then
-      local before = folder.memory()
-      local from = run.stage.name
-      run:enter_stage(run.stage.index + 1)
-      local freed = (before - folder.memory()) / 2 ^ 20
-      log { event = "stage", step = run.step, stage = run.stage.name, from = from, reason = reason, freed_mib = freed,
-            policy = run.stage.finish.text }
-      progress:line("step %d: stage %s ends (%s); stage %s begins: %s; %.1f MiB given back", run.step, from, reason, run.stage.name,
-        folder.describe_losses(run.stage), freed)
+      interrupted = not change_stage(run, log, reason) or interrupted
     end
     if every.checkpoint > 0 and run.step % every.checkpoint == 0 then save() end
     if options.sample and every.sample > 0 and run.step % every.sample == 0 then options.sample(run) end
-    if C.pg_signals_pending() ~= 0 then
+    if interrupted or C.pg_signals_pending() ~= 0 then
       outcome = "interrupted"
       break
     end
   end
   save()
-  run:close()
+  return outcome
+end
+
+local function train(run, options)
+  local log, goes_on = folder.prepare(run, options)
+  if run.finished then
+    run.progress:line("the run in %s is finished: %d steps", run.folder, run.step)
+    return "finished"
+  end
+  if not run:build_stage() then return "interrupted" end
+  if goes_on then run.progress:line("resumed at step %d, stage %s", run.step, run.stage.name)
+  else
+    log { event = "stage", step = run.step, stage = run.stage.name, policy = run.stage.finish.text,
+          parameters = run.groups[1].count }
+  end
+  run.progress:line("stage %s: %s; until %s", run.stage.name, folder.describe_losses(run.stage), run.stage.finish.text)
+  return loop(run, log, options)
+end
+
+---@class perigee.TrainOptions
+---@field folder? string         the run's folder; without one nothing is written
+---@field steps? integer         stop when so many steps of the run are done
+---@field device? string
+---@field resume? boolean        go on from the newest checkpoint, if there is one
+---@field quiet? boolean
+---@field prefix? string         what begins the lines shown
+---@field sample? fun(run: perigee.Run)  called every `every.sample` steps
+---@field recipe_path? string    copied into the folder
+---@field recipe_options? table  the recipe's options, for config.json
+
+--- Trains a recipe to its end, or to `options.steps`, or until a signal asks to stop. The run that it returns holds its models
+--- still; run:free() gives them back. After an error everything is given back.
+---@param options? perigee.TrainOptions
+---@return perigee.Run run, string outcome   "finished" | "steps" | "interrupted"
+function M.train(recipe, options)
+  options = options or {}
+  folder.check(options.folder, options.resume)
+  local run = Run.new(recipe, { folder = options.folder, device = options.device })
+  run.progress = Progress.new { quiet = options.quiet, prefix = options.prefix, clock = C.pg_clock_seconds }
+  local fine, outcome = xpcall(function() return train(run, options) end, failure.handler)
+  if not fine then
+    run:free()
+    error(outcome, 0)
+  end
   return run, outcome
 end
 

@@ -52,7 +52,7 @@ end
 
 local function png_folder(path)
   local lfs = require "lfs"
-  require("perigee.train.folder").make_folder(path)
+  require("perigee.io.files").make_folder(path)
   local function name(k) return ("%s/%06d.png"):format(path, k) end
   local done = 0
   while lfs.attributes(name(done), "mode") do done = done + 1 end
@@ -84,7 +84,7 @@ function M.run(options)
   local student = recipe.student
   local sink
   if out:match "%.png$" then
-    require("perigee.train.folder").make_folder(out:match "^(.*)/[^/]+$" or ".")
+    require("perigee.io.files").make_folder(out:match "^(.*)/[^/]+$" or ".")
     sink = png_grid(out, options.columns)
   elseif out:match "%.npz$" then
     sink = require("perigee.io.npz").writer(out, {

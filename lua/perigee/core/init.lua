@@ -2,10 +2,13 @@
 local executable = require "perigee.core.executable"
 local grad = require "perigee.core.grad"
 local ops = require "perigee.core.ops"
+local plan = require "perigee.core.plan"
 local program = require "perigee.core.program"
 local tensor = require "perigee.core.tensor"
 
-local M = { ops = ops, tensor = tensor, program = program, executable = executable, gradient = grad.gradient }
+local M = {
+  ops = ops, tensor = tensor, program = program, plan = plan, executable = executable, gradient = grad.gradient,
+}
 
 --- Traces a function over symbolic values shaped like the given tensors, and returns a function that runs the compiled
 --- program on tensors. The traced function returns one value or several.

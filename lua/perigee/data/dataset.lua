@@ -85,6 +85,7 @@ end
 ---@field image_size? integer
 ---@field class_names? string[]
 ---@field latents? function         (self, batch, state, dtype) -> value: what a student sees of the field `latents`
+---@field pixels? function          (self, batch, dtype) -> value: the teacher's pixels [B,3,H,W] in [0, 1], where `images` isn't that
 
 ---@param given perigee.NewDataset
 ---@return perigee.Dataset
@@ -92,7 +93,7 @@ function M.new(given)
   local self = check.options("data set", given, M.spec {
     name = "string", classes = "integer", channels = "integer", height = "integer", width = "integer",
     fields = { "table" }, find = "function", image_size = { "integer" }, latents = { "function" },
-    class_names = { "table" },
+    pixels = { "function" }, class_names = { "table" },
   })
   for _, key in ipairs { "classes", "channels", "height", "width", "batch" } do
     if self[key] < 1 then core.fail("data set '%s': %s = %d", self.name, key, self[key]) end

@@ -22,10 +22,13 @@ function Context:target_images()
   return self.x0
 end
 
---- The batch's pixels in [0, 1], real [B,3,H,W].
+--- The batch's pixels in [0, 1], real [B,3,H,W]: of its field `images`, or what a data set's `pixels` method makes of it.
 function Context:pixels()
   if not self.pixel_images then
-    self.pixel_images = ops.images(self.batch.images, { scale = 1 / 255, offset = 0, dtype = self.dtype })
+    if not self.data.pixels and not self.batch.images then
+      core.fail("data set '%s' has no pixels for the teacher: no field `images`", self.data.name)
+    end
+    self.pixel_images = self.data.pixels and self.data:pixels(self.batch, self.dtype) or ops.images(self.batch.images, { scale = 1 / 255, offset = 0, dtype = self.dtype })
   end
   return self.pixel_images
 end

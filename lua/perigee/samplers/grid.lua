@@ -1,5 +1,6 @@
 --- A grid of samples as one PNG.
 local core = require "perigee.core"
+local files = require "perigee.io.files"
 local generate = require "perigee.samplers.generate"
 local ops = core.ops
 
@@ -19,7 +20,6 @@ end
 --- Samples during a run, with the moving averages, as the recipe's `sample` says; returns the picture's path.
 function M.during(run)
   local Group = require "perigee.train.group"
-  local folder = require "perigee.train.folder"
   local recipe = run.recipe
   local settings, group = recipe.sample, run.groups[1]
   local captures, parameters = {}, recipe.student:parameters()
@@ -33,7 +33,7 @@ function M.during(run)
     dtype = recipe.dtype, device = run.device, decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
   }, function(_, images) parts[#parts + 1] = images:clone() end)
   local images = #parts == 1 and parts[1] or ops.concat(parts, 1)
-  folder.make_folder(run.folder .. "/samples")
+  files.make_folder(run.folder .. "/samples")
   local path = ("%s/samples/step-%07d.png"):format(run.folder, run.step)
   require("perigee.io.png").save(path, M.join(images))
   if run.log then run.log { event = "sample", step = run.step, file = path:match "[^/]+$" } end

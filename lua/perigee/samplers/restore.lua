@@ -16,11 +16,10 @@ function M.open(path, options)
   if not folder or not lfs.attributes(folder .. "/recipe.lua", "mode") then
     error(("%s lies in no run's folder: recipe.lua is missing beside checkpoints/"):format(path), 0)
   end
-  local config = json.load(folder .. "/config.json")
+  local config = json.read(folder .. "/config.json")
   local load = require("perigee.recipe_options").load(folder .. "/recipe.lua", { values = config.options or {} })
   local recipe = load.value
-  local state, file, found = checkpoint.open(path)
-  file:close()
+  local state, _, found = checkpoint.open(path)
   local prefix = options.ema == false and "student." or "ema.student."
   require("perigee.train.teacher").load_model(recipe.student, found, prefix,
     { dtype = recipe.dtype, device = options.device or "cpu", purpose = "parameters" })

@@ -5,17 +5,30 @@
 --- in it. Gradients are summed over the images before the cosine is taken.
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
+local op = require "perigee.core.op"
+local stage = require "perigee.train.stage"
 local ops, tensor = core.ops, core.tensor
 
 local M = {}
 
+---@class perigee.GradientAngleProbe
+local Probe = {}
+Probe.__index = Probe
+
+local function zeros(count, dtype)
+  local t = tensor.empty({ count }, dtype, { purpose = "signal" })
+  return t:copy_(ops.fill({ count }, { value = 0, dtype = dtype }))
+end
+
 --- The program: batch in, gradients of both losses for the block's parameters out, in two flat vectors.
-local function build(run, settings)
-  local trace = require("perigee.train.stage").trace(run.recipe, run.stage, { batch = run.micro, fixed_time = true, drop_labels = false })
+function M.build(run, block)
   local student = run.recipe.student
-  if settings.block < 1 or settings.block > (student.depth or 0) then
-    core_ffi.fail("gradient_angle: block %d of a student with %s blocks", settings.block, tostring(student.depth))
+  if block < 1 or block > (student.depth or 0) then
+    core_ffi.fail("gradient_angle: block %d of a student with %s blocks", block, tostring(student.depth))
   end
+  local trace = stage.trace(run.recipe, run.stage, {
+    batch = run.micro, fixed_time = true, fixed_noise = run.trace.fixed_noise, drop_labels = false,
+  })
   local denoise, alignment
   for _, entry in ipairs(run.stage.losses) do
     local value = trace.losses[entry.name]
@@ -29,7 +42,7 @@ local function build(run, settings)
     core_ffi.fail("gradient_angle: the stage '%s' needs a denoising and an alignment loss", run.stage.name)
   end
   local wrt, total = {}, 0
-  for _, entry in ipairs(student.blocks[settings.block]:named_parameters()) do
+  for _, entry in ipairs(student.blocks[block]:named_parameters()) do
     wrt[#wrt + 1] = { name = entry.name, value = trace.program:capture(entry.tensor), offset = total }
     total = total + entry.tensor:numel()
   end
@@ -38,8 +51,7 @@ local function build(run, settings)
   local one = tensor.tensor(1, {}, denoise.dtype)
   local outputs, into, flats = {}, {}, {}
   for _, side in ipairs { { "denoise", denoise }, { "alignment", alignment } } do
-    local flat = tensor.empty({ total }, student.dtype, { purpose = "signal" })
-    flat:copy_(ops.fill({ total }, { value = 0, dtype = student.dtype }))
+    local flat = zeros(total, run.recipe.dtype)
     flats[side[1]] = flat
     for k, g in ipairs(core.gradient(trace.program, { side[2] }, { one }, values)) do
       if g then -- a parameter that a loss does not reach keeps its zeros
@@ -49,38 +61,61 @@ local function build(run, settings)
       end
     end
   end
-  return { executable = core.executable.compile(trace.program, outputs, { into = into, purpose = "signal" }), flats = flats }
+  local executable = core.executable.compile(trace.program, outputs, {
+    into = into, purpose = "signal", device = run.device,
+  })
+  return setmetatable({
+    executable = executable, flats = flats,
+    sums = { denoise = zeros(total, "float64"), alignment = zeros(total, "float64") },
+  }, Probe)
 end
 
-local function dot(a, b) return (a * b):sum():item() end
+function Probe:free()
+  self.executable:free()
+  for _, list in ipairs { self.flats, self.sums } do
+    for _, flat in pairs(list) do flat:free() end
+  end
+end
+
+--- Σ a·b.
+local function dot(a, b)
+  return tensor.tidy(function() return (a * b):sum():item() end)
+end
+
+--- Sums the gradients over the images at one time; `batch(number)` gives a batch's tensors by name. Returns the cosine, and
+--- the norms of the denoising and the alignment gradient.
+function Probe:measure(batches, batch)
+  for number = 1, batches do
+    self.executable:run(batch(number))
+    for side, flat in pairs(self.flats) do
+      tensor.tidy(function()
+        ops.accumulate(self.sums[side], flat:to "float64", { first = number == 1 })
+      end)
+    end
+  end
+  local a, d = self.sums.alignment, self.sums.denoise
+  local alignment, denoise = math.sqrt(dot(a, a)), math.sqrt(dot(d, d))
+  return dot(a, d) / math.max(alignment * denoise, 1e-300), denoise, alignment
+end
 
 --- Measures on a run: returns { mean =, cosine = { one a time }, time = {...}, images = }.
 function M.measure(run, settings)
-  local key = table.concat({ run.stage.index, settings.block }, " ")
-  run.probes[key] = run.probes[key] or build(run, settings)
+  local key = ("gradient_angle %d"):format(settings.block)
+  run.probes[key] = run.probes[key] or M.build(run, settings.block)
   local probe = run.probes[key]
   local batches = math.ceil(settings.images / run.micro)
   local cosines, sum = {}, 0
+  local stat = op.stat(run.recipe.dtype)
   for k, time in ipairs(settings.time) do
-    local cosine = tensor.tidy(function()
-      local t = ops.fill({ run.micro }, { value = time, dtype = "float32" })
-      local total = {}
-      for b = 1, batches do
-        local batch = run:probe_batch(b, run.micro)
-        batch.time = t
-        batch.state = tensor.tensor({ run.recipe.seed, run.step, (b - 1) * run.micro }, "int64")
-        run:bind_weights(batch)
-        probe.executable:run(batch)
-        for side, flat in pairs(probe.flats) do
-          local wide = flat:to "float64"
-          total[side] = total[side] and total[side] + wide or wide
-        end
-      end
-      local a, d = total.alignment, total.denoise
-      return dot(a, d) / math.max(math.sqrt(dot(a, a) * dot(d, d)), 1e-300)
+    cosines[k] = tensor.tidy(function()
+      local inputs = run:bind_weights { time = ops.fill({ run.micro }, { value = time, dtype = stat }), state = run.state }
+      return (probe:measure(batches, function(number)
+        run:set_state(run.step, (number - 1) * run.micro)
+        for name, t in pairs(run:probe_batch(number, run.micro)) do inputs[name] = t end
+        return inputs
+      end))
     end)
-    cosines[k] = cosine
-    sum = sum + cosine
+    sum = sum + cosines[k]
   end
   return { mean = sum / #settings.time, cosine = cosines, time = settings.time, images = batches * run.micro }
 end

@@ -3,8 +3,9 @@
 --- command line, so that equal runs write equal files.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
+local files = require "perigee.io.files"
 local json = require "perigee.io.json"
-local lfs = require "lfs"
+local layout = require "perigee.core.layout"
 local safetensors = require "perigee.io.safetensors"
 
 local M = { format = "perigee-checkpoint" }
@@ -14,8 +15,8 @@ function M.path(folder, step) return ("%s/checkpoints/step-%07d.safetensors"):fo
 --- Steps of the checkpoints in a run's folder, in order.
 function M.list(folder)
   local steps = {}
-  if not lfs.attributes(folder .. "/checkpoints", "mode") then return steps end
-  for name in lfs.dir(folder .. "/checkpoints") do
+  if not files.exists(folder .. "/checkpoints") then return steps end
+  for _, name in ipairs(files.list(folder .. "/checkpoints")) do
     local step = name:match "^step%-(%d+)%.safetensors$"
     if step then steps[#steps + 1] = tonumber(step) end
   end
@@ -23,53 +24,84 @@ function M.list(folder)
   return steps
 end
 
+--- A run's state beside its tensors.
+local function state_of(run)
+  local recipe = run.recipe
+  return {
+    format = M.format, recipe = recipe.name, seed = recipe.seed, step = run.step, stage = run.stage.index,
+    stage_name = run.stage.name, policy = run.policy_state, policy_text = run.stage.finish.text,
+    precision = recipe.precision, batch = recipe.batch, isa = ffi.string(core.C.pg_cpu_isa()),
+    threads = core.C.pg_threads(), settings = run:settings(), recipe_settings = run:recipe_settings(),
+    finished = run.finished or false,
+  }
+end
+
 --- Writes the run's state, then removes all but the newest `keep`.
 function M.save(run)
-  lfs.mkdir(run.folder .. "/checkpoints")
-  local tensors = {}
-  for _, group in ipairs(run.groups) do
-    for name, t in pairs(group:state()) do tensors[name] = t end
-  end
-  local state = {
-    format = M.format, recipe = run.recipe.name, seed = run.recipe.seed, step = run.step, stage = run.stage.index,
-    stage_name = run.stage.name, policy = run.policy_state, precision = run.recipe.precision, batch = run.recipe.batch,
-    isa = ffi.string(core.C.pg_cpu_isa()), threads = core.C.pg_threads(), settings = run:settings(), finished = run.finished or false,
-  }
+  files.make_folder(run.folder .. "/checkpoints")
   local path = M.path(run.folder, run.step)
-  safetensors.save(path, tensors, { perigee = json.encode(state) })
+  safetensors.save(path, run:tensors(), { perigee = json.encode(state_of(run)) })
   local steps = M.list(run.folder)
-  for k = 1, #steps - run.recipe.keep do os.remove(M.path(run.folder, steps[k])) end
+  for k = 1, #steps - run.recipe.keep do files.remove(M.path(run.folder, steps[k])) end
   return path
 end
 
---- A checkpoint's metadata, and the open file. `path` may be a run's folder: its newest checkpoint that can be read.
-function M.open(path)
-  if lfs.attributes(path, "mode") == "directory" then
-    local steps = M.list(path)
-    if #steps == 0 then error(("%s holds no checkpoint"):format(path), 0) end
-    path = M.path(path, steps[#steps])
-  end
+--- One checkpoint's metadata, and the open file.
+local function open_file(path)
   local file = safetensors.open(path)
-  local text = file.metadata and file.metadata.perigee
-  local fine, state = pcall(json.decode, text or "")
+  local fine, state = pcall(json.decode, file.metadata.perigee or "")
   if not fine or type(state) ~= "table" or state.format ~= M.format then
     error(("%s is no checkpoint of a Perigee run"):format(path), 0)
   end
-  return state, file, path
+  return state, file
 end
 
---- Reads a group's tensors into place; errors name the tensor that is missing or has another shape.
-function M.load_group(file, group)
-  local core_layout = require "perigee.core.layout"
-  for name, t in pairs(group:state()) do
-    local entry = file.tensors[name]
-    if not entry then error(("%s has no tensor '%s': it belongs to another model"):format(file.path, name), 0) end
-    if not core_layout.same_shape(entry.shape, t.shape) then
-      error(("%s: '%s' is %s, this model's is %s"):format(file.path, name, core.shape_text(entry.shape), core.shape_text(t.shape)), 0)
-    end
-    file:read(name, t)
+--- A checkpoint's metadata, the open file and its path. `path` may be a run's folder: then it is the newest checkpoint that can
+--- be read, and `damaged(path, message)` hears of newer ones that can't.
+---@param path string
+---@param damaged? fun(path: string, message: string)
+function M.open(path, damaged)
+  if files.kind(path) ~= "directory" then
+    local state, file = open_file(path)
+    return state, file, path
   end
-  group:refresh()
+  local steps, problem = M.list(path), nil
+  for k = #steps, 1, -1 do
+    local candidate = M.path(path, steps[k])
+    local fine, state, file = pcall(open_file, candidate)
+    if fine then return state, file, candidate end
+    problem = problem or state
+    if damaged then damaged(candidate, state) end
+  end
+  error(problem or ("%s holds no checkpoint"):format(path), 0)
+end
+
+--- Reads groups' tensors into place; errors name the tensor that is missing, has another shape, or belongs to nothing.
+function M.load_groups(file, groups)
+  local expected = {}
+  for _, group in ipairs(groups) do
+    for name, t in pairs(group:state()) do expected[name] = t end
+  end
+  local names = {}
+  for name in pairs(expected) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local entry, t = file.entries[name], expected[name]
+    if not entry then error(("%s has no tensor '%s' %s: it belongs to another model"):format(file.path, name,
+      core.shape_text(t.shape)), 0) end
+    if not layout.same_shape(entry.shape, t.shape) or entry.dtype ~= t.dtype then
+      error(("%s: '%s' is %s %s, this model's is %s %s"):format(file.path, name, entry.dtype, core.shape_text(entry.shape),
+        t.dtype, core.shape_text(t.shape)), 0)
+    end
+  end
+  for _, name in ipairs(file.names) do
+    if not expected[name] then
+      error(("%s: tensor '%s' %s belongs to nothing in this model"):format(file.path, name,
+        core.shape_text(file.entries[name].shape)), 0)
+    end
+  end
+  for _, name in ipairs(names) do file:read(name, expected[name]) end
+  for _, group in ipairs(groups) do group:refresh() end
 end
 
 return M

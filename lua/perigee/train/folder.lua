@@ -1,11 +1,11 @@
 --- A run's folder: the recipe as it was, config.json, the event log, and the way back in with --resume.
+local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local checkpoint = require "perigee.train.checkpoint"
 local Events = require "perigee.train.events"
+local files = require "perigee.io.files"
 local json = require "perigee.io.json"
-local lfs = require "lfs"
 
-local ffi = require "ffi"
 local C = core.C
 local M = {}
 
@@ -49,6 +49,20 @@ function M.last_step(recipe)
   return bound(recipe.stages[#recipe.stages].finish)
 end
 
+--- What a model or a data set says of itself: its numbers, texts, switches and lists of numbers.
+local function describe(model)
+  if not model then return nil end
+  local described = {}
+  for key, value in pairs(model) do
+    local kind = type(value)
+    if kind == "number" or kind == "string" or kind == "boolean" then described[key] = value
+    elseif kind == "table" and getmetatable(value) == nil and type(value[1]) == "number" then
+      described[key] = { unpack(value) }
+    end
+  end
+  return described
+end
+
 --- Everything resolved, for config.json: settings only, no models' weights, no clock.
 function M.config(recipe, extra)
   local stages = {}
@@ -59,90 +73,111 @@ function M.config(recipe, extra)
     end
     stages[k] = { name = stage.name, finish = stage.finish.text, losses = losses }
   end
-  local teacher = recipe:teacher_model()
   local config = {
     name = recipe.name, seed = recipe.seed, precision = recipe.precision, batch = recipe.batch, micro = recipe.micro,
     optim = recipe.optim, ema = recipe.ema, every = recipe.every, sample = recipe.sample, stages = stages,
-    student = recipe.student.settings, teacher = teacher and teacher.settings, data = recipe.data.name,
+    student = describe(recipe.student), teacher = describe(recipe:teacher_model()), data = describe(recipe.data),
   }
   for key, value in pairs(extra or {}) do config[key] = value end
   return config
 end
 
-local function write(path, text)
-  local file, message = io.open(path, "w")
-  if not file then error("cannot write " .. message, 0) end
-  local fine, problem = file:write(text)
-  if fine then fine, problem = file:close() end
-  if not fine then error(("cannot write %s: %s"):format(path, tostring(problem)), 0) end
-end
-
-local function make_folder(path)
-  local built = path:sub(1, 1) == "/" and "/" or ""
-  for part in path:gmatch "[^/]+" do
-    built = built .. part .. "/"
-    if not lfs.attributes(built, "mode") then
-      local fine, message = lfs.mkdir(built)
-      if not fine and not lfs.attributes(built, "mode") then error(("cannot make the folder %s: %s"):format(built, message), 0) end
+--- Is a loss trained in a stage from the given one on?
+local function used_from(recipe, index, loss)
+  for k = index, #recipe.stages do
+    for _, entry in ipairs(recipe.stages[k].losses) do
+      if entry.name == loss then return true end
     end
   end
+  return false
 end
 
-local function restore(run, log)
-  local state, file, path = checkpoint.open(run.folder)
-  local recipe = run.recipe
-  if state.seed ~= recipe.seed then error(("%s was trained with seed %d, not %d"):format(path, state.seed, recipe.seed), 0) end
-  if state.batch ~= recipe.batch then error(("%s was trained with batch %d, not %d"):format(path, state.batch, recipe.batch), 0) end
-  if state.precision ~= recipe.precision then
-    error(("%s was trained with precision %s, not %s"):format(path, state.precision, recipe.precision), 0)
+--- A checkpoint belongs to a recipe if everything agrees that decides what a step computes.
+local function check_same(path, state, recipe)
+  local function same(what, format, theirs, ours)
+    if theirs ~= ours then
+      error(("%s was trained with %s " .. format .. ", not " .. format):format(path, what, theirs, ours), 0)
+    end
   end
-  if not recipe.stages[state.stage] then error(("%s is in stage %d; the recipe has %d"):format(path, state.stage, #recipe.stages), 0) end
-  local used = {}
-  for k = state.stage, #recipe.stages do
-    for _, entry in ipairs(recipe.stages[k].losses) do used[entry.name] = true end
+  same("seed", "%d", state.seed, recipe.seed)
+  same("batch", "%d", state.batch, recipe.batch)
+  same("precision", "%s", state.precision, recipe.precision)
+end
+
+--- The stage of a checkpoint in this recipe.
+local function stage_of(path, state, recipe)
+  local names = {}
+  for _, stage in ipairs(recipe.stages) do
+    if stage.name == state.stage_name then return stage end
+    names[#names + 1] = stage.name
   end
+  error(("%s is in stage '%s'; the recipe has %s"):format(path, state.stage_name, table.concat(names, ", ")), 0)
+end
+
+--- Drops what the log says about steps after the one that a run goes on from: they are done again.
+local function rewind_log(run)
+  local kept = {}
+  for _, event in ipairs(Events.read(run.folder)) do
+    if (event.step or 0) <= run.step and (event.event ~= "end" or run.finished) then kept[#kept + 1] = json.encode(event) .. "\n" end
+  end
+  files.write(run.folder .. "/events.jsonl", table.concat(kept))
+end
+
+--- Continues from the newest checkpoint that can be read; those that can't are set aside.
+local function restore(run)
+  local recipe, progress = run.recipe, run.progress
+  local state, file, path = checkpoint.open(run.folder, function(damaged, message)
+    progress:line("note: a checkpoint is damaged and set aside as %s.damaged: %s", damaged, message)
+    files.rename(damaged, damaged .. ".damaged")
+  end)
+  check_same(path, state, recipe)
+  local stage = stage_of(path, state, recipe)
+  local groups = {}
   for _, group in ipairs(run.groups) do
-    if not group.loss or used[group.loss] then checkpoint.load_group(file, group) end
+    if not group.loss or used_from(recipe, stage.index, group.loss) then groups[#groups + 1] = group end
   end
-  file:close()
-  run:restore(state)
+  checkpoint.load_groups(file, groups)
+  run:restore(state, stage)
   run.loader:seek(state.step)
   local isa, threads = ffi.string(C.pg_cpu_isa()), C.pg_threads()
   if isa ~= state.isa then
-    run.progress:line("note: the checkpoint was made with %s, this machine runs %s: results will differ in rounding", state.isa, isa)
+    progress:line("note: the checkpoint was made with %s, this machine runs %s: results will differ in rounding", state.isa, isa)
   end
-  log { event = "resume", step = run.step, stage = run.stage.name, isa = isa, threads = threads }
-  run.progress:line("resumed at step %d, stage %s", run.step, run.stage.name)
+  rewind_log(run)
+  return { event = "resume", step = run.step, stage = run.stage.name, isa = isa, threads = threads }
 end
 
---- Makes or finds the run's folder and returns the function that logs an event. Without a folder, nothing is written.
-function M.prepare(run, options)
-  if not run.folder then return function() end end
-  local has = #checkpoint.list(run.folder) > 0
-  if has and not options.resume then
-    error(("%s already holds a run: continue it with --resume, or choose another folder with --runs"):format(run.folder), 0)
+--- An error where a new run would write over an old one.
+function M.check(path, resume)
+  if path and not resume and #checkpoint.list(path) > 0 then
+    error(("%s already holds a run: continue it with --resume, or choose another folder with --runs"):format(path), 0)
   end
-  make_folder(run.folder)
-  if not (options.resume and has) then os.remove(run.folder .. "/events.jsonl") end
+end
+
+--- Begins a new run in a folder; returns the first event.
+local function begin(run, options)
+  files.remove(run.folder .. "/events.jsonl")
+  if options.recipe_path then files.write(run.folder .. "/recipe.lua", files.read(options.recipe_path)) end
+  files.write(run.folder .. "/config.json", json.encode(M.config(run.recipe, { options = options.recipe_options })) .. "\n")
+  return { event = "start", step = 0, recipe = run.recipe.name, seed = run.recipe.seed, isa = ffi.string(C.pg_cpu_isa()),
+           threads = C.pg_threads(), version = ffi.string(C.pg_version()) }
+end
+
+--- Makes or finds the run's folder. Returns the function that logs an event, and whether the run goes on from a checkpoint.
+--- Without a folder, nothing is written.
+function M.prepare(run, options)
+  if not run.folder then return function() end, false end
+  M.check(run.folder, options.resume)
+  files.make_folder(run.folder)
+  local goes_on = #checkpoint.list(run.folder) > 0
+  if goes_on then files.sweep(run.folder .. "/checkpoints") end
+  local first = goes_on and restore(run) or begin(run, options)
   local events = Events.open(run.folder)
   run.events = events
-  local function log(event) events:write(event) end
-  run.log = log
-  if options.resume and has then restore(run, log)
-  else
-    if options.recipe_path then
-      local source = io.open(options.recipe_path, "r")
-      if source then
-        write(run.folder .. "/recipe.lua", source:read "*a")
-        source:close()
-      end
-    end
-    write(run.folder .. "/config.json", json.encode(M.config(run.recipe, { options = options.recipe_options })) .. "\n")
-    log { event = "start", step = 0, recipe = run.recipe.name, seed = run.recipe.seed, isa = ffi.string(C.pg_cpu_isa()),
-          threads = C.pg_threads(), version = ffi.string(C.pg_version()) }
-  end
-  return log
+  function run.log(event) events:write(event) end
+  run.log(first)
+  return run.log, goes_on
 end
 
-M.make_folder = make_folder
+M.used_from = used_from
 return M

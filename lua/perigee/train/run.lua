@@ -3,8 +3,12 @@ local ffi = require "ffi"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local Group = require "perigee.train.group"
+local json = require "perigee.io.json"
+local op = require "perigee.core.op"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.train.stage"
+local update = require "perigee.train.update"
+local used_from = require("perigee.train.folder").used_from
 local tensor = core.tensor
 
 ---@class perigee.Run
@@ -28,7 +32,8 @@ local function live_stage(stage)
 end
 
 --- A run at step 0: models materialised, nothing compiled yet.
----@param options? { folder?: string, device?: string }
+--- `trace` says what the gradients program takes as inputs instead of drawing it (train/stage.lua); the loader must give them.
+---@param options? { folder?: string, device?: string, trace?: { fixed_time?: boolean, fixed_noise?: boolean, drop_labels?: boolean } }
 function Run.new(recipe, options)
   options = options or {}
   recipe:validate()
@@ -36,6 +41,7 @@ function Run.new(recipe, options)
   local self = setmetatable({
     recipe = recipe, folder = options.folder or false, device = options.device or "cpu", step = 0, losses = {}, gradient_norm = 0,
     batch_size = recipe.batch, micro = recipe.micro, ema = recipe.ema, optim = {}, groups = {}, probes = {}, weights = {},
+    trace = options.trace or {},
   }, Run)
   for key, value in pairs(recipe.optim) do self.optim[key] = value end
   local group_options = {
@@ -65,65 +71,84 @@ function Run.new(recipe, options)
   return self
 end
 
---- What a user may have changed since the recipe, for the checkpoint.
-function Run:settings()
+local function settings_of(optim, ema, losses)
   local weights = {}
-  for _, entry in ipairs(self.stage.losses) do weights[entry.name] = entry.weight end
-  return { optim = self.optim, ema = self.ema, weights = weights }
+  for _, entry in ipairs(losses) do weights[entry.name] = entry.weight end
+  return { optim = optim, ema = ema, weights = weights }
 end
 
---- Takes over a checkpoint's state: step, stage, policy, and what had been changed while the run was going.
-function Run:restore(state)
-  self.step, self.finished = state.step, state.finished
-  self.stage = live_stage(self.recipe.stages[state.stage])
-  self.policy_state = state.policy
-  for key, value in pairs(state.settings.optim) do self.optim[key] = value end
-  self.ema = state.settings.ema
-  for _, entry in ipairs(self.stage.losses) do entry.weight = state.settings.weights[entry.name] or entry.weight end
+--- What may be changed while a run is going, as it is now, and as the recipe has it; both are in a checkpoint.
+function Run:settings() return settings_of(self.optim, self.ema, self.stage.losses) end
+function Run:recipe_settings()
+  return settings_of(self.recipe.optim, self.recipe.ema, self.recipe.stages[self.stage.index].losses)
 end
 
---- Does any stage from the given one on use a loss?
-local function used_from(recipe, index, loss)
-  for k = index, #recipe.stages do
-    for _, entry in ipairs(recipe.stages[k].losses) do
-      if entry.name == loss then return true end
-    end
+--- A setting of a checkpoint goes on, unless the recipe has been changed there since.
+local function take_over(target, live, before)
+  for key, value in pairs(live) do
+    local old, now = before[key], target[key]
+    if now ~= nil and json.encode { old } == json.encode { now } then target[key] = value end
   end
-  return false
 end
 
---- Makes the teacher ready for stages that need it, or takes its memory back when no later one does.
+--- Takes over a checkpoint's state: step, stage, policy, and what had been changed while the run was going. A stage whose policy
+--- the recipe has changed since asks the new one from its beginning.
+function Run:restore(state, stage)
+  self.step, self.finished = state.step, state.finished
+  self.stage = live_stage(stage)
+  local live, before = state.settings, state.recipe_settings
+  take_over(self.optim, live.optim, before.optim)
+  take_over(self, { ema = live.ema }, { ema = before.ema })
+  local weights = self:settings().weights
+  take_over(weights, live.weights, before.weights)
+  for _, entry in ipairs(self.stage.losses) do entry.weight = weights[entry.name] end
+  if state.policy_text == stage.finish.text then self.policy_state = state.policy
+  else self.policy_state, self.finished = stage.finish:initial(), false end
+end
+
+--- Makes the teacher ready for stages that need it, or takes its memory back when no later one does. False: it was being
+--- trained and that was interrupted.
 function Run:settle_teacher()
   local teacher = self.recipe:teacher_model()
-  if not teacher then return end
+  if not teacher then return true end
   local needed = false
   for k = self.stage.index, #self.recipe.stages do needed = needed or self.recipe.stages[k].needs_teacher end
   if needed and not self.teacher_ready then
-    require("perigee.train.teacher").prepare(self)
-    self.teacher_ready = true
+    self.teacher_ready = require("perigee.train.teacher").prepare(self)
+    return self.teacher_ready
   elseif not needed and self.teacher_ready then
     teacher:dematerialise()
     self.teacher_ready = false
   end
+  return true
 end
 
---- Builds the programs of the stage under way.
-function Run:build_stage()
-  for _, probe in pairs(self.probes) do probe.executable:free() end
+--- Frees the programs of the stage under way.
+function Run:free_programs()
+  for _, probe in pairs(self.probes) do probe:free() end
   self.probes = {}
+  if self.probe_loader then self.probe_loader:close() end
+  self.probe_loader = nil
   if self.gradients_program then self.gradients_program:free() end
-  self.gradients_program, self.update = nil, nil
+  if self.update then self.update:free() end
+  for _, weight in pairs(self.weights) do weight:free() end
+  self.gradients_program, self.update, self.plan, self.weights = nil, nil, nil, {}
+end
+
+--- Builds the programs of the stage under way. False: interrupted while the teacher was being trained.
+function Run:build_stage()
+  self:free_programs()
   local active, kept = {}, {}
   for _, group in ipairs(self.groups) do
     local used = not group.loss
     for _, entry in ipairs(self.stage.losses) do used = used or entry.name == group.loss end
     if used then active[#active + 1] = group end
-    if used or not group.loss or used_from(self.recipe, self.stage.index, group.loss) then kept[#kept + 1] = group
+    if used or used_from(self.recipe, self.stage.index, group.loss) then kept[#kept + 1] = group
     else group:free() end
   end
   self.groups = kept
-  collectgarbage()
-  self:settle_teacher()
+  if not self:settle_teacher() then return false end
+  collectgarbage() -- views of what was freed hold its memory
   local parameters = {}
   for _, group in ipairs(active) do
     local zero = core.ops.fill({ group.count }, { value = 0, dtype = "float32" })
@@ -131,26 +156,31 @@ function Run:build_stage()
     if group.working_gradients then group.working_gradients:copy_(zero) end
     for _, entry in ipairs(group:trained()) do parameters[#parameters + 1] = entry end
   end
-  local plan, into = stage_program.plan(self.recipe, self.stage, { batch = self.micro, parameters = parameters, device = self.device })
+  local plan, into = stage_program.plan(self.recipe, self.stage, {
+    batch = self.micro, parameters = parameters, device = self.device, fixed_time = self.trace.fixed_time,
+    fixed_noise = self.trace.fixed_noise, drop_labels = self.trace.drop_labels,
+  })
   self.plan = plan
+  local read = {}
+  for _, slot in ipairs(plan.slots) do read[slot.name] = true end
+  for _, field in ipairs(self.recipe.data:fields()) do self.loader:want(field.name, read[field.name] or false) end
   self.gradients_program = core.executable.new(plan, { into = into })
-  self.update = require("perigee.train.update").build(active, self.device)
+  self.update = update.build(active, self.device)
   self.active_groups = active
   self.weights = {}
   for _, entry in ipairs(self.stage.losses) do
-    self.weights[entry.name] = tensor.empty({}, self.recipe.dtype == "float64" and "float64" or "float32", { device = self.device })
+    self.weights[entry.name] = tensor.empty({}, op.stat(self.recipe.dtype), { device = self.device })
   end
   self.signals = signals.unique(self.stage.finish.needs)
+  return true
 end
 
 --- Puts the current loss weights among a program's inputs.
 function Run:bind_weights(inputs)
-  local value = ffi.new "float[1]"
   for _, entry in ipairs(self.stage.losses) do
-    value[0] = entry.weight
     local t = self.weights[entry.name]
-    if t.dtype == "float32" then core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(t), value, 4))
-    else t:copy_(tensor.tensor(entry.weight, {}, t.dtype)) end
+    local value = ffi.new(core_ffi.ctype[t.dtype] .. "[1]", entry.weight)
+    core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(t), value, core_ffi.dtype_bytes[t.dtype]))
     inputs["weight " .. entry.name] = t
   end
   return inputs
@@ -212,16 +242,25 @@ function Run:tensors()
   return all
 end
 
---- Moves to a stage by number, or ends the run past the last one.
+--- Moves to a stage by number; returns what build_stage does.
 function Run:enter_stage(index)
   self.stage = live_stage(self.recipe.stages[index])
   self.policy_state = self.stage.finish:initial()
-  self:build_stage()
+  return self:build_stage()
 end
 
-function Run:close()
+--- Ends the loaders' threads and gives all memory back, that of the recipe's models too.
+function Run:free()
+  self:free_programs()
   self.loader:close()
-  if self.probe_loader then self.probe_loader:close() end
+  for _, group in ipairs(self.groups) do group:free() end
+  self.groups = {}
+  self.state:free()
+  local teacher = self.recipe:teacher_model()
+  if teacher and self.teacher_ready then teacher:dematerialise() end
+  self.teacher_ready = false
+  if self.events then self.events:close() end
+  self.events = nil
 end
 
 return Run

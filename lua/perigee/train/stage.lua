@@ -1,16 +1,39 @@
 --- A stage as a program: the batch in, every loss and every parameter's gradient out.
 local core = require "perigee.core"
+local core_ffi = require "perigee.core.ffi"
 local Context = require "perigee.losses.context"
+local failure = require "perigee.cli.failure"
+local op = require "perigee.core.op"
 local program = core.program
 
 local M = {}
 
+--- A loss's value. Lua compares a symbolic value with a number before anyone is asked: its error gets the reason.
+local function computed(entry, context)
+  local fine, value = xpcall(function() return entry.loss:compute(context) end, function(message)
+    if type(message) ~= "string" or not message:find "attempt to compare" then return failure.handler(message) end
+    return message .. ": inside a model or a loss the numbers of a symbolic value are not there yet; use ops.where, ops.less, ..."
+  end)
+  if not fine then error(value, 0) end
+  if not program.is_value(value) or value:numel() ~= 1 then
+    core_ffi.fail("loss '%s' returns %s; expected one number that depends on the batch", entry.name, tostring(value))
+  end
+  return value
+end
+
 --- Records a stage's forward pass and losses.
----@param options { batch: integer, fixed_time?: boolean, drop_labels?: boolean }
----@return { program, losses: table<string, perigee.Value>, weights: table<string, perigee.Value>, total: perigee.Value, context }
+--- `fixed_time` and `fixed_noise` make inputs `time` and `noise` of what is otherwise drawn.
+---@class perigee.TraceOptions
+---@field batch integer
+---@field fixed_time? boolean
+---@field fixed_noise? boolean
+---@field drop_labels? boolean
+
+---@param options perigee.TraceOptions
+---@return { program, losses: table<string, perigee.Value>, weights: table<string, perigee.Value>, total: perigee.Value }
 function M.trace(recipe, stage, options)
   local p = program.new(("%s, stage %s"):format(recipe.name, stage.name))
-  local stat = recipe.dtype == "float64" and "float64" or "float32"
+  local stat = op.stat(recipe.dtype)
   local batch = {}
   for _, field in ipairs(recipe.data:fields()) do
     local shape = { options.batch }
@@ -18,21 +41,24 @@ function M.trace(recipe, stage, options)
     batch[field.name] = p:input(field.name, shape, field.dtype)
   end
   local matching = recipe:flow_matching(stage)
+  local student = recipe.student
   local context = Context.new {
-    student = recipe.student, teacher = recipe:teacher_model(), modules = recipe:loss_modules(), data = recipe.data, batch = batch,
+    student = student, teacher = recipe:teacher_model(), modules = recipe:loss_modules(), data = recipe.data, batch = batch,
     labels = batch.labels, state = p:input("state", { 3 }, "int64"), dtype = recipe.dtype,
     path = matching and matching.path, time = matching and matching.time, drop_labels = options.drop_labels ~= false,
     t = options.fixed_time and p:input("time", { options.batch }, stat) or nil,
+    noise = options.fixed_noise and p:input("noise", { options.batch, student.channels, student.size[1], student.size[2] },
+      recipe.dtype) or nil,
   }
   local losses, weights, total = {}, {}, nil
   for _, entry in ipairs(stage.losses) do
-    local value = entry.loss:compute(context)
+    local value = computed(entry, context)
     weights[entry.name] = p:input("weight " .. entry.name, {}, stat)
     losses[entry.name] = value
     local term = value * weights[entry.name]
     total = total and total + term or term
   end
-  return { program = p, losses = losses, weights = weights, total = total, context = context }
+  return { program = p, losses = losses, weights = weights, total = total }
 end
 
 --- The gradients program of a stage. `parameters` lists { name, tensor, into } for what is trained; a parameter that no
@@ -49,15 +75,14 @@ function M.plan(recipe, stage, options)
   for _, entry in ipairs(stage.losses) do
     outputs[#outputs + 1] = { name = "loss " .. entry.name, value = trace.losses[entry.name] }
   end
-  local reached = {}
   for k, entry in ipairs(options.parameters) do
     if gradients[k] then
       local name = "gradient " .. entry.name
       outputs[#outputs + 1] = { name = name, value = gradients[k] }
-      into[name], reached[entry.name] = entry.into, true
+      into[name] = entry.into
     end
   end
-  return require("perigee.core.plan").build(p, outputs, { device = options.device, fuse = options.fuse }), into, reached
+  return core.plan.build(p, outputs, { device = options.device, fuse = options.fuse }), into
 end
 
 return M

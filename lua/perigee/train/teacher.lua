@@ -1,13 +1,15 @@
 --- Makes a run's teacher ready: weights read from a file, or, where the teacher is itself a recipe, trained now and kept in
 --- a cache whose key is everything that decides the result.
+local ffi = require "ffi"
 local checkpoint = require "perigee.train.checkpoint"
 local core = require "perigee.core.ffi"
+local files = require "perigee.io.files"
 local folder = require "perigee.train.folder"
 local Group = require "perigee.train.group"
 local json = require "perigee.io.json"
 local recipes = require "perigee.recipe"
+local tensor = require "perigee.core.tensor"
 
-local ffi = require "ffi"
 local M = {}
 
 --- Where trained teachers are kept: PERIGEE_CACHE, or ~/.cache/perigee.
@@ -35,54 +37,64 @@ end
 --- Materialises a model from a checkpoint's tensors under a prefix such as "ema.student.".
 local function load_model(model, path, prefix, options)
   local _, file = checkpoint.open(path)
-  local made = model:materialise { seed = 0, dtype = options.dtype, device = options.device, purpose = options.purpose }
+  local made = model:materialise {
+    dtype = options.dtype, device = options.device, purpose = options.purpose, initialise = false,
+  }
   for _, entry in ipairs(made.layout) do
-    local name = prefix .. entry.name
-    if not file.tensors[name] then error(("%s has no tensor '%s'"):format(file.path, name), 0) end
-    Group.slice(made.flat, entry):copy_(file:read(name))
+    tensor.tidy(function() Group.slice(made.flat, entry):copy_(file:read(prefix .. entry.name)) end)
   end
-  file:close()
   return made
 end
 M.load_model = load_model
 
+--- What decides how a trained teacher comes out, as a text: settings, data, the bytecode of losses of the recipe's own, this
+--- build and its instruction set.
+local function identity(recipe)
+  local own = {}
+  for _, stage in ipairs(recipe.stages) do
+    for _, entry in ipairs(stage.losses) do
+      if entry.loss.kind == "custom" then own[#own + 1] = digest(string.dump(entry.loss.compute, true)) end
+    end
+  end
+  return json.encode(folder.config(recipe, {
+    version = ffi.string(core.C.pg_version()), isa = ffi.string(core.C.pg_cpu_isa()), data_digest = recipe.data:digest(), own = own,
+  }))
+end
+
+--- Trains a recipe, or finds what that made before. Returns the run's folder, or nil where it was interrupted.
 local function train_recipe(run, recipe)
-  local config = json.encode(folder.config(recipe, { version = ffi.string(core.C.pg_version()), isa = ffi.string(core.C.pg_cpu_isa()) }))
-  local path = ("%s/teachers/%s-%s"):format(M.cache_folder(), recipe.name, digest(config))
+  local key = identity(recipe)
+  local path = ("%s/teachers/%s-%s"):format(M.cache_folder(), recipe.name, digest(key))
   local done = path .. "/finished.json"
-  local file = io.open(done, "r")
-  local cached = file and file:read "*a"
-  if file then file:close() end
-  if cached == config then
+  if files.exists(done) and files.read(done) == key then
     run.progress:line("teacher %s: from the cache %s", recipe.name, path)
     return path
   end
   run.progress:line("teacher %s: training it now; it will be kept in %s", recipe.name, path)
-  folder.make_folder(path)
   local started = core.C.pg_clock_seconds()
   local taught, outcome = require("perigee.train").train(recipe, {
-    folder = path, resume = #checkpoint.list(path) > 0, device = run.device, quiet = run.progress.quiet, prefix = "teacher: ",
+    folder = path, resume = true, device = run.device, quiet = run.progress.quiet, prefix = "teacher: ",
   })
-  for _, group in ipairs(taught.groups) do group:free() end
-  if outcome == "interrupted" then error("interrupted while the teacher was being trained; the same command goes on from there", 0) end
-  run.progress:line("teacher %s: %d steps in %.0f s", recipe.name, taught.step, core.C.pg_clock_seconds() - started)
-  local out, message = io.open(done, "w")
-  if not out then error("cannot write " .. message, 0) end
-  out:write(config)
-  out:close()
+  local steps = taught.step
+  taught:free()
+  if outcome == "interrupted" then return nil end
+  run.progress:line("teacher %s: %d steps in %.0f s", recipe.name, steps, core.C.pg_clock_seconds() - started)
+  files.write(done, key)
   return path
 end
 
---- Materialises the teacher of a run.
+--- Materialises the teacher of a run; false where it was being trained and that was interrupted.
 function M.prepare(run)
   local teacher = run.recipe.teacher
   local options = { dtype = run.recipe.dtype, device = run.device, purpose = "teacher" }
   if recipes.is_recipe(teacher) then
     local path = train_recipe(run, teacher)
+    if not path then return false end
     load_model(teacher.student, path, "ema.student.", options)
   else
     teacher:load(options)
   end
+  return true
 end
 
 return M
