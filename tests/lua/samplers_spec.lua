@@ -32,7 +32,7 @@ local function mixture_velocity(path)
     local variance = alpha ^ 2 * spread + sigma ^ 2
     local states, numbers, flat = x:reshape({ x.shape[1], -1 }):totable(), labels:totable(), {}
     for b, state in ipairs(states) do
-      local weights, total, largest = {}, 0, -math.huge
+      local parts, total, largest = {}, 0, -math.huge
       local y = numbers[b] + 1
       local away = {}
       for k = 1, 2 do
@@ -42,18 +42,18 @@ local function mixture_velocity(path)
           away[k][e] = value - alpha * mean[e]
           square = square + away[k][e] ^ 2
         end
-        weights[k] = math.log(shares[y][k]) - square / (2 * variance)
-        largest = math.max(largest, weights[k])
+        parts[k] = math.log(shares[y][k]) - square / (2 * variance)
+        largest = math.max(largest, parts[k])
       end
       for k = 1, 2 do
-        weights[k] = math.exp(weights[k] - largest)
-        total = total + weights[k]
+        parts[k] = math.exp(parts[k] - largest)
+        total = total + parts[k]
       end
       for e = 1, #state do
         local v = 0
         for k = 1, 2 do
           local d = away[k][e]
-          v = v + weights[k] / total * (d_alpha * (means[y][k][e] + alpha * spread * d / variance) + d_sigma * sigma * d / variance)
+          v = v + parts[k] / total * (d_alpha * (means[y][k][e] + alpha * spread * d / variance) + d_sigma * sigma * d / variance)
         end
         flat[#flat + 1] = v
       end

@@ -23,9 +23,9 @@ local function say(...)
   io.flush()
 end
 
-local function print_file(path, last)
+local function print_end(path, lines)
   io.flush()
-  os.execute((last and "tail -n " .. last or "cat") .. " " .. quote(path))
+  os.execute(("tail -n %d %s"):format(lines, quote(path)))
 end
 
 local function count(what, passed, failed, skipped)
@@ -46,7 +46,7 @@ local function build_all(folder, flags, target)
     quote(home), quote(folder), generator, flags, os.getenv "PERIGEE_CMAKE_FLAGS" or "")
   local make = ("cmake --build %s -j %s%s"):format(quote(folder), jobs, target and " --target " .. target or "")
   if succeeds(("{ %s && %s; } >%s 2>&1"):format(configure, make, quote(log))) then return true end
-  print_file(log, 40)
+  print_end(log, 40)
   say("the build of %s failed; the whole log: %s", folder, log)
   count("build of " .. folder, 0, 1)
   return false
@@ -68,7 +68,7 @@ local function c_tests(title, folder, pattern, environment)
     if bad then passed, failed = all - bad, tonumber(bad) end
   end
   if not fine then
-    print_file(log, 60)
+    print_end(log, 60)
     failed = math.max(failed, 1)
   end
   count(title, passed, failed)
@@ -126,7 +126,8 @@ local function run_specs(title, files, jobs, arguments, environment)
         failed > 0 and (", %d failed"):format(failed) or "", milliseconds / 1000)
     if failed > 0 then
       if status ~= "1" then say("  it ended with status %s", status) end
-      print_file(log)
+      io.flush()
+      os.execute(("sed 's/^[+-]\\{20,\\}//' %s | tail -n 300"):format(quote(log))) -- without busted's progress marks
     end
     count(name .. (title:match " under .*$" or ""), tonumber(passed or 0), failed, tonumber(pending or 0))
   end
@@ -183,7 +184,8 @@ local function sanitize(options)
   local runtime = first_line(("ldd %s | grep -o '/[^ ]*libasan[^ ]*'"):format(quote(folder .. "/runtime/libperigee.so")))
   local specs = home .. "/tests/lua/ops_spec.lua"
   if lfs.attributes(specs) and runtime then
-    run_specs("Lua tests under the sanitizers", { specs }, 1, "--exclude-tags=slow",
+    local arguments = "--exclude-tags=slow" .. (options.filter and " --filter=" .. quote(options.filter) or "")
+    run_specs("Lua tests under the sanitizers", { specs }, 1, arguments,
               ("%s OMP_NUM_THREADS=2 PERIGEE_BUILD=%s LD_PRELOAD=%s"):format(settings, quote(folder), quote(runtime)))
   end
 end

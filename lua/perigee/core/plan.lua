@@ -176,7 +176,6 @@ function M.build(program, outputs, options)
 
   local first, last = lifetimes(nodes, values)
   local shares = share_in_place(nodes, first, last, slot_of)
-  local owner = {}
   local function owner_of(v)
     while shares[v] do v = shares[v] end
     return v
@@ -217,7 +216,6 @@ function M.build(program, outputs, options)
   for _, call in ipairs(calls) do
     if call.block then call.scratch_offset = call.block.offset end
   end
-  owner = nil
   return setmetatable({
     program = program, device = device, nodes = nodes, calls = calls, slots = slots, slot_of = slot_of, block_of = block_of,
     arena_bytes = arena_bytes, outputs = values,

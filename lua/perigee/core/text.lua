@@ -43,8 +43,6 @@ function M.plan(plan, options)
       add("  tensor  %-28s %s", typed(slot.value), options.names and options.names[slot.value.tensor] or slot.name)
     end
   end
-  local calls = {}
-  for _, call in ipairs(plan.calls) do calls[call.node] = call end
   for _, node in ipairs(plan.nodes) do
     local results, arguments = {}, {}
     for _, v in ipairs(node.outputs) do
