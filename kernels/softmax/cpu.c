@@ -11,11 +11,22 @@ static stat row_maximum(const real *x, int64_t n) {
 
 static void softmax_row(real *y, const real *x, int64_t n) {
   stat m = row_maximum(x, n), sum = 0;
+#if PG_REAL == 2 /* y cannot hold the exponentials exactly: they are computed twice */
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; i++) sum += pg_exp(load(x[i]) - m);
   stat scale = 1 / sum;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) y[i] = store(pg_exp(load(x[i]) - m) * scale);
+#else
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) {
+    y[i] = pg_exp(x[i] - m);
+    sum += y[i];
+  }
+  stat scale = 1 / sum;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] *= scale;
+#endif
 }
 
 static void log_softmax_row(real *y, const real *x, int64_t n) {
