@@ -10,13 +10,14 @@
 #include "matmul/matmul.h"
 
 /* Tiles are as large as the second-level cache likes, or smaller where threads would go without. */
-enum { TILE_ROWS = 384, TILE_COLUMNS = 384, TILE_LEAST = 48, SWAP_ROWS = 48, TILES_PER_THREAD = 8 };
+enum { TILE_ROWS = 384, TILE_COLUMNS = 384, TILE_LEAST = 48, SWAP_ROWS = 48, SKINNY_ROWS = 48, TILES_PER_THREAD = 8 };
 
 typedef struct product {
   operand left, right; /* of the first matrix of the batch */
   int64_t rows, columns, depth, batches;
   int swapped;   /* left is op(B)'s columns and right is op(A)'s rows: tiles come out transposed */
   int pack_left; /* or read it in place */
+  int right_in_place; /* too few rows to make up for packing */
   int64_t tile_rows, tile_columns, row_tiles, column_tiles;
   int64_t left_space, partial_space, thread_space; /* elements of scratch */
   const pg_call *call;
@@ -132,39 +133,65 @@ static int64_t batch_offset(const product *p, const pg_view *v, int64_t batch) {
   return offset;
 }
 
-static void compute_tile(const product *p, int64_t number, stat *scratch) {
+/* A tile of the output: its place, its size, its matrix's place in out, and its operands' first elements. */
+typedef struct tile {
+  int64_t row, column, rows, columns, start;
+  operand left, right;
+} tile;
+
+static tile tile_of(const product *p, int64_t number) {
   int64_t per_matrix = p->row_tiles * p->column_tiles, batch = number / per_matrix;
-  int64_t row = number % per_matrix / p->column_tiles * p->tile_rows;
-  int64_t column = number % per_matrix % p->column_tiles * p->tile_columns;
-  int64_t rows = least(p->tile_rows, p->rows - row), columns = least(p->tile_columns, p->columns - column);
+  tile t = {.row = number % per_matrix / p->column_tiles * p->tile_rows,
+            .column = number % per_matrix % p->column_tiles * p->tile_columns,
+            .start = batch * p->rows * p->columns};
+  t.rows = least(p->tile_rows, p->rows - t.row);
+  t.columns = least(p->tile_columns, p->columns - t.column);
+  t.left = moved(p->left, t.row, 0);
+  t.right = moved(p->right, t.column, 0);
+  if (p->batches > 1) {
+    t.left.data += batch_offset(p, &p->call->v[p->swapped ? 3 : 2], batch);
+    t.right.data += batch_offset(p, &p->call->v[p->swapped ? 2 : 3], batch);
+  }
+  return t;
+}
+
+/* Adds one block of the depth, from `start` to `start + depth`, to a tile; the last block finishes it. */
+static void multiply_block(const product *p, const tile *t, int64_t start, int64_t depth, stat *scratch) {
   stat *left_panels = scratch, *right_panel = scratch + p->left_space, *partial = right_panel + NR * KC + PANEL_SLACK;
   stat local[MR * NR] __attribute__((aligned(64)));
-  operand left = p->left, right = p->right;
-  if (p->batches > 1) {
-    left.data += batch_offset(p, &p->call->v[p->swapped ? 3 : 2], batch);
-    right.data += batch_offset(p, &p->call->v[p->swapped ? 2 : 3], batch);
-  }
-  int64_t start = batch * p->rows * p->columns, whole = rows - rows % MR;
-  int64_t blocks = p->depth > KC ? divided(p->depth, KC) : 1, deep = divided(p->depth, blocks);
-  for (int64_t block = 0; block < blocks; block++) {
-    int64_t depth = least(deep, p->depth - block * deep), last = block == blocks - 1;
-    operand l = moved(left, row, block * deep), r = moved(right, column, block * deep);
-    if (p->pack_left) pack(left_panels, l, rows, depth, MR);
-    else if (whole < rows) pack_edge(left_panels, moved(l, whole, 0), rows - whole, depth, MR);
-    for (int64_t j = 0; j < columns; j += NR) {
-      pack(right_panel, moved(r, j, 0), least(NR, columns - j), depth, NR);
-      for (int64_t i = 0; i < rows; i += MR) {
-        if (last) announce(p, start, row + i, column + j, least(MR, rows - i));
-        stat *tile = blocks > 1 ? partial + (j / NR * divided(rows, MR) + i / MR) * MR * NR : local;
+  int64_t whole = t->rows - t->rows % MR, add = start > 0, last = start + depth == p->depth;
+  operand l = moved(t->left, 0, start), r = moved(t->right, 0, start);
+  if (p->pack_left) pack(left_panels, l, t->rows, depth, MR);
+  else if (whole < t->rows) pack_edge(left_panels, moved(l, whole, 0), t->rows - whole, depth, MR);
+  for (int64_t j = 0; j < t->columns; j += NR) {
+    const stat *right = right_panel;
+    int64_t pitch = NR, columns = least(NR, t->columns - j);
 #if PG_REAL != 2
-        if (!p->pack_left && i < whole) tile_from_rows(tile, l.data + i * l.row, l.row, right_panel, depth, block > 0);
-        else
+    if (p->right_in_place && columns == NR) right = r.data + j, pitch = r.step;
 #endif
-          tile_from_panel(tile, p->pack_left ? left_panels + i * depth : left_panels, right_panel, depth, block > 0);
-        if (last) finish(p, start, row + i, column + j, least(MR, rows - i), least(NR, columns - j), tile);
-      }
+    if (right == right_panel) pack(right_panel, moved(r, j, 0), columns, depth, NR);
+    for (int64_t i = 0; i < t->rows; i += MR) {
+      int64_t rows = least(MR, t->rows - i);
+      stat *sums = p->depth > KC ? partial + (j / NR * divided(t->rows, MR) + i / MR) * MR * NR : local;
+      if (last) announce(p, t->start, t->row + i, t->column + j, rows);
+#if PG_REAL != 2
+      if (!p->pack_left && i < whole) tile_from_rows(sums, l.data + i * l.row, l.row, right, pitch, depth, add);
+      else
+#endif
+        tile_from_panel(sums, left_panels + (p->pack_left ? i * depth : 0), right, pitch, depth, add);
+      if (last) finish(p, t->start, t->row + i, t->column + j, rows, columns, sums);
     }
   }
+}
+
+static void compute_tile(const product *p, int64_t number, stat *scratch) {
+  tile t = tile_of(p, number);
+  int64_t blocks = p->depth > KC ? divided(p->depth, KC) : 1, start = 0;
+  int64_t depth = divided(divided(p->depth, blocks), 16) * 16; /* whole vectors for pack_transposed() */
+  do {
+    multiply_block(p, &t, start, least(depth, p->depth - start), scratch);
+    start += depth;
+  } while (start < p->depth);
 }
 
 /* Cuts `size` into `pieces` nearly equal ones, multiples of `unit`. */
@@ -252,7 +279,10 @@ static product describe(const pg_call *call) {
     p.rows = p.columns, p.columns = rows;
     p.swapped = 1;
   }
-  p.pack_left = PG_REAL == 2 || p.left.step != 1;
+  /* Rows at a distance of many half pages share few places in the first-level cache. */
+  int crowded = MANY_REGISTERS && p.left.row * (int64_t)sizeof(real) % 2048 == 0;
+  p.pack_left = PG_REAL == 2 || p.left.step != 1 || crowded;
+  p.right_in_place = PG_REAL != 2 && !p.pack_left && p.right.row == 1 && p.rows <= SKINNY_ROWS;
   choose_tiles(&p);
   return p;
 }

@@ -168,13 +168,14 @@ ALWAYS_INLINE void pack(stat *to, operand x, int64_t rows, int64_t depth, int wi
   }
 }
 
-/* tile[MR][NR] = or += the sum over k of a[r·row + k·step]·b[k·NR + c]. */
-ALWAYS_INLINE void register_tile(stat *tile, const stat *a, int64_t row, int64_t step, const stat *b, int64_t depth, int add) {
+/* tile[MR][NR] = or += the sum over k of a[r·row + k·step]·b[k·pitch + c]. */
+ALWAYS_INLINE void register_tile(stat *tile, const stat *a, int64_t row, int64_t step, const stat *b, int64_t pitch,
+                                 int64_t depth, int add) {
   vector sum[MR][2];
 #pragma GCC unroll 14
   for (int r = 0; r < MR; r++) sum[r][0] = sum[r][1] = (vector){0};
   for (int64_t k = 0; k < depth; k++) {
-    vector b0 = load_vector(b + k * NR), b1 = load_vector(b + k * NR + LANES);
+    vector b0 = load_vector(b + k * pitch), b1 = load_vector(b + k * pitch + LANES);
 #pragma GCC unroll 14
     for (int r = 0; r < MR; r++) {
       vector x = a[r * row + k * step] - (vector){0};
@@ -191,15 +192,16 @@ ALWAYS_INLINE void register_tile(stat *tile, const stat *a, int64_t row, int64_t
 }
 
 /* From packed panels of MR rows. */
-static __attribute__((noinline)) void tile_from_panel(stat *tile, const stat *a, const stat *b, int64_t depth, int add) {
-  register_tile(tile, a, 1, MR, b, depth, add);
+static __attribute__((noinline)) void tile_from_panel(stat *tile, const stat *a, const stat *b, int64_t pitch, int64_t depth,
+                                                      int add) {
+  register_tile(tile, a, 1, MR, b, pitch, depth, add);
 }
 
 #if PG_REAL != 2
 /* From rows as they lie in memory, contiguous along the depth. */
-static __attribute__((noinline)) void tile_from_rows(stat *tile, const stat *a, int64_t row, const stat *b, int64_t depth,
-                                                     int add) {
-  register_tile(tile, a, row, 1, b, depth, add);
+static __attribute__((noinline)) void tile_from_rows(stat *tile, const stat *a, int64_t row, const stat *b, int64_t pitch,
+                                                     int64_t depth, int add) {
+  register_tile(tile, a, row, 1, b, pitch, depth, add);
 }
 #endif
 
