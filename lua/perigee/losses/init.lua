@@ -41,7 +41,7 @@ local function grids_differ(a, b) return a[1] ~= b[1] or a[2] ~= b[2] end
 --- h the output of block `block` (from 1). Where the grids differ, h is resampled bilinearly to the teacher's.
 function M.feature_alignment(options)
   local o = check.options("loss.feature_alignment", options, {
-    name = { "string", "features" }, block = "integer", hidden = { "integer", 2048 },
+    name = { "string", "features" }, block = "count", hidden = { "count", 2048 },
   })
   return new {
     name = o.name, kind = "feature_alignment", needs_teacher = true, block = o.block,
@@ -69,24 +69,16 @@ end
 --- min(student's, teacher's, `heads`) heads take part unless `head_map = { student = {...}, teacher = {...} }` says which.
 function M.attention_alignment(options)
   local o = check.options("loss.attention_alignment", options, {
-    name = { "string", "attention" }, student = "table", teacher = "table", heads = { "integer" }, head_map = { "table" },
+    name = { "string", "attention" }, student = "counts", teacher = "counts", heads = { "count" },
+    head_map = { "table" },
   })
   if #o.student ~= #o.teacher or #o.student == 0 then
     core.fail("loss '%s': %d student blocks and %d teacher blocks; they go in pairs", o.name, #o.student, #o.teacher)
   end
-  local maps = {}
   if o.head_map then
-    local tensor = require "perigee.core.tensor"
-    for _, side in ipairs { "student", "teacher" } do
-      local list = o.head_map[side]
-      if type(list) ~= "table" or #list == 0 then core.fail("loss '%s': head_map.%s lists no heads", o.name, side) end
-      maps[side] = list
-    end
-    if #maps.student ~= #maps.teacher then core.fail("loss '%s': the two sides of head_map differ in length", o.name) end
-    maps.make = function(side)
-      local zero_based = {}
-      for k, h in ipairs(maps[side]) do zero_based[k] = h - 1 end
-      return tensor.tensor(zero_based, "int32")
+    local map = check.options(("loss '%s': head_map"):format(o.name), o.head_map, { student = "counts", teacher = "counts" })
+    if #map.student ~= #map.teacher or #map.student == 0 then
+      core.fail("loss '%s': head_map has %d student heads and %d teacher heads; they go in pairs", o.name, #map.student, #map.teacher)
     end
   end
   return new {
@@ -99,6 +91,13 @@ function M.attention_alignment(options)
             student.depth, teacher.depth)
         end
       end
+      for side, model in pairs { student = student, teacher = teacher } do
+        for _, head in ipairs(o.head_map and o.head_map[side] or {}) do
+          if head > model.heads then
+            core.fail("loss '%s': head_map names head %d of the %s, which has %d", o.name, head, side, model.heads)
+          end
+        end
+      end
       if o.heads and (o.heads > student.heads or o.heads > teacher.heads) then
         core.fail("loss '%s': %d heads, where the student has %d and the teacher %d", o.name, o.heads, student.heads, teacher.heads)
       end
@@ -106,11 +105,9 @@ function M.attention_alignment(options)
     compute = function(_, context)
       local from, to = context.student.grid, context:teacher_grid()
       local teacher, sum = context:teacher_features(), nil
-      local attributes = { heads = o.heads or math.min(context.student.heads, context.teacher.heads), teacher_skip = context.teacher.prefix }
-      if o.head_map then
-        attributes.heads = #maps.student
-        attributes.student_heads, attributes.teacher_heads = maps.make "student", maps.make "teacher"
-      end
+      local attributes = { teacher_skip = context.teacher.prefix }
+      if o.head_map then attributes.student_heads, attributes.teacher_heads = o.head_map.student, o.head_map.teacher
+      else attributes.heads = o.heads or math.min(context.student.heads, context.teacher.heads) end
       for k, block in ipairs(o.student) do
         local qkv = context:tap("qkv of block " .. block)
         if grids_differ(from, to) then qkv = ops.resize_tokens(qkv, { from = from, to = to, mode = "bilinear" }) end

@@ -1,36 +1,52 @@
---- A group of parameters trained together: one module's parameters with their gradients, AdamW moments and moving average,
---- each a flat float32 buffer (masters), and in lower precision a working copy that the programs read.
+--- A group of parameters trained together: one module's parameters with their gradients, AdamW moments and moving
+--- average, each a flat buffer of float32 (in float64 programs, float64), and in lower precision a working copy that the
+--- programs read.
 local core = require "perigee.core"
+local op = require "perigee.core.op"
 local ops, tensor = core.ops, core.tensor
 
 ---@class perigee.Group
 local Group = {}
 Group.__index = Group
 
-local function zeros(count, purpose, device)
-  local t = tensor.empty({ count }, "float32", { purpose = purpose, device = device })
-  t:copy_(ops.fill({ count }, { value = 0, dtype = "float32" }))
-  return t
+local function zeros(count, dtype, purpose, device)
+  local t = tensor.empty({ count }, dtype, { purpose = purpose, device = device })
+  return tensor.tidy(function() return t:copy_(ops.fill({ count }, { value = 0, dtype = dtype })) end)
 end
 
---- Materialises a module and lays its training state out. `prefix` names its tensors in checkpoints.
+--- The dtype of a group's masters, gradients and moments, by that of its programs.
+function Group.master_dtype(dtype) return op.stat(dtype) end
+
+--- Materialises a module and lays its training state out. `prefix` names its tensors in checkpoints; `micro`: the gradients
+--- of a batch's pieces are summed.
+---@param options { seed: integer, dtype: string, device: string, micro: boolean }
 function Group.new(prefix, module, options)
-  local made = module:materialise { seed = options.seed, dtype = "float32", device = options.device, purpose = "parameters" }
+  local dtype, device = Group.master_dtype(options.dtype), options.device
+  local made = module:materialise { seed = options.seed, dtype = dtype, device = device, purpose = "parameters" }
   local count = made.flat.shape[1]
   local self = setmetatable({
-    prefix = prefix, module = module, layout = made.layout, count = count, parameters = made.flat,
-    gradients = zeros(count, "gradients", options.device), first_moment = zeros(count, "optimizer", options.device),
-    second_moment = zeros(count, "optimizer", options.device), average = zeros(count, "ema", options.device),
-    accumulated = options.micro and zeros(count, "gradients", options.device) or nil,
+    prefix = prefix, module = module, layout = made.layout, count = count, parameters = made.flat, dtype = dtype,
+    gradients = zeros(count, dtype, "gradients", device), first_moment = zeros(count, dtype, "optimizer", device),
+    second_moment = zeros(count, dtype, "optimizer", device), average = zeros(count, dtype, "ema", device),
+    accumulated = options.micro and zeros(count, dtype, "gradients", device) or nil,
   }, Group)
   self.average:copy_(self.parameters)
-  if options.dtype ~= "float32" then -- the programs read a working copy; the masters stay here
-    self.working = tensor.empty({ count }, options.dtype, { purpose = "parameters", device = options.device })
+  if options.dtype ~= dtype then -- the programs read a working copy; the masters stay here
+    self.working = tensor.empty({ count }, options.dtype, { purpose = "parameters", device = device })
     self.working:copy_(self.parameters)
-    self.working_gradients = tensor.empty({ count }, options.dtype, { purpose = "gradients", device = options.device })
+    self.working_gradients = zeros(count, options.dtype, "gradients", device)
     self:show(self.working)
   end
   return self
+end
+
+--- Sets the gradients to zero: a program leaves those alone that its losses do not reach.
+function Group:clear_gradients()
+  tensor.tidy(function()
+    for _, flat in ipairs { self.gradients, self.working_gradients } do
+      flat:copy_(ops.fill({ self.count }, { value = 0, dtype = flat.dtype }))
+    end
+  end)
 end
 
 --- The part of a flat buffer that is one parameter.

@@ -2,6 +2,7 @@
 --- named device. Nothing is allocated and no file is read, so it works for recipes whose data and weights aren't there.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
+local Group = require "perigee.train.group"
 local machine = require "perigee.train.machine"
 local stage_program = require "perigee.train.stage"
 local tensor = core.tensor
@@ -77,15 +78,16 @@ function M.stage(recipe, stage, options)
     for _, s in ipairs(field.shape) do n = n * s end
     batch_bytes = batch_bytes + n * core_ffi.dtype_bytes[field.dtype]
   end
-  local low = recipe.dtype ~= "float32"
+  local master = core_ffi.dtype_bytes[Group.master_dtype(recipe.dtype)]
+  local low = master ~= size
   local memory = {
-    parameters = flat * 4 + (low and flat * size or 0) + buffer_bytes(recipe.student, recipe.dtype),
-    gradients = flat * 4 * (pieces > 1 and 2 or 1) + (low and flat * size or 0),
-    optimizer = flat * 8, ema = flat * 4, teacher = teacher_bytes, arena = plan.arena_bytes, data = batch_bytes,
+    parameters = flat * master + (low and flat * size or 0) + buffer_bytes(recipe.student, recipe.dtype),
+    gradients = flat * master * (pieces > 1 and 2 or 1) + (low and flat * size or 0),
+    optimizer = flat * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes, data = batch_bytes,
   }
   local total = 0
   for _, bytes in pairs(memory) do total = total + bytes end
-  local update_bytes = flat * (4 * 10 + (low and 2 * size or 0)) -- norm reads once; update reads 5 and writes 4 buffers
+  local update_bytes = flat * (10 * master + (low and 2 * size or 0)) -- norm reads once; update reads 5 and writes 4 buffers
   local seconds = machine.seconds(on, plan.calls, recipe.dtype) * pieces + update_bytes / on.bandwidth
   return {
     stage = stage.name, parameters = parameters, flops = cost.flops * pieces, flops_per_image = cost.flops / recipe.micro,

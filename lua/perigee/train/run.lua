@@ -151,14 +151,12 @@ function Run:build_stage()
   collectgarbage() -- views of what was freed hold its memory
   local parameters = {}
   for _, group in ipairs(active) do
-    local zero = core.ops.fill({ group.count }, { value = 0, dtype = "float32" })
-    group.gradients:copy_(zero)
-    if group.working_gradients then group.working_gradients:copy_(zero) end
+    group:clear_gradients()
     for _, entry in ipairs(group:trained()) do parameters[#parameters + 1] = entry end
   end
   local plan, into = stage_program.plan(self.recipe, self.stage, {
     batch = self.micro, parameters = parameters, device = self.device, fixed_time = self.trace.fixed_time,
-    fixed_noise = self.trace.fixed_noise, drop_labels = self.trace.drop_labels,
+    fixed_noise = self.trace.fixed_noise, drop_labels = self.trace.drop_labels, fuse = self.trace.fuse,
   })
   self.plan = plan
   local read = {}

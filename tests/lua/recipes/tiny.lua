@@ -10,6 +10,7 @@ local o = pg.options {
   { "total", 12, "steps in all" },
   { "lr", 1e-3, "learning rate" },
   { "width", 32, "the student's width" },
+  { "depth", 3, "the student's blocks" },
   { "checkpoint", 4, "steps between checkpoints" },
   { "keep", 3, "checkpoints kept" },
   { "recompute", false, "compute blocks again in the backward pass" },
@@ -39,17 +40,20 @@ local patient = stop.custom { name = "patient", needs = { pg.signal.loss { "feat
   end }
 local stops = { patient, stop.at_step(o.align) }
 if o.angle then
-  table.insert(stops, 1, stop.gradient_angle { block = 2, time = { 0.1, 0.5 }, images = 16, from = 2, every = 2, below = -1.5 })
+  table.insert(stops, 1, stop.gradient_angle {
+    block = 2, time = { 0.1, 0.5 }, images = 16, from = 2, every = 2, below = -1.5,
+  })
 end
 
 return pg.recipe {
   name      = "tiny",
   precision = o.precision,
-  student   = pg.models.sit { depth = 3, width = o.width, heads = 4, patch = 4, size = 16, channels = 3, classes = 5,
+  student   = pg.models.sit { depth = o.depth, width = o.width, heads = 4, patch = 4, size = 16, channels = 3, classes = 5,
                               drop_label = 0.2, recompute = o.recompute },
-  teacher   = pg.models.vit { depth = 4, width = 30, heads = 3, patch = 4, image = 16, layer_scale = true, weights = o.weights },
-  data      = pg.data.dataset { name = "noise", classes = 5, channels = 3, height = 16, width = 16, batch = o.batch, flip = true,
-                                find = pictures, image_size = 16 },
+  teacher   = pg.models.vit { depth = 4, width = 30, heads = 3, patch = 4, image = 16, layer_scale = true,
+                              weights = o.weights },
+  data      = pg.data.dataset { name = "noise", classes = 5, channels = 3, height = 16, width = 16, batch = o.batch,
+                                flip = true, find = pictures, image_size = 16 },
   micro     = o.micro,
   optim     = pg.optim.adamw { lr = o.lr, clip = 1, warmup = 3 },
   ema       = 0.9,

@@ -1,0 +1,213 @@
+-- The losses, paths and times against PyTorch (tests/oracle/README.md), through the functions that recipes use.
+local core = require "perigee.core"
+local losses = require "perigee.losses"
+local models = require "perigee.models"
+local nn = require "perigee.nn"
+local oracle = require "tests.lua.oracle"
+local times = require "perigee.losses.time"
+local weights = require "perigee.io.weights"
+
+local ops, tensor = core.ops, core.tensor
+
+local function number(t) return t:reshape({ t:numel() }):totable()[1] end
+
+local function near_number(what, actual, expected, bound)
+  assert.is_true(math.abs(actual - expected) <= bound * math.abs(expected) + 1e-9,
+    ("%s: %.9g, the fixture has %.9g"):format(what, actual, expected))
+end
+
+describe("paths", function()
+  local fixture, settings = oracle.load "paths"
+
+  for _, path in ipairs { "linear", "cosine" } do
+    it(path .. ": what is noised, what is wanted, what the student says and its loss", function()
+      local student = models.sit { depth = settings.depth, width = settings.width, heads = settings.heads,
+        patch = settings.patch, channels = settings.channels, size = { settings.height, settings.columns },
+        classes = settings.classes }
+      student:materialise { initialise = false }
+      weights.load(oracle.path "sit_tiny.weights", student)
+      local x_t, target = ops.interpolant(fixture.x0, fixture.noise, fixture.t, { path = path })
+      oracle.near("x_t", x_t, fixture[path .. ".x_t"], 1e-6)
+      oracle.near("target", target, fixture[path .. ".target"], 1e-6)
+      local velocity = student(x_t, fixture.t, fixture.y)
+      oracle.near("velocity", velocity, fixture[path .. ".velocity"])
+      local loss = losses.flow_matching { path = path }
+      local value = loss:compute { forward = function() return { velocity = velocity, target = target } end }
+      near_number("loss", value:item(), number(fixture[path .. ".loss"]), 1e-5)
+    end)
+
+    it(path .. ": log-normal times", function()
+      for mu = 0, 1 do
+        local expected = fixture[("%s.lognormal.%d"):format(path, mu)]
+        oracle.near("float32", times.from_normal(fixture.z, mu, 1, path), expected, 1e-6)
+        oracle.near("float64", times.from_normal(fixture.z:to "float64", mu, 1, path), expected, 1e-14)
+      end
+    end)
+  end
+
+  it("times are drawn from their distributions", function()
+    local state = tensor.tensor({ 3, 5, 0 }, "int64")
+    local count = 20000
+    local uniform = times.uniform():draw(count, state, "float64", "linear")
+    assert.is_true(math.abs(uniform:mean():item() - 0.5) < 0.01)
+    for path, inverse in pairs {
+      linear = function(t) return ops.log(t / (1 - t)) end,
+      cosine = function(t) return ops.log(ops.sin(t * (math.pi / 2)) / ops.cos(t * (math.pi / 2))) end,
+    } do
+      local z = inverse(times.log_normal({ mu = 1, deviation = 0.5 }):draw(count, state, "float64", path))
+      local mean = z:mean():item()
+      assert.is_true(math.abs(mean - 1) < 0.02, path)
+      assert.is_true(math.abs(((z - mean) * (z - mean)):mean():item() - 0.25) < 0.01, path)
+    end
+  end)
+end)
+
+describe("attention_alignment", function()
+  local fixture, settings = oracle.load "attention_alignment"
+
+  --- [B,N,3,H,d] of q and k [B,H,N,d]; nobody reads the values.
+  local function packed(q, k)
+    local function part(x)
+      local s = x.shape
+      return x:permute({ 1, 3, 2, 4 }):reshape { s[1], s[3], 1, s[2], s[4] }
+    end
+    return ops.concat({ part(q), part(k), part(k) }, 3)
+  end
+
+  local function loss_of(case, options)
+    local f = function(name) return fixture[case .. "." .. name] end
+    local pairs_of_layers, student, teacher = f("q").shape[1], {}, {}
+    for l = 1, pairs_of_layers do student[l], teacher[l] = l, l + 3 end
+    local settings_of = settings[case]
+    local loss = losses.attention_alignment { student = student, teacher = teacher, heads = options and options.heads,
+      head_map = options and options.head_map }
+    return function(q, k)
+      local taps = {}
+      for l = 1, pairs_of_layers do
+        taps["qkv of block " .. l + 3] = packed(f("teacher_q"):select(1, l), f("teacher_k"):select(1, l))
+      end
+      return loss:compute {
+        student = { grid = settings_of.student_grid, heads = f("q").shape[3] },
+        teacher = { heads = f("teacher_q").shape[3], prefix = settings_of.prefix },
+        teacher_grid = function() return settings_of.teacher_grid end,
+        teacher_features = function() return { taps = taps } end,
+        tap = function(_, name)
+          local l = tonumber(name:match "^qkv of block (%d+)$")
+          return packed(q:select(1, l), k:select(1, l))
+        end,
+      }
+    end, f
+  end
+
+  for _, case in ipairs { "more_student_heads", "more_teacher_heads", "to_smaller_grid", "to_larger_grid",
+                          "to_another_shape", "tokens_33", "tokens_1", "extreme" } do
+    it(case, function()
+      local loss, f = loss_of(case)
+      local gradients, value = core.grad(loss, { f "q", f "k" })
+      local bound = case == "extreme" and 1e-4 or 1e-5
+      near_number("loss", value:item(), number(f "loss"), bound)
+      for k, name in ipairs { "grad_q", "grad_k" } do
+        if case == "tokens_1" then assert.equal(0, ops.sum(ops.abs(gradients[k])):item())
+        else oracle.near(name, gradients[k], f(name), bound) end
+      end
+    end)
+  end
+
+  it("pairs heads as a map says", function()
+    local first, f = loss_of("more_teacher_heads", { heads = 2 })
+    local mapped = loss_of("more_teacher_heads", { head_map = { student = { 1, 2 }, teacher = { 1, 2 } } })
+    local crossed = loss_of("more_teacher_heads", { head_map = { student = { 1, 2 }, teacher = { 2, 1 } } })
+    local q, k = f "q", f "k"
+    assert.equal(first(q, k):item(), mapped(q, k):item())
+    assert.is_true(math.abs(first(q, k):item() - crossed(q, k):item()) > 1e-4)
+  end)
+end)
+
+describe("feature_alignment", function()
+  local fixture, settings = oracle.load "feature_alignment"
+
+  local function context(hidden, teacher, projector, grids)
+    return {
+      student = { grid = grids.student_grid }, modules = { features = { projector = projector } },
+      teacher_grid = function() return grids.teacher_grid end,
+      teacher_features = function() return { patches = teacher } end,
+      tap = function(_, name)
+        assert.equal("block 1", name)
+        return hidden
+      end,
+    }
+  end
+
+  for _, case in ipairs { "width_1", "width_31", "width_33", "width_257", "sizes", "zero_teacher", "zero_student" } do
+    it(case, function()
+      local f = function(name) return fixture[case .. "." .. name] end
+      local loss = losses.feature_alignment { block = 1 }
+      local grids = { student_grid = { 1, f("student").shape[2] }, teacher_grid = { 1, f("student").shape[2] } }
+      local gradients, value = core.grad(function(student)
+        return loss:compute(context(student, f "teacher", function(x) return x end, grids))
+      end, { f "student" })
+      near_number("loss", value:item(), number(f "loss"), 1e-5)
+      if case == "width_1" then
+        assert.is_true(ops.max(ops.abs(gradients[1])):item() < 1e-6)
+      elseif case == "sizes" then -- rows differ by 1e10 in size: each by itself
+        local actual = gradients[1]:reshape { -1, gradients[1].shape[3] }
+        local expected = f("grad"):reshape { -1, f("grad").shape[3] }
+        for row = 1, actual.shape[1] do oracle.near("row " .. row, actual:select(1, row), expected:select(1, row)) end
+      else oracle.near("grad", gradients[1], f "grad") end
+    end)
+  end
+
+  for _, case in ipairs { "projected", "to_smaller_grid", "to_larger_grid" } do
+    it(case, function()
+      local f = function(name) return fixture[case .. "." .. name] end
+      local loss = losses.feature_alignment { block = 1, hidden = 20 }
+      local projector = loss:modules({ width = 12 }, { width = 9 }).projector
+      local group = nn.module.group { projectors = { projector } }
+      group:materialise { initialise = false }
+      local public, parameters = weights.public_parameters(group, "sit"), {}
+      for k, entry in ipairs(public) do
+        entry.parameter:copy_(f(entry.name):reshape(entry.parameter.shape))
+        parameters[k] = entry.parameter
+      end
+      local gradients, value = core.grad(function(hidden)
+        return loss:compute(context(hidden, f "teacher", projector, settings[case]))
+      end, { f "hidden" }, { also = parameters })
+      near_number("loss", value:item(), number(f "loss"), 1e-5)
+      oracle.near("hidden", gradients[1], f "grad_hidden")
+      for k, entry in ipairs(public) do
+        oracle.near(entry.name, gradients[k + 1], f("grad." .. entry.name):reshape(gradients[k + 1].shape))
+      end
+    end)
+  end
+end)
+
+describe("the optimiser", function()
+  it("makes PyTorch's steps over four groups, clipped by their common norm, with warm-up and averages", function()
+    local fixture, settings = oracle.load "optimizer"
+    local optim = require("perigee.optim").adamw { lr = settings.lr, betas = { unpack(settings.betas) },
+      epsilon = settings.eps, decay = settings.decay, clip = settings.clip, warmup = settings.warmup }
+    local sizes, groups = { 1, 31, 33, 257 }, {}
+    for k, n in ipairs(sizes) do
+      local start = fixture["start." .. n]
+      groups[k] = { parameters = start:clone(), average = start:clone(), gradients = tensor.empty({ n }, "float32"),
+        first_moment = ops.fill({ n }, { value = 0, dtype = "float32" }),
+        second_moment = ops.fill({ n }, { value = 0, dtype = "float32" }) }
+    end
+    local update = require("perigee.train.update").build(groups, "cpu")
+    for step = 1, settings.steps do
+      for k, n in ipairs(sizes) do groups[k].gradients:copy_(fixture[("grad%d.%d"):format(step, n)]) end
+      near_number("rate", require("perigee.optim").rate(optim, step), number(fixture["rate" .. step]), 1e-15)
+      local norm = update:run(optim, settings.ema, step)
+      near_number("norm", norm, number(fixture["norm" .. step]), 1e-6)
+      for k, n in ipairs(sizes) do
+        oracle.near("after", groups[k].parameters, fixture[("after%d.%d"):format(step, n)], 1e-6)
+        oracle.near("ema", groups[k].average, fixture[("ema%d.%d"):format(step, n)], 1e-6)
+      end
+    end
+    for k, n in ipairs(sizes) do
+      oracle.near("m", groups[k].first_moment, fixture["m." .. n], 1e-6)
+      oracle.near("v", groups[k].second_moment, fixture["v." .. n], 2e-6)
+    end
+    update:free()
+  end)
+end)

@@ -1,0 +1,195 @@
+-- A resumed run is the uninterrupted one, bit for bit; what a checkpoint refuses; what is kept.
+local checkpoint = require "perigee.train.checkpoint"
+local door = require "perigee.core.ffi"
+local files = require "perigee.io.files"
+local json = require "perigee.io.json"
+local tiny = require "tests.lua.tiny"
+local train = require "perigee.train"
+
+local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, after_each)
+
+local function message_of(f, ...)
+  local fine, message = pcall(f, ...)
+  assert.is_false(fine)
+  return message
+end
+
+--- Trains in one go and in pieces that end at the given steps; every checkpoint that both have must have the same bytes.
+local function compare(options, ends)
+  local whole, pieces = in_folder "whole", in_folder "pieces"
+  tiny.train(options, { folder = whole })
+  for _, step in ipairs(ends) do tiny.train(options, { folder = pieces, steps = step, resume = true }) end
+  local _, outcome = tiny.train(options, { folder = pieces, resume = true })
+  assert.equal("finished", outcome)
+  local compared = 0
+  for _, step in ipairs(checkpoint.list(whole)) do
+    if files.exists(checkpoint.path(pieces, step)) then
+      compared = compared + 1
+      assert.is_true(tiny.checkpoint(whole, step) == tiny.checkpoint(pieces, step), "step " .. step)
+    end
+  end
+  return compared
+end
+
+describe("a resumed run", function()
+  it("equals the uninterrupted one in every byte, whichever step it was stopped at", function()
+    for stopped = 1, 11 do
+      assert.is_true(compare({ checkpoint = 12, keep = 20 }, { stopped }) >= 1)
+      files.remove_tree(in_folder "whole")
+      files.remove_tree(in_folder "pieces")
+    end
+  end)
+
+  it("does so with pieces of batches, recomputed blocks, and the gradient angle measured", function()
+    assert.equal(3, compare({ micro = 2, recompute = true, angle = true, keep = 20 }, { 1, 5, 6, 7 }))
+  end)
+
+  it("does so in bfloat16 and in float64", function()
+    assert.equal(3, compare({ precision = "bf16", keep = 20 }, { 5 }))
+    files.remove_tree(in_folder "whole")
+    files.remove_tree(in_folder "pieces")
+    assert.equal(3, compare({ precision = "float64", keep = 20 }, { 7 }))
+  end)
+
+  it("goes on with weights and rates that were changed while it ran", function()
+    local options = { checkpoint = 1, keep = 20, align = 20, total = 30 }
+    -- `sample` is called between steps: the place where a user's hand reaches in
+    local function turn(run)
+      if run.step == 3 then run.optim.lr, run.ema, run.stage.losses.features.weight = 3e-3, 0.5, 0.125 end
+    end
+    local function with_hand(folder, steps)
+      local recipe = tiny.recipe(options)
+      recipe.every.sample = 1
+      train.train(recipe, { folder = folder, steps = steps, quiet = true, sample = turn }):free()
+    end
+    with_hand(in_folder "whole", 8)
+    with_hand(in_folder "pieces", 5)
+    tiny.train(options, { folder = in_folder "pieces", steps = 8, resume = true })
+    assert.is_true(tiny.checkpoint(in_folder "whole", 8) == tiny.checkpoint(in_folder "pieces", 8))
+    tiny.train(options, { folder = in_folder "untouched", steps = 8 })
+    assert.is_false(tiny.checkpoint(in_folder "whole", 8) == tiny.checkpoint(in_folder "untouched", 8))
+  end)
+
+  it("follows a recipe that was edited since", function()
+    tiny.train({ align = 20, total = 30 }, { folder = in_folder "run", steps = 4 })
+    local run = tiny.train({ align = 20, total = 30, lr = 5e-4 }, { folder = in_folder "run", steps = 5, resume = true })
+    assert.equal(5e-4, run.optim.lr)
+    run = tiny.train({ align = 6, total = 8 }, { folder = in_folder "run", resume = true })
+    assert.equal(8, run.step)
+    assert.is_true(run.finished)
+    run = tiny.train({ align = 6, total = 10 }, { folder = in_folder "run", resume = true }) -- a later end than the one reached
+    assert.equal(10, run.step)
+  end)
+
+  it("that was finished stays as it is", function()
+    tiny.train({}, { folder = in_folder "run" })
+    local before = files.read(in_folder "run/events.jsonl")
+    local run, outcome = tiny.train({}, { folder = in_folder "run", resume = true })
+    assert.equal("finished", outcome)
+    assert.equal(12, run.step)
+    local after = files.read(in_folder "run/events.jsonl")
+    assert.equal(before, after:sub(1, #before))
+    assert.is_nil(after:sub(#before + 1):find '"event":"step"')
+  end)
+
+  it("begins anew where there is no checkpoint yet", function()
+    files.make_folder(in_folder "run")
+    files.write(in_folder "run/events.jsonl", '{"event":"start","step":0}\n{"event":"step","st')
+    local run = tiny.train({}, { folder = in_folder "run", steps = 2, resume = true })
+    assert.equal(2, run.step)
+    assert.is_nil(files.read(in_folder "run/events.jsonl"):find('"st\n', 1, true))
+  end)
+
+  it("logs each step once", function()
+    local options = { checkpoint = 4 }
+    tiny.train(options, { folder = in_folder "run", steps = 10 })
+    files.remove(checkpoint.path(in_folder "run", 10)) -- as if it had been killed after step 10
+    tiny.train(options, { folder = in_folder "run", resume = true })
+    local steps, ends = {}, 0
+    for line in io.lines(in_folder "run/events.jsonl") do
+      local event = json.decode(line)
+      if event.event == "step" then steps[#steps + 1] = event.step end
+      if event.event == "end" then ends = ends + 1 end
+    end
+    assert.same({ 2, 4, 6, 8, 10, 12 }, steps)
+    assert.equal(1, ends)
+  end)
+end)
+
+describe("checkpoints", function()
+  it("are kept to the newest N", function()
+    tiny.train({ checkpoint = 2, keep = 2 }, { folder = in_folder "run" })
+    assert.same({ 10, 12 }, checkpoint.list(in_folder "run"))
+  end)
+
+  it("that are damaged are set aside, and the one before is taken", function()
+    tiny.train({ align = 20, total = 30 }, { folder = in_folder "run", steps = 8 })
+    local path = checkpoint.path(in_folder "run", 8)
+    local whole = files.read(path)
+    files.write(path, whole:sub(1, #whole - 100))
+    local run = tiny.train({ align = 20, total = 30 }, { folder = in_folder "run", steps = 8, resume = true })
+    assert.equal(8, run.step)
+    assert.is_true(files.read(path) == whole)
+    assert.is_true(files.exists(path .. ".damaged"))
+  end)
+
+  it("leave no temporary files of killed processes", function()
+    tiny.train({}, { folder = in_folder "run", steps = 4 })
+    local stale = in_folder "run/checkpoints/step-0000008.safetensors.tmp-999999999-1"
+    files.write(stale, "half")
+    tiny.train({}, { folder = in_folder "run", steps = 5, resume = true })
+    assert.is_false(files.exists(stale))
+  end)
+
+  it("hold no clock, path or command line", function()
+    tiny.train({}, { folder = in_folder "one", steps = 4 })
+    tiny.train({}, { folder = in_folder "another", steps = 4 })
+    assert.is_true(tiny.checkpoint(in_folder "one", 4) == tiny.checkpoint(in_folder "another", 4))
+    assert.is_nil(tiny.checkpoint(in_folder "one", 4):find(in_folder(), 1, true))
+  end)
+
+  local function refusal(first, second, change)
+    tiny.train(first, { folder = in_folder "run", steps = 4 })
+    return message_of(tiny.train, second, { folder = in_folder "run", steps = 8, resume = true, change = change })
+  end
+
+  it("of a model of another width are refused by tensor and shape", function()
+    local message = refusal({ width = 32 }, { width = 48 })
+    assert.matches("step%-0000004%.safetensors: '[%w%._]+' is float32 %[[%d,]+%], this model's is float32 %[[%d,]+%]", message)
+    assert.matches("32", message)
+    assert.matches("48", message)
+  end)
+
+  it("of a deeper and of a shallower model are refused by tensor", function()
+    assert.matches("has no tensor '[%w%._]*blocks%.4[%w%._]+' %[[%d,]+%]: it belongs to another model",
+      refusal({ depth = 3 }, { depth = 4 }))
+    files.remove_tree(in_folder "run")
+    assert.matches("tensor '[%w%._]*blocks%.4[%w%._]+' %[[%d,]+%] belongs to nothing in this model",
+      refusal({ depth = 4 }, { depth = 3 }))
+  end)
+
+  it("of another seed, batch or precision are refused", function()
+    assert.matches("was trained with seed 0, not 3", refusal({}, {}, function(recipe) recipe.seed = 3 end))
+    assert.matches("was trained with batch 8, not 16", message_of(tiny.train, { batch = 16, micro = 16 },
+      { folder = in_folder "run", resume = true }))
+    assert.matches("was trained with precision float32, not bf16", message_of(tiny.train, { precision = "bf16" },
+      { folder = in_folder "run", resume = true }))
+  end)
+
+  it("are not written over by a new run", function()
+    tiny.train({}, { folder = in_folder "run", steps = 4 })
+    assert.matches("already holds a run: continue it with %-%-resume, or choose another folder with %-%-runs",
+      message_of(tiny.train, {}, { folder = in_folder "run" }))
+  end)
+
+  it("keep every bit of the numbers in a policy's state", function()
+    tiny.train({}, { folder = in_folder "run", steps = 5 })
+    local state = checkpoint.open(in_folder "run")
+    local run = tiny.train({}, { folder = in_folder "live", steps = 5 })
+    assert.equal(json.encode(run.policy_state), json.encode(state.policy))
+    assert.equal(run.policy_state[1].state.best, state.policy[1].state.best)
+    for _, number in ipairs { 0.1, 1 / 3, 1e-300, 2 ^ 52 + 1, -5e-324, 1.7976931348623157e308, 123456789012345680 } do
+      assert.equal(number, json.decode(json.encode { number })[1])
+    end
+  end)
+end)
