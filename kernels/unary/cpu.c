@@ -11,6 +11,7 @@ typedef void (*unary_function)(void *y, const void *x, int64_t n, const double *
 #define ROUND rint
 #define SINE sin
 #define COSINE cos
+#define ARCTANGENT atan
 #define POWER pow
 #define SQUARE_ROOT sqrt
 #define ABSOLUTE fabs
@@ -19,6 +20,7 @@ typedef void (*unary_function)(void *y, const void *x, int64_t n, const double *
 #define ROUND rintf
 #define SINE sinf
 #define COSINE cosf
+#define ARCTANGENT atanf
 #define POWER powf
 #define SQUARE_ROOT sqrtf
 #define ABSOLUTE fabsf
@@ -60,6 +62,7 @@ REAL_LOOP(reciprocal, 1 / x)
 REAL_LOOP(affine, a *x + b)
 REAL_LOOP(clamp, LIMITED(x, a, b))
 REAL_LOOP(power, POWER(x, a))
+REAL_LOOP(arctangent, ARCTANGENT(x))
 
 static const unary_function real_functions[PG_UNARY_FUNCTIONS] = {
     [PG_UNARY_NEGATIVE] = negative,
@@ -82,6 +85,7 @@ static const unary_function real_functions[PG_UNARY_FUNCTIONS] = {
     [PG_UNARY_AFFINE] = affine,
     [PG_UNARY_CLAMP] = clamp,
     [PG_UNARY_POW] = power,
+    [PG_UNARY_ATAN] = arctangent,
 };
 
 #if PG_REAL == 0

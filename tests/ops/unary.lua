@@ -32,6 +32,7 @@ local functions = {
   square = { function(x) return x * x end },
   sin = { math.sin, range = { -20, 20 } },
   cos = { math.cos, range = { -20, 20 } },
+  atan = { math.atan, range = { -20, 20 } },
   tanh = { math.tanh, range = { -3, 3 } },
   sigmoid = { function(x) return 1 / (1 + math.exp(-x)) end, range = { -10, 10 } },
   relu = { function(x) return math.max(x, 0) end },

@@ -31,12 +31,14 @@ function gradient.clamp(n, dy)
 end
 function gradient.power(n, dy) return ops.mul(dy, ops.mul(ops.pow(n.x, n.exponent - 1), n.exponent)) end
 
+function gradient.atan(n, dy) return ops.div(dy, ops.affine(ops.square(n.x), 1, 1)) end
+
 local constants = { affine = { "a", "b" }, clamp = { "low", "high" }, power = { "exponent" } }
 
 local defined = {}
 for number, name in ipairs {
   "neg", "abs", "exp", "log", "sqrt", "rsqrt", "square", "sin", "cos", "tanh", "sigmoid", "relu", "erf", "floor",
-  "round", "sign", "reciprocal", "affine", "clamp", "power",
+  "round", "sign", "reciprocal", "affine", "clamp", "power", "atan",
 } do
   defined[name] = op.define {
     name = name,
