@@ -152,6 +152,17 @@ local function lua_tests(options)
   run_specs("Lua tests that run alone", alone, 1, arguments, "")
 end
 
+--- The ops' tests on the instruction sets that this machine has but does not choose.
+local function lesser_isa_tests()
+  local specs = home .. "/tests/lua/ops_spec.lua"
+  if not lfs.attributes(specs) then return end
+  local chosen = require("ffi").string(require("perigee.core.ffi").C.pg_cpu_isa())
+  local lesser = { ["x86-64-v3"] = { "baseline" }, ["x86-64-v4"] = { "baseline", "v3" } }
+  for _, isa in ipairs(lesser[chosen] or {}) do
+    run_specs("Lua tests under PERIGEE_ISA=" .. isa, { specs }, 1, "--exclude-tags=slow", "PERIGEE_ISA=" .. isa)
+  end
+end
+
 local function lint()
   say("luacheck")
   local fine = succeeds(("cd %s && luacheck --quiet --no-color ."):format(quote(home)))
@@ -224,6 +235,7 @@ local function run(options)
     if all or options.c then c_tests("C tests", build, options.filter) end
     if all or options.lua then lua_tests(options) end
   end
+  if everything then lesser_isa_tests() end
   if everything or options.sanitize then sanitize(options) end
   if everything or options.tsan then thread_sanitize() end
   if everything and options.slow then launcher_tests() end
@@ -240,8 +252,9 @@ end
 return {
   summary = "build and run the tests",
   usage = "[options]",
-  description = "Builds the tests and runs them. Without a choice of parts: luacheck, C tests, Lua tests, C and ops' tests\n"
-    .. "under AddressSanitizer and UndefinedBehaviorSanitizer, the loader's under ThreadSanitizer.",
+  description = "Builds the tests and runs them. Without a choice of parts: luacheck; C tests; Lua tests, the ops' on\n"
+    .. "every instruction set of this machine; C and ops' tests under AddressSanitizer and\n"
+    .. "UndefinedBehaviorSanitizer; the loader's under ThreadSanitizer.",
   options = {
     { name = "c", default = false, help = "only the C tests" },
     { name = "lua", default = false, help = "only the Lua tests" },
