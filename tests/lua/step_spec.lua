@@ -166,3 +166,209 @@ describe("a run's step", function()
 
   it("has them in float64", function() three_steps({ precision = "float64" }, 1e-5) end)
 end)
+
+--- All gradients of a tiny run's first steps, as bytes, and its losses; everything it draws, labels dropped and pictures
+--- mirrored included.
+local function gradients_of(options, how)
+  how = how or {}
+  door.check(door.C.pg_threads_set(how.threads or 1))
+  local run = Run.new(tiny.recipe(options), { trace = how.trace })
+  for _, group in ipairs(run.groups) do -- the zero output layers would hide the others' gradients
+    local state = tensor.tensor({ 11, 0, 0 }, "int64")
+    local noise = ops.random_normal(group.parameters.shape, { state = state, purpose = group.prefix, dtype = group.dtype })
+    group.parameters:copy_(group.parameters + noise * 0.1)
+    group:refresh()
+  end
+  run:build_stage()
+  local found
+  for step = 1, how.steps or 1 do
+    found = run:gradients(run:batch())
+    if step < (how.steps or 1) then
+      run.update:run(run.optim, run.ema, step)
+      run.step = step
+    end
+  end
+  door.check(door.C.pg_threads_set(1))
+  local gradients = {}
+  for _, group in ipairs(run.groups) do gradients[group.prefix] = group.gradients:clone() end
+  local arena = run.plan.arena_bytes
+  run:free()
+  return gradients, found, arena
+end
+
+local function bytes(t)
+  local array, n = tensor.to_host(t)
+  return require("ffi").string(array, n * door.dtype_bytes[t.dtype])
+end
+
+local function assert_near(expected, actual, bound)
+  for name, t in pairs(expected) do oracle.near(name, actual[name], t, bound) end
+end
+
+describe("a step", function()
+  for _, recompute in ipairs { false, true } do
+    it("is the same without fusion" .. (recompute and ", blocks recomputed" or ""), function()
+      local options = { precision = "float64", recompute = recompute }
+      local fused, losses_fused = gradients_of(options)
+      local plain, losses_plain = gradients_of(options, { trace = { fuse = false } })
+      assert_near(plain, fused, 1e-12)
+      for name, value in pairs(losses_plain) do assert.is_true(math.abs(value - losses_fused[name]) < 1e-12) end
+      local single = gradients_of({ recompute = recompute }, { trace = { fuse = false } })
+      assert_near(single, (gradients_of { recompute = recompute }))
+    end)
+  end
+
+  for _, micro in ipairs { 1, 2, 4, 8 } do
+    it(("in pieces of %d draws the same numbers and makes the same gradients as in one pass"):format(micro), function()
+      local whole, losses_whole = gradients_of { batch = 16, micro = 16, precision = "float64" }
+      local pieces, losses_pieces = gradients_of { batch = 16, micro = micro, precision = "float64" }
+      assert_near(whole, pieces, 1e-12)
+      for name, value in pairs(losses_whole) do assert.is_true(math.abs(value - losses_pieces[name]) < 1e-12, name) end
+      local single = gradients_of { batch = 16, micro = 16 }
+      assert_near(single, (gradients_of { batch = 16, micro = micro }), 2e-6)
+    end)
+  end
+
+  for _, precision in ipairs { "float32", "bf16", "float64" } do
+    it("with recomputed blocks has the same bits in less memory, " .. precision, function()
+      local kept, _, memory = gradients_of { precision = precision, depth = 6, batch = 16, micro = 16 }
+      local again, _, less = gradients_of { precision = precision, depth = 6, batch = 16, micro = 16, recompute = true }
+      for name, t in pairs(kept) do assert.is_true(bytes(t) == bytes(again[name]), name) end
+      assert.is_true(less < 0.7 * memory, ("%d bytes, %d without"):format(less, memory))
+    end)
+
+    it("has the same bits with one, two and three threads, " .. precision, function()
+      local options = { precision = precision, batch = 16, micro = 8, width = 96 }
+      local one = gradients_of(options, { threads = 1, steps = 3 })
+      for threads = 2, 3 do
+        local several = gradients_of(options, { threads = threads, steps = 3 })
+        for name, t in pairs(one) do assert.is_true(bytes(t) == bytes(several[name]), name) end
+      end
+    end)
+  end
+
+  it("takes weights, rate, decay, clip and EMA as inputs: no retrace", function()
+    local function change(turn)
+      local run = Run.new(tiny.recipe {})
+      run:build_stage()
+      local program, update = run.gradients_program, run.update
+      run:gradients(run:batch())
+      run.update:run(run.optim, run.ema, 1)
+      turn(run)
+      run:gradients(run:batch())
+      local norm = run.update:run(run.optim, run.ema, 2)
+      assert.equal(program, run.gradients_program)
+      assert.equal(update, run.update)
+      local student = run.groups[1]
+      local result = bytes(student.parameters) .. bytes(student.average)
+      run:free()
+      return result, norm
+    end
+    local plain, plain_norm = change(function() end)
+    for _, turn in ipairs {
+      function(run) run.optim.lr = 2e-3 end,
+      function(run) run.optim.decay = 0.5 end,
+      function(run) run.optim.clip = 1e-3 end,
+      function(run) run.ema = 0.1 end,
+      function(run) run.stage.losses.features.weight = 40 end,
+    } do
+      local turned, norm = change(turn)
+      assert.is_false(turned == plain)
+      assert.equal(turn ~= nil, norm ~= nil and plain_norm ~= nil)
+    end
+  end)
+end)
+
+-- ---- the gradient angle ------------------------------------------------------------------------------------------
+
+describe("the gradient angle", function()
+  local angle_fixture, angle = oracle.load "gradient_angle"
+
+  local function probe_run(precision)
+    local dtype = precision == "float64" and "float64" or "float32"
+    local function batch_at(k)
+      return {
+        latents = angle_fixture.x0, images = angle_fixture.images, labels = angle_fixture.y,
+        noise = angle_fixture.noise:select(1, k):contiguous():to(dtype),
+        time = ops.fill({ 4 }, { value = angle.times[k], dtype = dtype }),
+      }
+    end
+    local run = fixture_run { precision = precision, batches = function() return batch_at(1) end }
+    return run, batch_at
+  end
+
+  for _, precision in ipairs { "float64", "float32" } do
+    it("is PyTorch's in " .. precision, function()
+      local run, batch_at = probe_run(precision)
+      local probe = require("perigee.signals.gradient_angle").build(run, angle.block)
+      local bound, sum = precision == "float64" and 1e-7 or 1e-4, 0 -- positions are float32 numbers
+      for k = 1, 4 do
+        local inputs = run:bind_weights(batch_at(k))
+        inputs.state = run.state
+        local cosine, denoise, alignment = probe:measure(1, function() return inputs end)
+        local function expect(what, actual, expected)
+          assert.is_true(math.abs(actual - expected) <= bound * math.max(math.abs(expected), what == "cosine" and 0.1 or 0),
+            ("%s at time %g: %.12g, the fixture has %.12g"):format(what, angle.times[k], actual, expected))
+        end
+        expect("denoise_norm", denoise, angle_fixture.denoise_norm:totable()[k])
+        expect("alignment_norm", alignment, angle_fixture.alignment_norm:totable()[k])
+        expect("cosine", cosine, angle_fixture.cosine:totable()[k])
+        sum = sum + cosine
+      end
+      assert.is_true(math.abs(sum / 4 - angle_fixture.mean_cosine:totable()[1]) < bound)
+      probe:free()
+      run:free()
+    end)
+  end
+
+  it("is the cosine of two full backward passes", function()
+    local run, batch_at = probe_run "float64"
+    local stage_program = require "perigee.train.stage"
+    local block = "student.blocks.2."
+    local full = {}
+    for side, wanted in pairs { denoise = { "denoise" }, alignment = { "features", "attention" } } do
+      -- the whole program of a stage with these losses alone, every parameter's gradient
+      local stage = { name = side, losses = {} }
+      for _, name in ipairs(wanted) do stage.losses[#stage.losses + 1] = run.stage.losses[name] end
+      local parameters = {}
+      for _, group in ipairs(run.groups) do
+        for _, entry in ipairs(group:trained()) do parameters[#parameters + 1] = { name = entry.name, tensor = entry.tensor } end
+      end
+      local plan = stage_program.plan(run.recipe, stage, {
+        batch = 4, parameters = parameters, fixed_time = true, fixed_noise = true, drop_labels = false,
+      })
+      local inputs = run:bind_weights(batch_at(3))
+      inputs.state = run.state
+      full[side] = core.executable.new(plan):run(inputs)
+    end
+    local dots = { 0, 0, 0 }
+    for name, a in pairs(full.alignment) do
+      if name:find("gradient " .. block, 1, true) then
+        local d = full.denoise[name]
+        for k, pair in ipairs { { a, d }, { a, a }, { d, d } } do dots[k] = dots[k] + (pair[1] * pair[2]):sum():item() end
+      end
+    end
+    local probe = require("perigee.signals.gradient_angle").build(run, 2)
+    local inputs = run:bind_weights(batch_at(3))
+    inputs.state = run.state
+    local cosine = probe:measure(1, function() return inputs end)
+    assert.is_true(math.abs(cosine - dots[1] / math.sqrt(dots[2] * dots[3])) < 1e-12)
+    assert.is_true(#probe.executable.plan.calls < #run.plan.calls)
+  end)
+
+  it("sums over the images of several passes before the cosine is taken", function()
+    local function measure(micro)
+      local run = Run.new(tiny.recipe { batch = 16, micro = micro, precision = "float64" })
+      run:build_stage()
+      local value = require("perigee.signals.gradient_angle").measure(run, { block = 2, time = { 0.1, 0.8 }, images = 16 })
+      run:free()
+      return value
+    end
+    local one, several = measure(16), measure(4)
+    assert.equal(16, one.images)
+    assert.equal(16, several.images)
+    assert.equal(2, #one.cosine)
+    assert.is_true(math.abs(one.mean - (one.cosine[1] + one.cosine[2]) / 2) < 1e-15)
+    for k = 1, 2 do assert.is_true(math.abs(one.cosine[k] - several.cosine[k]) < 1e-12) end
+  end)
+end)
