@@ -72,6 +72,7 @@ pg_status pg_signals_install(void) {
   memset(&action, 0, sizeof action);
   action.sa_handler = on_signal;
   sigemptyset(&action.sa_mask);
+  signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of the write, with a message */
   if (sigaction(SIGINT, &action, NULL) || sigaction(SIGTERM, &action, NULL))
     return pg_error(PG_ERROR_IO, "signals: the handlers could not be installed");
   return PG_OK;

@@ -13,7 +13,6 @@ local precisions = { float32 = "float32", bf16 = "bfloat16", float64 = "float64"
 local function stage_value(given, number, names)
   local losses_module, stops = require "perigee.losses", require "perigee.stops"
   local what = ("stage %d"):format(number)
-  if type(given) ~= "table" then core.fail("%s: expected a table, got a %s", what, type(given)) end
   local o = check.options(what, given, { name = "string", losses = "table", finish = { "table" }, recompute = { "boolean" } })
   what = ("stage '%s'"):format(o.name)
   if names[o.name] then core.fail("two stages are named '%s'", o.name) end
@@ -59,20 +58,20 @@ end
 ---@return perigee.Recipe
 function M.new(given)
   local o = check.options("recipe", given, {
-    name = "string", seed = { "integer", 0 }, precision = { "string", "float32" }, student = "table", teacher = { "table" },
+    name = "string", seed = { "natural", 0 }, precision = { "string", "float32" }, student = "table", teacher = { "table" },
     data = "table", optim = { "table", require("perigee.optim").adamw() }, ema = { "number", 0.9999 }, stages = "table",
-    every = { "table", {} }, micro = { "integer" }, keep = { "integer", 3 }, sample = { "table", {} }, threads = { "integer" },
+    every = { "table", {} }, micro = { "count" }, keep = { "count", 3 }, sample = { "table", {} }, threads = { "count" },
   })
   if not o.name:match "^[%w%._-]+$" then core.fail("recipe: the name '%s' may hold letters, digits, '.', '_' and '-' only", o.name) end
   o.dtype = precisions[o.precision]
   if not o.dtype then core.fail("recipe: precision is '%s'; there are float32, bf16 and float64", o.precision) end
   if o.ema < 0 or o.ema >= 1 then core.fail("recipe: ema is %g; expected 0 <= ema < 1", o.ema) end
   o.every = check.options("recipe: every", o.every, {
-    log = { "integer", 100 }, sample = { "integer", 0 }, checkpoint = { "integer", 0 },
+    log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural", 0 },
   })
   o.sample = check.options("recipe: sample", o.sample, {
-    count = { "integer", 64 }, cfg = { "number", 1 }, interval = { "table", { 0, 1 } }, sampler = { "string", "euler" },
-    steps = { "integer", 50 }, seed = { "integer", 0 },
+    count = { "count", 64 }, cfg = { "number", 1 }, interval = { "numbers", { 0, 1 } }, sampler = { "string", "euler" },
+    steps = { "count", 50 }, seed = { "natural", 0 },
   })
   if #o.stages == 0 then core.fail "recipe: stages lists no stage" end
   local stages, names = {}, {}
@@ -88,16 +87,27 @@ function M.new(given)
   local batch = o.data.batch
   if type(batch) ~= "number" then core.fail "recipe: the data set has no batch size" end
   o.batch, o.micro = batch, o.micro or batch
-  if o.micro < 1 or batch % o.micro ~= 0 then core.fail("recipe: micro = %d does not divide batch = %d", o.micro, batch) end
+  if batch % o.micro ~= 0 then core.fail("recipe: micro = %d does not divide batch = %d", o.micro, batch) end
   return setmetatable(o, Recipe)
 end
 
 --- Checks what needs student and teacher together: blocks, heads, grids. Called before a run, a plan or a trace.
 function Recipe:validate()
-  local teacher = self:teacher_model()
+  local student, teacher, data = self.student, self:teacher_model(), self.data
+  if student.size and data.height
+    and (student.channels ~= data.channels or student.size[1] ~= data.height or student.size[2] ~= data.width) then
+    core.fail("the student takes %d channels of %dx%d, the data set '%s' gives %d of %dx%d", student.channels,
+      student.size[1], student.size[2], data.name, data.channels, data.height, data.width)
+  end
+  if student.classes and data.classes and data.classes > student.classes then
+    core.fail("the student knows %d classes, the data set '%s' has %d", student.classes, data.name, data.classes)
+  end
+  if teacher and not teacher.features then
+    core.fail("the teacher, a %s, is no encoder: it has no features", teacher.name)
+  end
   for _, stage in ipairs(self.stages) do
     for _, entry in ipairs(stage.losses) do
-      if entry.loss.validate then entry.loss:validate(self.student, teacher) end
+      if entry.loss.validate then entry.loss:validate(student, teacher) end
     end
   end
   return self

@@ -8,6 +8,7 @@
 --- or, where their order matters to --help, as a list of { "name", default, "help" }. The values are the defaults, with
 --- the command's flags (`perigee train recipe.lua --batch 32`) and `--set batch=32` applied. They belong to the file that
 --- the command names: a recipe that other Lua code loads, another recipe for instance, gets its defaults.
+local core = require "perigee.core.ffi"
 local failure = require "perigee.cli.failure"
 local nearest = require "perigee.nearest"
 local options = require "perigee.cli.options"
@@ -90,6 +91,16 @@ local function strict_globals()
   })
 end
 
+--- Where a file's last statement begins, if that is a return.
+local function tail_position(path, text)
+  local line, found = 0, nil
+  for content in (text .. "\n"):gmatch "(.-)\n" do
+    line = line + 1
+    if content:match "^return%f[%W]" then found = line end
+  end
+  return found and ("%s:%d"):format(path, found) or false
+end
+
 ---@class perigee.LoadOptions
 ---@field arguments? string[]         a command line with the recipe's flags and the command's own ...
 ---@field command? perigee.Option[]   ... which are these
@@ -113,10 +124,10 @@ function M.load(path, how)
 
   local load = { path = path, values = {}, arguments = how.arguments or {}, command = how.command or options.declare {},
                  replayed = how.values, only_declaration = how.only_declaration }
-  local outer = current
-  current = load
+  local outer, outer_tail = current, core.tail_position
+  current, core.tail_position = load, tail_position(path, text)
   local results = { xpcall(chunk, failure.handler) }
-  current = outer
+  current, core.tail_position = outer, outer_tail
   if not results[1] and results[2] ~= STOP then error(results[2], 0) end
   load.value = results[1] and results[2] or nil
   if not load.declared then

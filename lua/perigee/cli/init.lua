@@ -80,7 +80,7 @@ local function run_recipe_verb(name, verb, list, arguments)
   if not path then error(("perigee %s needs a recipe: perigee %s %s"):format(name, name, verb.usage or ""), 0) end
   local load = recipes.load(path, { arguments = arguments, command = list })
   local values = options.values(list, load.given)
-  rawset(values, "recipe", load.value)
+  rawset(values, "recipe", load.value or false)
   rawset(values, "recipe_path", path)
   rawset(values, "recipe_options", load.values)
   return verb.run(values)

@@ -38,12 +38,16 @@ M.device_code = { cpu = C.PG_CPU, cuda = C.PG_CUDA }
 M.purpose_code = {}
 for code = 0, C.PG_PURPOSES - 1 do M.purpose_code[ffi.string(C.pg_purpose_name(code))] = code end
 
+--- While a recipe is loaded, the place of its last line: `return pg.recipe { ... }` is a tail call, which leaves no trace of
+--- its own.
+M.tail_position = false
+
 --- Source position of the first caller outside the library: "recipe.lua:12", or nil.
 function M.user_position()
   local library_root = M.home .. "/lua/perigee/"
   for level = 2, 200 do
     local info = debug.getinfo(level, "Sl")
-    if not info then return nil end
+    if not info then return M.tail_position or nil end
     local file = info.source:match "^@(.*)$"
     if info.what ~= "C" and info.currentline > 0 and not (file and file:sub(1, #library_root) == library_root) then
       return (file or info.short_src) .. ":" .. info.currentline

@@ -16,7 +16,9 @@ local function new(fields)
 end
 
 local function path_option(o)
-  if o.path ~= "linear" and o.path ~= "cosine" then core.fail("path is '%s'; there are 'linear' and 'cosine'", tostring(o.path)) end
+  if o.path ~= "linear" and o.path ~= "cosine" then
+    core.fail("loss.flow_matching: path is '%s'; there are 'linear' and 'cosine'", o.path)
+  end
 end
 
 --- Flow matching (SiT, arXiv 2401.08740): mean over all elements of (v(x_t, t, y) − v)², v the path's velocity.

@@ -18,12 +18,16 @@ end
 
 --- The value of a loss of the step just done: signal.loss { "features" }.
 function M.loss(options)
-  local o = check.options("signal.loss", options, { [1] = "string", from = { "integer", 0 }, every = { "integer", 1 } })
+  local o = check.options("signal.loss", options, { [1] = "string", from = { "natural", 0 }, every = { "count", 1 } })
   return new {
-    kind = "loss", name = o[1], key = "loss " .. o[1], due = cadence(o.from, o.every),
+    kind = "loss", name = o[1], key = ("loss %s %d %d"):format(o[1], o.from, o.every), due = cadence(o.from, o.every),
     measure = function(_, run)
       local value = run.losses[o[1]]
-      if value == nil then core.fail("signal.loss: the stage '%s' has no loss '%s'", run.stage.name, o[1]) end
+      if value == nil then
+        local names = {}
+        for k, entry in ipairs(run.stage.losses) do names[k] = entry.name end
+        core.fail("signal.loss: the stage '%s' has no loss '%s'; it has %s", run.stage.name, o[1], table.concat(names, ", "))
+      end
       return value
     end,
   }
@@ -31,9 +35,9 @@ end
 
 --- The norm of the whole gradient of the step just done, before clipping.
 function M.gradient_norm(options)
-  local o = check.options("signal.gradient_norm", options or {}, { from = { "integer", 0 }, every = { "integer", 1 } })
+  local o = check.options("signal.gradient_norm", options or {}, { from = { "natural", 0 }, every = { "count", 1 } })
   return new {
-    kind = "gradient_norm", name = "gradient_norm", key = "gradient_norm", due = cadence(o.from, o.every),
+    kind = "gradient_norm", name = "gradient_norm", key = ("gradient_norm %d %d"):format(o.from, o.every), due = cadence(o.from, o.every),
     measure = function(_, run) return run.gradient_norm end,
   }
 end
@@ -41,14 +45,13 @@ end
 --- The angle between the alignment's and the denoising loss's gradients: see signals/gradient_angle.lua.
 function M.gradient_angle(options)
   local o = check.options("signal.gradient_angle", options or {}, {
-    name = { "string", "gradient_angle" }, block = { "integer", 5 }, time = { "table", { 0.02, 0.1, 0.5, 0.8 } },
-    images = { "integer", 2048 }, from = { "integer", 50000 }, every = { "integer", 10000 },
+    name = { "string", "gradient_angle" }, block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } },
+    images = { "count", 2048 }, from = { "natural", 50000 }, every = { "count", 10000 },
   })
   if #o.time == 0 then core.fail "signal.gradient_angle: time lists no times" end
   for _, t in ipairs(o.time) do
     if type(t) ~= "number" or t < 0 or t > 1 then core.fail("signal.gradient_angle: time %s is not between 0 and 1", tostring(t)) end
   end
-  if o.every < 1 then core.fail("signal.gradient_angle: every = %d; it must be at least 1", o.every) end
   return new {
     kind = "gradient_angle", name = o.name, settings = o, due = cadence(o.from, o.every),
     key = ("gradient_angle %d %s %d %d %d"):format(o.block, table.concat(o.time, "/"), o.images, o.from, o.every),

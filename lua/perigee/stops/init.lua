@@ -3,6 +3,7 @@
 --- replayed over a recorded run and its state saved with the checkpoint. A decision is one-way.
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
+local json = require "perigee.io.json"
 
 local M = {}
 
@@ -38,8 +39,8 @@ end
 --- `below`. `patience` readings in a row must be (1, the paper's, unless told otherwise).
 function M.gradient_angle(options)
   local o = check.options("stop.gradient_angle", options or {}, {
-    block = { "integer", 5 }, time = { "table", { 0.02, 0.1, 0.5, 0.8 } }, images = { "integer", 2048 },
-    from = { "integer", 50000 }, every = { "integer", 10000 }, below = { "number", -0.05 }, patience = { "integer", 1 },
+    block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } }, images = { "count", 2048 },
+    from = { "natural", 50000 }, every = { "count", 10000 }, below = { "number", -0.05 }, patience = { "count", 1 },
   })
   local signal = require("perigee.signals").gradient_angle {
     block = o.block, time = o.time, images = o.images, from = o.from, every = o.every,
@@ -97,7 +98,8 @@ function M.any(...) return combine("any", 1, { ... }) end
 function M.all(...) return combine("all", nil, { ... }) end
 
 --- A policy of one's own: stop.custom { needs = { signals }, function(event, state) return finished, state end }.
---- The function must be pure: same event and state, same answer. The first state is an empty table.
+--- The function must be pure: same event and state, same answer. The first state is an empty table. A state is kept in checkpoints,
+--- so it is a table of numbers, texts, booleans and such tables.
 function M.custom(options)
   local o = check.options("stop.custom", options, { needs = { "table", {} }, [1] = "function", name = { "string", "custom" } })
   local body = o[1]
@@ -105,10 +107,13 @@ function M.custom(options)
     kind = "custom", needs = o.needs, text = o.name, body = body,
     decide = function(_, event, state)
       local finished, next_state, reason = body(event, state)
-      if type(next_state or {}) ~= "table" then
+      if next_state == nil then next_state = state end
+      if type(next_state) ~= "table" then
         core.fail("stop.custom: the policy's state is a %s; it must be a table", type(next_state))
       end
-      return finished and true or false, next_state or state, reason or (finished and o.name .. " decided" or nil)
+      local fine, message = pcall(json.encode, next_state)
+      if not fine then core.fail("stop.custom: the policy's state cannot be kept in a checkpoint: %s", message) end
+      return finished and true or false, next_state, reason or (finished and o.name .. " decided" or nil)
     end,
   }
 end
