@@ -5,13 +5,17 @@ local core = require "perigee.core.ffi"
 
 local M = {}
 
---- AdamW (arXiv 1711.05101) with decoupled decay, clipping by the global gradient norm, and linear warm-up over `warmup`
---- steps. clip = 0: no clipping.
+--- AdamW (arXiv 1711.05101) with decoupled decay, clipping by the global gradient norm, linear warm-up over `warmup` steps, and, if
+--- asked, a linear cool-down to zero over the steps cooldown = { first, last }. clip = 0: no clipping.
 function M.adamw(options)
   local o = check.options("optim.adamw", options or {}, {
     lr = { "number", 1e-4 }, betas = { "table", { 0.9, 0.999 } }, epsilon = { "number", 1e-8 }, decay = { "number", 0 },
-    clip = { "number", 1 }, warmup = { "integer", 0 },
+    clip = { "number", 1 }, warmup = { "integer", 0 }, cooldown = { "table" },
   })
+  local cooldown = o.cooldown
+  if cooldown and not (#cooldown == 2 and type(cooldown[1]) == "number" and type(cooldown[2]) == "number" and cooldown[1] <= cooldown[2]) then
+    core.fail "optim.adamw: cooldown is { first step, last step }"
+  end
   if #o.betas ~= 2 then core.fail "optim.adamw: betas is a list of two numbers" end
   for k, beta in ipairs(o.betas) do
     if type(beta) ~= "number" or beta < 0 or beta >= 1 then core.fail("optim.adamw: beta %d is %s; expected 0 <= beta < 1", k, tostring(beta)) end
@@ -21,10 +25,15 @@ function M.adamw(options)
   return o
 end
 
---- The learning rate of a step (counted from 1): lr·min(1, step/warmup).
+--- The learning rate of a step (counted from 1): warm-up lr·min(1, step/warmup), then lr, then the cool-down.
 function M.rate(optim, step)
-  if optim.warmup > 0 then return optim.lr * math.min(1, step / optim.warmup) end
-  return optim.lr
+  local rate = optim.lr
+  if optim.warmup > 0 then rate = rate * math.min(1, step / optim.warmup) end
+  if optim.cooldown then
+    local first, last = optim.cooldown[1], optim.cooldown[2]
+    rate = rate * math.max(0, math.min(1, (last + 1 - step) / (last + 1 - first)))
+  end
+  return rate
 end
 
 return M
