@@ -155,31 +155,50 @@ static tile tile_of(const product *p, int64_t number) {
   return t;
 }
 
+/* Lets a register tile go straight to out: where there is nothing to do but to add the bias. */
+ALWAYS_INLINE int aim_at_out(const product *p, const tile *t, int64_t i, int64_t j, sums *s) {
+#if PG_REAL != 2
+  if (p->activation != ACTIVATION_NONE || p->pre || p->swapped || p->depth > KC) return 0;
+  if (t->rows - i < MR || t->columns - j < NR) return 0;
+  s->to = p->out + t->start + (t->row + i) * p->out_columns + t->column + j;
+  s->to_pitch = p->out_columns;
+  s->bias = p->bias ? p->bias + t->column + j : NULL;
+  return 1;
+#else
+  (void)p, (void)t, (void)i, (void)j, (void)s;
+  return 0;
+#endif
+}
+
 /* Adds one block of the depth, from `start` to `start + depth`, to a tile; the last block finishes it. */
 static void multiply_block(const product *p, const tile *t, int64_t start, int64_t depth, stat *scratch) {
   stat *left_panels = scratch, *right_panel = scratch + p->left_space, *partial = right_panel + NR * KC + PANEL_SLACK;
   stat local[MR * NR] __attribute__((aligned(64)));
-  int64_t whole = t->rows - t->rows % MR, add = start > 0, last = start + depth == p->depth;
+  int64_t whole = t->rows - t->rows % MR, last = start + depth == p->depth;
   operand l = moved(t->left, 0, start), r = moved(t->right, 0, start);
   if (p->pack_left) pack(left_panels, l, t->rows, depth, MR);
   else if (whole < t->rows) pack_edge(left_panels, moved(l, whole, 0), t->rows - whole, depth, MR);
   for (int64_t j = 0; j < t->columns; j += NR) {
-    const stat *right = right_panel;
-    int64_t pitch = NR, columns = least(NR, t->columns - j);
+    sums s = {.add = start > 0, .right = right_panel, .right_pitch = NR, .depth = depth};
+    int64_t columns = least(NR, t->columns - j);
 #if PG_REAL != 2
-    if (p->right_in_place && columns == NR) right = r.data + j, pitch = r.step;
+    if (p->right_in_place && columns == NR) s.right = r.data + j, s.right_pitch = r.step;
 #endif
-    if (right == right_panel) pack(right_panel, moved(r, j, 0), columns, depth, NR);
+    if (s.right == right_panel) pack(right_panel, moved(r, j, 0), columns, depth, NR);
     for (int64_t i = 0; i < t->rows; i += MR) {
       int64_t rows = least(MR, t->rows - i);
-      stat *sums = p->depth > KC ? partial + (j / NR * divided(t->rows, MR) + i / MR) * MR * NR : local;
       if (last) announce(p, t->start, t->row + i, t->column + j, rows);
+      int straight = aim_at_out(p, t, i, j, &s);
+      if (!straight) {
+        s.to = p->depth > KC ? partial + (j / NR * divided(t->rows, MR) + i / MR) * MR * NR : local;
+        s.to_pitch = NR, s.bias = NULL;
+      }
 #if PG_REAL != 2
-      if (!p->pack_left && i < whole) tile_from_rows(sums, l.data + i * l.row, l.row, right, pitch, depth, add);
+      if (!p->pack_left && i < whole) tile_from_rows(&s, l.data + i * l.row, l.row);
       else
 #endif
-        tile_from_panel(sums, left_panels + (p->pack_left ? i * depth : 0), right, pitch, depth, add);
-      if (last) finish(p, t->start, t->row + i, t->column + j, rows, columns, sums);
+        tile_from_panel(&s, left_panels + (p->pack_left ? i * depth : 0));
+      if (last && !straight) finish(p, t->start, t->row + i, t->column + j, rows, columns, s.to);
     }
   }
 }

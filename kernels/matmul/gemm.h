@@ -168,14 +168,25 @@ ALWAYS_INLINE void pack(stat *to, operand x, int64_t rows, int64_t depth, int wi
   }
 }
 
-/* tile[MR][NR] = or += the sum over k of a[r·row + k·step]·b[k·pitch + c]. */
-ALWAYS_INLINE void register_tile(stat *tile, const stat *a, int64_t row, int64_t step, const stat *b, int64_t pitch,
-                                 int64_t depth, int add) {
+/* What a register tile is made from and where it goes. */
+typedef struct sums {
+  stat *to;             /* [MR][NR], rows `to_pitch` apart */
+  int64_t to_pitch;
+  int add;              /* += instead of = */
+  const stat *bias;     /* [NR], added at last; or NULL */
+  const stat *right;    /* [depth][NR], `right_pitch` from one depth to the next */
+  int64_t right_pitch, depth;
+} sums;
+
+/* to = or += the sum over k of a[r·row + k·step]·right[k·right_pitch + c], + bias. */
+ALWAYS_INLINE void register_tile(const sums *s, const stat *a, int64_t row, int64_t step) {
   vector sum[MR][2];
+  const stat *right = s->right;
+  const int64_t depth = s->depth, pitch = s->right_pitch;
 #pragma GCC unroll 14
   for (int r = 0; r < MR; r++) sum[r][0] = sum[r][1] = (vector){0};
   for (int64_t k = 0; k < depth; k++) {
-    vector b0 = load_vector(b + k * pitch), b1 = load_vector(b + k * pitch + LANES);
+    vector b0 = load_vector(right + k * pitch), b1 = load_vector(right + k * pitch + LANES);
 #pragma GCC unroll 14
     for (int r = 0; r < MR; r++) {
       vector x = a[r * row + k * step] - (vector){0};
@@ -183,25 +194,30 @@ ALWAYS_INLINE void register_tile(stat *tile, const stat *a, int64_t row, int64_t
       sum[r][1] += x * b1;
     }
   }
+  const stat *bias = s->bias;
+  const int64_t to_pitch = s->to_pitch, add = s->add;
 #pragma GCC unroll 14
   for (int r = 0; r < MR; r++) {
-    stat *to = tile + r * NR;
-    store_vector(to, add ? load_vector(to) + sum[r][0] : sum[r][0]);
-    store_vector(to + LANES, add ? load_vector(to + LANES) + sum[r][1] : sum[r][1]);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+      stat *to = s->to + r * to_pitch + half * LANES;
+      vector v = sum[r][half];
+      if (add) v += load_vector(to);
+      if (bias) v += load_vector(bias + half * LANES);
+      store_vector(to, v);
+    }
   }
 }
 
 /* From packed panels of MR rows. */
-static __attribute__((noinline)) void tile_from_panel(stat *tile, const stat *a, const stat *b, int64_t pitch, int64_t depth,
-                                                      int add) {
-  register_tile(tile, a, 1, MR, b, pitch, depth, add);
+static __attribute__((noinline)) void tile_from_panel(const sums *s, const stat *panel) {
+  register_tile(s, panel, 1, MR);
 }
 
 #if PG_REAL != 2
 /* From rows as they lie in memory, contiguous along the depth. */
-static __attribute__((noinline)) void tile_from_rows(stat *tile, const stat *a, int64_t row, const stat *b, int64_t pitch,
-                                                     int64_t depth, int add) {
-  register_tile(tile, a, row, 1, b, pitch, depth, add);
+static __attribute__((noinline)) void tile_from_rows(const sums *s, const stat *rows, int64_t row) {
+  register_tile(s, rows, row, 1);
 }
 #endif
 

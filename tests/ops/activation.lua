@@ -1,4 +1,7 @@
+local core = require "perigee.core"
+local door = require "perigee.core.ffi"
 local op = require "perigee.core.op"
+local safetensors = require "perigee.io.safetensors"
 
 local tolerance = { float32 = 2e-6, float64 = 1e-12, bfloat16 = 1e-2 }
 local cases = {}
@@ -56,6 +59,25 @@ for name, values in pairs(known) do
   }
 end
 
+cases[#cases + 1] = {
+  name = "activations against PyTorch",
+  check = function()
+    local fixture = safetensors.load(door.home .. "/tests/oracle/fixtures/basics.safetensors")
+    for key, name in pairs { gelu = "gelu_erf", gelu_tanh = "gelu_tanh", silu = "silu" } do
+      for _, size in ipairs { "1", "31", "33", "257", "edges" } do
+        local prefix = key .. "." .. size .. "."
+        local x, upstream = fixture[prefix .. "x"], fixture[prefix .. "upstream"]
+        local gradient = core.grad(function(value) return core.ops.sum(run[name](core.ops, value) * upstream) end, { x })[1]
+        for what, pair in pairs { out = { run[name](core.ops, x), "out" }, gradient = { gradient, "grad_x" } } do
+          local expected = fixture[prefix .. pair[2]]
+          local bound = 1e-6 * math.max(1, expected:abs():max():item())
+          local off = (pair[1] - expected):abs():max():item()
+          assert(off <= bound, ("%s%s is off by %.3g, allowed %.3g"):format(prefix, what, off, bound))
+        end
+      end
+    end
+  end,
+}
 cases[#cases + 1] = {
   name = "gelu by an unknown approximation",
   run = function(ops, x) return ops.gelu(x, { approximate = "sigmoid" }) end,
