@@ -6,8 +6,8 @@ local loss, stop = pg.loss, pg.stop
 
 local o = pg.options {
   { "batch", 16, "images a step" },
-  { "align", 600, "step at which the alignment ends at the latest" },
-  { "total", 1500, "steps in all" },
+  { "align", 400, "step at which the alignment ends at the latest" },
+  { "total", 2400, "steps in all" },
 }
 
 local teacher = pg.recipe {
@@ -26,17 +26,18 @@ local attention = loss.attention_alignment { student = { 2, 3 }, teacher = { 2, 
 
 return pg.recipe {
   name    = "quickstart",
-  student = pg.models.sit { depth = 4, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 8, drop_label = 0.1 },
+  student = pg.models.sit { depth = 4, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 8, drop_label = 0.1,
+                            label_deviation = 0.5, time_deviation = 0.08 },
   teacher = teacher,
   data    = pg.data.shapes { batch = o.batch, count = 16384, seed = 2 },
   optim   = pg.optim.adamw { lr = 3e-3, betas = { 0.9, 0.99 }, clip = 1, warmup = 50, cooldown = { o.total * 0.6, o.total } },
-  ema     = 0.99,
+  ema     = 0.995,
 
   stages = {
     { name = "align",
       losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } },
       finish = stop.any(
-        stop.gradient_angle { block = 3, images = 128, from = 200, every = 50, below = -0.05 },
+        stop.gradient_angle { block = 3, images = 64, from = 100, every = 100, below = -0.05 },
         stop.at_step(o.align)) },
     { name = "free", losses = { { 1.0, denoise } }, finish = stop.at_step(o.total) },
   },

@@ -85,6 +85,8 @@ local rules = {
   mlp_ratio = { "number", 4 },
   time_features = { "count", 256 },
   recompute = { "boolean", false },
+  label_deviation = { "number", 0.02 },
+  time_deviation = { "number", 0.02 },
 }
 
 --- Options of a named size, which decides depth, width, heads and patch.
@@ -96,6 +98,8 @@ local rules = {
 ---@field mlp_ratio? number     4
 ---@field time_features? integer  width of the time's sinusoids: 256
 ---@field recompute? boolean    compute blocks again in the backward pass instead of keeping what they saved
+---@field label_deviation? number  of the label table's first values: 0.02; short runs learn faster from larger ones
+---@field time_deviation? number   of the time MLP's first weights: 0.02
 
 ---@class perigee.SitOptions : perigee.SitNamedOptions
 ---@field depth integer
@@ -126,12 +130,12 @@ local function build(self, name, options)
   self.grid = { size[1] / patch, size[2] / patch }
   self.tokens = self.grid[1] * self.grid[2]
   self.classes, self.null_label, self.drop_label = options.classes, options.classes, options.drop_label
-  self.recompute = options.recompute
+  self.recompute, self.settings = options.recompute, options
 
   self.patch_embedding = PatchEmbedding(self.channels, patch, width)
   self.position = position_buffer(width, self.grid)
-  self.time_embedding = TimeEmbedding(width, options.time_features)
-  self.label_embedding = LabelEmbedding(self.classes, width)
+  self.time_embedding = TimeEmbedding(width, options.time_features, options.time_deviation)
+  self.label_embedding = LabelEmbedding(self.classes, width, options.label_deviation)
   self.blocks = {}
   for k = 1, self.depth do self.blocks[k] = Block(width, self.heads, math.floor(width * options.mlp_ratio)) end
   self.final = Final(width, patch * patch * self.channels)

@@ -1,5 +1,6 @@
 --- Class labels as vectors, with one more row for "no class" (the null label), which guidance needs.
 local Embedding = require "perigee.nn.embedding"
+local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"
 
@@ -7,9 +8,10 @@ local LabelEmbedding = module.class "label embedding"
 
 ---@param classes integer  labels are 0 … classes − 1; `classes` itself is the null label
 ---@param width integer
-function LabelEmbedding:build(classes, width)
+---@param deviation? number  of the first values, 0.02 by default
+function LabelEmbedding:build(classes, width, deviation)
   self.null_label = classes
-  local rows = Embedding(classes + 1, width)
+  local rows = Embedding(classes + 1, width, deviation and initialise.normal(deviation))
   self.table = rows.table
 end
 

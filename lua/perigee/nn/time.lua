@@ -9,10 +9,12 @@ local TimeEmbedding = module.class "time embedding"
 
 ---@param width integer
 ---@param features? integer  width of the sinusoids, 256 by default
-function TimeEmbedding:build(width, features)
+---@param deviation? number   of the first weights, 0.02 by default
+function TimeEmbedding:build(width, features, deviation)
   self.features = features or 256
-  self.hidden = Linear(self.features, width, { activation = "silu", initialise = initialise.normal(0.02) })
-  self.output = Linear(width, width, { initialise = initialise.normal(0.02) })
+  local first = initialise.normal(deviation or 0.02)
+  self.hidden = Linear(self.features, width, { activation = "silu", initialise = first })
+  self.output = Linear(width, width, { initialise = first })
 end
 
 --- t [B] in [0,1] -> [B,width], in `dtype` (t's, where none is given)
