@@ -151,6 +151,10 @@ local function build(self, name, options)
   self.stored, self.registers, self.prefix, self.classes = o.stored, o.registers, 1 + o.registers, o.classes
   self.follows_student = o.follows_student
   self.weights, self.names, self.resize, self.position_options = o.weights, o.names, o.resize, o.position
+  self.settings = {}
+  for key, value in pairs(o) do
+    if key ~= "weights" then self.settings[key] = value end
+  end
 
   self.patch_embedding = PatchEmbedding(o.channels, o.patch, o.width)
   self.class_token = module.parameter({ 1, 1, o.width }, initialise.normal(0.02))
