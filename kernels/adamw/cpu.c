@@ -23,7 +23,7 @@ pg_status PG_CPU(square_sum)(const pg_call *call) {
   const int64_t n = pg_numel(x), chunks = (n + CHUNK - 1) / CHUNK;
   const real *values = x->data;
   double *partial = call->scratch;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (chunks > 4)
   for (int64_t c = 0; c < chunks; c++)
     partial[c] = chunk_square_sum(values + c * CHUNK, n - c * CHUNK < CHUNK ? n - c * CHUNK : CHUNK);
   double total = 0;
@@ -114,7 +114,7 @@ pg_status PG_CPU(adamw)(const pg_call *call) {
   const real *g = call->v[5].data;
   const step_constants c = constants_of(&call->v[6], (double)*(const stat *)call->v[7].data);
   const int64_t chunks = (n + CHUNK - 1) / CHUNK;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (chunks > 4)
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
     const int64_t at = chunk * CHUNK, count = n - at < CHUNK ? n - at : CHUNK;
     step_chunk(count, p + at, m + at, v + at, g + at, c);

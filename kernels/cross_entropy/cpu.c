@@ -3,6 +3,8 @@
 
 #include "cross_entropy/cross_entropy.h"
 
+enum { PARALLEL = 16384 }; /* logits */
+
 static inline int64_t label_at(const pg_view *labels, int64_t row) {
   return labels->dtype == PG_INT32 ? ((const int32_t *)labels->data)[row] : ((const int64_t *)labels->data)[row];
 }
@@ -40,7 +42,7 @@ pg_status PG_CPU(cross_entropy)(const pg_call *call) {
   int64_t rows = call->v[2].shape[0], classes = call->v[2].shape[1];
   const real *logits = call->v[2].data;
   stat *lse = call->v[1].data, *losses = call->scratch, smoothing = (stat)call->f[0];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (rows * classes > PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *x = logits + r * classes;
     stat sum = 0;
@@ -65,7 +67,7 @@ pg_status PG_CPU(cross_entropy_backward)(const pg_call *call) {
   const stat *lse = call->v[4].data;
   real *dlogits = call->v[0].data;
   stat scale = *(const stat *)call->v[1].data / (stat)rows, smoothing = (stat)call->f[0];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (rows * classes > PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *x = logits + r * classes;
     real *dx = dlogits + r * classes;

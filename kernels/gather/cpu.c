@@ -6,7 +6,7 @@
 
 #include "gather/gather.h"
 
-enum { PIECE = 64 }; /* inner elements of a slice */
+enum { PIECE = 64 /* inner elements of a slice */, PARALLEL = 32768 /* elements */ };
 
 typedef struct picture {
   int64_t outer, inner, k, j;
@@ -84,7 +84,7 @@ pg_status PG_CPU(gather)(const pg_call *call) {
   if (status) return status;
   PG_EXPECT(out->dtype == x->dtype, "gather: out and x must have one dtype");
   int64_t bytes = element_bytes(x->dtype), row = p.inner * bytes;
-#pragma omp parallel for schedule(static) collapse(2)
+#pragma omp parallel for schedule(static) collapse(2) if (p.outer * p.j * p.inner > PARALLEL)
   for (int64_t o = 0; o < p.outer; o++) {
     for (int64_t j = 0; j < p.j; j++) {
       int64_t at = index_offset(p.index, 0, p.dim, o) + j * p.step;
@@ -140,7 +140,7 @@ pg_status PG_CPU(scatter_add)(const pg_call *call) {
   real *out = call->v[0].data;
   const real *x = pg_present(call, 1) ? call->v[1].data : NULL, *source = call->v[3].data;
   int64_t pieces = (p.inner + PIECE - 1) / PIECE;
-#pragma omp parallel
+#pragma omp parallel if (p.outer * (p.j + p.k) * p.inner > PARALLEL)
   {
     stat *sum = (stat *)call->scratch + omp_get_thread_num() * p.k * PIECE;
 #pragma omp for schedule(static)

@@ -10,7 +10,15 @@
 #include "matmul/matmul.h"
 
 /* Tiles are as large as the second-level cache likes, or smaller where threads would go without. */
-enum { TILE_ROWS = 384, TILE_COLUMNS = 384, TILE_LEAST = 48, SWAP_ROWS = 48, SKINNY_ROWS = 48, TILES_PER_THREAD = 8 };
+enum {
+  TILE_ROWS = 384,
+  TILE_COLUMNS = 384,
+  TILE_LEAST = 48,
+  TILES_PER_THREAD = 8,
+  SWAP_ROWS = 48,         /* up to here a product may be turned */
+  SKINNY_ROWS = 48,       /* up to here the right operand isn't worth packing */
+  PARALLEL_WORK = 1 << 18 /* multiplications from which on other threads are worth waking */
+};
 
 typedef struct product {
   operand left, right; /* of the first matrix of the batch */
@@ -320,7 +328,9 @@ pg_status PG_CPU(matmul)(const pg_call *call) {
   product p = describe(call);
   int64_t tiles = p.row_tiles * p.column_tiles * p.batches;
   int64_t room = call->scratch_bytes / (p.thread_space * (int64_t)sizeof(stat));
-  int threads = (int)least(least(tiles, pg_kernel_threads()), room);
+  /* All threads or one: a team of another size than the last one's is made anew. */
+  int small = tiles == 1 || p.batches * p.rows * p.columns * (p.depth + 16) < PARALLEL_WORK;
+  int threads = (int)least(small ? 1 : pg_kernel_threads(), room);
   PG_EXPECT(threads >= 1, "matmul: %lld bytes of scratch, %lld needed", (long long)call->scratch_bytes,
             (long long)(p.thread_space * (int64_t)sizeof(stat)));
 #pragma omp parallel num_threads(threads)
