@@ -2,20 +2,28 @@
 
 #include "accumulate/accumulate.h"
 
+#define SAME(x) (x)
+
+/* static void NAME(total, x, n, scale, first) for a total of TYPE */
+#define ACCUMULATE(NAME, TYPE, LOAD, STORE)                                                                            \
+  static void NAME(void *total, const real *x, int64_t n, stat scale, int64_t first) {                                 \
+    TYPE *sum = total;                                                                                                 \
+    if (first) {                                                                                                       \
+      _Pragma("omp parallel for simd schedule(static)") for (int64_t k = 0; k < n; k++) sum[k] =                       \
+          STORE(scale * load(x[k]));                                                                                   \
+    } else {                                                                                                           \
+      _Pragma("omp parallel for simd schedule(static)") for (int64_t k = 0; k < n; k++) sum[k] =                       \
+          STORE(LOAD(sum[k]) + scale * load(x[k]));                                                                    \
+    }                                                                                                                  \
+  }
+ACCUMULATE(into_real, real, load, store)
+ACCUMULATE(into_stat, stat, SAME, SAME)
+
 pg_status PG_CPU(accumulate)(const pg_call *call) {
   const pg_view *total = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(total->dtype == PG_REAL && x->dtype == PG_REAL && pg_numel(total) == pg_numel(x),
-            "accumulate: total is %s, x is %s; their sizes and dtypes must agree", pg_shape_text(total), pg_shape_text(x));
-  real *sum = total->data;
-  const real *addend = x->data;
-  const int64_t n = pg_numel(total);
-  const stat scale = (stat)call->f[0];
-  if (!call->i[0]) {
-#pragma omp parallel for simd schedule(static)
-    for (int64_t k = 0; k < n; k++) sum[k] = store(load(sum[k]) + scale * load(addend[k]));
-  } else {
-#pragma omp parallel for simd schedule(static)
-    for (int64_t k = 0; k < n; k++) sum[k] = store(scale * load(addend[k]));
-  }
+  PG_EXPECT(x->dtype == PG_REAL && (total->dtype == PG_REAL || total->dtype == PG_STAT) && pg_numel(total) == pg_numel(x),
+            "accumulate: total is %s, x is %s; their sizes must agree, and their dtypes, or total is in that of statistics",
+            pg_shape_text(total), pg_shape_text(x));
+  (total->dtype == PG_REAL ? into_real : into_stat)(total->data, x->data, pg_numel(total), (stat)call->f[0], call->i[0]);
   return PG_OK;
 }

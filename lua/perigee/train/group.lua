@@ -1,6 +1,6 @@
 --- A group of parameters trained together: one module's parameters with their gradients, AdamW moments and moving
---- average, each a flat buffer of float32 (in float64 programs, float64), and in lower precision a working copy that the
---- programs read.
+--- average, each a flat buffer of float32 (in float64 programs, float64), in lower precision a working copy that the programs
+--- read, and, where gradients are summed or converted, a buffer that the programs write.
 local core = require "perigee.core"
 local op = require "perigee.core.op"
 local ops, tensor = core.ops, core.tensor
@@ -28,25 +28,32 @@ function Group.new(prefix, module, options)
     prefix = prefix, module = module, layout = made.layout, count = count, parameters = made.flat, dtype = dtype,
     gradients = zeros(count, dtype, "gradients", device), first_moment = zeros(count, dtype, "optimizer", device),
     second_moment = zeros(count, dtype, "optimizer", device), average = zeros(count, dtype, "ema", device),
-    accumulated = options.micro and zeros(count, dtype, "gradients", device) or nil,
   }, Group)
+  self.written = self.gradients
   self.average:copy_(self.parameters)
   if options.dtype ~= dtype then -- the programs read a working copy; the masters stay here
     self.working = tensor.empty({ count }, options.dtype, { purpose = "parameters", device = device })
     self.working:copy_(self.parameters)
-    self.working_gradients = zeros(count, options.dtype, "gradients", device)
     self:show(self.working)
   end
+  if self.working or options.micro then self.written = zeros(count, options.dtype, "gradients", device) end
   return self
 end
 
 --- Sets the gradients to zero: a program leaves those alone that its losses do not reach.
 function Group:clear_gradients()
   tensor.tidy(function()
-    for _, flat in ipairs { self.gradients, self.working_gradients } do
+    for _, flat in ipairs { self.gradients, self.written } do
       flat:copy_(ops.fill({ self.count }, { value = 0, dtype = flat.dtype }))
     end
   end)
+end
+
+--- Adds what a program wrote to the sum over the pieces of a batch, as their mean.
+function Group:reduce(piece, pieces)
+  if self.written ~= self.gradients then
+    ops.accumulate(self.gradients, self.written, { scale = 1 / pieces, first = piece == 1 })
+  end
 end
 
 --- The part of a flat buffer that is one parameter.
@@ -64,9 +71,8 @@ end
 --- What the gradients program trains: { name, tensor, into }, `into` being the place of each gradient.
 function Group:trained()
   local list, parameters = {}, self.module:parameters()
-  local flat = self.working_gradients or self.gradients
   for k, entry in ipairs(self.layout) do
-    list[k] = { name = self.prefix .. "." .. entry.name, tensor = parameters[entry.name], into = Group.slice(flat, entry) }
+    list[k] = { name = self.prefix .. "." .. entry.name, tensor = parameters[entry.name], into = Group.slice(self.written, entry) }
   end
   return list
 end
@@ -93,8 +99,7 @@ end
 --- Frees everything.
 function Group:free()
   self.module:dematerialise()
-  for _, name in ipairs { "parameters", "gradients", "first_moment", "second_moment", "average", "accumulated", "working",
-                          "working_gradients" } do
+  for _, name in ipairs { "parameters", "gradients", "first_moment", "second_moment", "average", "working", "written" } do
     if self[name] then self[name]:free() end
   end
 end

@@ -3,6 +3,7 @@
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local Group = require "perigee.train.group"
+local layout = require "perigee.core.layout"
 local machine = require "perigee.train.machine"
 local stage_program = require "perigee.train.stage"
 local tensor = core.tensor
@@ -74,16 +75,15 @@ function M.stage(recipe, stage, options)
   local pieces = recipe.batch / recipe.micro
   local batch_bytes = 0
   for _, field in ipairs(recipe.data:fields()) do
-    local n = recipe.batch
-    for _, s in ipairs(field.shape) do n = n * s end
-    batch_bytes = batch_bytes + n * core_ffi.dtype_bytes[field.dtype]
+    batch_bytes = batch_bytes + recipe.batch * layout.numel(field.shape) * core_ffi.dtype_bytes[field.dtype]
   end
+  local data_bytes = batch_bytes * (1 + (recipe.data.depth or 0)) + 8 * recipe.batch -- made ahead; and the samples' numbers
   local master = core_ffi.dtype_bytes[Group.master_dtype(recipe.dtype)]
   local low = master ~= size
   local memory = {
     parameters = flat * master + (low and flat * size or 0) + buffer_bytes(recipe.student, recipe.dtype),
-    gradients = flat * master * (pieces > 1 and 2 or 1) + (low and flat * size or 0),
-    optimizer = flat * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes, data = batch_bytes,
+    gradients = flat * master + ((low or pieces > 1) and flat * size or 0),
+    optimizer = flat * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes, data = data_bytes,
   }
   local total = 0
   for _, bytes in pairs(memory) do total = total + bytes end

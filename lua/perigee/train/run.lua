@@ -220,13 +220,7 @@ function Run:gradients(batch)
     for _, entry in ipairs(self.stage.losses) do
       sums[entry.name] = (sums[entry.name] or 0) + out["loss " .. entry.name]:item() / pieces
     end
-    for _, group in ipairs(self.active_groups) do
-      if group.working_gradients then group.gradients:copy_(group.working_gradients) end
-      if pieces > 1 then
-        core.ops.accumulate(group.accumulated, group.gradients, { scale = 1 / pieces, first = piece == 1 })
-        if piece == pieces then group.gradients:copy_(group.accumulated) end
-      end
-    end
+    for _, group in ipairs(self.active_groups) do group:reduce(piece, pieces) end
   end
   return sums
 end
