@@ -67,9 +67,8 @@ function M.nearest(samples, pictures)
   local a, b = flat(samples), flat(pictures)
   local width = a.shape[2]
   local square = a:square():sum(2):unsqueeze(2) + b:square():sum(2):unsqueeze(1) - ops.matmul(a, b, { transpose_b = true }) * 2
-  local least, which = square * -1, nil
-  which = least:argmax(2):totable()
-  least = least:max(2):totable()
+  local nearness = square * -1
+  local which, least = nearness:argmax(2):totable(), nearness:max(2):totable()
   local distances = {}
   for k, value in ipairs(least) do distances[k] = math.sqrt(math.max(0, -value) / width) end
   return distances, which

@@ -50,9 +50,24 @@ local function png_grid(path, columns)
   }
 end
 
-local function png_folder(path)
+--- Writes what decides the samples beside them; an interrupted set is only taken up by the same settings.
+local function same_settings(path, settings)
+  local json = require "perigee.io.json"
+  local file = io.open(path, "r")
+  local text = json.encode(settings) .. "\n"
+  if not file then return require("perigee.io.files").write(path, text) end
+  local before = file:read "*a"
+  file:close()
+  if before ~= text then
+    error(("%s says that the samples there were made with other settings:\n  there %s  now   %sremove them or choose another --out"):format(
+      path, before, text), 0)
+  end
+end
+
+local function png_folder(path, settings)
   local lfs = require "lfs"
   require("perigee.io.files").make_folder(path)
+  same_settings(path .. "/samples.json", settings)
   local function name(k) return ("%s/%06d.png"):format(path, k) end
   local done = 0
   while lfs.attributes(name(done), "mode") do done = done + 1 end
@@ -62,6 +77,22 @@ local function png_folder(path)
       for k = 1, images.shape[1] do require("perigee.io.png").save(name(first + k - 1), images:select(1, k)) end
     end,
     finish = function() return path end,
+  }
+end
+
+local function npz(path, settings, shape)
+  require("perigee.io.files").make_folder(path:match "^(.*)/[^/]+$" or ".")
+  local lfs = require "lfs"
+  if lfs.attributes(path, "mode") then error(path .. " is there already; remove it or choose another --out", 0) end
+  same_settings(path .. ".json", settings)
+  local writer = require("perigee.io.npz").writer(path, shape)
+  return {
+    done = writer.count,
+    take = function(_, _, images) writer:append(images) end,
+    finish = function()
+      writer:finish()
+      return path
+    end,
   }
 end
 
@@ -86,13 +117,12 @@ function M.run(options)
   if out:match "%.png$" then
     require("perigee.io.files").make_folder(out:match "^(.*)/[^/]+$" or ".")
     sink = png_grid(out, options.columns)
-  elseif out:match "%.npz$" then
-    sink = require("perigee.io.npz").writer(out, {
-      shape = { options.count, student.size[1], student.size[2], 3 },
-      settings = { seed = plan.seed, cfg = plan.cfg, interval = plan.interval, steps = plan.steps, sampler = plan.sampler,
-                   labels = plan.labels, step = state.step },
-    })
-  else sink = png_folder(out) end
+  else
+    local told = { step = state.step, seed = plan.seed, cfg = plan.cfg, interval = plan.interval, steps = plan.steps,
+                   sampler = plan.sampler, labels = plan.labels, ema = options.ema, recipe = recipe.name }
+    if out:match "%.npz$" then sink = npz(out, told, { student.size[1], student.size[2], 3 })
+    else sink = png_folder(out, told) end
+  end
 
   local progress = require("perigee.train.progress").new { clock = core.C.pg_clock_seconds }
   local started, before = core.C.pg_clock_seconds(), sink.done

@@ -11,7 +11,7 @@ local accumulate = op.define {
   defaults = { scale = 1, first = false },
   instance = function(n) return n.inputs[2].dtype end,
   shape = function(a)
-    if op.numel(a.total.shape) ~= op.numel(a.x.shape) 
+    if op.numel(a.total.shape) ~= op.numel(a.x.shape)
       or (a.total.dtype ~= a.x.dtype and a.total.dtype ~= op.stat(a.x.dtype)) then
       op.fail("accumulate: total is %s %s, x is %s %s", a.total.dtype, op.shape_text(a.total.shape), a.x.dtype, op.shape_text(a.x.shape))
     end
