@@ -7,12 +7,13 @@
 enum { PIECE = 4096, PARALLEL = 32768 };
 
 /* Runs `statement` for every index p of [0, n), in pieces that vectorise. */
-#define EACH(statement) \
-  do { \
-    _Pragma("omp parallel for schedule(static) if (n > PARALLEL)") for (int64_t start = 0; start < n; start += PIECE) { \
-      int64_t end = start + PIECE < n ? start + PIECE : n; \
-      _Pragma("omp simd") for (int64_t p = start; p < end; p++) statement; \
-    } \
+#define EACH(statement)                                                                                                \
+  do {                                                                                                                 \
+    _Pragma("omp parallel for schedule(static) if (n > PARALLEL)") for (int64_t start = 0; start < n;                  \
+                                                                        start += PIECE) {                              \
+      int64_t end = start + PIECE < n ? start + PIECE : n;                                                             \
+      _Pragma("omp simd") for (int64_t p = start; p < end; p++) statement;                                             \
+    }                                                                                                                  \
   } while (0)
 
 static pg_status check(const char *name, const pg_call *call, int views) {
@@ -31,9 +32,9 @@ pg_status PG_CPU(activation)(const pg_call *call) {
   const real *x = call->v[1].data;
   int64_t n = pg_numel(&call->v[0]);
   switch (call->i[0]) {
-    case ACTIVATION_GELU_TANH: EACH(y[p] = store(gelu_tanh(load(x[p])))); break;
-    case ACTIVATION_GELU_ERF: EACH(y[p] = store(gelu_erf(load(x[p])))); break;
-    default: EACH(y[p] = store(silu(load(x[p]))));
+  case ACTIVATION_GELU_TANH: EACH(y[p] = store(gelu_tanh(load(x[p])))); break;
+  case ACTIVATION_GELU_ERF: EACH(y[p] = store(gelu_erf(load(x[p])))); break;
+  default: EACH(y[p] = store(silu(load(x[p]))));
   }
   return PG_OK;
 }
@@ -45,9 +46,9 @@ pg_status PG_CPU(activation_backward)(const pg_call *call) {
   const real *dy = call->v[1].data, *x = call->v[2].data;
   int64_t n = pg_numel(&call->v[0]);
   switch (call->i[0]) {
-    case ACTIVATION_GELU_TANH: EACH(dx[p] = store(load(dy[p]) * gelu_tanh_derivative(load(x[p])))); break;
-    case ACTIVATION_GELU_ERF: EACH(dx[p] = store(load(dy[p]) * gelu_erf_derivative(load(x[p])))); break;
-    default: EACH(dx[p] = store(load(dy[p]) * silu_derivative(load(x[p]))));
+  case ACTIVATION_GELU_TANH: EACH(dx[p] = store(load(dy[p]) * gelu_tanh_derivative(load(x[p])))); break;
+  case ACTIVATION_GELU_ERF: EACH(dx[p] = store(load(dy[p]) * gelu_erf_derivative(load(x[p])))); break;
+  default: EACH(dx[p] = store(load(dy[p]) * silu_derivative(load(x[p]))));
   }
   return PG_OK;
 }

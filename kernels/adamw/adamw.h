@@ -4,8 +4,9 @@
 PG_KERNEL(square_sum)
 PG_KERNEL_PLAN(square_sum)
 
-/* adamw: one step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) with decoupled decay, over flat buffers, with clipping by
- * the global norm, the moving average of the parameters and a working copy in lower precision, in one pass over memory:
+/* adamw: one step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) with decoupled decay, over flat buffers, with
+ * clipping by the global norm, the moving average of the parameters and a working copy in lower precision, in one pass
+ * over memory:
  *   g  = gradient · min(1, clip / (√square_sum + 1e-6))          (clip = 0: no clipping)
  *   m  = β1·m + (1 − β1)·g;   v = β2·v + (1 − β2)·g²
  *   p  = p·(1 − lr·decay) − lr/(1 − β1^step) · m / (√(v/(1 − β2^step)) + ε)

@@ -18,8 +18,8 @@ static pg_status check(const char *name, const pg_call *call) {
   if (!labels->data) return PG_OK; /* planning */
   for (int64_t r = 0; r < labels->shape[0]; r++) {
     int64_t label = label_at(labels, r);
-    PG_EXPECT(label >= 0 && label < logits->shape[1], "%s: label %lld in row %lld; there are %lld classes, from 0", name,
-              (long long)label, (long long)r + 1, (long long)logits->shape[1]);
+    PG_EXPECT(label >= 0 && label < logits->shape[1], "%s: label %lld in row %lld; there are %lld classes, from 0",
+              name, (long long)label, (long long)r + 1, (long long)logits->shape[1]);
   }
   return PG_OK;
 }
@@ -74,7 +74,8 @@ pg_status PG_CPU(cross_entropy_backward)(const pg_call *call) {
     int64_t label = label_at(&call->v[3], r);
     stat at_label = scale * (pg_exp(load(x[label]) - lse[r]) - smoothing / (stat)classes - (1 - smoothing));
 #pragma omp simd
-    for (int64_t c = 0; c < classes; c++) dx[c] = store(scale * (pg_exp(load(x[c]) - lse[r]) - smoothing / (stat)classes));
+    for (int64_t c = 0; c < classes; c++)
+      dx[c] = store(scale * (pg_exp(load(x[c]) - lse[r]) - smoothing / (stat)classes));
     dx[label] = store(at_label);
   }
   return PG_OK;

@@ -12,8 +12,8 @@ typedef struct picture {
   int64_t outer, inner, k, j;
   const pg_view *index;
   int dim;
-  int64_t step;  /* the index's stride along dim */
-  int rows;      /* the index is the same for all inner elements */
+  int64_t step; /* the index's stride along dim */
+  int rows;     /* the index is the same for all inner elements */
 } picture;
 
 /* Where the index's entry lies that belongs to element `linear` of its dimensions [from, to). */
@@ -39,8 +39,9 @@ static pg_status check_bounds(const char *name, const picture *p) {
       int64_t at = start + index_offset(p->index, p->dim + 1, p->index->ndim, i);
       for (int64_t j = 0; j < p->j; j++) {
         int64_t found = index_at(p->index, at + j * p->step);
-        PG_EXPECT(found >= 0 && found < p->k, "%s: index %lld at place %lld of dimension %d; the tensor has %lld entries there",
-                  name, (long long)found, (long long)j + 1, p->dim + 1, (long long)p->k);
+        PG_EXPECT(found >= 0 && found < p->k,
+                  "%s: index %lld at place %lld of dimension %d; the tensor has %lld entries there", name,
+                  (long long)found, (long long)j + 1, p->dim + 1, (long long)p->k);
       }
     }
   }
@@ -56,12 +57,18 @@ static pg_status look(const char *name, const pg_call *call, const pg_view *whol
   PG_EXPECT(dim >= 0 && dim < whole->ndim && index->ndim == whole->ndim && pg_same_shape(index, part),
             "%s: along dimension %d, x is %s, index is %s, the other %s", name, dim + 1, pg_shape_text(whole),
             pg_shape_text(index), pg_shape_text(part));
-  *p = (picture){.outer = 1, .inner = 1, .k = whole->shape[dim], .j = index->shape[dim], .index = index, .dim = dim,
-                 .step = index->stride[dim], .rows = 1};
+  *p = (picture){.outer = 1,
+                 .inner = 1,
+                 .k = whole->shape[dim],
+                 .j = index->shape[dim],
+                 .index = index,
+                 .dim = dim,
+                 .step = index->stride[dim],
+                 .rows = 1};
   for (int d = 0; d < whole->ndim; d++) {
     if (d == dim) continue;
-    PG_EXPECT(whole->shape[d] == index->shape[d], "%s: x is %s, index is %s; they may differ in dimension %d only", name,
-              pg_shape_text(whole), pg_shape_text(index), dim + 1);
+    PG_EXPECT(whole->shape[d] == index->shape[d], "%s: x is %s, index is %s; they may differ in dimension %d only",
+              name, pg_shape_text(whole), pg_shape_text(index), dim + 1);
     if (d < dim) p->outer *= whole->shape[d];
     else {
       p->inner *= whole->shape[d];

@@ -23,8 +23,8 @@ enum {
 typedef struct product {
   operand left, right; /* of the first matrix of the batch */
   int64_t rows, columns, depth, batches;
-  int swapped;   /* left is op(B)'s columns and right is op(A)'s rows: tiles come out transposed */
-  int pack_left; /* or read it in place */
+  int swapped;        /* left is op(B)'s columns and right is op(A)'s rows: tiles come out transposed */
+  int pack_left;      /* or read it in place */
   int right_in_place; /* too few rows to make up for packing */
   int64_t tile_rows, tile_columns, row_tiles, column_tiles;
   int64_t left_space, partial_space, thread_space; /* elements of scratch */
@@ -41,13 +41,13 @@ typedef struct product {
 
 ALWAYS_INLINE stat activate(stat x, stat at, int activation) {
   switch (activation) {
-    case ACTIVATION_GELU_TANH: return gelu_tanh(x);
-    case ACTIVATION_GELU_ERF: return gelu_erf(x);
-    case ACTIVATION_SILU: return silu(x);
-    case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH: return x * gelu_tanh_derivative(at);
-    case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_ERF: return x * gelu_erf_derivative(at);
-    case ACTIVATION_DERIVATIVE + ACTIVATION_SILU: return x * silu_derivative(at);
-    default: return x;
+  case ACTIVATION_GELU_TANH: return gelu_tanh(x);
+  case ACTIVATION_GELU_ERF: return gelu_erf(x);
+  case ACTIVATION_SILU: return silu(x);
+  case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH: return x * gelu_tanh_derivative(at);
+  case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_ERF: return x * gelu_erf_derivative(at);
+  case ACTIVATION_DERIVATIVE + ACTIVATION_SILU: return x * silu_derivative(at);
+  default: return x;
   }
 }
 
@@ -77,8 +77,8 @@ ALWAYS_INLINE void finish_row(const product *p, int64_t offset, int64_t column, 
   }
 }
 
-ALWAYS_INLINE void finish_tile(const product *p, int64_t start, int64_t row, int64_t column, int64_t rows, int64_t columns,
-                               const stat *tile, int64_t pitch, int activation) {
+ALWAYS_INLINE void finish_tile(const product *p, int64_t start, int64_t row, int64_t column, int64_t rows,
+                               int64_t columns, const stat *tile, int64_t pitch, int activation) {
   for (int64_t r = 0; r < rows; r++) {
     int64_t offset = start + (row + r) * p->out_columns + column;
     if (columns == NR) finish_row(p, offset, column, tile + r * pitch, NR, activation);
@@ -100,7 +100,8 @@ static void finish(const product *p, int64_t start, int64_t row, int64_t column,
     tile = turned, pitch = MR;
   }
   switch (p->activation) {
-#define CASE(kind) case kind: finish_tile(p, start, row, column, rows, columns, tile, pitch, kind); break
+#define CASE(kind)                                                                                                     \
+  case kind: finish_tile(p, start, row, column, rows, columns, tile, pitch, kind); break
     CASE(ACTIVATION_NONE);
     CASE(ACTIVATION_GELU_TANH);
     CASE(ACTIVATION_GELU_ERF);
@@ -261,8 +262,8 @@ static pg_status check(const pg_call *call) {
   int64_t m = a->shape[a->ndim - 2 + ta], k = a->shape[a->ndim - 1 - ta];
   int64_t inner = b->shape[b->ndim - 2 + tb], n = b->shape[b->ndim - 1 - tb];
   PG_EXPECT(k == inner && out->shape[out->ndim - 2] == m && out->shape[out->ndim - 1] == n,
-            "matmul: a is %s%s, b is %s%s, out is %s; the inner sizes must match", pg_shape_text(a), ta ? " transposed" : "",
-            pg_shape_text(b), tb ? " transposed" : "", pg_shape_text(out));
+            "matmul: a is %s%s, b is %s%s, out is %s; the inner sizes must match", pg_shape_text(a),
+            ta ? " transposed" : "", pg_shape_text(b), tb ? " transposed" : "", pg_shape_text(out));
   for (int d = 0; d < out->ndim - 2; d++) {
     for (int k2 = 2; k2 <= 3; k2++) {
       const pg_view *v = &call->v[k2];
@@ -277,8 +278,8 @@ static pg_status check(const pg_call *call) {
             "matmul: activation %lld; 0 to 6 exist", (long long)activation);
   PG_EXPECT(!pg_present(call, 1) || pg_same_shape(&call->v[1], out), "matmul: pre is %s, out is %s; they must match",
             pg_shape_text(&call->v[1]), pg_shape_text(out));
-  PG_EXPECT(!pg_present(call, 4) || pg_numel(&call->v[4]) == n, "matmul: bias is %s, out is %s", pg_shape_text(&call->v[4]),
-            pg_shape_text(out));
+  PG_EXPECT(!pg_present(call, 4) || pg_numel(&call->v[4]) == n, "matmul: bias is %s, out is %s",
+            pg_shape_text(&call->v[4]), pg_shape_text(out));
   PG_EXPECT(activation <= ACTIVATION_DERIVATIVE || (pg_present(call, 5) && pg_same_shape(&call->v[5], out)),
             "matmul: activation %lld needs aux of out's shape %s", (long long)activation, pg_shape_text(out));
   return PG_OK;
@@ -290,9 +291,18 @@ static void *data_of(const pg_call *call, int k) { return pg_present(call, k) ? 
 static product describe(const pg_call *call) {
   const pg_view *out = &call->v[0], *a = &call->v[2], *b = &call->v[3];
   int64_t m = out->shape[out->ndim - 2], n = out->shape[out->ndim - 1], k = a->shape[a->ndim - (call->i[0] ? 2 : 1)];
-  product p = {.rows = m, .columns = n, .depth = k, .batches = batch_count(out), .call = call, .batch_dims = out->ndim - 2,
-               .out = out->data, .pre = data_of(call, 1), .bias = data_of(call, 4), .aux = data_of(call, 5),
-               .out_columns = n, .activation = (int)call->i[2]};
+  product p = {.rows = m,
+               .columns = n,
+               .depth = k,
+               .batches = batch_count(out),
+               .call = call,
+               .batch_dims = out->ndim - 2,
+               .out = out->data,
+               .pre = data_of(call, 1),
+               .bias = data_of(call, 4),
+               .aux = data_of(call, 5),
+               .out_columns = n,
+               .activation = (int)call->i[2]};
   p.left = call->i[0] ? (operand){a->data, 1, m} : (operand){a->data, k, 1};
   p.right = call->i[1] ? (operand){b->data, k, 1} : (operand){b->data, 1, n};
   if (!call->i[0] && batch_count(b) == 1 && batch_count(a) == p.batches) { /* one long matrix */

@@ -29,7 +29,7 @@ enum {
   NR = 2 * LANES,
   WIDE = NR > MR ? NR : MR,
   KC = VECTOR_BYTES == 64 ? 256 : 384, /* depth of a block: the right panel is to stay in the first-level cache */
-  PANEL_SLACK = 16    /* what packing may write past a panel's end: LANES or more, and whole cache lines */
+  PANEL_SLACK = 16 /* what packing may write past a panel's end: LANES or more, and whole cache lines */
 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -77,22 +77,26 @@ typedef int32_t lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
 #define VECTOR_LANES (VECTOR_BYTES / 4)
 #endif
 #if VECTOR_LANES == 16
-#define MASK(f, d) {MASK16(f, d)}
+#define MASK(f, d)                                                                                                     \
+  { MASK16(f, d) }
 #elif VECTOR_LANES == 8
-#define MASK(f, d) {MASK8(f, d)}
+#define MASK(f, d)                                                                                                     \
+  { MASK8(f, d) }
 #elif VECTOR_LANES == 4
-#define MASK(f, d) {MASK4(f, d)}
+#define MASK(f, d)                                                                                                     \
+  { MASK4(f, d) }
 #else
-#define MASK(f, d) {MASK2(f, d)}
+#define MASK(f, d)                                                                                                     \
+  { MASK2(f, d) }
 #endif
 
-#define EXCHANGE(distance) \
-  for (int i = 0; i < LANES; i++) { \
-    if (i & (distance)) continue; \
-    const lane_numbers first = MASK(FIRST, distance), second = MASK(SECOND, distance); \
-    vector x = v[i], y = v[i + (distance)]; \
-    v[i] = __builtin_shuffle(x, y, first); \
-    v[i + (distance)] = __builtin_shuffle(x, y, second); \
+#define EXCHANGE(distance)                                                                                             \
+  for (int i = 0; i < LANES; i++) {                                                                                    \
+    if (i & (distance)) continue;                                                                                      \
+    const lane_numbers first = MASK(FIRST, distance), second = MASK(SECOND, distance);                                 \
+    vector x = v[i], y = v[i + (distance)];                                                                            \
+    v[i] = __builtin_shuffle(x, y, first);                                                                             \
+    v[i + (distance)] = __builtin_shuffle(x, y, second);                                                               \
   }
 
 /* Transposes a square of LANES x LANES: squares on either side of the diagonal change places, half as large each time. */
@@ -170,11 +174,11 @@ ALWAYS_INLINE void pack(stat *to, operand x, int64_t rows, int64_t depth, int wi
 
 /* What a register tile is made from and where it goes. */
 typedef struct sums {
-  stat *to;             /* [MR][NR], rows `to_pitch` apart */
+  stat *to; /* [MR][NR], rows `to_pitch` apart */
   int64_t to_pitch;
-  int add;              /* += instead of = */
-  const stat *bias;     /* [NR], added at last; or NULL */
-  const stat *right;    /* [depth][NR], `right_pitch` from one depth to the next */
+  int add;           /* += instead of = */
+  const stat *bias;  /* [NR], added at last; or NULL */
+  const stat *right; /* [depth][NR], `right_pitch` from one depth to the next */
   int64_t right_pitch, depth;
 } sums;
 
