@@ -1,5 +1,5 @@
-/* Reading and adding at indices along one dimension. Indices count from 0; one outside [0, K) is an error that names it.
- * The shapes agree but for the dimension `dim`, where x has K entries and index J. The index may have any strides: rows
+/* Reading and adding at indices along one dimension. Indices count from 0; one outside [0, K) is an error that names
+ * it. The shapes agree but for the dimension `dim`, where x has K entries and index J. The index may have any strides: rows
  * are picked as a whole by an index that is expanded over the dimensions after `dim`. */
 
 /* out[o, j, i] = x[o, index[o, j, i], i]

@@ -86,7 +86,7 @@ ALWAYS_INLINE void finish_tile(const product *p, int64_t start, int64_t row, int
   }
 }
 
-/* Stores a register tile of `rows` x `columns` at (row, column) of the product; `start` is the matrix's place in out. */
+/* Stores a register tile of `rows` x `columns` at (row, column) of the product; `start`: its matrix in out. */
 static void finish(const product *p, int64_t start, int64_t row, int64_t column, int64_t rows, int64_t columns,
                    const stat *tile) {
   stat turned[NR * MR];

@@ -99,7 +99,7 @@ typedef int32_t lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
     v[i + (distance)] = __builtin_shuffle(x, y, second);                                                               \
   }
 
-/* Transposes a square of LANES x LANES: squares on either side of the diagonal change places, half as large each time. */
+/* Transposes a square of LANES x LANES: squares beside the diagonal change places, half as large each time. */
 ALWAYS_INLINE void transpose_square(vector v[LANES]) {
 #if VECTOR_LANES >= 16
 #pragma GCC unroll 16
@@ -147,8 +147,8 @@ static void pack_edge(stat *to, operand x, int64_t rows, int64_t depth, int widt
     for (int64_t r = 0; r < width; r++) to[k * width + r] = r < rows ? load(x.data[r * x.row + k * x.step]) : 0;
 }
 
-/* Packs `rows` rows, x.data being the first at the first depth, into panels of `width`: panel after panel, in each depth
- * after depth. Rows missing in the last panel are zeros. */
+/* Packs `rows` rows, x.data being the first at the first depth, into panels of `width`: panel after panel, in each
+ * depth after depth. Rows missing in the last panel are zeros. */
 ALWAYS_INLINE void pack(stat *to, operand x, int64_t rows, int64_t depth, int width) {
   int64_t whole = rows - rows % width;
   if (x.step == 1) {
