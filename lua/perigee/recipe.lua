@@ -1,7 +1,50 @@
 --- Recipes: the typed value that a recipe file returns. Building one touches no device and no file.
+
+---@class perigee.RecipeOptions
+---@field name string               letters, digits, '.', '_', '-'; the run's folder is called so
+---@field seed? integer             0
+---@field precision? "float32"|"bf16"|"float64"  float32
+---@field student perigee.Module    what is trained
+---@field teacher? perigee.Vit|perigee.Recipe  an encoder, or a recipe whose student is one: it is trained first, and cached
+---@field data perigee.Dataset
+---@field optim? perigee.Adamw      pg.optim.adamw {} with its defaults
+---@field ema? number               decay of the moving averages: 0.9999
+---@field stages perigee.StageOptions[]
+---@field every? perigee.Every
+---@field micro? integer            images a pass, a divisor of the batch: the batch itself
+---@field keep? integer             checkpoints kept: 3
+---@field sample? perigee.SampleSettings  how samples are drawn, during the run and by `perigee sample`
+---@field threads? integer          processor threads: all cores
+
+---@class perigee.StageOptions
+---@field name string
+---@field losses { [1]: number, [2]: perigee.Loss }[]  pairs { weight, loss }
+---@field finish perigee.Stop
+
+---@class perigee.Every
+---@field log? integer         steps between lines of the log: 100
+---@field sample? integer      steps between pictures; 0, the default: at the end only
+---@field checkpoint? integer  steps between checkpoints; 0, the default: at the end only
+
+---@class perigee.SampleSettings
+---@field count? integer       64
+---@field cfg? number          guidance scale; 1, the default, is none
+---@field interval? number[]   { low, high }: times in which guidance acts: { 0, 1 }
+---@field sampler? "euler"|"heun"|"sde"  euler
+---@field steps? integer       50
+---@field seed? integer        0
+
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 
+---@class perigee.Recipe
+---@field name string
+---@field seed integer
+---@field dtype perigee.Dtype
+---@field student perigee.Module
+---@field data perigee.Dataset
+---@field batch integer
+---@field micro integer
 local Recipe = {}
 Recipe.__index = Recipe
 
@@ -54,7 +97,8 @@ local function needs_teacher(stage)
   return false
 end
 
---- pg.recipe { name, seed, precision, student, teacher, data, optim, ema, stages, every, micro, keep, sample }
+--- pg.recipe { name, seed, precision, student, teacher, data, optim, ema, stages, every, micro, keep, sample, threads }
+---@param given perigee.RecipeOptions
 ---@return perigee.Recipe
 function M.new(given)
   local o = check.options("recipe", given, {

@@ -8,6 +8,7 @@ local Progress = require "perigee.train.progress"
 local Run = require "perigee.train.run"
 
 local C = core.C
+---@class perigee.training
 local M = {}
 
 local function finite(x) return x == x and x ~= math.huge and x ~= -math.huge end

@@ -14,6 +14,14 @@ local function names()
   return found
 end
 
+---@class perigee.data
+---@field shapes fun(options: perigee.ShapesOptions): perigee.Dataset
+---@field cifar10 fun(options: perigee.Cifar10Options): perigee.Dataset
+---@field folder fun(options: perigee.FolderOptions): perigee.Dataset
+---@field arrays fun(options: perigee.ArraysOptions): perigee.Dataset
+---@field imagenet_latents fun(options: perigee.ImagenetLatentsOptions): perigee.Dataset
+---@field dataset fun(options: perigee.NewDataset): perigee.Dataset
+
 return setmetatable({}, {
   __index = function(data, name)
     if type(name) ~= "string" or not files.exists(("%s/%s.lua"):format(folder, name)) then

@@ -4,6 +4,14 @@ local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
 
 ---@class perigee.Context
+---@field student perigee.Module
+---@field teacher? perigee.Module
+---@field modules table<string, table<string, perigee.Module>>  by a loss's name and its own
+---@field data perigee.Dataset
+---@field batch table<string, perigee.Value>
+---@field labels perigee.Value   int64 [B]
+---@field state perigee.Value    int64 [3]: what random ops draw by
+---@field dtype perigee.Dtype
 local Context = {}
 Context.__index = Context
 
@@ -14,6 +22,7 @@ function Context.new(fields)
 end
 
 --- The batch's images as the student trains on them, real [B,C,H,W]: pixels in [−1, 1] or scaled latents.
+---@return perigee.Value
 function Context:target_images()
   if not self.x0 then
     if self.batch.latents then self.x0 = self.data:latents(self.batch, self.state, self.dtype)
@@ -23,6 +32,7 @@ function Context:target_images()
 end
 
 --- The batch's pixels in [0, 1], real [B,3,H,W]: of its field `images`, or what a data set's `pixels` method makes of it.
+---@return perigee.Value
 function Context:pixels()
   if not self.pixel_images then
     if not self.data.pixels and not self.batch.images then
@@ -33,7 +43,8 @@ function Context:pixels()
   return self.pixel_images
 end
 
---- The student's forward pass: { velocity, target, x_t, t, taps }.
+--- The student's forward pass: { velocity, target, x_t, t, noise, taps }.
+---@return { velocity: perigee.Value, target: perigee.Value, x_t: perigee.Value, t: perigee.Value, noise: perigee.Value, taps: table<string, perigee.Value> }
 function Context:forward()
   if self.result then return self.result end
   if not self.path then core.fail "a loss needs the denoising forward pass, but no loss.flow_matching says its path and times" end
@@ -51,6 +62,8 @@ function Context:forward()
 end
 
 --- A value the student published in its forward pass.
+---@param name string  such as "block 8"
+---@return perigee.Value
 function Context:tap(name)
   local value = self:forward().taps[name]
   if not value then
@@ -66,6 +79,7 @@ end
 function Context:teacher_grid() return self.teacher:grid_for(self.student.grid) end
 
 --- The teacher's forward pass: { patches, taps }.
+---@return { patches: perigee.Value, taps: table<string, perigee.Value> }
 function Context:teacher_features()
   if self.teacher_result then return self.teacher_result end
   local taps = require "perigee.nn.taps"

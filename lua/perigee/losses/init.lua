@@ -4,8 +4,14 @@ local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
 
+---@class perigee.losses
 local M = {}
 
+---@class perigee.Loss
+---@field name string             by which its weight is reached
+---@field kind string
+---@field needs_teacher? boolean
+---@field settings table          for config.json
 local Loss = {}
 Loss.__index = Loss
 function M.is_loss(x) return getmetatable(x) == Loss end
@@ -21,7 +27,14 @@ local function path_option(o)
   end
 end
 
+---@class perigee.FlowMatchingOptions
+---@field name? string              "denoise"
+---@field path? "linear"|"cosine"   linear
+---@field time? perigee.Time        pg.time.uniform()
+
 --- Flow matching (SiT, arXiv 2401.08740): mean over all elements of (v(x_t, t, y) − v)², v the path's velocity.
+---@param options? perigee.FlowMatchingOptions
+---@return perigee.Loss
 function M.flow_matching(options)
   local o = check.options("loss.flow_matching", options or {}, {
     name = { "string", "denoise" }, path = { "string", "linear" }, time = { "table", require("perigee.losses.time").uniform() },
@@ -39,8 +52,15 @@ end
 
 local function grids_differ(a, b) return a[1] ~= b[1] or a[2] ~= b[2] end
 
+---@class perigee.FeatureAlignmentOptions
+---@field name? string      "features"
+---@field block integer     the student's, from 1
+---@field hidden? integer   width of the projector's hidden layers: 2048
+
 --- Feature alignment (REPA, arXiv 2410.06940): −mean over images and patches of cos(projector(h), teacher's patch token),
 --- h the output of block `block` (from 1). Where the grids differ, h is resampled bilinearly to the teacher's.
+---@param options perigee.FeatureAlignmentOptions
+---@return perigee.Loss
 function M.feature_alignment(options)
   local o = check.options("loss.feature_alignment", options, {
     name = { "string", "features" }, block = "count", hidden = { "count", 2048 },
@@ -66,9 +86,18 @@ function M.feature_alignment(options)
   }
 end
 
+---@class perigee.AttentionAlignmentOptions
+---@field name? string         "attention"
+---@field student integer[]    blocks of the student, from 1 ...
+---@field teacher integer[]    ... and the block of the teacher that each follows
+---@field heads? integer       the first so many of each: as many as both have
+---@field head_map? { student: integer[], teacher: integer[] }  which heads go together, in place of `heads`
+
 --- Attention alignment (ATTA, HASTE arXiv 2505.16792): mean over layer pairs, images, heads and query rows of
 --- −Σ_j softmax(T)_ij · log softmax(S)_ij, S and T the student's and the teacher's logits between patches. The first
 --- min(student's, teacher's, `heads`) heads take part unless `head_map = { student = {...}, teacher = {...} }` says which.
+---@param options perigee.AttentionAlignmentOptions
+---@return perigee.Loss
 function M.attention_alignment(options)
   local o = check.options("loss.attention_alignment", options, {
     name = { "string", "attention" }, student = "counts", teacher = "counts", heads = { "count" },
@@ -123,6 +152,8 @@ function M.attention_alignment(options)
 end
 
 --- Cross-entropy of the student's class logits: trains a classifier, such as the teacher of recipes/quickstart.lua.
+---@param options? { name?: string }
+---@return perigee.Loss
 function M.classification(options)
   local o = check.options("loss.classification", options or {}, { name = { "string", "classification" } })
   return new {
@@ -133,7 +164,16 @@ function M.classification(options)
   }
 end
 
+---@class perigee.CustomLossOptions
+---@field name string
+---@field compute fun(self: perigee.Loss, context: perigee.Context): perigee.Value  one number
+---@field modules? fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module): table<string, perigee.Module>
+---@field needs_teacher? boolean  the stage keeps the teacher
+---@field settings? table         for config.json
+
 --- A loss of one's own: `compute(self, context)` returns one number; `modules(self, student, teacher)` what it trains.
+---@param options perigee.CustomLossOptions
+---@return perigee.Loss
 function M.custom(options)
   local o = check.options("loss.custom", options, {
     name = "string", compute = "function", modules = { "function" }, needs_teacher = { "boolean", false }, settings = { "table", {} },

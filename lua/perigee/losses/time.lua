@@ -2,9 +2,16 @@
 local check = require "perigee.check"
 local ops = require "perigee.core.ops"
 
+---@class perigee.times
 local M = {}
 
+--- A distribution of t: draw(self, count, state, dtype, path) -> value [count].
+---@class perigee.Time
+---@field name string
+---@field draw fun(self: perigee.Time, count: integer, state: perigee.Value, dtype: perigee.Dtype, path: string): perigee.Value
+
 --- t uniform on [0, 1].
+---@return perigee.Time
 function M.uniform()
   return {
     name = "uniform",
@@ -13,6 +20,8 @@ function M.uniform()
 end
 
 --- sigma = exp(z), z ~ N(mu, deviation^2); t = sigma/(1 + sigma) on the linear path, (2/pi)·atan(sigma) on the cosine path.
+---@param options? { mu?: number, deviation?: number }  0 and 1
+---@return perigee.Time
 function M.log_normal(options)
   local o = check.options("time.log_normal", options or {}, { mu = { "number", 0 }, deviation = { "number", 1 } })
   return {

@@ -3,10 +3,24 @@
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 
+---@class perigee.optim
 local M = {}
+
+---@class perigee.AdamwOptions
+---@field lr? number          1e-4
+---@field betas? number[]     { 0.9, 0.999 }
+---@field epsilon? number     1e-8
+---@field decay? number       0
+---@field clip? number        1; 0: no clipping
+---@field warmup? integer     0
+---@field cooldown? number[]  { first step, last step }
+
+---@class perigee.Adamw : perigee.AdamwOptions
 
 --- AdamW (arXiv 1711.05101) with decoupled decay, clipping by the global gradient norm, linear warm-up over `warmup` steps, and, if
 --- asked, a linear cool-down to zero over the steps cooldown = { first, last }. clip = 0: no clipping.
+---@param options? perigee.AdamwOptions
+---@return perigee.Adamw
 function M.adamw(options)
   local o = check.options("optim.adamw", options or {}, {
     lr = { "number", 1e-4 }, betas = { "table", { 0.9, 0.999 } }, epsilon = { "number", 1e-8 }, decay = { "number", 0 },
@@ -26,6 +40,9 @@ function M.adamw(options)
 end
 
 --- The learning rate of a step (counted from 1): warm-up lr·min(1, step/warmup), then lr, then the cool-down.
+---@param optim perigee.Adamw
+---@param step integer
+---@return number
 function M.rate(optim, step)
   local rate = optim.lr
   if optim.warmup > 0 then rate = rate * math.min(1, step / optim.warmup) end

@@ -7,6 +7,7 @@ local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 local tensor = require "perigee.core.tensor"
 
+---@class perigee.samplers
 local M = {}
 
 --- α(t), σ(t) and their derivatives.

@@ -3,8 +3,14 @@
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 
+---@class perigee.signals
 local M = {}
 
+---@class perigee.Signal
+---@field name string   by which an event holds its value
+---@field kind string
+---@field due fun(self: perigee.Signal, step: integer): boolean
+---@field measure fun(self: perigee.Signal, run: perigee.Run): number|table
 local Signal = {}
 Signal.__index = Signal
 function M.is_signal(x) return getmetatable(x) == Signal end
@@ -17,6 +23,8 @@ local function cadence(from, every)
 end
 
 --- The value of a loss of the step just done: signal.loss { "features" }.
+---@param options { [1]: string, from?: integer, every?: integer }  from 0, every 1
+---@return perigee.Signal
 function M.loss(options)
   local o = check.options("signal.loss", options, { [1] = "string", from = { "natural", 0 }, every = { "count", 1 } })
   return new {
@@ -34,6 +42,8 @@ function M.loss(options)
 end
 
 --- The norm of the whole gradient of the step just done, before clipping.
+---@param options? { from?: integer, every?: integer }
+---@return perigee.Signal
 function M.gradient_norm(options)
   local o = check.options("signal.gradient_norm", options or {}, { from = { "natural", 0 }, every = { "count", 1 } })
   return new {
@@ -43,6 +53,8 @@ function M.gradient_norm(options)
 end
 
 --- The angle between the alignment's and the denoising loss's gradients: see signals/gradient_angle.lua.
+---@param options? { name?: string, block?: integer, time?: number[], images?: integer, from?: integer, every?: integer }
+---@return perigee.Signal
 function M.gradient_angle(options)
   local o = check.options("signal.gradient_angle", options or {}, {
     name = { "string", "gradient_angle" }, block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } },

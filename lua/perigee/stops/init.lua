@@ -5,9 +5,21 @@ local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
 
+---@class perigee.stops
 local M = {}
 
+---@class perigee.Stop
+---@field kind string
+---@field text string                what the log calls it
+---@field needs perigee.Signal[]     what it reads
+---@field decide fun(self: perigee.Stop, event: perigee.Event, state: table): boolean, table, string?  finished, next state, reason
 local Stop = {}
+
+--- What a policy reads: the step, the stage's name, and each signal that was due, by its name.
+---@class perigee.Event
+---@field step integer    steps of the run done
+---@field stage string
+---@field [string] any
 Stop.__index = Stop
 function M.is_stop(x) return getmetatable(x) == Stop end
 
@@ -22,6 +34,8 @@ function Stop:__tostring() return self.text end
 function Stop:initial() return self.first and self.first() or {} end
 
 --- Ends the stage when `n` steps of the run are done.
+---@param n integer
+---@return perigee.Stop
 function M.at_step(n)
   if type(n) ~= "number" or n % 1 ~= 0 or n < 0 then core.fail("stop.at_step: %s is no step number", tostring(n)) end
   return new {
@@ -33,10 +47,21 @@ function M.at_step(n)
   }
 end
 
+---@class perigee.GradientAngleOptions
+---@field block? integer     5
+---@field time? number[]     { 0.02, 0.1, 0.5, 0.8 }
+---@field images? integer    2048
+---@field from? integer      50000
+---@field every? integer     10000
+---@field below? number      -0.05
+---@field patience? integer  1
+
 --- The paper's trigger (HASTE, arXiv 2505.16792, review thread): the cosine between the gradients of the alignment losses
 --- and of the denoising loss with respect to the parameters of block `block` (from 1), at each of `time` over `images`
 --- random training images, every `every` steps from step `from` on; ends the stage when the mean over the times is below
 --- `below`. `patience` readings in a row must be (1, the paper's, unless told otherwise).
+---@param options? perigee.GradientAngleOptions
+---@return perigee.Stop
 function M.gradient_angle(options)
   local o = check.options("stop.gradient_angle", options or {}, {
     block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } }, images = { "count", 2048 },
@@ -92,14 +117,20 @@ local function combine(kind, wanted, stops)
 end
 
 --- Ends the stage when any of the given stops does.
+---@param ... perigee.Stop
+---@return perigee.Stop
 function M.any(...) return combine("any", 1, { ... }) end
 
 --- Ends the stage when all of the given stops have decided to; each decision is kept.
+---@param ... perigee.Stop
+---@return perigee.Stop
 function M.all(...) return combine("all", nil, { ... }) end
 
 --- A policy of one's own: stop.custom { needs = { signals }, function(event, state) return finished, state end }.
 --- The function must be pure: same event and state, same answer. The first state is an empty table. A state is kept in checkpoints,
 --- so it is a table of numbers, texts, booleans and such tables.
+---@param options { needs?: perigee.Signal[], name?: string, [1]: fun(event: perigee.Event, state: table): boolean, table?, string? }
+---@return perigee.Stop
 function M.custom(options)
   local o = check.options("stop.custom", options, { needs = { "table", {} }, [1] = "function", name = { "string", "custom" } })
   local body = o[1]
