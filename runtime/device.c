@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "internal.h"
 
@@ -31,9 +32,13 @@ const char *pg_cpu_isa(void) {
 }
 
 static pg_status cpu_allocate(void **out, int64_t bytes) {
-  /* Big blocks start at a 2 MiB boundary so that the kernel may back them with huge pages. */
-  size_t alignment = bytes >= (4 << 20) ? (size_t)2 << 20 : 64;
-  return posix_memalign(out, alignment, (size_t)bytes) ? PG_ERROR_MEMORY : PG_OK;
+  /* Big blocks start at a 2 MiB boundary and ask for huge pages: fewer page faults and TLB misses. */
+  const bool big = bytes >= (4 << 20);
+  if (posix_memalign(out, big ? (size_t)2 << 20 : 64, (size_t)bytes)) return PG_ERROR_MEMORY;
+#ifdef MADV_HUGEPAGE
+  if (big) madvise(*out, (size_t)bytes, MADV_HUGEPAGE);
+#endif
+  return PG_OK;
 }
 static void cpu_release(void *data) { free(data); }
 static pg_status cpu_copy(void *to, const void *from, int64_t bytes) {
