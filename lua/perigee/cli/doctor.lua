@@ -32,18 +32,40 @@ local function processor_flags()
   return flags
 end
 
-local ISA_NOTES = {
-  ["x86-64-v4"] = "AVX-512",
-  ["x86-64-v3"] = "AVX2; no AVX-512 on this processor, or not asked for",
-  baseline = "plain C, for any processor; slower where vector instructions exist",
-}
+--- What the chosen kernels are, and why not better ones.
+local function isa_note(isa, flags)
+  if isa == "x86-64-v4" then return "AVX-512" end
+  local less = os.getenv "PERIGEE_ISA" and ", as PERIGEE_ISA asks" or ""
+  if isa == "x86-64-v3" then
+    return "AVX2" .. (flags.avx512bw and less or "; this processor has no AVX-512")
+  end
+  return "plain C, for any processor" .. (flags.avx2 and less or "")
+end
 
-local function bfloat16_note(flags)
-  if flags.amx_bf16 then return "in hardware (AMX)", "faster than float32" end
-  if flags.avx512_bf16 then return "in hardware (AVX-512 BF16)", "faster than float32" end
-  if flags.bf16 then return "in hardware (ARMv8.6)", "faster than float32" end
-  if flags.avx512bw then return "emulated by oneDNN", "works, no faster than float32" end
-  return "not in hardware", "works through float32, slower than it; train in float32"
+local function bfloat16_hardware(flags)
+  if flags.amx_bf16 then return "in hardware (AMX)" end
+  if flags.avx512_bf16 then return "in hardware (AVX-512 BF16)" end
+  if flags.bf16 then return "in hardware (ARMv8.6)" end
+  return "not in hardware"
+end
+
+--- Rates of a matrix multiplication and of the memory, measured now (a tenth of a second or so).
+local function speed()
+  local pg, C = require "perigee", require("perigee.core.ffi").C
+  local n, rates = 768, {}
+  for _, dtype in ipairs { "float32", "bfloat16" } do
+    pg.tidy(function()
+      local a, b, best = pg.full({ n, n }, 0.5, dtype), pg.full({ n, n }, 0.25, dtype), math.huge
+      for _ = 1, 5 do
+        local start = C.pg_clock_seconds()
+        a:matmul(b):free()
+        best = math.min(best, C.pg_clock_seconds() - start)
+      end
+      rates[#rates + 1] = ("%s %.0f GFLOP/s"):format(dtype, 2 * n ^ 3 / best / 1e9)
+    end)
+  end
+  row("matmul", table.concat(rates, ", "), "measured now")
+  row("memory speed", ("%.1f GB/s"):format(require("perigee.train.machine").find("cpu").bandwidth / 1e9), "measured now")
 end
 
 local function processor()
@@ -52,8 +74,9 @@ local function processor()
   section "Processor"
   row("processor", ffi.string(C.pg_cpu_name()))
   row("threads", tostring(C.pg_threads()), os.getenv "OMP_NUM_THREADS" and "as OMP_NUM_THREADS says" or nil)
-  row("kernels", isa, ISA_NOTES[isa])
-  row("bfloat16", bfloat16_note(flags))
+  row("kernels", isa, isa_note(isa, flags))
+  row("bfloat16", bfloat16_hardware(flags))
+  speed()
 end
 
 local function memory()
