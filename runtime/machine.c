@@ -1,5 +1,4 @@
 /* The machine: clock, threads, processor, resident memory, signals, library versions. */
-#include <dnnl.h>
 #include <omp.h>
 #include <png.h>
 #include <signal.h>
@@ -7,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "internal.h"
 
@@ -46,8 +46,7 @@ const char *pg_cpu_name(void) {
 
 const char *pg_library_versions(void) {
   static char text[160];
-  const dnnl_version_t *v = dnnl_version();
-  snprintf(text, sizeof text, "oneDNN %d.%d.%d, libpng %s", v->major, v->minor, v->patch, png_get_libpng_ver(NULL));
+  snprintf(text, sizeof text, "libpng %s, zlib %s", png_get_libpng_ver(NULL), zlibVersion());
   return text;
 }
 

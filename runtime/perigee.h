@@ -121,7 +121,7 @@ int pg_threads(void);
 pg_status pg_threads_set(int n);
 const char *pg_cpu_isa(void);               /* the kernels chosen: "x86-64-v4", "x86-64-v3" or "baseline" */
 const char *pg_cpu_name(void);
-const char *pg_library_versions(void);      /* "oneDNN 2.6.0, libpng 1.6.39, ..." */
+const char *pg_library_versions(void);      /* "libpng 1.6.39, zlib 1.2.13" */
 int64_t pg_resident_bytes(void);            /* this process's resident set now */
 /* SIGINT and SIGTERM: after install, the first only sets a flag, a second SIGINT ends the process. */
 pg_status pg_signals_install(void);

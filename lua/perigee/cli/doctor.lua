@@ -101,7 +101,7 @@ end
 local function module_version(name)
   local fine, module = pcall(require, name)
   if not fine then
-    return "missing", "install it: sudo apt-get install " .. (name == "lfs" and "lua-filesystem" or "lua-cjson")
+    return "missing", "install it: sudo apt-get install lua-filesystem"
   end
   return type(module) == "table" and (tostring(module._VERSION or "found"):gsub("^%a[%a ]*", "")) or "found"
 end
@@ -113,7 +113,6 @@ local function libraries()
   row("LuaJIT", (jit.version:gsub("^LuaJIT ", "")),
       not jit.status() and "its compiler is off on this system: Lua parts run slower" or nil)
   for name, version in ffi.string(C.pg_library_versions()):gmatch "([%w+-]+) ([%w.+-]+)" do row(name, version) end
-  row("lua-cjson", module_version "cjson")
   row("lua-filesystem", module_version "lfs")
 end
 
