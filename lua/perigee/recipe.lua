@@ -76,15 +76,22 @@ local function stage_value(given, number, names)
   return stage
 end
 
+--- Two losses written out twice with the same settings are one; those of custom functions never are.
+local function are_one(a, b)
+  local json = require "perigee.io.json"
+  return a == b or (a.kind == b.kind and a.kind ~= "custom" and json.encode(a.settings) == json.encode(b.settings))
+end
+
 --- Losses of one name must be one loss in all stages: their projectors and weights are reached by name.
 local function check_names(stages)
   local by_name = {}
   for _, stage in ipairs(stages) do
     for _, entry in ipairs(stage.losses) do
       local other = by_name[entry.name]
-      if other and other ~= entry.loss then
+      if other and not are_one(other, entry.loss) then
         core.fail("two different losses are named '%s' (stage '%s'); give one another name", entry.name, stage.name)
       end
+      entry.loss = other or entry.loss
       by_name[entry.name] = entry.loss
     end
   end
