@@ -128,6 +128,33 @@ pg_status pg_signals_install(void);
 int pg_signals_pending(void);               /* 0, or the signal's number */
 void pg_signals_clear(void);
 
+/* ---- consoles -------------------------------------------------------------------------------- */
+
+/* A Unix socket (mode 0600, same user only) that is served between steps and never waits for a client. What goes over it
+ * are frames of at most 1 MiB. A client that sends more, or leaves 4 MiB unread, is sent away. */
+typedef struct pg_console pg_console;
+enum { PG_CONSOLE_NOTHING = 0, PG_CONSOLE_OPENED = 1, PG_CONSOLE_FRAME = 2, PG_CONSOLE_CLOSED = 3 };
+
+/* The socket of a dead process at `path` is replaced; one that is served is an error. */
+pg_status pg_console_listen(pg_console **out, const char *path);
+void pg_console_free(pg_console *c);
+/* Takes in what has come, after waiting up to `milliseconds` for it (0: one system call); 1 if there is something for
+ * pg_console_next, else 0. */
+int pg_console_poll(pg_console *c, int milliseconds);
+/* What happened next, clients in turn, and to which (numbers from 1, never used twice). A frame is valid until the next
+ * call of a console's function. */
+int pg_console_next(pg_console *c, int64_t *client, const char **frame, int64_t *bytes);
+/* Queues a frame; a client that is gone is ignored. */
+void pg_console_send(pg_console *c, int64_t client, const void *bytes, int64_t n);
+
+/* The client's side. */
+typedef struct pg_console_link pg_console_link;
+pg_status pg_console_connect(pg_console_link **out, const char *path);
+void pg_console_disconnect(pg_console_link *link);
+pg_status pg_console_write(pg_console_link *link, const void *bytes, int64_t n);
+/* *bytes = -1: nothing yet, after so many milliseconds or a signal. An error once the server is gone. */
+pg_status pg_console_read(pg_console_link *link, int milliseconds, const char **frame, int64_t *bytes);
+
 /* ---- files ----------------------------------------------------------------------------------- */
 
 /* Messages name the file. PG_ERROR_IO: the system refused; PG_ERROR_FORMAT: the file is too short or malformed. */

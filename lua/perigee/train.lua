@@ -1,6 +1,7 @@
 --- The run loop: batch in, step, events out, and a policy that is asked whether the stage is finished.
 local core = require "perigee.core.ffi"
 local checkpoint = require "perigee.train.checkpoint"
+local consoles = require "perigee.console.server"
 local failure = require "perigee.cli.failure"
 local folder = require "perigee.train.folder"
 local optim = require "perigee.optim"
@@ -66,19 +67,42 @@ local function change_stage(run, log, reason)
 end
 
 --- Steps until the recipe ends, or `options.steps`, or a signal.
-local function loop(run, log, options)
+local function loop(run, log, options, goes_on)
   local recipe, every, progress = run.recipe, run.recipe.every, run.progress
   local last = options.steps or folder.last_step(recipe)
-  local started, done, saved = C.pg_clock_seconds(), run.step, run.step
+  local started, done = C.pg_clock_seconds(), run.step
+  local console
+  run.saved = run.step
   local function save()
-    if not run.folder or saved == run.step then return end
-    local path = checkpoint.save(run)
-    saved = run.step
+    local path = run.folder and checkpoint.path(run.folder, run.step)
+    if not path or run.saved == run.step then return path end
+    checkpoint.save(run)
+    run.saved = run.step
     log { event = "checkpoint", step = run.step, file = path:match "[^/]+$" }
+    return path
   end
 
+  --- Ends the stage; true where that ends the loop.
   local outcome = "steps"
-  while not options.steps or run.step < options.steps do
+  local function finish_stage(reason)
+    if run.stage.index == #recipe.stages then
+      log { event = "end", step = run.step, reason = reason }
+      run.finished, run.saved, outcome = true, nil, "finished"
+    elseif not change_stage(run, log, reason) then
+      outcome = "interrupted"
+    end
+    return outcome ~= "steps"
+  end
+
+  --- Lets the consoles have their say between two steps; true where that ends the loop.
+  local function listen()
+    local reason = console:between_steps()
+    return reason ~= nil and finish_stage(reason)
+  end
+
+  console = consoles.open(run, { listen = options.console and run.folder, save = save, resumed = goes_on })
+  local ended = listen()
+  while not ended and (not options.steps or run.step < options.steps) do
     M.step(run)
     local rate = (run.step - done) * recipe.batch / math.max(C.pg_clock_seconds() - started, 1e-9)
     local due = run.step % every.log == 0
@@ -92,13 +116,7 @@ local function loop(run, log, options)
 
     local finished, reason = decide(run, log)
     local interrupted = C.pg_signals_pending() ~= 0
-    if finished and run.stage.index == #recipe.stages then
-      log { event = "end", step = run.step, reason = reason }
-      run.finished, outcome = true, "finished"
-      break
-    elseif finished then
-      interrupted = not change_stage(run, log, reason) or interrupted
-    end
+    if finished and finish_stage(reason) or listen() then break end
     if every.checkpoint > 0 and run.step % every.checkpoint == 0 then save() end
     if options.sample and every.sample > 0 and run.step % every.sample == 0 then options.sample(run) end
     if interrupted or C.pg_signals_pending() ~= 0 then
@@ -107,6 +125,7 @@ local function loop(run, log, options)
     end
   end
   save()
+  console:close()
   return outcome
 end
 
@@ -123,7 +142,7 @@ local function train(run, options)
           parameters = run.groups[1].count }
   end
   run.progress:line("stage %s: %s; until %s", run.stage.name, folder.describe_losses(run.stage), run.stage.finish.text)
-  return loop(run, log, options)
+  return loop(run, log, options, goes_on)
 end
 
 ---@class perigee.TrainOptions
@@ -133,6 +152,7 @@ end
 ---@field resume? boolean        go on from the newest checkpoint, if there is one
 ---@field quiet? boolean
 ---@field prefix? string         what begins the lines shown
+---@field console? boolean       open the run's folder to consoles
 ---@field sample? fun(run: perigee.Run)  called every `every.sample` steps
 ---@field recipe_path? string    copied into the folder
 ---@field recipe_options? table  the recipe's options, for config.json

@@ -12,6 +12,7 @@ local M = {
     { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
     { name = "resume", type = "boolean", default = false, help = "go on from the newest checkpoint" },
+    { name = "console", type = "boolean", default = true, help = "open the run to `perigee attach`" },
     { name = "quiet", type = "boolean", default = false, help = "print nothing but errors" },
   },
 }
@@ -47,7 +48,7 @@ function M.run(options)
   local sampling = require "perigee.samplers.grid"
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = options.device, resume = options.resume, quiet = options.quiet,
-    recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during,
+    recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during, console = options.console,
   })
   if outcome == "interrupted" then
     print(("stopped after step %d; go on with\n  %s"):format(run.step, resume_command()))

@@ -37,7 +37,17 @@ function M.is_tensor(t) return getmetatable(t) == Tensor end
 local ledger, ledger_limit = 0, 256 * 2 ^ 20
 local scopes = {} -- open tidy scopes, innermost last
 
+local allowance -- bytes that may still be made, where a console has set a limit
+
+--- Limits the bytes of tensors made from now on; nil: no limit.
+function M.allow(bytes) allowance = bytes end
+function M.allowance() return allowance end
+
 local function account(bytes)
+  if allowance then
+    if bytes > allowance then core.fail("a tensor of %.1f MiB: more than a console may still make at once", bytes / 2 ^ 20) end
+    allowance = allowance - bytes
+  end
   ledger = ledger + bytes
   if ledger > ledger_limit then
     ledger = 0

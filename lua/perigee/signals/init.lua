@@ -28,7 +28,8 @@ end
 function M.loss(options)
   local o = check.options("signal.loss", options, { [1] = "string", from = { "natural", 0 }, every = { "count", 1 } })
   return new {
-    kind = "loss", name = o[1], key = ("loss %s %d %d"):format(o[1], o.from, o.every), due = cadence(o.from, o.every),
+    kind = "loss", name = o[1], settings = o, key = ("loss %s %d %d"):format(o[1], o.from, o.every),
+    due = cadence(o.from, o.every),
     measure = function(_, run)
       local value = run.losses[o[1]]
       if value == nil then
@@ -47,7 +48,8 @@ end
 function M.gradient_norm(options)
   local o = check.options("signal.gradient_norm", options or {}, { from = { "natural", 0 }, every = { "count", 1 } })
   return new {
-    kind = "gradient_norm", name = "gradient_norm", key = ("gradient_norm %d %d"):format(o.from, o.every), due = cadence(o.from, o.every),
+    kind = "gradient_norm", name = "gradient_norm", settings = o, key = ("gradient_norm %d %d"):format(o.from, o.every),
+    due = cadence(o.from, o.every),
     measure = function(_, run) return run.gradient_norm end,
   }
 end

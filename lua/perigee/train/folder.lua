@@ -114,11 +114,13 @@ local function stage_of(path, state, recipe)
   error(("%s is in stage '%s'; the recipe has %s"):format(path, state.stage_name, table.concat(names, ", ")), 0)
 end
 
---- Drops what the log says about steps after the one that a run goes on from: they are done again.
+--- Drops what the log says about steps after the one that a run goes on from: they are done again. Changes made by hand stay:
+--- they are what will be made again.
 local function rewind_log(run)
   local kept = {}
   for _, event in ipairs(Events.read(run.folder)) do
-    if (event.step or 0) <= run.step and (event.event ~= "end" or run.finished) then kept[#kept + 1] = json.encode(event) .. "\n" end
+    local stays = (event.step or 0) <= run.step or event.event == "change"
+    if stays and (event.event ~= "end" or run.finished) then kept[#kept + 1] = json.encode(event) .. "\n" end
   end
   files.write(run.folder .. "/events.jsonl", table.concat(kept))
 end

@@ -18,6 +18,7 @@ local tensor = core.tensor
 ---@field stage table        the stage under way: name, index, losses (by number and by name), finish
 ---@field optim table        the optimiser's settings, which may be changed while the run is going
 ---@field losses table<string, number>   of the step just done
+---@field changes? table     numbers of the changes made by hand at step `changes.step`
 local Run = {}
 Run.__index = Run
 
@@ -78,7 +79,13 @@ local function settings_of(optim, ema, losses)
 end
 
 --- What may be changed while a run is going, as it is now, and as the recipe has it; both are in a checkpoint.
-function Run:settings() return settings_of(self.optim, self.ema, self.stage.losses) end
+--- A policy that was put in by hand goes with them as source, and so do the numbers of this step's changes.
+function Run:settings()
+  local settings = settings_of(self.optim, self.ema, self.stage.losses)
+  settings.finish = self.stage.finish_source
+  if self.changes and self.changes.step == self.step and self.changes[1] then settings.changes = { unpack(self.changes) } end
+  return settings
+end
 function Run:recipe_settings()
   return settings_of(self.recipe.optim, self.recipe.ema, self.recipe.stages[self.stage.index].losses)
 end
@@ -102,8 +109,14 @@ function Run:restore(state, stage)
   local weights = self:settings().weights
   take_over(weights, live.weights, before.weights)
   for _, entry in ipairs(self.stage.losses) do entry.weight = weights[entry.name] end
-  if state.policy_text == stage.finish.text then self.policy_state = state.policy
-  else self.policy_state, self.finished = stage.finish:initial(), false end
+  if live.finish then
+    self.stage.finish_source = live.finish
+    self.stage.finish = require("perigee.stops.source").read(live.finish, stage.finish)
+  end
+  self.changes = { step = state.step, unpack(live.changes or {}) }
+  local finish = self.stage.finish
+  if state.policy_text == finish.text then self.policy_state = state.policy
+  else self.policy_state, self.finished = finish:initial(), false end
 end
 
 --- Makes the teacher ready for stages that need it, or takes its memory back when no later one does. False: it was being

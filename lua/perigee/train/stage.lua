@@ -30,7 +30,7 @@ end
 ---@field drop_labels? boolean
 
 ---@param options perigee.TraceOptions
----@return { program, losses: table<string, perigee.Value>, weights: table<string, perigee.Value>, total: perigee.Value }
+---@return { program, losses: table<string, perigee.Value>, weights: table<string, perigee.Value>, total: perigee.Value, context }
 function M.trace(recipe, stage, options)
   local p = program.new(("%s, stage %s"):format(recipe.name, stage.name))
   local stat = op.stat(recipe.dtype)
@@ -58,7 +58,7 @@ function M.trace(recipe, stage, options)
     local term = value * weights[entry.name]
     total = total and total + term or term
   end
-  return { program = p, losses = losses, weights = weights, total = total }
+  return { program = p, losses = losses, weights = weights, total = total, context = context }
 end
 
 --- The gradients program of a stage. `parameters` lists { name, tensor, into } for what is trained; a parameter that no

@@ -1,0 +1,19 @@
+--- perigee repl: Lua with Perigee, and a recipe's parts, at hand.
+return {
+  summary = "explore tensors, models and recipes in Lua",
+  usage = "[RECIPE] [options]",
+  description = "Reads Lua, evaluates it and prints what it returns. With a recipe, its student, teacher, data and losses are at hand,\n"
+    .. "and a run of it that goes on step by step.",
+  options = {
+    { name = "set", type = "pairs", help = "set an option of the recipe; may be repeated" },
+    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+  },
+  run = function(options)
+    local core = require "perigee.core.ffi"
+    if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
+    local values = {}
+    for key, value in pairs(options.set or {}) do values[key] = tonumber(value) or value end
+    require("perigee.console.repl").run(options[1], values)
+    return 0
+  end,
+}

@@ -1,0 +1,186 @@
+--- Changes to a run that is going. Each is checked, made, and written into the run's log with the text that did it and the
+--- values before and after; a resumed run makes those again that came after its checkpoint, each at its step.
+local core = require "perigee.core.ffi"
+local nearest = require "perigee.nearest"
+local signals = require "perigee.signals"
+local source = require "perigee.stops.source"
+local stops = require "perigee.stops"
+local tensor = require "perigee.core.tensor"
+
+local M = {}
+
+local function number(what, value, least, below)
+  if type(value) ~= "number" or value ~= value or value == math.huge or value < least or (below and value >= below) then
+    core.fail("%s: expected a number from %g%s, got %s", what, least, below and " to below " .. below or "", tostring(value))
+  end
+  return value
+end
+
+-- ---- policies ---------------------------------------------------------------------------------------------------
+
+--- A signal that the stage cannot measure would end the run at its first reading.
+local function check_signal(run, signal)
+  if signal.kind == "loss" and not run.stage.losses[signal.settings[1]] then
+    core.fail("the policy needs the loss '%s'; the stage '%s' has none of that name", signal.settings[1], run.stage.name)
+  elseif signal.kind == "gradient_angle" then
+    local depth, denoise, alignment = run.recipe.student.depth or 0, false, false
+    for _, entry in ipairs(run.stage.losses) do
+      denoise = denoise or entry.loss.kind == "flow_matching"
+      alignment = alignment or entry.loss.needs_teacher
+    end
+    if signal.settings.block < 1 or signal.settings.block > depth then
+      core.fail("gradient_angle: block %d of a student with %d blocks", signal.settings.block, depth)
+    end
+    if not denoise or not alignment then
+      core.fail("gradient_angle: the stage '%s' needs a denoising and an alignment loss", run.stage.name)
+    end
+  end
+end
+
+local function recipe_finish(run) return run.recipe.stages[run.stage.index].finish end
+
+local function set_finish(run, text)
+  local stop = source.read(text, recipe_finish(run))
+  if not stops.is_stop(stop) then core.fail("run.stage.finish: expected a stop, got a %s", type(stop)) end
+  for _, signal in ipairs(stop.needs) do check_signal(run, signal) end
+  local measured = signals.unique(stop.needs)
+  run.stage.finish, run.signals = stop, measured
+  run.stage.finish_source = text ~= "recipe_finish" and text or nil
+  run.policy_state = stop:initial()
+end
+
+-- ---- what can be changed: path -> { read(run), write(run, value) } -----------------------------------------------
+
+local fixed = {
+  ema = { read = function(run) return run.ema end, write = function(run, v) run.ema = number("run.ema", v, 0, 1) end },
+  ["stage.finish"] = {
+    read = function(run) return run.stage.finish_source or run.stage.finish.text end, write = set_finish,
+  },
+  finish_stage = {
+    read = function(run) return run.stage.name end,
+    write = function(run) run.finish_asked = "finish_stage() at a console" end,
+  },
+}
+for name, least in pairs { lr = 0, epsilon = 1e-300, decay = 0, clip = 0, warmup = 0 } do
+  fixed["optim." .. name] = {
+    read = function(run) return run.optim[name] end,
+    write = function(run, v) run.optim[name] = number("run.optim." .. name, v, least) end,
+  }
+end
+fixed["optim.betas"] = {
+  read = function(run) return { run.optim.betas[1], run.optim.betas[2] } end,
+  write = function(run, v)
+    if type(v) ~= "table" or #v ~= 2 then core.fail "run.optim.betas: expected a list of two numbers" end
+    run.optim.betas = { number("run.optim.betas[1]", v[1], 0, 1), number("run.optim.betas[2]", v[2], 0, 1) }
+  end,
+}
+
+local function weight(name)
+  local function entry(run)
+    return run.stage.losses[name] or core.fail("the stage '%s' has no loss '%s'", run.stage.name, name)
+  end
+  return {
+    read = function(run) return entry(run).weight end,
+    write = function(run, v) entry(run).weight = number(("the weight of '%s'"):format(name), v, -math.huge) end,
+  }
+end
+
+--- A tensor of the run by its checkpoint name: masters, moving averages ("ema."), moments ("optimizer.m.", "optimizer.v.").
+function M.tensor(run, name)
+  local all = run:tensors()
+  if all[name] then return all[name] end
+  local names = {}
+  for known in pairs(all) do names[#names + 1] = known end
+  core.fail("the run has no tensor '%s'%s", tostring(name), nearest.hint(tostring(name), names))
+end
+
+local function summary(t)
+  return tensor.tidy(function()
+    local wide = t:to "float64"
+    return { shape = t.shape, mean = wide:mean():item(), norm = math.sqrt((wide * wide):sum():item()) }
+  end)
+end
+
+local function parameter(name)
+  return {
+    read = function(run) return summary(M.tensor(run, name)) end,
+    write = function(run, file) -- float32, in the run's folder
+      M.tensor(run, name):copy_(require("perigee.io.npy").load(run.folder .. "/" .. file))
+      for _, group in ipairs(run.groups) do group:refresh() end
+    end,
+  }
+end
+
+local function target(path)
+  local loss, name = path:match "^stage%.losses%.(.*)%.weight$", path:match "^tensor (.*)$"
+  return fixed[path] or (loss and weight(loss)) or (name and parameter(name)) or core.fail("'%s' cannot be changed", path)
+end
+
+-- ---- making them ------------------------------------------------------------------------------------------------
+
+local function make(run, change)
+  local place = target(change.path)
+  local before = place.read(run)
+  place.write(run, change.value)
+  if not run.changes or run.changes.step ~= run.step then run.changes = { step = run.step } end
+  table.insert(run.changes, change.number)
+  run.saved = nil -- a checkpoint of this step, if there is one, lacks it
+  run.log { event = "change", number = change.number, step = run.step, stage = run.stage.name, text = change.text, path = change.path,
+            before = before, after = change.value == nil and true or change.value, again = change.again }
+end
+
+--- Makes a change that a user asked for.
+function M.make(run, path, value, text)
+  run.last_change = (run.last_change or 0) + 1
+  local fine, message = pcall(make, run, { path = path, value = value, text = text, number = run.last_change })
+  if fine then return end
+  run.last_change = run.last_change - 1
+  error(message, 0)
+end
+
+--- Replaces a tensor of the run: the values are kept in its folder, for --resume.
+function M.set(run, name, value, text)
+  local now = M.tensor(run, name)
+  if not tensor.is_tensor(value) then core.fail("run:set: expected a tensor, got a %s", type(value)) end
+  if core.shape_text(value.shape) ~= core.shape_text(now.shape) then
+    core.fail("run:set: '%s' is %s, the new values are %s", name, core.shape_text(now.shape), core.shape_text(value.shape))
+  end
+  local file = ("changes/%06d.npy"):format((run.last_change or 0) + 1)
+  tensor.tidy(function()
+    local values = value:to "float32"
+    local zero = (values * 0):sum():item()
+    if zero ~= zero then core.fail("run:set: the values for '%s' are not all finite", name) end
+    require("perigee.io.files").make_folder(run.folder .. "/changes")
+    require("perigee.io.npy").save(run.folder .. "/" .. file, values:contiguous())
+  end)
+  M.make(run, "tensor " .. name, file, text)
+end
+
+--- The changes in the log that a checkpoint of `run` does not hold, in order.
+function M.pending(run)
+  local done, by_number, list = {}, {}, {}
+  if run.changes and run.changes.step == run.step then
+    for _, n in ipairs(run.changes) do done[n] = true end
+  end
+  for _, event in ipairs(require("perigee.train.events").read(run.folder)) do
+    if event.event == "change" then
+      run.last_change = math.max(run.last_change or 0, event.number)
+      if event.step > run.step or (event.step == run.step and not done[event.number]) then by_number[event.number] = event end
+    end
+  end
+  for _, event in pairs(by_number) do
+    local value = event.after
+    if event.path == "finish_stage" then value = nil end
+    list[#list + 1] = { number = event.number, step = event.step, path = event.path, value = value, text = event.text, again = true }
+  end
+  table.sort(list, function(a, b)
+    if a.step ~= b.step then return a.step < b.step end
+    return a.number < b.number
+  end)
+  return list
+end
+
+--- Makes a change again, as the log has it.
+M.again = make
+
+return M

@@ -1,0 +1,151 @@
+--- `run` and `student` as a console in a running trainer sees them: what can be read, what can be changed, what can be asked.
+local changes = require "perigee.console.changes"
+local core = require "perigee.core.ffi"
+local limit = require "perigee.console.limit"
+local module = require "perigee.nn.module"
+local sandbox = require "perigee.console.sandbox"
+local source = require "perigee.stops.source"
+local stops = require "perigee.stops"
+local tensor = require "perigee.core.tensor"
+
+local M = {}
+
+--- A copy of a tensor, as it is now.
+local function snapshot(t) return sandbox.wrap(t:clone()) end
+
+--- A model read-only: its fields, its parameters as snapshots of their masters.
+local function view(node, name, master)
+  local keys = {}
+  for key, value in next, node do
+    local kind = type(value)
+    if kind == "number" or kind == "string" or kind == "boolean" or tensor.is_tensor(value)
+      or (kind == "table" and (getmetatable(value) == nil or module.is_module(value))) then
+      keys[key] = true
+    end
+  end
+  local get = {}
+  for key in pairs(keys) do
+    get[key] = function()
+      local value = rawget(node, key)
+      if type(value) ~= "table" then return value end
+      if tensor.is_tensor(value) then return snapshot(master(rawget(value, "name")) or value) end
+      return view(value, ("%s.%s"):format(name, key), master)
+    end
+  end
+  return sandbox.record { name = name, get = get, length = function() return #node end }
+end
+
+function M.student(run)
+  return view(run.recipe.student, "student", function(name) return name and run:tensors()["student." .. name] end)
+end
+
+local function loss_record(run, text, name)
+  local function entry() return run.stage.losses[name] or core.fail("the stage has no loss '%s' any more", name) end
+  return sandbox.record {
+    name = "run.stage.losses." .. name,
+    get = { name = function() return name end, weight = function() return entry().weight end, kind = function() return entry().loss.kind end,
+            value = function() return run.losses[name] end },
+    set = { weight = function(value) changes.make(run, ("stage.losses.%s.weight"):format(name), value, text()) end },
+    text = function() return ("%g·%s, now %s"):format(entry().weight, name, tostring(run.losses[name])) end,
+  }
+end
+
+local function losses_record(run, text)
+  local get = {}
+  for _, entry in ipairs(run.stage.losses) do
+    get[entry.name] = function() return loss_record(run, text, entry.name) end
+  end
+  return sandbox.record {
+    name = "run.stage.losses", get = get,
+    text = function() return require("perigee.train.folder").describe_losses(run.stage) end,
+  }
+end
+
+local function stage_record(run, text)
+  return sandbox.record {
+    name = "run.stage",
+    get = {
+      name = function() return run.stage.name end, index = function() return run.stage.index end,
+      losses = function() return losses_record(run, text) end,
+      finish = function() return sandbox.wrap(run.stage.finish) end,
+    },
+    set = {
+      finish = function(given)
+        local stop = sandbox.unwrap(given)
+        if not stops.is_stop(stop) then core.fail("run.stage.finish: expected a stop such as stop.at_step(1000), got a %s", type(given)) end
+        local recipe_finish = run.recipe.stages[run.stage.index].finish
+        local as_text = stop == run.stage.finish and run.stage.finish_source or source.write(stop, recipe_finish)
+        changes.make(run, "stage.finish", as_text, text())
+      end,
+    },
+    text = function()
+      return ("stage %d, %s: %s; until %s"):format(run.stage.index, run.stage.name,
+        require("perigee.train.folder").describe_losses(run.stage), run.stage.finish.text)
+    end,
+  }
+end
+
+local function optim_record(run, text)
+  local get, set = {}, {}
+  for _, name in ipairs { "lr", "betas", "epsilon", "decay", "clip", "warmup" } do
+    get[name] = function() return sandbox.wrap(run.optim[name]) end
+    set[name] = function(value) changes.make(run, "optim." .. name, sandbox.unwrap(value), text()) end
+  end
+  return sandbox.record {
+    name = "run.optim", get = get, set = set,
+    text = function() return ("%s, lr %g, decay %g, clip %g"):format(run.optim.kind, run.optim.lr, run.optim.decay, run.optim.clip) end,
+  }
+end
+
+--- Names of the run's tensors that begin with a text.
+local function names_of(run, prefix)
+  local names = {}
+  for name in pairs(run:tensors()) do
+    if name:sub(1, #prefix) == prefix then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+--- `run`. `text()` is the line under evaluation, `save()` writes a checkpoint and returns its path.
+function M.run(run, text, save)
+  local function method(name, body)
+    return function(self, ...)
+      if type(self) ~= "userdata" then core.fail("run.%s: call it as run:%s(...)", name, name) end
+      return body(...)
+    end
+  end
+  local methods = {
+    finish_stage = function() changes.make(run, "finish_stage", nil, text()) end,
+    checkpoint = function() return limit.suspended(save) end,
+    sample = function(options) return limit.suspended(require("perigee.samplers.grid").during, run, sandbox.unwrap(options)) end,
+    pause = function()
+      if not run.paused then run.log { event = "pause", step = run.step, text = text() } end
+      run.paused = true
+    end,
+    resume = function()
+      if run.paused then run.log { event = "continue", step = run.step, text = text() } end
+      run.paused = false
+    end,
+    parameter = function(name) return snapshot(changes.tensor(run, name)) end,
+    parameters = function(prefix) return names_of(run, prefix or "student.") end,
+    set = function(name, value) changes.set(run, name, sandbox.unwrap(value), text()) end,
+  }
+  local call = {}
+  for name, body in pairs(methods) do call[name] = method(name, body) end
+  return sandbox.record {
+    name = "run",
+    get = {
+      step = function() return run.step end, name = function() return run.recipe.name end,
+      folder = function() return run.folder end, stage = function() return stage_record(run, text) end,
+      optim = function() return optim_record(run, text) end, losses = function() return sandbox.wrap(run.losses) end,
+      gradient_norm = function() return run.gradient_norm end, ema = function() return run.ema end,
+      batch_size = function() return run.batch_size end, paused = function() return run.paused or false end,
+    },
+    set = { ema = function(value) changes.make(run, "ema", value, text()) end },
+    call = call,
+    text = function() return ("run %s at step %d, stage %s"):format(run.recipe.name, run.step, run.stage.name) end,
+  }
+end
+
+return M

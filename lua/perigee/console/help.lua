@@ -1,0 +1,97 @@
+--- Help from the annotations: the `---` comments above the library's functions.
+local core = require "perigee.core.ffi"
+local lfs = require "lfs"
+local nearest = require "perigee.nearest"
+
+local M = {}
+
+local index -- last part of a name -> { { module, name, signature, comments, place }, ... }
+
+local function add(name, entry)
+  index[name] = index[name] or {}
+  table.insert(index[name], entry)
+end
+
+--- The name and signature that a line of code defines.
+local function defined(line)
+  local name, arguments = line:match "^%s*function%s+([%w_%.:]+)%s*(%b())"
+  if name then return name, arguments end
+  name, arguments = line:match "^%s*([%w_]+)%s*=%s*function%s*(%b())"
+  if name then return name, arguments end
+  name = line:match "^([%w_%.]+)%s*=%s*Block%s*$"
+  return name
+end
+
+local function scan(path, module)
+  local comments, number = {}, 0
+  for line in io.lines(path) do
+    number = number + 1
+    local comment = line:match "^%s*%-%-%-%s?(.*)$"
+    if comment then
+      comments[#comments + 1] = comment
+    else
+      local name, arguments = defined(line)
+      if name and #comments > 0 then
+        local last = name:match "[%w_]+$"
+        add(last, { module = module, name = name, arguments = arguments or "", comments = comments,
+                    place = ("%s:%d"):format(path:sub(#core.home + 2), number) })
+      elseif number <= #comments + 1 and #comments > 0 and not name then
+        add(module:match "[%w_]+$", { module = module, name = module, arguments = "", comments = comments,
+                                      place = path:sub(#core.home + 2) })
+      end
+      comments = {}
+    end
+  end
+end
+
+local function walk(folder, prefix)
+  local names = {}
+  for name in lfs.dir(folder) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local path = folder .. "/" .. name
+    if name:match "%.lua$" then
+      local module = name == "init.lua" and prefix or prefix .. "." .. name:sub(1, -5)
+      scan(path, module)
+    elseif name:sub(1, 1) ~= "." and lfs.attributes(path, "mode") == "directory" then
+      walk(path, prefix .. "." .. name)
+    end
+  end
+end
+
+local function build()
+  index = {}
+  walk(core.home .. "/lua/perigee", "perigee")
+end
+
+--- "stop.any" fits perigee.stops's M.any: the part before the last dot is the beginning of a word of the module's name.
+local function fits(entry, qualifier)
+  if not qualifier then return true end
+  for word in (entry.module .. "." .. entry.name):gmatch "[%w_]+" do
+    if word:lower():sub(1, #qualifier) == qualifier:lower() then return true end
+  end
+  return false
+end
+
+--- What the library says about a name: "gradient_angle", "stop.gradient_angle", "run:loss".
+function M.text(name)
+  if not index then build() end
+  local parts = {}
+  for part in name:gmatch "[%w_]+" do parts[#parts + 1] = part end
+  local last, qualifier = parts[#parts], parts[#parts - 1]
+  local found = last and index[last] or {}
+  local texts = {}
+  for _, entry in ipairs(found) do
+    if fits(entry, qualifier) and #texts < 6 then
+      local lines = { ("%s%s    (%s)"):format(entry.name:gsub("^M%.", entry.module:match "[%w_]+$" .. "."), entry.arguments, entry.place) }
+      for _, comment in ipairs(entry.comments) do lines[#lines + 1] = "  " .. comment end
+      texts[#texts + 1] = table.concat(lines, "\n")
+    end
+  end
+  if #texts > 0 then return table.concat(texts, "\n\n") end
+  local names = {}
+  for known in pairs(index) do names[#names + 1] = known end
+  return ("nothing is said about '%s'%s"):format(name, nearest.hint(last or name, names))
+end
+
+return M

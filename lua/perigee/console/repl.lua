@@ -1,0 +1,107 @@
+--- The REPL: Lua with Perigee and, if one was named, a recipe at hand.
+local chunk = require "perigee.console.chunk"
+local complete = require "perigee.console.complete"
+local help = require "perigee.console.help"
+local nearest = require "perigee.nearest"
+local render = require "perigee.console.render"
+local session = require "perigee.console.session"
+local terminal = require "perigee.console.terminal"
+
+local M = {}
+
+local COMMANDS = [[
+:help NAME   what the library says about a name, as in :help stop.gradient_angle
+:reload      load the recipe again after it was edited; its run begins anew
+:quit        leave (so does Ctrl-D)
+`pg` is the library, `ops`, `loss`, `stop` and `signal` parts of it. Ctrl-C ends an evaluation.]]
+
+local RECIPE = "`run`, `student`, `teacher`, `data`, `losses` and `recipe` are the recipe's; try run:batch(), run:loss(), run:step(10)."
+
+local function is_users(source) return source:sub(1, 6) == "=input" end
+
+local function names_of(...)
+  local names = {}
+  for _, t in ipairs { ... } do
+    for name in pairs(t) do names[#names + 1] = tostring(name) end
+  end
+  return names
+end
+
+--- A person's globals over those of Perigee and of Lua. A name that nobody set is an error: it is misspelt.
+local function new_environment(pg)
+  local base = { pg = pg, ops = pg.ops, loss = pg.loss, stop = pg.stop, signal = pg.signal }
+  local environment = setmetatable({}, { __index = function(own, name)
+    local value = base[name]
+    if value == nil then value = rawget(_G, name) end
+    if value == nil then
+      error(("undefined variable '%s'%s"):format(tostring(name), nearest.hint(tostring(name), names_of(own, base, _G))), 2)
+    end
+    return value
+  end })
+  base._G = environment
+  return environment, base
+end
+
+--- Runs until the person leaves. `path`: a recipe, `values` its options.
+function M.run(path, values)
+  local pg = require "perigee"
+  local environment, base = new_environment(pg)
+  local open -- the session of the recipe
+
+  local function load()
+    if open then open:close() end
+    open = nil
+    open = session.open(path, values)
+    for name, value in pairs(open:names()) do base[name] = value end
+  end
+
+  local function guard(guarded, body, ...)
+    local results = { guarded(xpcall, body, chunk.handler(is_users), ...) }
+    local n = table.maxn(results)
+    if not results[1] then return false, tostring(results[2]) end
+    return results[2], unpack(results, 3, n)
+  end
+
+  local function report(message)
+    print((tostring(message):gsub("^interrupted\n.*", "interrupted")))
+  end
+
+  print(("Perigee %s; :help helps, Ctrl-D leaves"):format(pg.version))
+  if path then
+    load()
+    print(tostring(open))
+    print(RECIPE)
+  end
+  terminal.loop {
+    prompt = "perigee> ",
+    complete = function(word) return complete.proposals(word, { environment, base, _G }) end,
+    evaluate = function(text, guarded, last)
+      local f, message, unfinished = chunk.compile(text, environment)
+      if not f then
+        if unfinished and not last then return true end
+        print(message)
+        return false
+      end
+      local fine, result = guard(guarded, function()
+        local function collect(...) return render.values({ ... }, select("#", ...)) end
+        return collect(f())
+      end)
+      if not fine then report(result)
+      elseif result ~= "" then print(result) end
+      return false
+    end,
+    command = function(line, guarded)
+      local word, rest = line:match "^(%S*)%s*(.-)%s*$"
+      if word == "quit" or word == "q" then return true end
+      if word == "help" and rest ~= "" then print(help.text(rest))
+      elseif word == "reload" then
+        if not path then print "no recipe was named: perigee repl RECIPE" return end
+        local fine, message = guard(guarded, load)
+        print(fine and tostring(open) or message)
+      else print(COMMANDS) end
+    end,
+  }
+  if open then open:close() end
+end
+
+return M

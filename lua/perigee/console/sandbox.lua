@@ -1,0 +1,306 @@
+--- The world of a console in a running trainer. What belongs to the library is seen through read-only proxies: userdata, so
+--- that neither rawset nor setmetatable reaches behind them. There is no ffi, debug, jit, io, os, require or coroutine.
+local core = require "perigee.core.ffi"
+local limit = require "perigee.console.limit"
+local nearest = require "perigee.nearest"
+local program = require "perigee.core.program"
+local source = require "perigee.stops.source"
+local strings = require "perigee.console.strings"
+local tensor = require "perigee.core.tensor"
+
+local M = {}
+
+local object_of = setmetatable({}, { __mode = "k" }) -- proxy -> what it stands for
+local proxy_of = setmetatable({}, { __mode = "kv" }) -- and back
+local real_of = setmetatable({}, { __mode = "k" })   -- wrapped library function -> the function
+
+-- ---- records: objects with named properties and methods ----------------------------------------------------------
+
+local function sorted_keys(...)
+  local names = {}
+  for _, t in ipairs { ... } do
+    for name in pairs(t) do names[#names + 1] = name end
+  end
+  table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
+  return names
+end
+
+--- A proxy with properties: `get` and `set` by name, `call` for methods, or `list` for numbered items.
+---@param spec { name: string, get?: table<string, function>, set?: table<string, function>, call?: table<string, function>, text?: function, length?: function, index?: function }
+function M.record(spec)
+  local get, set, call = spec.get or {}, spec.set or {}, spec.call or {}
+  local proxy = newproxy(true)
+  local class = getmetatable(proxy)
+  class.__metatable = "read-only"
+  function class.__index(_, key)
+    if get[key] then return get[key]() end
+    if call[key] then return call[key] end
+    local value = spec.index and spec.index(key)
+    if value == nil and not spec.index then
+      core.fail("%s has no '%s'%s", spec.name, tostring(key), nearest.hint(tostring(key), sorted_keys(get, call)))
+    end
+    return value
+  end
+  function class.__newindex(_, key, value)
+    if not set[key] then
+      local names = sorted_keys(set)
+      core.fail("%s.%s cannot be set%s", spec.name, tostring(key),
+        #names > 0 and "; what can: " .. table.concat(names, ", ") or ": it is read-only")
+    end
+    set[key](value)
+  end
+  function class.__len() return spec.length and spec.length() or 0 end
+  function class.__tostring()
+    if spec.text then return spec.text() end
+    return ("%s: %s"):format(spec.name, table.concat(sorted_keys(get, call), ", "))
+  end
+  object_of[proxy] = { record = spec, keys = function() return sorted_keys(get, call) end }
+  return proxy
+end
+
+-- ---- wrapping ---------------------------------------------------------------------------------------------------
+
+local wrap, unwrap
+
+local hidden = { free = true, copy_ = true, save = true, pointer = true }
+local fields = { dtype = true, device = true }
+
+local function wrapped_function(f)
+  local function through(...)
+    local n, given = select("#", ...), { ... }
+    for k = 1, n do given[k] = unwrap(given[k], 1) end
+    local function back(...)
+      local results, count = { ... }, select("#", ...)
+      for k = 1, count do results[k] = wrap(results[k], 1) end
+      return unpack(results, 1, count)
+    end
+    return back(f(unpack(given, 1, n)))
+  end
+  real_of[through] = f
+  return through
+end
+
+local template = newproxy(true) -- of tensors and symbolic values
+local tensor_class = getmetatable(template)
+local methods = setmetatable({}, { __mode = "v" })
+
+function tensor_class.__index(proxy, key)
+  local t = object_of[proxy]
+  if key == "shape" or key == "strides" then return { unpack(t[key]) } end
+  if fields[key] then return rawget(t, key) end
+  if type(key) ~= "string" or hidden[key] or (rawget(t, key) ~= nil) then core.fail("a tensor has no method '%s' here", tostring(key)) end
+  methods[key] = methods[key] or wrapped_function(function(self, ...) return self[key](self, ...) end)
+  return methods[key]
+end
+function tensor_class.__newindex() core.fail "tensors are read-only in a console" end
+function tensor_class.__tostring(proxy) return tostring(object_of[proxy]) end
+tensor_class.__metatable = "read-only"
+for name, operator in pairs {
+  __add = function(a, b) return a + b end, __sub = function(a, b) return a - b end, __mul = function(a, b) return a * b end,
+  __div = function(a, b) return a / b end, __pow = function(a, b) return a ^ b end, __unm = function(a) return -a end,
+} do tensor_class[name] = wrapped_function(operator) end
+
+local function is_operand(x) return tensor.is_tensor(x) or program.is_value(x) end
+
+--- A value of the library's as a console sees it: tensors, stops and signals as proxies, plain tables as copies, and
+--- nothing else.
+function wrap(x, depth)
+  local kind = type(x)
+  if kind == "nil" or kind == "boolean" or kind == "number" or kind == "string" then return x end
+  if kind == "userdata" then return object_of[x] and x or nil end
+  if kind ~= "table" or depth > 16 then return nil end
+  if proxy_of[x] then return proxy_of[x] end
+  local proxy
+  if is_operand(x) then
+    proxy = newproxy(template)
+  elseif require("perigee.stops").is_stop(x) or require("perigee.signals").is_signal(x) then
+    proxy = M.record { name = x.kind, get = { kind = function() return x.kind end, name = function() return x.name end,
+                                              text = function() return x.text end },
+                       text = function() return x.text or ("signal.%s"):format(x.kind) end }
+  else
+    local result = {}
+    for key, value in next, x do
+      if type(key) == "string" or type(key) == "number" then result[key] = wrap(value, depth + 1) end
+    end
+    return result
+  end
+  object_of[proxy], proxy_of[x] = x, proxy
+  return proxy
+end
+
+--- A console's value as the library gets it: what a proxy stands for, copies of tables, callbacks between the two worlds.
+function unwrap(x, depth)
+  local kind = type(x)
+  if kind == "userdata" then return object_of[x] end
+  if kind == "function" then
+    if real_of[x] then return real_of[x] end
+    return function(...)
+      local n, given = select("#", ...), { ... }
+      for k = 1, n do given[k] = wrap(given[k], 1) end
+      local function back(...)
+        local results, count = { ... }, select("#", ...)
+        for k = 1, count do results[k] = unwrap(results[k], 1) end
+        return unpack(results, 1, count)
+      end
+      return back(x(unpack(given, 1, n)))
+    end
+  end
+  if kind ~= "table" then return x end
+  if depth > 16 then core.fail "a table that is nested too deeply" end
+  local result = {}
+  for key, value in next, x do result[key] = unwrap(value, depth + 1) end
+  return result
+end
+
+M.wrap, M.unwrap, M.wrapped_function = function(x) return wrap(x, 1) end, function(x) return unwrap(x, 1) end, wrapped_function
+
+--- A namespace of library functions and of other namespaces.
+local function namespace(name, members)
+  local get, call = {}, {}
+  for key, value in pairs(members) do
+    if type(value) == "function" then call[key] = wrapped_function(value)
+    else get[key] = function() return value end end
+  end
+  return M.record { name = name, get = get, call = call }
+end
+
+local function only_functions(t)
+  local result = {}
+  for key, value in pairs(t) do
+    if type(value) == "function" then result[key] = value end
+  end
+  return result
+end
+
+-- ---- the library ------------------------------------------------------------------------------------------------
+
+--- stop.custom gets the user's function itself, for its source text.
+local function custom(options)
+  if type(options) ~= "table" then core.fail "stop.custom: expected a table of options" end
+  local given, body = {}, options[1]
+  for key, value in next, options do given[key] = key == 1 and body or unwrap(value, 1) end
+  return wrap(source.custom(given), 1)
+end
+
+local library
+
+local function build_library()
+  local pg, stops, signals = require "perigee", require "perigee.stops", require "perigee.signals"
+  local ops = namespace("pg.ops", only_functions(pg.ops))
+  local stop = M.record { name = "stop", call = {
+    at_step = wrapped_function(stops.at_step), gradient_angle = wrapped_function(stops.gradient_angle),
+    any = wrapped_function(stops.any), all = wrapped_function(stops.all), custom = custom,
+  } }
+  local signal = namespace("signal", { loss = signals.loss, gradient_norm = signals.gradient_norm,
+                                       gradient_angle = signals.gradient_angle })
+  return { ops = ops, stop = stop, signal = signal, pg = namespace("pg", {
+    tensor = function(data, shape, dtype) return pg.tensor(data, shape, dtype) end, full = pg.full, zeros = pg.zeros,
+    ones = pg.ones, arange = pg.arange, randn = pg.randn, rand = pg.rand, seed = pg.seed, is_tensor = pg.is_tensor,
+    grad = pg.grad, version = pg.version, ops = ops, stop = stop, signal = signal,
+  }) }
+end
+
+-- ---- the language -----------------------------------------------------------------------------------------------
+
+local function copy(t)
+  local result = {}
+  for key, value in pairs(t) do result[key] = value end
+  return result
+end
+
+local function record_of(x) return type(x) == "userdata" and object_of[x] and rawget(object_of[x], "record") and object_of[x] end
+
+local function checked(...)
+  limit.check()
+  return ...
+end
+
+local function language(environment, out)
+  local made = setmetatable({}, { __mode = "k" }) -- metatables that this console set
+  local own = {
+    assert = assert, error = error, select = select, tonumber = tonumber, tostring = tostring, type = type, unpack = unpack,
+    rawequal = rawequal, rawget = rawget, rawset = rawset, _VERSION = _VERSION,
+    math = copy(math), string = copy(strings), table = copy(table), bit = copy(bit),
+    next = function(t, key)
+      if type(t) == "userdata" then core.fail "next: use pairs for what belongs to the run" end
+      return next(t, key)
+    end,
+    ipairs = function(t)
+      if type(t) ~= "userdata" then return ipairs(t) end
+      return function(_, k)
+        local value = k < #t and t[k + 1] or nil
+        if value ~= nil then return k + 1, value end
+      end, t, 0
+    end,
+    pairs = function(t)
+      local record = record_of(t)
+      if not record then return pairs(t) end
+      local k, keys = 0, record.keys()
+      return function()
+        k = k + 1
+        if keys[k] ~= nil then return keys[k], t[keys[k]] end
+      end
+    end,
+    pcall = function(f, ...) return checked(pcall(f, ...)) end,
+    xpcall = function(f, handler, ...) return checked(xpcall(f, handler, ...)) end,
+    getmetatable = function(x)
+      local class = type(x) == "table" and debug.getmetatable(x)
+      return class and made[class] and class or nil
+    end,
+    setmetatable = function(t, class)
+      if type(t) ~= "table" then core.fail("setmetatable: expected a table, got a %s", type(t)) end
+      if class ~= nil and type(class) ~= "table" then core.fail("setmetatable: expected a table, got a %s", type(class)) end
+      if class and rawget(class, "__gc") then core.fail "setmetatable: __gc is not possible here" end
+      if class then made[class] = true end
+      return setmetatable(t, class)
+    end,
+    loadstring = function(text, name)
+      if type(text) ~= "string" then core.fail("loadstring: expected a string, got a %s", type(text)) end
+      local f, message = require("perigee.console.chunk").compile(text, environment)
+      return f, message
+    end,
+    print = function(...)
+      local texts = {}
+      for k = 1, select("#", ...) do texts[k] = tostring((select(k, ...))) end
+      out(table.concat(texts, "\t") .. "\n")
+    end,
+  }
+  own.math.random, own.math.randomseed = function(...) return math.random(...) end, nil
+  return own
+end
+
+--- A console's environment: the language, the library, and `extra` (run, student, ...). `out(text)` gets what is printed.
+function M.environment(extra, out)
+  library = library or tensor.outlive(build_library)
+  local environment = {}
+  local base = language(environment, out)
+  for name, value in pairs(library) do base[name] = value end
+  for name, value in pairs(extra) do base[name] = value end
+  base._G = environment
+  setmetatable(environment, { __metatable = "read-only", __index = function(_, name)
+    local value = base[name]
+    if value == nil then
+      core.fail("undefined variable '%s'%s", tostring(name), nearest.hint(tostring(name), sorted_keys(base, environment)))
+    end
+    return value
+  end })
+  return environment, base
+end
+
+--- Names under an object, for completion; runs no code of the user's.
+function M.names(x)
+  local record = record_of(x)
+  if record then return record.keys() end
+  if type(x) == "userdata" and is_operand(object_of[x]) then
+    local names = { "shape", "dtype", "device" }
+    for _, list in ipairs { tensor.methods, require("perigee.core.operand").methods } do
+      for name in pairs(list) do
+        if not hidden[name] then names[#names + 1] = name end
+      end
+    end
+    return names
+  end
+  return nil
+end
+
+return M

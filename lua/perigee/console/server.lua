@@ -1,0 +1,179 @@
+--- The consoles of a running trainer: served between its steps, and the place where a resumed run's changes are made again.
+--- What goes over the socket is JSON: { id, eval, limit } or { id, complete } there, { id, output, value | error |
+--- unfinished } or { id, proposals } back, and a first { hello }.
+local ffi = require "ffi"
+local changes = require "perigee.console.changes"
+local chunk = require "perigee.console.chunk"
+local complete = require "perigee.console.complete"
+local control = require "perigee.console.control"
+local core = require "perigee.core.ffi"
+local json = require "perigee.io.json"
+local limit = require "perigee.console.limit"
+local render = require "perigee.console.render"
+local sandbox = require "perigee.console.sandbox"
+local source = require "perigee.stops.source"
+local tensor = require "perigee.core.tensor"
+
+local C = core.C
+local M = {}
+
+M.SOCKET = "console.sock"
+
+local SECONDS, MOST_SECONDS = 1, 600 -- of an evaluation: unless told otherwise, and at most
+local BETWEEN_STEPS = 0.05           -- seconds after which no further evaluation begins between two steps
+local MOST_OUTPUT = 200000           -- characters of one answer
+
+---@class perigee.Console
+local Console = {}
+Console.__index = Console
+
+--- The console of a run: its socket, and the changes that are to be made again. `save()` writes a checkpoint.
+---@param options { listen?: boolean, save: function }
+---@return perigee.Console
+function M.open(run, options)
+  local self = setmetatable({ run = run, save = options.save, sessions = {}, pending = {}, text = "" }, Console)
+  if run.folder and options.resumed then self.pending = changes.pending(run) end
+  if options.listen then
+    local path, pointer = run.folder .. "/" .. M.SOCKET, ffi.new "pg_console *[1]"
+    local status = C.pg_console_listen(pointer, path)
+    if status == 0 then self.handle = ffi.gc(pointer[0], C.pg_console_free)
+    else run.progress:line("no console: %s", ffi.string(C.pg_last_error())) end
+  end
+  function source.report(message)
+    if run.log then run.log { event = "policy", step = run.step, stage = run.stage.name, error = message } end
+    run.progress:line("step %d: the policy failed, and the stage goes on: %s", run.step, message)
+  end
+  return self
+end
+
+-- ---- evaluation -------------------------------------------------------------------------------------------------
+
+local function shorten(text)
+  return #text > MOST_OUTPUT and text:sub(1, MOST_OUTPUT) .. "\n... (shortened)" or text
+end
+
+local function new_session(self)
+  local session = { output = {}, length = 0 }
+  local function out(text)
+    if session.length < MOST_OUTPUT then session.output[#session.output + 1] = text end
+    session.length = session.length + #text
+  end
+  local function text() return self.text end
+  session.environment, session.base = tensor.outlive(sandbox.environment, {
+    run = control.run(self.run, text, self.save), student = control.student(self.run),
+  }, out)
+  return session
+end
+
+--- Evaluates a text in a session; returns the answer.
+function Console:evaluate(session, text, seconds)
+  local f, message, unfinished = chunk.compile(text, session.environment)
+  if not f then return unfinished and { unfinished = true, error = message } or { error = message } end
+  session.output, session.length, self.text = {}, 0, text
+  local fine, result = limit.run(seconds, function()
+    return tensor.outlive(function()
+      local function collect(...) return render.values({ ... }, select("#", ...)) end
+      return collect(f())
+    end)
+  end, chunk.handler(limit.is_users))
+  local answer = { output = shorten(table.concat(session.output)) }
+  answer[fine and "value" or "error"] = shorten(tostring(result))
+  return answer
+end
+
+local function proposals(session, word)
+  return complete.proposals(word, { session.environment, session.base }, {
+    names = sandbox.names,
+    child = function(value, key)
+      if type(value) ~= "userdata" then return nil end
+      local fine, result = pcall(function() return value[key] end)
+      return fine and result or nil
+    end,
+  })
+end
+
+function Console:answer(session, request, seconds)
+  if type(request) ~= "table" then return { error = "a request is an object" } end
+  if type(request.eval) == "string" then return self:evaluate(session, request.eval, seconds) end
+  if type(request.complete) == "string" then return { proposals = json.array(proposals(session, request.complete)) } end
+  return { error = "a request has a text under 'eval' or under 'complete'" }
+end
+
+-- ---- between steps ----------------------------------------------------------------------------------------------
+
+local client, frame, bytes = ffi.new "int64_t[1]", ffi.new "const char *[1]", ffi.new "int64_t[1]"
+
+function Console:send(to, message)
+  local fine, text = pcall(json.encode, message)
+  if not fine then text = json.encode { id = message.id, error = "the answer cannot be written: " .. tostring(text) } end
+  C.pg_console_send(self.handle, to, text, #text)
+end
+
+function Console:hello()
+  return { name = self.run.recipe.name, step = self.run.step, stage = self.run.stage.name, version = ffi.string(C.pg_version()), limit = SECONDS }
+end
+
+local function seconds_of(request, spent)
+  local asked = type(request) == "table" and type(request.limit) == "number" and request.limit or SECONDS
+  asked = asked > 0 and asked or SECONDS
+  return math.max(math.min(asked, MOST_SECONDS) - spent, 0.01)
+end
+
+--- Serves one thing that has come; false when there is nothing.
+function Console:serve(started)
+  local event = C.pg_console_next(self.handle, client, frame, bytes)
+  if event == C.PG_CONSOLE_NOTHING then return false end
+  local from = tonumber(client[0])
+  if event == C.PG_CONSOLE_OPENED then
+    self.sessions[from] = new_session(self)
+    self:send(from, { hello = self:hello() })
+  elseif event == C.PG_CONSOLE_CLOSED then
+    self.sessions[from] = nil
+  else
+    local fine, request = pcall(json.decode, ffi.string(frame[0], bytes[0]), "request")
+    local answer
+    if fine then answer = self:answer(self.sessions[from], request, seconds_of(request, C.pg_clock_seconds() - started))
+    else answer = { error = tostring(request) } end
+    answer.id = fine and type(request) == "table" and request.id or nil
+    self:send(from, answer)
+  end
+  return true
+end
+
+function Console:poll(milliseconds)
+  if C.pg_console_poll(self.handle, milliseconds) == 0 then return end
+  local started = C.pg_clock_seconds()
+  while self:serve(started) and C.pg_clock_seconds() - started < BETWEEN_STEPS do end -- luacheck: ignore 542
+end
+
+--- Makes those changes again whose step has come.
+function Console:repeat_changes()
+  local run = self.run
+  while self.pending[1] and self.pending[1].step <= run.step do
+    local change = table.remove(self.pending, 1)
+    local fine, message = pcall(changes.again, run, change)
+    if not fine then error(("step %d: cannot make the change `%s` of the log again: %s"):format(run.step, change.text, tostring(message)), 0) end
+    run.progress:line("step %d: made again: %s", run.step, change.text)
+  end
+end
+
+--- Called between two steps. Returns a reason when a console ended the stage.
+---@return string?
+function Console:between_steps()
+  local run = self.run
+  if self.pending[1] then self:repeat_changes() end
+  if self.handle then
+    self:poll(0)
+    while run.paused and C.pg_signals_pending() == 0 and not run.finish_asked do self:poll(100) end
+  end
+  local reason = run.finish_asked
+  run.finish_asked = nil
+  return reason
+end
+
+function Console:close()
+  if self.handle then C.pg_console_free(ffi.gc(self.handle, nil)) end
+  self.handle = nil
+end
+
+return M

@@ -1,0 +1,147 @@
+--- Policies as Lua source, which is how a run that was given one by hand keeps it: in its log and in its checkpoints.
+---
+---   stop.any(stop.gradient_angle { block = 2, ... }, stop.at_step(500))
+---
+--- A policy's own function is source too. It is compiled alone, so it cannot see variables from outside; one that tries is
+--- refused. It runs within a limit, and where it fails, the stage goes on and the failure is an event.
+local chunk = require "perigee.console.chunk"
+local core = require "perigee.core.ffi"
+local json = require "perigee.io.json"
+local limit = require "perigee.console.limit"
+local signals = require "perigee.signals"
+local stops = require "perigee.stops"
+local strings = require "perigee.console.strings"
+
+local SECONDS = 1 -- that a decision may take
+
+local M = {}
+
+--- Gets the message when a policy's function fails.
+function M.report(message) io.stderr:write("policy: ", message, "\n") end
+
+-- ---- what a policy's function may use ---------------------------------------------------------------------------
+
+local function copy(t)
+  local result = {}
+  for key, value in pairs(t) do result[key] = value end
+  return result
+end
+
+local pure = {
+  math = copy(math), string = copy(strings), table = copy(table), pairs = pairs, ipairs = ipairs, next = next, type = type,
+  tonumber = tonumber, tostring = tostring, select = select, unpack = unpack, error = error, assert = assert,
+}
+pure.math.random, pure.math.randomseed = nil, nil
+
+local function known()
+  local names = {}
+  for name in pairs(pure) do names[#names + 1] = name end
+  table.sort(names)
+  return table.concat(names, ", ")
+end
+
+-- ---- functions --------------------------------------------------------------------------------------------------
+
+--- A function's source text, if it needs nothing from outside.
+local function text_of(f)
+  local captured, globals = chunk.outside(f)
+  if #captured > 0 then
+    core.fail("stop.custom: the function captures '%s' from outside; a policy that is pasted into a run is kept as source and must "
+      .. "stand alone: write the value into it, or keep it in the policy's state", table.concat(captured, "', '"))
+  end
+  for _, name in ipairs(globals) do
+    if pure[name] == nil then
+      core.fail("stop.custom: the function uses the global '%s'; beside its arguments a policy may use %s", name, known())
+    end
+  end
+  return chunk.source_of(f) or core.fail "stop.custom: the function's source text is not known; paste it whole, as a function of its own"
+end
+
+local function plain(value, depth)
+  if type(value) ~= "table" then return value end
+  if depth > 8 then core.fail "the policy's state is nested too deeply" end
+  local result = {}
+  for key, inner in pairs(value) do result[key] = plain(inner, depth + 1) end
+  return result
+end
+
+--- The function as a policy calls it: with copies, within the limit; its state is what a checkpoint would give back.
+local function guarded(text)
+  local compiled = assert(loadstring("return " .. text, "=policy"))
+  jit.off(setfenv(compiled, {}), true)
+  local body = setfenv(compiled(), setmetatable({}, { __index = pure }))
+  local told
+  return function(event, state)
+    local fine, finished, next_state, reason = limit.run(SECONDS, function()
+      local done, following, why = body(plain(event, 1), plain(state, 1))
+      if following ~= nil and type(following) ~= "table" then
+        error(("the policy's state is a %s; it must be a table"):format(type(following)), 0)
+      end
+      return done, following and plain(json.decode(json.encode(following)), 1), why and tostring(why)
+    end, chunk.handler(limit.is_users))
+    if fine then return finished, next_state, reason end
+    if finished ~= told then M.report(finished) end
+    told = finished
+    return false, state
+  end
+end
+
+--- stop.custom for functions that were typed in.
+function M.custom(options)
+  if type(options) ~= "table" or type(options[1]) ~= "function" then return stops.custom(options) end
+  local text = text_of(options[1])
+  local given = copy(options)
+  given[1] = guarded(text)
+  local stop = stops.custom(given)
+  stop.source = text
+  return stop
+end
+
+-- ---- writing ----------------------------------------------------------------------------------------------------
+
+local function literal(value)
+  if type(value) == "string" then return ("%q"):format(value) end
+  if type(value) == "number" then return json.encode(value) end
+  if type(value) ~= "table" then return tostring(value) end
+  local parts, names = {}, {}
+  for k, item in ipairs(value) do parts[k] = literal(item) end
+  for name in pairs(value) do
+    if type(name) == "string" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do parts[#parts + 1] = name .. " = " .. literal(value[name]) end
+  return "{ " .. table.concat(parts, ", ") .. " }"
+end
+
+local function write_needs(needs)
+  local parts = {}
+  for k, signal in ipairs(needs) do parts[k] = ("signal.%s %s"):format(signal.kind, literal(signal.settings)) end
+  return "{ " .. table.concat(parts, ", ") .. " }"
+end
+
+--- A stop as source. The recipe's own stop, where it is given, is written as `recipe_finish`.
+function M.write(stop, recipe_finish)
+  if stop == recipe_finish then return "recipe_finish" end
+  if stop.kind == "at_step" then return ("stop.at_step(%d)"):format(stop.step) end
+  if stop.kind == "gradient_angle" then return "stop.gradient_angle " .. literal(stop.settings) end
+  if stop.kind == "any" or stop.kind == "all" then
+    local parts = {}
+    for k, inner in ipairs(stop.stops) do parts[k] = M.write(inner, recipe_finish) end
+    return ("stop.%s(%s)"):format(stop.kind, table.concat(parts, ", "))
+  end
+  if not stop.source then core.fail("the policy '%s' is part of the recipe's; only run.stage.finish as a whole can be used again", stop.text) end
+  return ("stop.custom { needs = %s, name = %q, %s }"):format(write_needs(stop.needs), stop.text, stop.source)
+end
+
+--- The stop that M.write wrote.
+function M.read(text, recipe_finish)
+  local environment = copy(pure)
+  environment.recipe_finish = recipe_finish
+  environment.stop = { at_step = stops.at_step, gradient_angle = stops.gradient_angle, any = stops.any, all = stops.all, custom = M.custom }
+  environment.signal = { loss = signals.loss, gradient_norm = signals.gradient_norm, gradient_angle = signals.gradient_angle }
+  local compiled, message = chunk.compile(text, environment, "policy")
+  if not compiled then error("a policy's source is damaged: " .. message, 0) end
+  return compiled()
+end
+
+return M

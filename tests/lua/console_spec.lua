@@ -1,0 +1,441 @@
+--- Consoles: the REPL, and those in a running trainer.
+local chunk = require "perigee.console.chunk"
+local client = require "perigee.console.client"
+local complete = require "perigee.console.complete"
+local files = require "perigee.io.files"
+local help = require "perigee.console.help"
+local json = require "perigee.io.json"
+local limit = require "perigee.console.limit"
+local pg = require "perigee"
+local render = require "perigee.console.render"
+local source = require "perigee.stops.source"
+
+local home = debug.getinfo(1, "S").source:match "^@(.*)/tests/lua/[^/]*$" or "."
+if home:sub(1, 1) ~= "/" then home = require("lfs").currentdir() .. "/" .. home end
+local terminal = dofile(home .. "/tests/lua/terminal.lua")
+local in_folder = dofile(home .. "/tests/lua/folder.lua")(before_each, after_each)
+local program = (os.getenv "PERIGEE_BUILD" or home .. "/build") .. "/runtime/perigee"
+local recipe = home .. "/tests/lua/console_recipe.lua"
+
+local function compiled(text, environment) return assert(chunk.compile(text, environment or setmetatable({}, { __index = _G }))) end
+
+describe("a chunk", function()
+  it("needs no return, and says when it is unfinished", function()
+    assert.equal(3, compiled "1 + 2"())
+    assert.equal(4, compiled "local x = 4 return x"())
+    for _, text in ipairs { "for i = 1, 3 do", "f(", "x = [[", "if a then b()" } do
+      assert.is_true((select(3, chunk.compile(text, {}))))
+    end
+    for _, text in ipairs { "x = = 3", "end", "\27LJ" } do assert.is_false((select(3, chunk.compile(text, {})))) end
+  end)
+
+  it("finds a function's source among others on its lines", function()
+    local first, second = compiled "function(a) return a + 1 end, function(a)\n  return function() return a end\nend"()
+    assert.equal("function(a) return a + 1 end", chunk.source_of(first))
+    assert.equal("function(a)\n  return function() return a end\nend", chunk.source_of(second))
+    local named = compiled "local function f(a) return a end return f"()
+    assert.equal("function(a) return a end", chunk.source_of(named))
+    assert.is_nil(chunk.source_of(function() end))
+  end)
+
+  it("knows what a function reads from outside", function()
+    local f = compiled "local limit = 1 return function(e) y = 2 return e > limit, function() return math.abs(x) end end"()
+    local captured, globals = chunk.outside(f)
+    assert.same({ "limit" }, captured)
+    assert.same({ "math", "x", "y" }, globals)
+  end)
+end)
+
+describe("the limit", function()
+  local function run(text, environment) return limit.run(0.05, compiled(text, environment), chunk.handler(limit.is_users)) end
+
+  it("ends loops, in callbacks of library functions too", function()
+    for _, text in ipairs { "while true do end", "repeat until false", "pg.tidy(function() while true do end end)",
+                            "local function f() return f() end f()", "for i = 1, math.huge do local t = {} end" } do
+      local fine, message = run(text, setmetatable({ pg = pg }, { __index = _G }))
+      assert.is_false(fine)
+      assert.matches("ended after", message)
+    end
+    assert.equal("function", type(string.dump)) -- everything is back
+  end)
+
+  it("shows a user's own lines", function()
+    local fine, message = run "local function deep(n) if n == 0 then error 'here' end\n deep(n - 1) end deep(2)"
+    assert.is_false(fine)
+    assert.matches("here\n  input %d+:1 in deep\n  input %d+:2 in deep", message)
+    assert.is_nil(message:find("lua/perigee", 1, true))
+  end)
+end)
+
+describe("completion, help and printing", function()
+  it("proposes globals, keys and methods", function()
+    local root = { batch = { images = pg.zeros { 2 }, labels = 1 }, band = 1 }
+    assert.same({ "band", "batch", "break" }, (function()
+      local list = {}
+      for _, letter in ipairs { "ba", "br" } do
+        for _, name in ipairs(complete.proposals(letter, { root })) do list[#list + 1] = name end
+      end
+      return list
+    end)())
+    assert.same({ "batch.images", "batch.labels" }, complete.proposals("batch.", { root }))
+    assert.same({ "batch.images:reshape" }, complete.proposals("batch.images:resh", { root }))
+    assert.same({}, complete.proposals("nothing.at.all", { root }))
+  end)
+
+  it("finds annotations", function()
+    assert.matches("The paper's trigger", help.text "stop.gradient_angle")
+    assert.matches("did you mean", help.text "gradient_angel")
+  end)
+
+  it("prints values", function()
+    assert.equal("{ 1, 2, x = \"y\" }", render.value { 1, 2, x = "y" })
+    assert.equal("3\tfloat32 [2] on cpu\n[0, 0]", render.values({ 3, pg.zeros { 2 } }, 2))
+    local loop = {}
+    loop.self = loop
+    assert.equal("{ self = { ... } }", render.value(loop))
+    assert.equal("", render.values({}, 0))
+  end)
+end)
+
+describe("policies as source", function()
+  it("are written and read back", function()
+    local stop, signal = pg.stop, pg.signal
+    local own = compiled([[custom { needs = { signal.loss { "features" } }, name = "mine",
+      function(event, state)
+        local n = (state.n or 0) + 1
+        return n >= 2 and event.features < 0.1, { n = n }
+      end }]], { custom = source.custom, signal = signal })()
+    local before = stop.any(stop.gradient_angle { block = 2, images = 8, from = 4, every = 2 }, stop.all(own, stop.at_step(3)))
+    local text = source.write(before)
+    local after = source.read(text)
+    assert.equal(text, source.write(after))
+    local state = after:initial()
+    for _, event in ipairs { { step = 1, features = 1 }, { step = 2, features = 0.01 }, { step = 3, features = 1 } } do
+      local finished
+      finished, state = after:decide(event, state)
+      assert.equal(event.step == 3, finished)
+    end
+    local recipes_own = stop.custom { function() return false end }
+    assert.equal("recipe_finish", source.write(recipes_own, recipes_own))
+    assert.has_error(function() source.write(recipes_own) end)
+  end)
+
+  it("refuse what they could not keep, and survive their own failures", function()
+    local function custom(text) return pcall(compiled, text, { custom = source.custom }) end
+    local environment = { custom = source.custom }
+    local function message(text) return select(2, pcall(compiled(text, environment))) end
+    assert.matches("captures 'limit'", message "local limit = 1 return custom { function(e) return e.step > limit end }")
+    assert.matches("global 'threshold'", message "return custom { function(e) return e.step > threshold end }")
+    assert.is_true(custom "1")
+    local told
+    source.report = function(text) told = text end
+    for _, body in ipairs { "while true do end", "error 'no'", "return true, 3", "return false, { x = 1 / 0 }" } do
+      told = nil
+      local stop = compiled(("custom { function() %s end }"):format(body), environment)()
+      local finished, state = stop:decide({ step = 1 }, { kept = 1 })
+      assert.is_false(finished)
+      assert.same({ kept = 1 }, state)
+      assert.is_string(told)
+    end
+  end)
+end)
+
+-- ---- a run ------------------------------------------------------------------------------------------------------
+
+local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local environment = ("PERIGEE_HOME=%s OMP_NUM_THREADS=1"):format(quote(home))
+
+--- A trainer in the background; its folder, once its console is open.
+local function trainer(folder, arguments)
+  os.execute(("PERIGEE_CACHE=%s %s %s train %s --runs %s %s >%s 2>&1 & echo $! >%s"):format(quote(folder .. "/cache"), environment,
+    quote(program), quote(recipe), quote(folder), arguments, quote(folder .. "/log"), quote(folder .. "/pid")))
+  for _ = 1, 600 do
+    if files.kind(folder .. "/tiny/console.sock") then return folder .. "/tiny" end
+    os.execute "sleep 0.1"
+  end
+  error("no console: " .. files.read(folder .. "/log"))
+end
+
+local function wait_for_end(folder)
+  os.execute(("for k in $(seq 1200); do kill -0 $(cat %s) 2>/dev/null || break; sleep 0.1; done"):format(quote(folder .. "/pid")))
+end
+
+local function stop(folder)
+  if not files.kind(folder .. "/pid") then return end
+  os.execute(("kill $(cat %s) 2>/dev/null"):format(quote(folder .. "/pid")))
+  wait_for_end(folder)
+end
+
+local function final_checkpoint(folder)
+  local checkpoint = require "perigee.train.checkpoint"
+  local steps = checkpoint.list(folder)
+  return files.read(checkpoint.path(folder, steps[#steps])), steps[#steps]
+end
+
+describe("a console in a running trainer", function()
+  after_each(function() stop(in_folder()) end)
+
+  it("does all that its page shows", function()
+    local run = trainer(in_folder(), "--align 1000000 --total 2000000 --checkpoint 0")
+    local console = client.connect(run)
+    local function answer(text) return console:ask { eval = text } end
+    local function value(text)
+      local given = answer(text)
+      assert.is_nil(given.error, given.error)
+      return given.value
+    end
+    assert.equal("align", value "run.stage.name")
+    assert.is_true(tonumber(value "run.step") > 0)
+    value "run.optim.lr = 5e-5"
+    assert.equal("5e-05", value "run.optim.lr")
+    value "run.stage.losses.attention.weight = 0.25"
+    assert.equal("0.25", value "run.stage.losses.attention.weight")
+    value "run.stage.finish = stop.gradient_angle { block = 1, images = 8, from = 10000000, every = 10 }"
+    assert.matches("gradient_angle", value "run.stage.finish")
+    value [[run.stage.finish = stop.any(run.stage.finish, stop.custom { needs = { signal.loss { "features" } },
+      function(event, state)
+        local best = math.min(state.best or 1000, event.features)
+        return event.step > 1e9, { best = best }
+      end })]]
+    assert.matches("any", value "run.stage.finish")
+    value "run:pause()"
+    local step = value "run.step"
+    assert.equal(step, value "run.step")
+    value [[name = "student.blocks.1.mlp.hidden.weight"; before = run:parameter(name); run:set(name, before * 2)]]
+    assert.equal("0", value "(run:parameter(name) - before * 2):sum():item()")
+    assert.equal("float32", value "student.blocks[1].mlp.hidden.weight.dtype")
+    assert.matches("samples/step%-%d+%.png$", value "run:sample { count = 4 }")
+    assert.is_truthy(files.kind((value "run:checkpoint()")))
+    value "run:resume()"
+    value "run:finish_stage()"
+    for _ = 1, 100 do
+      if value "run.stage.name" == "free" then break end
+    end
+    assert.equal("free", value "run.stage.name")
+    -- printing, unfinished text, errors
+    assert.equal("1\t2\n", answer "print(1, 2)".output)
+    assert.is_true(answer "for i = 1, 2 do".unfinished)
+    assert.matches("did you mean \"step\"", answer "run.stepp".error)
+    for _, text in ipairs { "io", "os", "ffi", "debug", "jit", "require", "load", "string.dump", "coroutine", "package" } do
+      local given = answer(text)
+      assert.is_true(given.error ~= nil or given.value == "", text)
+    end
+    local proposals = console:ask { complete = "run.st" }.proposals
+    assert.same({ "run.stage", "run.step" }, { proposals[1], proposals[2] })
+    console:close()
+    local told = io.popen(("%s %s tell %s %s"):format(environment, quote(program), quote(run), quote "run.stage.name"))
+    assert.equal("free\n", told:read "*a")
+    told:close()
+    stop(in_folder())
+    assert.is_nil(files.kind(run .. "/console.sock"))
+    local paths = {}
+    for line in files.read(run .. "/events.jsonl"):gmatch "[^\n]+" do
+      local event = json.decode(line)
+      if event.event == "change" then
+        paths[#paths + 1] = event.path
+        assert.is_string(event.text)
+        assert.is_not_nil(event.before)
+        assert.is_not_nil(event.after)
+      end
+    end
+    assert.same({ "optim.lr", "stage.losses.attention.weight", "stage.finish", "stage.finish",
+                  "tensor student.blocks.1.mlp.hidden.weight", "finish_stage" }, paths)
+  end)
+
+  it("leaves a run as it was after 1,000 hostile inputs by ten clients #slow", function()
+    local quiet, busy = in_folder "quiet", in_folder "busy"
+    files.make_folder(quiet)
+    files.make_folder(busy)
+    local arguments = "--align 1500 --total 3000 --checkpoint 0"
+    trainer(quiet, arguments)
+    wait_for_end(quiet)
+    local run = trainer(busy, arguments)
+    local hostile = {
+      "while true do end", "while true do pcall(function() while true do end end) end", "repeat pcall(error) until false",
+      "local function f() return 1 + f() end f()", "('x'):rep(1e10)", "local t = {} while true do t[#t + 1] = ('x'):rep(1e5) .. #t end",
+      "setmetatable(_G, nil)", "setmetatable(_G, {})", "rawset(run, 'step', 1)", "run.step = -1", "run.stage = nil", "run.stage.losses = {}",
+      "pg.zeros = nil", "pg.ops.matmul = nil", "string.format = nil", "math.floor = 3", "getmetatable('').__index = nil",
+      "getmetatable(run).__index = nil", "getmetatable(pg.zeros{2}).__index = nil", "(''):dump()", "loadstring('\\27LJ\\2')()",
+      "pg.zeros{2}.handle", "pg.zeros{2}.shape[1]", "pg.zeros{2}:free()", "pg.zeros{2}:copy_(pg.ones{2})", "pg.zeros{1e6, 1e6}",
+      "student.blocks[1] = nil", "student:materialise{}", "student.blocks[1].mlp.hidden.weight:copy_(pg.zeros{1})",
+      "run:set('student.blocks.1.mlp.hidden.weight', pg.zeros{3})", "run:set('nothing', 3)", "run:set()", "run.set(1)", "run.optim.lr = 0/0",
+      "run.optim.lr = {}", "run.optim.lr = -1", "run.optim.betas = { 2, 3 }", "run.ema = 1", "run.stage.losses.denoise.weight = 'x'",
+      "run.stage.finish = nil", "run.stage.finish = 3", "run.stage.finish = stop.custom { 3 }", "run:sample { count = -1 }",
+      "run:sample { nothing = 1 }", "run.stage.finish = stop.gradient_angle { block = 99 }", "error(nil)", "error({})", "error()",
+      "tostring(setmetatable({}, { __tostring = function() while true do end end }))",
+      "setmetatable({}, { __tostring = function() error 'x' end })", "return 1 +", "]]", ("("):rep(5000), ("x = "):rep(3000), "\0\1\2\255",
+      "local s = ('a'):rep(30000) return s:find('.-.-.-.-b')", "table.concat(setmetatable({}, { __index = error }))",
+      "for k, v in pairs(run) do pcall(v) end", "pg.tensor({ { 1 }, { 1, 2 } })", "pg.grad(function() while true do end end, { pg.ones{1} })",
+      "_G = nil", "pairs = nil; print = nil; error = nil", "return run, pg, student, stop, signal", "print(('x'):rep(1e6))",
+      "xpcall(error, function() while true do end end)", "unpack({}, 1, 1e8)", "select(-1)", "('x'):gsub('', ('y'):rep(1e6))",
+    }
+    local clients = {}
+    for k = 1, 10 do clients[k] = client.connect(run) end
+    local count, malformed = 0, { "", "{", "[]", "null", "1", '"x"', "{}", '{"eval":3}', '{"complete":[]}', ("["):rep(500), "\255\254" }
+    local C = require("perigee.core.ffi").C
+    while count < 1000 do
+      count = count + 1
+      local k = count % 10 + 1
+      if count % 9 == 0 then
+        local text = malformed[count / 9 % #malformed + 1]
+        C.pg_console_write(clients[k].handle, text, #text) -- its answer, without a number, is passed over
+      elseif count % 97 == 0 then
+        local text = json.encode { eval = "return", id = 0 }
+        C.pg_console_write(clients[k].handle, text, #text)
+        clients[k]:close() -- without waiting
+        clients[k] = client.connect(run)
+      else
+        local answer = clients[k]:ask { eval = hostile[count % #hostile + 1], limit = 0.02 }
+        assert.is_truthy(answer.error or answer.value or answer.unfinished)
+      end
+    end
+    assert.matches("^%d+$", clients[3]:ask { eval = "run.step" }.value)
+    for k = 1, 10 do clients[k]:close() end
+    wait_for_end(busy)
+    local log = files.read(busy .. "/log")
+    assert.is_nil(log:find("error", 1, true), log)
+    assert.is_true(final_checkpoint(quiet .. "/tiny") == final_checkpoint(run))
+    assert.is_nil(files.read(run .. "/events.jsonl"):find('"change"', 1, true))
+  end)
+end)
+
+describe("a run whose policy was swapped", function()
+  local changes = require "perigee.console.changes"
+  local train = require("perigee.train").train
+
+  --- Trains the tiny recipe; `at[step](run)` acts after that step.
+  local function go(folder, at, resume)
+    local loaded = require("perigee.recipe_options").load(recipe, { values = { align = 30, total = 40, checkpoint = 5 } }).value
+    loaded.every.sample = 1
+    local run = train(loaded, { folder = folder, quiet = true, resume = resume, sample = function(run)
+      if at[run.step] then at[run.step](run) end
+    end })
+    run:free()
+  end
+
+  it("is the same after it was killed and resumed", function()
+    local policy = [[stop.custom { needs = { signal.loss { "denoise" } },
+      function(event, state) return (state.n or 0) >= 12, { n = (state.n or 0) + 1, sum = (state.sum or 0) + event.denoise } end }]]
+    local function swap(run)
+      changes.make(run, "stage.finish", policy, "the policy")
+      changes.make(run, "optim.lr", 5e-4, "the rate")
+    end
+    local function twice(run)
+      changes.make(run, "stage.losses.attention.weight", 0.1, "the weight")
+      changes.set(run, "student.blocks.1.mlp.hidden.bias", pg.ones { 128 }, "the bias")
+    end
+    local whole, killed = in_folder "whole", in_folder "killed"
+    go(whole, { [7] = swap, [11] = twice })
+    local function kill() error("killed", 0) end
+    for _, first_life in ipairs { 9, 13, 17 } do -- checkpoints at 5, 10 and 15: changes before and after them
+      files.remove_tree(killed)
+      assert.has_error(function() go(killed, { [7] = swap, [11] = twice, [first_life] = kill }) end)
+      if first_life == 9 then -- and again, before the changes were made again
+        assert.has_error(function() go(killed, { [6] = kill }, true) end)
+        go(killed, { [11] = twice }, true)
+      else
+        go(killed, {}, true)
+      end
+      local expected, last = final_checkpoint(whole)
+      local given, step = final_checkpoint(killed)
+      assert.equal(last, step)
+      assert.is_true(expected == given, ("killed after step %d"):format(first_life))
+    end
+  end)
+end)
+
+-- ---- a person ---------------------------------------------------------------------------------------------------
+
+describe("at a terminal", function()
+  local function environment_of()
+    return { PERIGEE_HOME = home, HOME = in_folder(), XDG_STATE_HOME = in_folder "state", OMP_NUM_THREADS = "1", TERM = "xterm",
+             PERIGEE_CACHE = in_folder "cache" }
+  end
+
+  it("the REPL has history, completion, several lines and Ctrl-C", function()
+    local screen = terminal.start({ program, "repl" }, environment_of())
+    screen:expect "perigee> "
+    screen:type "1 + 41\n"
+    screen:expect "42"
+    screen:expect "perigee> "
+    screen:type "for i = 1, 2 do\n"
+    screen:expect "> "
+    screen:type "print('line', i)\nend\n"
+    screen:expect "line\t2"
+    screen:expect "perigee> "
+    screen:type "pg.stop.gradient_a\t\n"
+    screen:expect "function (init.lua:"
+    screen:expect "perigee> "
+    screen:type "while true do end\n"
+    os.execute "sleep 0.5"
+    screen:type "\3"
+    screen:expect "interrupted"
+    screen:expect "perigee> "
+    screen:type "half a line\3"
+    screen:expect "perigee> "
+    screen:type "error 'mine'\n"
+    screen:expect "mine"
+    screen:expect "perigee> "
+    screen:type "pg.zeros { 2, 2 }\n"
+    screen:expect "float32 [2,2] on cpu"
+    screen:expect "perigee> "
+    screen:type ":quit\n"
+    assert.equal(0, screen:close())
+
+    screen = terminal.start({ program, "repl" }, environment_of())
+    screen:expect "perigee> "
+    screen:type "\16\16\n" -- Ctrl-P: the line before :quit
+    screen:expect "float32 [2,2] on cpu"
+    screen:expect "perigee> "
+    screen:leave()
+    assert.equal(0, screen:close())
+  end)
+
+  it("the REPL has a recipe's parts at hand", function()
+    local screen = terminal.start({ program, "repl", recipe }, environment_of())
+    screen:expect "perigee> "
+    local function line(text, expected)
+      screen:type(text .. "\n")
+      screen:expect "\n"
+      screen:expect(expected)
+      screen:expect "perigee> "
+    end
+    line("batch = run:batch()", "")
+    line("batch.images", "uint8 [4,32,32,3]")
+    line("run:loss(batch)", "total = ")
+    line("run:step()", "denoise = ")
+    line("run:steps()", "1")
+    line("run:gradient { loss = 'features', of = 'block 1' }", "float32 [4,16,32]")
+    line("run:gradient { loss = 'denoise', of = 'student.blocks.1.mlp.hidden.weight' }", "float32 [128,32]")
+    line(("run:picture { path = %q }"):format(in_folder "batch.png"), "batch.png")
+    line(("run:attention { block = 2, path = %q }"):format(in_folder "attention.png"), "attention.png")
+    line("student", "parameters")
+    line(":reload", "0 steps done")
+    screen:leave()
+    assert.equal(0, screen:close())
+    assert.same({ 64, 64, 3 }, pg.load_png(in_folder "batch.png").shape)
+    assert.same({ 256, 520, 3 }, pg.load_png(in_folder "attention.png").shape)
+  end)
+
+  it("attach edits, completes and asks for more lines", function()
+    local run = trainer(in_folder(), "--align 1000000 --total 2000000 --checkpoint 0")
+    local screen = terminal.start({ program, "attach", run }, environment_of())
+    screen:expect "tiny> "
+    screen:type "run.stage.na\t\n"
+    screen:expect "align"
+    screen:expect "tiny> "
+    screen:type "while true do\nend\n"
+    screen:expect "ended after 1 s"
+    screen:expect "tiny> "
+    screen:type "run.stage.finish = stop.custom {\n"
+    screen:expect "> "
+    screen:type "function(event) return event.step > 1e9 end }\n"
+    screen:expect "tiny> "
+    screen:type "run.stage.finish\n"
+    screen:expect "custom\r\n"
+    screen:expect "tiny> "
+    screen:leave()
+    assert.equal(0, screen:close())
+    stop(in_folder())
+  end)
+end)
