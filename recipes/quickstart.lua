@@ -6,7 +6,7 @@ local loss, stop = pg.loss, pg.stop
 
 local o = pg.options {
   { "batch", 16, "images a step" },
-  { "align", 400, "step at which the alignment ends at the latest" },
+  { "align", 700, "step at which the alignment ends at the latest" },
   { "total", 2400, "steps in all" },
 }
 
@@ -37,7 +37,7 @@ return pg.recipe {
     { name = "align",
       losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } },
       finish = stop.any(
-        stop.gradient_angle { block = 2, images = 64, from = 100, every = 100, below = -0.05 },
+        stop.gradient_angle { block = 2, images = 64, from = 200, every = 50, below = 0 },
         stop.at_step(o.align)) },
     { name = "free", losses = { { 1.0, denoise } }, finish = stop.at_step(o.total) },
   },
