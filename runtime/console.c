@@ -148,7 +148,8 @@ static void peer_write(peer *p) {
 }
 
 static int peer_queue(peer *p, const void *bytes, int64_t n) {
-  unsigned char h[HEADER] = { (unsigned char)n, (unsigned char)(n >> 8), (unsigned char)(n >> 16), (unsigned char)(n >> 24) };
+  unsigned char h[HEADER] = {(unsigned char)n, (unsigned char)(n >> 8), (unsigned char)(n >> 16),
+                             (unsigned char)(n >> 24)};
   if (!buffer_reserve(&p->out, HEADER + (size_t)n)) return 0;
   buffer_append(&p->out, h, HEADER);
   if (n) buffer_append(&p->out, bytes, (size_t)n);
@@ -194,8 +195,9 @@ static pg_status open_listener(pg_console *c, const char *path) {
     c->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     struct stat made;
     /* a socket's own mode is that of the file which bind() makes: there is no moment with another one */
-    if (c->listener < 0 || fchmod(c->listener, 0600) || bind(c->listener, (struct sockaddr *)&address, sizeof address) ||
-        chmod(path, 0600) || listen(c->listener, MAX_CLIENTS) || lstat(path, &made))
+    if (c->listener < 0 || fchmod(c->listener, 0600) ||
+        bind(c->listener, (struct sockaddr *)&address, sizeof address) || chmod(path, 0600) ||
+        listen(c->listener, MAX_CLIENTS) || lstat(path, &made))
       status = pg_error(PG_ERROR_IO, "%s: %s", path, strerror(errno));
     else {
       c->device = made.st_dev;
@@ -269,14 +271,14 @@ static int waiting(const peer *p) {
 int pg_console_poll(pg_console *c, int milliseconds) {
   struct pollfd list[MAX_CLIENTS + 1];
   int who[MAX_CLIENTS + 1], n = 1, ready = 0;
-  list[0] = (struct pollfd){ .fd = c->listener, .events = POLLIN };
+  list[0] = (struct pollfd){.fd = c->listener, .events = POLLIN};
   for (int k = 0; k < MAX_CLIENTS; k++) {
     peer *p = &c->clients[k];
     if (!p->id) continue;
     if (waiting(p)) ready = 1;
     if (p->closed) continue;
     who[n] = k;
-    list[n++] = (struct pollfd){ .fd = p->fd, .events = (short)(POLLIN | (buffer_held(&p->out) ? POLLOUT : 0)) };
+    list[n++] = (struct pollfd){.fd = p->fd, .events = (short)(POLLIN | (buffer_held(&p->out) ? POLLOUT : 0))};
   }
   if (poll(list, (nfds_t)n, ready ? 0 : milliseconds) <= 0) return ready;
   for (int k = 1; k < n; k++) {
@@ -316,7 +318,8 @@ void pg_console_send(pg_console *c, int64_t client, const void *bytes, int64_t n
   for (int k = 0; k < MAX_CLIENTS; k++) {
     peer *p = &c->clients[k];
     if (p->id != client || p->closed) continue;
-    if (n < 0 || n > MAX_FRAME || buffer_held(&p->out) + (size_t)n > MAX_QUEUED || !peer_queue(p, bytes, n)) peer_end(p);
+    if (n < 0 || n > MAX_FRAME || buffer_held(&p->out) + (size_t)n > MAX_QUEUED || !peer_queue(p, bytes, n))
+      peer_end(p);
     else peer_write(p);
   }
 }
@@ -328,10 +331,12 @@ pg_status pg_console_connect(pg_console_link **out, const char *path) {
   struct sockaddr_un address;
   int folder;
   if (lstat(path, &found))
-    return pg_error(PG_ERROR_IO, errno == ENOENT ? "%s does not exist: no run is going there" : "%s: the console cannot be reached",
+    return pg_error(PG_ERROR_IO,
+                    errno == ENOENT ? "%s does not exist: no run is going there" : "%s: the console cannot be reached",
                     path);
   if (!S_ISSOCK(found.st_mode)) return pg_error(PG_ERROR_IO, "%s: it is no socket", path);
-  if (found.st_uid != geteuid()) return pg_error(PG_ERROR_IO, "%s belongs to another user: consoles are for a run's own user", path);
+  if (found.st_uid != geteuid())
+    return pg_error(PG_ERROR_IO, "%s belongs to another user: consoles are for a run's own user", path);
   pg_status status = make_address(path, &address, &folder);
   if (status) return status;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -361,10 +366,11 @@ void pg_console_disconnect(pg_console_link *link) {
 
 pg_status pg_console_write(pg_console_link *link, const void *bytes, int64_t n) {
   peer *p = &link->server;
-  if (n < 0 || n > MAX_FRAME) return pg_error(PG_ERROR_ARGUMENT, "console: %lld bytes at once; at most %d go", (long long)n, MAX_FRAME);
+  if (n < 0 || n > MAX_FRAME)
+    return pg_error(PG_ERROR_ARGUMENT, "console: %lld bytes at once; at most %d go", (long long)n, MAX_FRAME);
   if (p->closed || !peer_queue(p, bytes, n)) return pg_error(PG_ERROR_IO, "console: the run has closed it");
   while (!p->closed && buffer_held(&p->out)) {
-    struct pollfd ready = { .fd = p->fd, .events = POLLOUT };
+    struct pollfd ready = {.fd = p->fd, .events = POLLOUT};
     if (poll(&ready, 1, -1) < 0 && errno == EINTR) return pg_error(PG_ERROR_IO, "console: interrupted");
     peer_write(p);
   }
@@ -376,7 +382,7 @@ pg_status pg_console_read(pg_console_link *link, int milliseconds, const char **
   *bytes = -1;
   if (peer_frame(p, frame, bytes)) return PG_OK;
   if (p->closed) return pg_error(PG_ERROR_IO, "console: the run has closed it");
-  struct pollfd ready = { .fd = p->fd, .events = POLLIN };
+  struct pollfd ready = {.fd = p->fd, .events = POLLIN};
   if (poll(&ready, 1, milliseconds) <= 0) return PG_OK;
   peer_read(p);
   peer_frame(p, frame, bytes);

@@ -12,7 +12,7 @@ static lua_State *state;                    /* the one that reads lines */
 static int completer = LUA_NOREF;           /* its completion function, in the registry */
 static volatile sig_atomic_t evaluating;    /* Ctrl-C: to end an evaluation (1) or to abandon a line (0) */
 static volatile sig_atomic_t interruptions; /* since the line or the evaluation began */
-static volatile sig_atomic_t reading;       /* in libedit, which goes on reading after a signal: Ctrl-C jumps out of it */
+static volatile sig_atomic_t reading; /* in libedit, which goes on reading after a signal: Ctrl-C jumps out of it */
 static sigjmp_buf abandoned;
 
 /* ---- Ctrl-C --------------------------------------------------------------------------------------------------- */
@@ -66,7 +66,7 @@ static char **propose(const char *word, int start, int end) {
   (void)start;
   (void)end;
   rl_attempted_completion_over = 1; /* no names of files */
-  reading = 0; /* Lua runs now */
+  reading = 0;                      /* Lua runs now */
   char **matches = completer == LUA_NOREF ? NULL : rl_completion_matches(word, next_proposal);
   reading = 1;
   return matches;
@@ -129,9 +129,9 @@ static int save_history(lua_State *L) {
 
 __attribute__((visibility("default"))) int luaopen_perigee_terminal(lua_State *L) {
   static const luaL_Reg functions[] = {
-    { "evaluate", evaluate },         { "read_line", read_line },       { "complete_with", complete_with },
-    { "remember", remember },         { "load_history", load_history }, { "save_history", save_history },
-    { NULL, NULL },
+      {"evaluate", evaluate}, {"read_line", read_line},       {"complete_with", complete_with},
+      {"remember", remember}, {"load_history", load_history}, {"save_history", save_history},
+      {NULL, NULL},
   };
   state = L;
   rl_readline_name = "perigee";
