@@ -347,6 +347,8 @@ end)
 -- ---- a person ---------------------------------------------------------------------------------------------------
 
 describe("at a terminal", function()
+  after_each(function() stop(in_folder()) end)
+
   local function environment_of()
     return { PERIGEE_HOME = home, HOME = in_folder(), XDG_STATE_HOME = in_folder "state", OMP_NUM_THREADS = "1", TERM = "xterm",
              PERIGEE_CACHE = in_folder "cache" }
@@ -436,6 +438,5 @@ describe("at a terminal", function()
     screen:expect "tiny> "
     screen:leave()
     assert.equal(0, screen:close())
-    stop(in_folder())
   end)
 end)
