@@ -68,6 +68,29 @@ describe("the memory of a step", function()
       end)
   end
 
+  it("is the plan's with the gradient angle measured, and is that of a step again afterwards", function()
+    local options = { batch = 32, micro = 16, width = 64, angle = true }
+    local planned = price.recipe(tiny.recipe(options))[1]
+    collect()
+    local before = held()
+    without_trace(function()
+      local run = new_run(options)
+      run:build_stage()
+      train.step(run)
+      collect()
+      local between = held()
+      C.pg_memory_reset_peak(C.PG_CPU)
+      for _, signal in ipairs(run.signals) do signal:measure(run) end
+      local pictures = run.recipe.data.sources.images.tensor:bytes() + run.recipe.data.sources.labels.tensor:bytes()
+      local actual = peak() - before - pictures
+      assert.is_true(math.abs(actual - planned.memory_total) <= 0.02 * planned.memory_total,
+        ("%d bytes, planned %d"):format(actual, planned.memory_total))
+      collect()
+      assert.equal(between, held())
+      run:free()
+    end)
+  end)
+
   it("has no teacher in a stage that needs none: its bytes are returned", function()
     collect()
     without_trace(function()

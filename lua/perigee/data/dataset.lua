@@ -133,18 +133,18 @@ local function default_threads(sources)
   return 1
 end
 
---- Batches in the order that the seed gives. `batch`, `threads`, `shuffle`, `flip` and `crop` stand in for the data
---- set's own; ranks that share a step give their `first` sample in it and the whole step's `stride`.
+--- Batches in the order that the seed gives. `batch`, `threads`, `depth`, `shuffle`, `flip` and `crop` stand in for the
+--- data set's own; ranks that share a step give their `first` sample in it and the whole step's `stride`.
 ---@param o? perigee.LoaderOptions
 ---@return perigee.Loader
 function Dataset:loader(o)
   o = check.options("loader", o or {}, {
     seed = { "integer", 0 }, batch = { "integer", self.batch }, threads = { "integer", self.threads },
     shuffle = { "boolean", self.shuffle }, flip = { "boolean", self.flip }, crop = { "integer", self.crop },
-    first = { "integer" }, stride = { "integer" }, device = { "string" },
+    first = { "integer" }, stride = { "integer" }, device = { "string" }, depth = { "integer", self.depth },
   })
   self:open()
-  o.count, o.fields, o.sources, o.depth = self.count, self.field_list, self.sources, self.depth
+  o.count, o.fields, o.sources = self.count, self.field_list, self.sources
   o.threads = o.threads or default_threads(self.sources)
   return loader.new(o)
 end

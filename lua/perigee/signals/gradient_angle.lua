@@ -5,6 +5,7 @@
 --- in it. Gradients are summed over the images before the cosine is taken.
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
+local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
 local stage = require "perigee.train.stage"
 local ops, tensor = core.ops, core.tensor
@@ -17,18 +18,11 @@ Probe.__index = Probe
 
 local function zeros(count, dtype)
   local t = tensor.empty({ count }, dtype, { purpose = "signal" })
-  return t:copy_(ops.fill({ count }, { value = 0, dtype = dtype }))
+  return tensor.tidy(function() return t:copy_(ops.fill({ count }, { value = 0, dtype = dtype })) end)
 end
 
---- The program: batch in, gradients of both losses for the block's parameters out, in two flat vectors.
-function M.build(run, block)
-  local student = run.recipe.student
-  if block < 1 or block > (student.depth or 0) then
-    core_ffi.fail("gradient_angle: block %d of a student with %s blocks", block, tostring(student.depth))
-  end
-  local trace = stage.trace(run.recipe, run.stage, {
-    batch = run.micro, fixed_time = true, fixed_noise = run.trace.fixed_noise, drop_labels = false,
-  })
+--- The losses whose gradients are compared: the denoising loss, and the sum of the weighted alignment losses.
+local function sides(run, trace)
   local denoise, alignment
   for _, entry in ipairs(run.stage.losses) do
     local value = trace.losses[entry.name]
@@ -41,31 +35,54 @@ function M.build(run, block)
   if not denoise or not alignment then
     core_ffi.fail("gradient_angle: the stage '%s' needs a denoising and an alignment loss", run.stage.name)
   end
-  local wrt, total = {}, 0
-  for _, entry in ipairs(student.blocks[block]:named_parameters()) do
-    wrt[#wrt + 1] = { name = entry.name, value = trace.program:capture(entry.tensor), offset = total }
+  return { denoise = denoise, alignment = alignment }
+end
+
+--- The program, planned: a batch in, the gradients of both sides for the block's parameters out. `places` lists where each
+--- output goes in its side's flat vector of `total` elements. Of a run this reads recipe, stage, micro, trace and device.
+local function planned(run, block)
+  local student = run.recipe.student
+  if block < 1 or block > (student.depth or 0) then
+    core_ffi.fail("gradient_angle: block %d of a student with %s blocks", block, tostring(student.depth))
+  end
+  local trace = stage.trace(run.recipe, run.stage, {
+    batch = run.micro, fixed_time = true, fixed_noise = run.trace.fixed_noise, drop_labels = false,
+  })
+  local values, names, offsets, total = {}, {}, {}, 0
+  for k, entry in ipairs(student.blocks[block]:named_parameters()) do
+    values[k], names[k], offsets[k] = trace.program:capture(entry.tensor), entry.name, total
     total = total + entry.tensor:numel()
   end
-  local values = {}
-  for k, w in ipairs(wrt) do values[k] = w.value end
-  local one = tensor.tensor(1, {}, denoise.dtype)
-  local outputs, into, flats = {}, {}, {}
-  for _, side in ipairs { { "denoise", denoise }, { "alignment", alignment } } do
-    local flat = zeros(total, run.recipe.dtype)
-    flats[side[1]] = flat
-    for k, g in ipairs(core.gradient(trace.program, { side[2] }, { one }, values)) do
+  local outputs, places = {}, {}
+  local losses = sides(run, trace)
+  for _, side in ipairs { "denoise", "alignment" } do
+    local loss = losses[side]
+    local one = tensor.tensor(1, {}, loss.dtype)
+    for k, g in ipairs(core.gradient(trace.program, { loss }, { one }, values)) do
       if g then -- a parameter that a loss does not reach keeps its zeros
-        local name = side[1] .. " " .. wrt[k].name
-        outputs[#outputs + 1] = { name = name, value = g }
-        into[name] = flat:narrow(1, wrt[k].offset + 1, wrt[k].value:numel()):reshape(wrt[k].value.shape)
+        outputs[#outputs + 1] = { name = side .. " " .. names[k], value = g }
+        places[#places + 1] = { name = side .. " " .. names[k], side = side, offset = offsets[k], shape = values[k].shape }
       end
     end
   end
-  local executable = core.executable.compile(trace.program, outputs, {
-    into = into, purpose = "signal", device = run.device,
-  })
+  return core.plan.build(trace.program, outputs, { device = run.device }), places, total
+end
+
+--- Bytes that a measurement takes beside a step's: arena, both sides' gradients, their sums, and one converted.
+function M.bytes(run, block)
+  local plan, _, total = planned(run, block)
+  return plan.arena_bytes + total * (2 * core_ffi.dtype_bytes[run.recipe.dtype] + 3 * 8)
+end
+
+---@return perigee.GradientAngleProbe
+function M.build(run, block)
+  local plan, places, total = planned(run, block)
+  local flats, into = { denoise = zeros(total, run.recipe.dtype), alignment = zeros(total, run.recipe.dtype) }, {}
+  for _, place in ipairs(places) do
+    into[place.name] = flats[place.side]:narrow(1, place.offset + 1, layout.numel(place.shape)):reshape(place.shape)
+  end
   return setmetatable({
-    executable = executable, flats = flats,
+    executable = core.executable.new(plan, { into = into, purpose = "signal" }), flats = flats,
     sums = { denoise = zeros(total, "float64"), alignment = zeros(total, "float64") },
   }, Probe)
 end
@@ -98,26 +115,30 @@ function Probe:measure(batches, batch)
   return dot(a, d) / math.max(alignment * denoise, 1e-300), denoise, alignment
 end
 
---- Measures on a run: returns { mean =, cosine = { one a time }, time = {...}, images = }.
+--- Measures on a run: returns { mean =, cosine = { one a time }, time = {...}, images = }. Its memory is held only as long.
 function M.measure(run, settings)
-  local key = ("gradient_angle %d"):format(settings.block)
-  run.probes[key] = run.probes[key] or M.build(run, settings.block)
-  local probe = run.probes[key]
-  local batches = math.ceil(settings.images / run.micro)
+  local probe = M.build(run, settings.block)
+  local batches, size = math.ceil(settings.images / run.micro), run.micro
+  local loader = run:probe_loader(size)
   local cosines, sum = {}, 0
-  local stat = op.stat(run.recipe.dtype)
-  for k, time in ipairs(settings.time) do
-    cosines[k] = tensor.tidy(function()
-      local inputs = run:bind_weights { time = ops.fill({ run.micro }, { value = time, dtype = stat }), state = run.state }
-      return (probe:measure(batches, function(number)
-        run:set_state(run.step, (number - 1) * run.micro)
-        for name, t in pairs(run:probe_batch(number, run.micro)) do inputs[name] = t end
+  local fine, message = pcall(tensor.tidy, function()
+    for k, time in ipairs(settings.time) do
+      local inputs = run:bind_weights {
+        time = ops.fill({ size }, { value = time, dtype = op.stat(run.recipe.dtype) }), state = run.state,
+      }
+      cosines[k] = probe:measure(batches, function(number)
+        run:set_state(run.step, (number - 1) * size)
+        loader:seek(number - 1)
+        for name, t in pairs(loader:next()) do inputs[name] = t end
         return inputs
-      end))
-    end)
-    sum = sum + cosines[k]
-  end
-  return { mean = sum / #settings.time, cosine = cosines, time = settings.time, images = batches * run.micro }
+      end)
+      sum = sum + cosines[k]
+    end
+  end)
+  probe:free()
+  loader:close()
+  if not fine then error(message, 0) end
+  return { mean = sum / #settings.time, cosine = cosines, time = settings.time, images = batches * size }
 end
 
 return M

@@ -2,6 +2,7 @@
 --- named device. Nothing is allocated and no file is read, so it works for recipes whose data and weights aren't there.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
+local gradient_angle = require "perigee.signals.gradient_angle"
 local Group = require "perigee.train.group"
 local layout = require "perigee.core.layout"
 local machine = require "perigee.train.machine"
@@ -85,6 +86,13 @@ function M.stage(recipe, stage, options)
     gradients = flat * master + ((low or pieces > 1) and flat * size or 0),
     optimizer = flat * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes, data = data_bytes,
   }
+  for _, signal in ipairs(stage.finish.needs) do
+    if signal.kind == "gradient_angle" then
+      local run = { recipe = recipe, stage = stage, micro = recipe.micro, trace = {} }
+      local bytes = gradient_angle.bytes(run, signal.settings.block) + batch_bytes / pieces * 2
+      memory.signal = math.max(memory.signal or 0, bytes) -- while it measures; one does at a time
+    end
+  end
   local total = 0
   for _, bytes in pairs(memory) do total = total + bytes end
   local update_bytes = flat * (10 * master + (low and 2 * size or 0)) -- norm reads once; update reads 5 and writes 4 buffers

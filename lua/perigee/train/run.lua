@@ -41,7 +41,7 @@ function Run.new(recipe, options)
   recipe.data:open()
   local self = setmetatable({
     recipe = recipe, folder = options.folder or false, device = options.device or "cpu", step = 0, losses = {}, gradient_norm = 0,
-    batch_size = recipe.batch, micro = recipe.micro, ema = recipe.ema, optim = {}, groups = {}, probes = {}, weights = {},
+    batch_size = recipe.batch, micro = recipe.micro, ema = recipe.ema, optim = {}, groups = {}, weights = {},
     trace = options.trace or {},
   }, Run)
   for key, value in pairs(recipe.optim) do self.optim[key] = value end
@@ -138,10 +138,6 @@ end
 
 --- Frees the programs of the stage under way.
 function Run:free_programs()
-  for _, probe in pairs(self.probes) do probe:free() end
-  self.probes = {}
-  if self.probe_loader then self.probe_loader:close() end
-  self.probe_loader = nil
   if self.gradients_program then self.gradients_program:free() end
   if self.update then self.update:free() end
   for _, weight in pairs(self.weights) do weight:free() end
@@ -206,17 +202,11 @@ end
 --- The next batch: tensors by field name. They are overwritten by the next call.
 function Run:batch() return self.loader:next() end
 
---- Batch `number` (from 1) of random training images for a probe, in an order of its own for every step.
-function Run:probe_batch(number, size)
-  if not self.probe_loader or self.probe_step ~= self.step or self.probe_size ~= size then
-    if self.probe_loader then self.probe_loader:close() end
-    self.probe_loader = self.recipe.data:loader { seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0 }
-    self.probe_step, self.probe_size = self.step, size
-  end
-  self.probe_loader:seek(number - 1)
-  local batch = {}
-  for name, t in pairs(self.probe_loader:next()) do batch[name] = t end
-  return batch
+--- A loader of random training images for a probe, in an order of its own for every step.
+function Run:probe_loader(size)
+  return self.recipe.data:loader {
+    seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0, depth = 1,
+  }
 end
 
 --- Part one and two of a step: gradients of a batch, piece by piece, summed in the groups' gradient buffers. Returns the
