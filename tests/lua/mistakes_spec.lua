@@ -62,7 +62,7 @@ describe("a recipe with a mistake", function()
     { "two losses of one name", head .. "table.insert(o.stages[1].losses, { 1, loss.flow_matching {} })\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: stage 'train': two losses are named 'denoise'; give one another name" },
     { "two losses of one name in two stages",
-      head .. "o.stages[2] = { name = 'free', losses = { { 1, loss.flow_matching {} } }, finish = stop.at_step(3) }\nreturn pg.recipe(o)\n",
+      head .. "o.stages[2] = { name = 'free', losses = { { 1, loss.flow_matching { path = 'cosine' } } }, finish = stop.at_step(3) }\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: two different losses are named 'denoise' %(stage 'free'%); give one another name" },
     { "a teacher's loss without a teacher",
       head .. "table.insert(o.stages[1].losses, { 1, loss.feature_alignment { block = 1 } })\nreturn pg.recipe(o)\n",
