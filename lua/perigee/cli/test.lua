@@ -106,7 +106,7 @@ local function run_specs(title, files, jobs, arguments, environment)
   local list = assert(io.open(logs .. "/list", "w"))
   list:write(table.concat(files, "\n"), "\n")
   list:close()
-  local one = ([[log=%s/$(echo "$1" | tr / _).log; start=$(date +%%s%%N); %s luajit %s --output=plainTerminal %s "$1"]]
+  local one = ([[log=%s/$(echo "$1" | tr -c 'A-Za-z0-9.\n' _).log; start=$(date +%%s%%N); %s luajit %s --output=plainTerminal %s "$1"]]
     .. [[ >"$log" 2>&1; echo "$? $(( ($(date +%%s%%N) - start) / 1000000 )) $log $1"]]):format(
     quote(logs), environment, quote(first_line "command -v busted" or "busted"), arguments)
   local path = ("%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;;"):format(home, home, home)

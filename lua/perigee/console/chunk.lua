@@ -13,6 +13,8 @@ local function remember(name, text)
   texts[name] = text
 end
 
+local function without_first(_, ...) return ... end
+
 --- Compiles text for an environment. Returns the function; or nil, a message, and whether more lines could make it whole.
 --- The code is never compiled to machine code: its loops stay interruptible.
 ---@return function? chunk, string? message, boolean? unfinished
@@ -20,16 +22,18 @@ function M.compile(text, environment, kind)
   if text:byte(1) == 27 then return nil, "this is bytecode; only source text is evaluated", false end
   count = count + 1
   local name = ("=%s %d"):format(kind or "input", count)
-  local source = "return " .. text
+  -- `nil` before the value: a call alone after `return` would be a tail call, and its line unknown in an error
+  local source, is_value = "return nil, " .. text, true
   local chunk, message = loadstring(source, name)
   if not chunk then
-    source = text
+    source, is_value = text, false
     chunk, message = loadstring(source, name)
   end
   if not chunk then return nil, message, message:match "near '<eof>'$" ~= nil end
   remember(name, source)
   jit.off(chunk, true)
-  return setfenv(chunk, environment)
+  setfenv(chunk, environment)
+  return is_value and function() return without_first(chunk()) end or chunk
 end
 
 -- ---- the source of a function -----------------------------------------------------------------------------------
