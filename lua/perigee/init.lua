@@ -103,7 +103,7 @@ function pg.options(declaration) return require("perigee.recipe_options").declar
 local parts = {
   nn = "perigee.nn", models = "perigee.models", loss = "perigee.losses", stop = "perigee.stops", signal = "perigee.signals",
   data = "perigee.data", sampler = "perigee.samplers", optim = "perigee.optim", time = "perigee.losses.time",
-  recipe = "perigee.recipe", train = "perigee.train", metrics = "perigee.metrics",
+  recipe = "perigee.recipe", train = "perigee.train",
 }
 
 return setmetatable(pg, {

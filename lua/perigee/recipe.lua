@@ -56,7 +56,7 @@ local precisions = { float32 = "float32", bf16 = "bfloat16", float64 = "float64"
 local function stage_value(given, number, names)
   local losses_module, stops = require "perigee.losses", require "perigee.stops"
   local what = ("stage %d"):format(number)
-  local o = check.options(what, given, { name = "string", losses = "table", finish = { "table" }, recompute = { "boolean" } })
+  local o = check.options(what, given, { name = "string", losses = "table", finish = { "table" } })
   what = ("stage '%s'"):format(o.name)
   if names[o.name] then core.fail("two stages are named '%s'", o.name) end
   names[o.name] = true

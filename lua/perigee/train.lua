@@ -44,9 +44,7 @@ local function decide(run, log)
         error(("step %d: signal '%s' is %s"):format(run.step, signal.name, tostring(value)), 0)
       end
       event[signal.name] = value
-      if signal.kind ~= "loss" and signal.kind ~= "gradient_norm" then
-        log { event = "signal", step = run.step, name = signal.name, value = value }
-      end
+      log { event = "signal", step = run.step, name = signal.name, value = value }
     end
   end
   local finished, state, reason = run.stage.finish:decide(event, run.policy_state)

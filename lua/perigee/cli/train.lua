@@ -12,7 +12,7 @@ local M = {
     { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
     { name = "resume", type = "boolean", default = false, help = "go on from the newest checkpoint" },
-    { name = "console", type = "boolean", default = true, help = "open the run to `perigee attach`" },
+    { name = "console", type = "boolean", default = true, help = "let `perigee attach` in; --no-console does not" },
     { name = "quiet", type = "boolean", default = false, help = "print nothing but errors" },
   },
 }
