@@ -137,7 +137,7 @@ describe("a command about a run", function()
   end)
 
   it("names weights that aren't there", function()
-    local status, output = tiny.perigee(("train %s --weights /none/teacher.safetensors --runs %s"):format(tiny.path,
+    local status, output = tiny.perigee(("train %s --weights /none/teacher.safetensors --runs %s"):format(tiny.quote(tiny.path),
       tiny.quote(in_folder "runs")))
     assert.equal(1, status)
     assert.matches("^perigee: /none/teacher%.safetensors: there is no such weights file\n$", output)
@@ -146,7 +146,7 @@ describe("a command about a run", function()
   it("names weights that were cut short", function()
     local whole = files.read(door.home .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors")
     files.write(in_folder "cut.safetensors", whole:sub(1, 4096))
-    local status, output = tiny.perigee(("train %s --weights %s --runs %s"):format(tiny.path,
+    local status, output = tiny.perigee(("train %s --weights %s --runs %s"):format(tiny.quote(tiny.path),
       tiny.quote(in_folder "cut.safetensors"), tiny.quote(in_folder "runs")))
     assert.equal(1, status)
     assert.matches("cut%.safetensors: not a valid safetensors file: ", output)

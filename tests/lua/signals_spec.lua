@@ -22,7 +22,7 @@ local function wait_for(event)
   return ([[n=0; until grep -qs '"event":"%s"' %s || [ $n -gt 6000 ]; do sleep 0.01; n=$((n+1)); done]]):format(event, log)
 end
 
-local function train(options) return ("train %s --total 100000 --align 50000 %s --runs %s"):format(tiny.path, options or "",
+local function train(options) return ("train %s --total 100000 --align 50000 %s --runs %s"):format(tiny.quote(tiny.path), options or "",
   tiny.quote(in_folder "runs")) end
 
 describe("a run that is told to stop", function()
