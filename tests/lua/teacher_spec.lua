@@ -7,7 +7,7 @@ local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, afte
 local recipe = door.home .. "/tests/lua/recipes/taught.lua"
 
 local function command(name, options)
-  return ("train %s --name %s --runs %s %s"):format(recipe, name, tiny.quote(in_folder "runs"), options or "")
+  return ("train %s --name %s --runs %s %s"):format(tiny.quote(recipe), name, tiny.quote(in_folder "runs"), options or "")
 end
 
 local function run(name, options)
