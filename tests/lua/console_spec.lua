@@ -242,7 +242,7 @@ describe("a console in a running trainer", function()
                   "tensor student.blocks.1.mlp.hidden.weight", "finish_stage" }, paths)
   end)
 
-  it("leaves a run as it was after 1,000 hostile inputs by ten clients #slow", function()
+  it("leaves a run as it was after 1,000 hostile inputs by ten clients", function()
     local quiet, busy = in_folder "quiet", in_folder "busy"
     files.make_folder(quiet)
     files.make_folder(busy)
