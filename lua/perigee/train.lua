@@ -122,6 +122,7 @@ local function loop(run, log, options, goes_on)
       break
     end
   end
+  run.progress:close()
   save()
   console:close()
   return outcome

@@ -1,6 +1,19 @@
 --- What a person sees of a run: a progress bar on a terminal, lines elsewhere.
 local ffi = require "ffi"
-ffi.cdef "int isatty(int fd);"
+ffi.cdef [[
+int isatty(int fd);
+struct pg_terminal_size { unsigned short rows, columns, width, height; };
+int ioctl(int fd, unsigned long request, ...);
+]]
+
+local TIOCGWINSZ = 0x5413 -- on Linux, x86 and arm
+
+--- Columns of the terminal on standard output; 80 where it does not say.
+local function columns()
+  local size = ffi.new "struct pg_terminal_size"
+  if ffi.C.ioctl(1, TIOCGWINSZ, size) ~= 0 or size.columns == 0 then return 80 end
+  return size.columns
+end
 
 ---@class perigee.Progress
 local Progress = {}
@@ -29,6 +42,12 @@ function Progress:line(format, ...)
   io.flush()
 end
 
+--- Leaves the bar as it is and goes on below it.
+function Progress:close()
+  if self.bar_length then io.write "\n" end
+  self.bar_length = nil
+end
+
 --- One step's state; at most ten times a second on a terminal, where `due` says so elsewhere.
 --- state: { step, last, stage, losses = ordered { name, value }, rate (images/s) }
 function Progress:step(state, due)
@@ -47,9 +66,11 @@ function Progress:step(state, due)
     io.write(text, "\n")
   else
     local share = state.last and state.last > 0 and math.min(1, state.step / state.last) or 0
-    local width = 20
+    local room = columns() - 1 -- a line that wraps could not be written over
+    local width = math.max(0, math.min(20, room - #text - 3))
     local full = math.floor(share * width)
-    text = "[" .. ("="):rep(full) .. (" "):rep(width - full) .. "] " .. text
+    if width > 0 then text = "[" .. ("="):rep(full) .. (" "):rep(width - full) .. "] " .. text end
+    text = text:sub(1, room)
     local pad = math.max(0, (self.bar_length or 0) - #text)
     io.write("\r", text, (" "):rep(pad))
     self.bar_length = #text
