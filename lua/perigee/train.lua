@@ -2,7 +2,7 @@
 local core = require "perigee.core.ffi"
 local checkpoint = require "perigee.train.checkpoint"
 local consoles = require "perigee.console.server"
-local failure = require "perigee.cli.failure"
+local failure = require "perigee.failure"
 local folder = require "perigee.train.folder"
 local optim = require "perigee.optim"
 local Progress = require "perigee.train.progress"

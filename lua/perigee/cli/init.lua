@@ -11,7 +11,7 @@
 --- (PERIGEE_TRACEBACK=1: always).
 ---
 --- A verb requires what it needs inside `run`: --help loads every verb, and must be quick.
-local failure = require "perigee.cli.failure"
+local failure = require "perigee.failure"
 local lfs = require "lfs"
 local nearest = require "perigee.nearest"
 local options = require "perigee.cli.options"

@@ -2,7 +2,7 @@
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local Context = require "perigee.losses.context"
-local failure = require "perigee.cli.failure"
+local failure = require "perigee.failure"
 local op = require "perigee.core.op"
 local program = core.program
 
