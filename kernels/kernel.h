@@ -42,6 +42,7 @@ typedef int64_t (*pg_scratch_function)(const pg_call *call);
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* kernels of other devices live in plugins */
 
 /* Stores the message for pg_last_error() and returns `status`. Messages say what was expected and what came:
  * "layernorm: x is [8,256,1152], scale is [8,1024]; the last dimensions must match". */
@@ -51,6 +52,8 @@ pg_status pg_error(pg_status status, const char *format, ...) __attribute__((for
 const char *pg_shape_text(const pg_view *v);
 
 int pg_kernel_threads(void);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

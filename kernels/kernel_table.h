@@ -1,4 +1,4 @@
-/* The CPU's kernels, one row a kernel; filled by the build from the ops' headers (kernels/CMakeLists.txt). */
+/* The kernels, one row each; filled by the build from the ops' headers (kernels/CMakeLists.txt). */
 #ifndef PERIGEE_KERNEL_TABLE_H
 #define PERIGEE_KERNEL_TABLE_H
 
@@ -15,6 +15,14 @@ typedef struct pg_kernel_entry {
   const char *name;
   pg_kernel_instance cpu[PG_ISAS][PG_INSTANCES]; /* [instruction set][PG_FLOAT32, PG_FLOAT64, PG_BFLOAT16] */
 } pg_kernel_entry;
+
+/* A plugin's kernels, from kernels/<op>/cuda.cu (or cuda.c), sorted by name. */
+typedef struct pg_cuda_kernel_entry {
+  const char *name;
+  pg_kernel_instance instance[PG_INSTANCES];
+} pg_cuda_kernel_entry;
+
+extern const pg_cuda_kernel_entry pg_cuda_kernel_table[]; /* ends with a row whose name is NULL */
 
 extern const pg_kernel_entry pg_kernel_table[]; /* ends with a row whose name is NULL */
 extern const int pg_kernel_isas;                /* how many instruction sets this build has */

@@ -1,9 +1,11 @@
-/* Devices and the kernels they have. The CPU's kernels are compiled for several instruction sets; the best one this
+/* Devices and the kernels they have. CUDA is a plugin, opened on demand. The CPU's kernels are compiled for several instruction sets; the best one this
  * machine runs is picked once. */
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -47,12 +49,82 @@ static pg_status cpu_copy(void *to, const void *from, int64_t bytes) {
 }
 static const pg_kernel_instance *cpu_kernel(int kernel, int dtype) { return &pg_kernel_table[kernel].cpu[cpu_isa()][dtype]; }
 
-const pg_device_ops *pg_device(int device) {
-  static const pg_device_ops cpu = {"cpu", cpu_allocate, cpu_release, cpu_copy, cpu_copy, cpu_copy, cpu_kernel};
-  if (device == PG_CPU) return &cpu;
-  pg_error(PG_ERROR_DEVICE, "device: this build has no device number %d", device);
-  return NULL;
+static pg_status cpu_memory(int64_t *free_bytes, int64_t *total_bytes) {
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  *free_bytes = sysconf(_SC_AVPHYS_PAGES) * page;
+  *total_bytes = sysconf(_SC_PHYS_PAGES) * page;
+  return PG_OK;
 }
+
+static const pg_device_ops cpu = {
+  .name = "cpu", .allocate = cpu_allocate, .release = cpu_release, .from_host = cpu_copy, .to_host = cpu_copy,
+  .within = cpu_copy, .kernel = cpu_kernel, .memory = cpu_memory, .description = "", .bfloat16 = true,
+};
+
+/* ---- plugins ---- */
+
+static const pg_device_ops *cuda; /* once it is open */
+
+/* libperigee_cuda.so beside this library, or what PERIGEE_CUDA_LIBRARY says. */
+static void plugin_path(char *path, size_t room) {
+  const char *given = getenv("PERIGEE_CUDA_LIBRARY");
+  Dl_info self;
+  const char *slash = dladdr((void *)plugin_path, &self) && self.dli_fname ? strrchr(self.dli_fname, '/') : NULL;
+  if (given && *given) snprintf(path, room, "%s", given);
+  else if (slash) snprintf(path, room, "%.*s/libperigee_cuda.so", (int)(slash - self.dli_fname), self.dli_fname);
+  else snprintf(path, room, "libperigee_cuda.so");
+}
+
+static pg_status open_cuda(void) {
+  char path[1024];
+  plugin_path(path, sizeof path);
+  if (strchr(path, '/') && access(path, R_OK))
+    return pg_error(PG_ERROR_DEVICE, "cuda: there is no %s; it is built where a CUDA toolkit is found (perigee doctor says more)",
+                    path);
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library) return pg_error(PG_ERROR_DEVICE, "cuda: the plugin cannot be loaded: %s", dlerror());
+  pg_plugin_function open;
+  *(void **)&open = dlsym(library, PG_PLUGIN_FUNCTION);
+  if (!open) return pg_error(PG_ERROR_DEVICE, "cuda: %s is no plugin of this program", path);
+  cuda = open();
+  return cuda ? PG_OK : PG_ERROR_DEVICE; /* the library stays: CUDA cannot be unloaded */
+}
+
+pg_status pg_device_open(int device) {
+  if (device == PG_CPU || (device == PG_CUDA && cuda)) return PG_OK;
+  return device == PG_CUDA ? open_cuda() : pg_error(PG_ERROR_DEVICE, "device: there is no device number %d", device);
+}
+
+const pg_device_ops *pg_device(int device) {
+  if (device == PG_CPU) return &cpu;
+  return pg_device_open(device) ? NULL : cuda;
+}
+
+const char *pg_device_name(int device) { return device == PG_CPU ? "cpu" : device == PG_CUDA ? "cuda" : "unknown"; }
+
+const char *pg_device_description(int device) {
+  const pg_device_ops *ops = pg_device(device);
+  return ops ? ops->description : "";
+}
+
+int pg_device_has(int device, int dtype) {
+  const pg_device_ops *ops = pg_device(device);
+  if (!ops || ops == &cpu) return ops != NULL;
+  return dtype == PG_FLOAT32 || (dtype == PG_BFLOAT16 && ops->bfloat16);
+}
+
+pg_status pg_device_memory(int device, int64_t *free_bytes, int64_t *total_bytes) {
+  const pg_device_ops *ops = pg_device(device);
+  return ops ? ops->memory(free_bytes, total_bytes) : PG_ERROR_DEVICE;
+}
+
+pg_status pg_device_synchronise(int device) {
+  const pg_device_ops *ops = pg_device(device);
+  if (!ops) return PG_ERROR_DEVICE;
+  return ops->queues ? ops->queues->synchronise() : PG_OK;
+}
+
+/* ---- kernels ---- */
 
 int pg_kernel_count(void) {
   static int count = -1;
@@ -87,7 +159,8 @@ const pg_kernel_instance *pg_kernel_instance_find(int kernel, int device, int dt
   }
   const pg_kernel_instance *instance = ops->kernel(kernel, dtype);
   if (!instance || !instance->run) {
-    pg_error(PG_ERROR_UNSUPPORTED, "%s is not available on %s", pg_kernel_name(kernel), ops->name);
+    static const char *const dtypes[PG_INSTANCES] = {"float32", "float64", "bfloat16"};
+    pg_error(PG_ERROR_UNSUPPORTED, "%s is not available on %s in %s", pg_kernel_name(kernel), ops->name, dtypes[dtype]);
     return NULL;
   }
   return instance;

@@ -1,4 +1,7 @@
-/* Executables: a list of kernel calls over one arena and external slots. Built once, run at every step. */
+/* Executables: a list of kernel calls over one arena and external slots. Built once, run at every step; on a device with
+ * queues captured once into a graph, and replayed. */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -19,11 +22,15 @@ typedef struct recorded_call {
 
 struct pg_executable {
   int device, purpose;
+  const pg_queue_ops *queues; /* NULL: a call is done when it returns */
   char *arena;
   int64_t arena_bytes;
   int n_slots;
-  pg_tensor **slots;
+  pg_tensor **slots; /* what the calls read and write */
+  pg_tensor **fed;   /* with queues: what is copied to slots[s] before a run, or NULL */
   bool rebind;
+  bool ran;          /* once, call by call: kernels are loaded, and a call that fails has been named */
+  void *graph;       /* the calls as captured; NULL: not yet, or an address has changed since */
   value *values;
   int n_values, room_values;
   recorded_call *calls;
@@ -32,16 +39,20 @@ struct pg_executable {
 
 pg_status pg_executable_new(pg_executable **out, int device, int64_t arena_bytes, int n_slots, int purpose) {
   *out = NULL;
+  const pg_device_ops *ops = pg_device(device);
+  if (!ops) return PG_ERROR_DEVICE;
   pg_executable *e = pg_host_calloc(1, sizeof *e);
   if (!e) return pg_error(PG_ERROR_MEMORY, "executable: out of memory");
   e->device = device;
+  e->queues = ops->queues;
   e->purpose = purpose;
   e->arena_bytes = arena_bytes;
   e->n_slots = n_slots;
   e->slots = pg_host_calloc((size_t)n_slots, sizeof *e->slots);
+  e->fed = pg_host_calloc((size_t)n_slots, sizeof *e->fed);
   void *arena = NULL;
-  pg_status status = e->slots ? pg_memory_allocate(&arena, device, purpose, arena_bytes)
-                              : pg_error(PG_ERROR_MEMORY, "executable: out of memory");
+  pg_status status = e->slots && e->fed ? pg_memory_allocate(&arena, device, purpose, arena_bytes)
+                                        : pg_error(PG_ERROR_MEMORY, "executable: out of memory");
   e->arena = arena;
   if (status != PG_OK) {
     pg_executable_free(e);
@@ -51,12 +62,22 @@ pg_status pg_executable_new(pg_executable **out, int device, int64_t arena_bytes
   return PG_OK;
 }
 
+static void drop_graph(pg_executable *e) {
+  if (e->graph) e->queues->graph_free(e->graph);
+  e->graph = NULL;
+}
+
 void pg_executable_free(pg_executable *e) {
   if (!e) return;
-  for (int s = 0; e->slots && s < e->n_slots; s++)
-    if (e->slots[s]) pg_tensor_release(e->slots[s]);
+  if (e->queues) e->queues->synchronise(); /* what runs still reads the arena and the graph */
+  drop_graph(e);
+  for (int s = 0; s < e->n_slots; s++) {
+    if (e->slots) pg_tensor_release(e->slots[s]);
+    if (e->fed) pg_tensor_release(e->fed[s]);
+  }
   pg_memory_release(e->arena, e->device, e->purpose, e->arena_bytes);
   pg_host_free(e->slots);
+  pg_host_free(e->fed);
   pg_host_free(e->values);
   pg_host_free(e->calls);
   pg_host_free(e);
@@ -136,25 +157,60 @@ pg_status pg_executable_call(pg_executable *e, int kernel, int dtype, int n, con
   return PG_OK;
 }
 
-pg_status pg_executable_bind(pg_executable *e, int slot, pg_tensor *t) {
+/* An error unless the tensor can stand in a slot. */
+static pg_status check_slot(const pg_executable *e, int slot, const pg_tensor *t) {
   if (slot < 0 || slot >= e->n_slots) return pg_error(PG_ERROR_ARGUMENT, "bind: slot %d of %d", slot, e->n_slots);
-  if (e->slots[slot] == t) return PG_OK;
-  if (!pg_view_is_contiguous(pg_tensor_info(t))) return pg_error(PG_ERROR_ARGUMENT, "bind: the tensor is not contiguous");
-  if (pg_tensor_device(t) != e->device)
-    return pg_error(PG_ERROR_ARGUMENT, "bind: the tensor is on %s, the program runs on %s", pg_device(pg_tensor_device(t))->name,
-                    pg_device(e->device)->name);
   const pg_view *given = pg_tensor_info(t);
+  if (!pg_view_is_contiguous(given)) return pg_error(PG_ERROR_ARGUMENT, "bind: the tensor is not contiguous");
+  if (pg_tensor_device(t) != e->device)
+    return pg_error(PG_ERROR_ARGUMENT, "bind: the tensor is on %s, the program runs on %s",
+                    pg_device_name(pg_tensor_device(t)), pg_device_name(e->device));
   int64_t room = pg_numel(given) * pg_dtype_bytes(given->dtype);
   for (int k = 0; k < e->n_values; k++) {
-    value *v = &e->values[k];
+    const value *v = &e->values[k];
     if (v->slot == slot && v->offset + reach_bytes(&v->view) > room)
       return pg_error(PG_ERROR_ARGUMENT, "bind: slot %d needs %lld bytes, the tensor %s has %lld", slot,
                       (long long)(v->offset + reach_bytes(&v->view)), pg_shape_text(given), (long long)room);
   }
-  pg_tensor_retain(t);
-  if (e->slots[slot]) pg_tensor_release(e->slots[slot]);
-  e->slots[slot] = t;
+  return PG_OK;
+}
+
+static void replace(pg_tensor **place, pg_tensor *t) {
+  if (t) pg_tensor_retain(t);
+  pg_tensor_release(*place);
+  *place = t;
+}
+
+pg_status pg_executable_bind(pg_executable *e, int slot, pg_tensor *t) {
+  if (slot >= 0 && slot < e->n_slots && e->slots[slot] == t) return PG_OK;
+  pg_status status = check_slot(e, slot, t);
+  if (status) return status;
+  replace(&e->fed[slot], NULL);
+  replace(&e->slots[slot], t);
   e->rebind = true;
+  return PG_OK;
+}
+
+static const void *data_of(const pg_tensor *t) { return pg_tensor_info(t)->data; }
+
+pg_status pg_executable_feed(pg_executable *e, int slot, pg_tensor *t) {
+  if (!e->queues || slot < 0 || slot >= e->n_slots || !e->slots[slot]) return pg_executable_bind(e, slot, t);
+  if (!e->fed[slot] && data_of(e->slots[slot]) == data_of(t)) { /* perhaps another handle of the same memory */
+    if (e->slots[slot] != t) replace(&e->slots[slot], t);
+    return PG_OK;
+  }
+  pg_status status = check_slot(e, slot, t);
+  if (status) return status;
+  if (!e->fed[slot]) { /* a place of the executable's own, from now on */
+    const pg_view *v = pg_tensor_info(t);
+    pg_tensor *place;
+    status = pg_tensor_new(&place, e->device, e->purpose, v->dtype, v->ndim, v->shape);
+    if (status) return status;
+    pg_tensor_release(e->slots[slot]);
+    e->slots[slot] = place;
+    e->rebind = true;
+  }
+  replace(&e->fed[slot], t);
   return PG_OK;
 }
 
@@ -173,22 +229,108 @@ static pg_status resolve(pg_executable *e) {
       else r->call.v[k].ndim = -1;
     }
     r->call.scratch = r->call.scratch_bytes ? e->arena + r->scratch_offset : NULL;
+    r->call.stream = e->queues ? e->queues->stream[PG_QUEUE_COMPUTE] : NULL;
   }
+  drop_graph(e);
   e->rebind = false;
   return PG_OK;
 }
 
-pg_status pg_executable_run(pg_executable *e) {
+/* A device's error says nothing of the op: puts its name and shapes in front. */
+static pg_status blame(const char *kernel, const pg_call *call, pg_status status) {
+  if (status != PG_ERROR_DEVICE) return status;
+  char message[512], shapes[320] = "";
+  snprintf(message, sizeof message, "%s", pg_last_error());
+  size_t used = 0;
+  for (int k = 0; k < call->n && used < sizeof shapes - 100; k++)
+    if (call->v[k].ndim >= 0)
+      used += (size_t)snprintf(shapes + used, sizeof shapes - used, "%s%s", used ? ", " : "", pg_shape_text(&call->v[k]));
+  return pg_error(status, "%s of %s: %s", kernel, shapes, message);
+}
+
+static pg_status run_call(const recorded_call *c) {
+  return blame(pg_kernel_name(c->kernel), &c->call, c->instance->run(&c->call));
+}
+
+/* PERIGEE_CUDA_CHECK=1: no graphs, and a wait after every call, so that the one that fails is named. */
+static bool checking(void) {
+  const char *wish = getenv("PERIGEE_CUDA_CHECK");
+  return wish && *wish && strcmp(wish, "0") != 0;
+}
+
+static pg_status run_calls(pg_executable *e) {
+  const bool check = e->queues && checking();
+  pg_status status = PG_OK;
+  for (int c = 0; c < e->n_calls && status == PG_OK; c++) {
+    status = run_call(&e->calls[c]);
+    if (check && status == PG_OK)
+      status = blame(pg_kernel_name(e->calls[c].kernel), &e->calls[c].call, e->queues->synchronise());
+  }
+  return status;
+}
+
+static pg_status run_graph(pg_executable *e) {
+  if (e->graph) return e->queues->graph_run(e->graph);
+  pg_status status = e->queues->capture_begin();
+  if (status) return status;
+  status = run_calls(e);
+  if (status) { /* its message is the one to keep */
+    e->queues->capture_end(NULL);
+    return status;
+  }
+  status = e->queues->capture_end(&e->graph);
+  return status ? status : e->queues->graph_run(e->graph);
+}
+
+/* Addresses in place, inputs where they are read. */
+static pg_status make_ready(pg_executable *e) {
   pg_status status = e->rebind ? resolve(e) : PG_OK;
-  for (int c = 0; c < e->n_calls && status == PG_OK; c++) status = e->calls[c].instance->run(&e->calls[c].call);
+  for (int s = 0; s < e->n_slots && status == PG_OK; s++) {
+    if (!e->fed[s]) continue;
+    const pg_view *v = pg_tensor_info(e->slots[s]);
+    status = e->queues->copy(PG_QUEUE_COMPUTE, v->data, data_of(e->fed[s]), pg_numel(v) * pg_dtype_bytes(v->dtype));
+  }
+  return status;
+}
+
+pg_status pg_executable_run(pg_executable *e) {
+  pg_status status = make_ready(e);
+  if (status) return status;
+  if (e->queues && e->ran && e->n_calls > 0 && !checking()) return run_graph(e);
+  status = run_calls(e);
+  e->ran = status == PG_OK;
+  return status;
+}
+
+/* A queue's own clock around every call. */
+static pg_status profile_queue(pg_executable *e, void **events, double *seconds) {
+  pg_status status = PG_OK;
+  for (int c = 0; c <= e->n_calls && status == PG_OK; c++) status = e->queues->event_new(&events[c]);
+  for (int c = 0; c <= e->n_calls && status == PG_OK; c++) {
+    status = e->queues->event_record(events[c], PG_QUEUE_COMPUTE);
+    if (status == PG_OK && c < e->n_calls) status = run_call(&e->calls[c]);
+  }
+  if (status == PG_OK) status = e->queues->event_wait(events[e->n_calls]);
+  for (int c = 0; c < e->n_calls && status == PG_OK; c++)
+    status = e->queues->event_seconds(events[c], events[c + 1], &seconds[c]);
   return status;
 }
 
 pg_status pg_executable_profile(pg_executable *e, double *seconds) {
-  pg_status status = e->rebind ? resolve(e) : PG_OK;
+  pg_status status = make_ready(e);
+  if (status) return status;
+  if (e->queues) {
+    void **events = pg_host_calloc((size_t)e->n_calls + 1, sizeof *events);
+    if (!events) return pg_error(PG_ERROR_MEMORY, "profile: out of memory");
+    status = profile_queue(e, events, seconds);
+    for (int c = 0; c <= e->n_calls; c++)
+      if (events[c]) e->queues->event_free(events[c]);
+    pg_host_free(events);
+    return status;
+  }
   for (int c = 0; c < e->n_calls && status == PG_OK; c++) {
     double start = pg_clock_seconds();
-    status = e->calls[c].instance->run(&e->calls[c].call);
+    status = run_call(&e->calls[c]);
     seconds[c] = pg_clock_seconds() - start;
   }
   return status;
@@ -246,7 +388,9 @@ pg_status pg_kernel_run(int kernel, int device, int dtype, int n, pg_tensor *con
       if (status) return status;
     }
   }
-  pg_status status = instance->run(&call);
+  const pg_queue_ops *queues = pg_device(device)->queues;
+  call.stream = queues ? queues->stream[PG_QUEUE_COMPUTE] : NULL;
+  pg_status status = blame(pg_kernel_name(kernel), &call, instance->run(&call));
   if (call.scratch) pg_memory_release(call.scratch, device, PG_PURPOSE_OTHER, call.scratch_bytes);
   return status;
 }

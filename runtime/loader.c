@@ -28,6 +28,7 @@ struct pg_loader {
   pg_loader_options options;
   pg_field fields[MAX_FIELDS];
   int n_fields;
+  pg_feed *feeds[MAX_FIELDS]; /* on the way to a device with queues */
   pg_order order;
   slot slots[MAX_DEPTH];
   bool ready;        /* slots have memory and threads run */
@@ -80,7 +81,10 @@ void pg_loader_free(pg_loader *l) {
       pg_memory_release(l->slots[s].data[f], PG_CPU, PG_PURPOSE_DATA, slot_bytes(l, f));
     pg_host_free(l->slots[s].indices);
   }
-  for (int f = 0; f < l->n_fields; f++) pg_field_free(&l->fields[f]);
+  for (int f = 0; f < l->n_fields; f++) {
+    pg_feed_free(l->feeds[f]);
+    pg_field_free(&l->fields[f]);
+  }
   pg_order_free(&l->order);
   pthread_cond_destroy(&l->change);
   pthread_cond_destroy(&l->work);
@@ -325,10 +329,20 @@ static slot *wait_ready(pg_loader *l) {
   }
 }
 
-static pg_status copy_out(const pg_loader *l, const slot *s, pg_tensor *const *batch, pg_tensor *indices) {
+/* One field of a batch to its tensor; on a device with queues, while that computes. */
+static pg_status copy_field(pg_loader *l, int field, const void *data, pg_tensor *to) {
+  int device = pg_tensor_device(to);
+  if (!pg_device(device)->queues) return pg_tensor_write(to, data, slot_bytes(l, field));
+  if (!pg_view_is_contiguous(pg_tensor_info(to)))
+    return pg_error(PG_ERROR_ARGUMENT, "loader: the tensor of field %d is not contiguous", field);
+  pg_status status = l->feeds[field] ? PG_OK : pg_feed_new(&l->feeds[field], device, slot_bytes(l, field));
+  return status ? status : pg_feed_put(l->feeds[field], pg_tensor_info(to)->data, data);
+}
+
+static pg_status copy_out(pg_loader *l, const slot *s, pg_tensor *const *batch, pg_tensor *indices) {
   pg_status status = PG_OK;
   for (int f = 0; f < l->n_fields && !status; f++)
-    if (batch[f]) status = pg_tensor_write(batch[f], s->data[f], slot_bytes(l, f));
+    if (batch[f]) status = copy_field(l, f, s->data[f], batch[f]);
   if (!status && indices) status = pg_tensor_write(indices, s->indices, 8 * l->options.batch);
   return status;
 }

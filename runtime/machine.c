@@ -19,6 +19,10 @@ double pg_clock_seconds(void) {
 int pg_threads(void) { return omp_get_max_threads(); }
 int pg_kernel_threads(void) { return omp_get_max_threads(); }
 
+static int tf32;
+int pg_tf32(void) { return tf32; }
+void pg_tf32_set(int allowed) { tf32 = allowed != 0; }
+
 pg_status pg_threads_set(int n) {
   if (n < 1 || n > 1024) return pg_error(PG_ERROR_ARGUMENT, "threads: %d; 1 to 1024 are possible", n);
   omp_set_num_threads(n);

@@ -1,5 +1,6 @@
 /* Every allocation passes here: accounted by device and purpose, and made to fail by tests. */
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +9,7 @@
 static _Atomic int64_t held[PG_DEVICES][PG_PURPOSES], most[PG_DEVICES][PG_PURPOSES];
 static _Atomic int64_t held_in_all[PG_DEVICES], most_in_all[PG_DEVICES];
 static _Atomic int64_t allocations_left = -1;
+static int64_t expected[PG_DEVICES];
 
 const char *pg_purpose_name(int purpose) {
   static const char *const names[PG_PURPOSES] = {"other", "parameters", "gradients", "optimizer", "ema",
@@ -37,6 +39,28 @@ static void raise_peak(_Atomic int64_t *peak, int64_t now) {
   }
 }
 
+/* The error of an allocation that failed: what was asked for, what is held and for what, what was planned. */
+static void explain(const pg_device_ops *ops, int device, int purpose, int64_t bytes) {
+  char text[512];
+  const double mib = 1048576.0;
+  int used = snprintf(text, sizeof text, "%.1f MiB are held", (double)pg_memory_now(device, -1) / mib);
+  const char *separator = ": ";
+  for (int p = 0; p < PG_PURPOSES && used < (int)sizeof text - 64; p++) {
+    int64_t now = pg_memory_now(device, p);
+    if (now < 1 << 16) continue;
+    used += snprintf(text + used, sizeof text - (size_t)used, "%s%s %.1f", separator, pg_purpose_name(p), (double)now / mib);
+    separator = ", ";
+  }
+  if (expected[device])
+    used += snprintf(text + used, sizeof text - (size_t)used, "; planned in all: %.1f", (double)expected[device] / mib);
+  int64_t free_bytes, total_bytes;
+  if (device != PG_CPU && ops->memory(&free_bytes, &total_bytes) == PG_OK)
+    snprintf(text + used, sizeof text - (size_t)used, "; the device has %.1f of %.1f free", (double)free_bytes / mib,
+             (double)total_bytes / mib);
+  pg_error(PG_ERROR_MEMORY, "memory: %s has no %.1f MiB left for %s (%s)", ops->name, (double)bytes / mib,
+           pg_purpose_name(purpose), text);
+}
+
 pg_status pg_memory_allocate(void **out, int device, int purpose, int64_t bytes) {
   *out = NULL;
   const pg_device_ops *ops = pg_device(device);
@@ -47,9 +71,7 @@ pg_status pg_memory_allocate(void **out, int device, int purpose, int64_t bytes)
   int64_t rounded = (bytes + 63) / 64 * 64 + (bytes == 0 ? 64 : 0);
   pg_status status = ops->allocate(out, rounded);
   if (status != PG_OK) {
-    if (status == PG_ERROR_MEMORY)
-      return pg_error(status, "memory: %s has no %.1f MiB left for %s (%.1f MiB are held)", ops->name, (double)bytes / 1048576.0,
-                      pg_purpose_name(purpose), (double)pg_memory_now(device, -1) / 1048576.0);
+    if (status == PG_ERROR_MEMORY) explain(ops, device, purpose, bytes);
     return status;
   }
 #ifdef PERIGEE_POISON
@@ -83,6 +105,10 @@ void pg_memory_reset_peak(int device) {
   if (!known(device, 0)) return;
   for (int p = 0; p < PG_PURPOSES; p++) atomic_store(&most[device][p], atomic_load(&held[device][p]));
   atomic_store(&most_in_all[device], atomic_load(&held_in_all[device]));
+}
+
+void pg_memory_expect(int device, int64_t bytes) {
+  if (known(device, 0)) expected[device] = bytes;
 }
 
 void *pg_host_calloc(size_t count, size_t size) { return may_allocate() ? calloc(count ? count : 1, size ? size : 1) : NULL; }

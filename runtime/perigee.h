@@ -36,6 +36,30 @@ typedef struct pg_view {
 
 int64_t pg_dtype_bytes(int dtype);
 
+/* ---- devices --------------------------------------------------------------------------------- */
+
+/* The CPU is built in. CUDA is a plugin, opened when it is first asked for: the library that PERIGEE_CUDA_LIBRARY names,
+ * else libperigee_cuda.so beside this one. */
+pg_status pg_device_open(int device);
+const char *pg_device_name(int device);                     /* "cpu", "cuda" */
+const char *pg_device_description(int device);              /* of an open device: its model and what it can do */
+int pg_device_has(int device, int dtype);                   /* 1 if an open device computes in a floating dtype */
+pg_status pg_device_memory(int device, int64_t *free_bytes, int64_t *total_bytes);
+/* Waits for all that is queued; an error of it comes out here. */
+pg_status pg_device_synchronise(int device);
+
+/* 1: a device may compute float32 products from TF32 (10 bits of mantissa). 0 unless a recipe asks for it. */
+int pg_tf32(void);
+void pg_tf32_set(int allowed);
+
+/* Choices among equals (algorithms of a vendor's library) are timed once and kept, so that timing never changes bits: a run
+ * saves them. Keys and values are texts without white space. */
+int pg_choice_count(void);
+const char *pg_choice_key(int choice);
+const char *pg_choice_value(int choice);
+const char *pg_choice_find(const char *key);                /* NULL where none was made */
+pg_status pg_choice_keep(const char *key, const char *value); /* takes the place of an earlier one */
+
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 /* What an allocation is for; every byte is accounted under one of these. */
@@ -50,6 +74,8 @@ const char *pg_purpose_name(int purpose);
 int64_t pg_memory_now(int device, int purpose);
 int64_t pg_memory_peak(int device, int purpose);
 void pg_memory_reset_peak(int device);
+/* What a run is planned to hold on a device, for messages; 0: not known. */
+void pg_memory_expect(int device, int64_t bytes);
 /* Test hook: let n more allocations pass and fail the one after; n < 0 turns it off. */
 void pg_memory_fail_after(int64_t n);
 
@@ -75,6 +101,19 @@ pg_status pg_tensor_write(pg_tensor *t, const void *host, int64_t bytes);
 pg_status pg_tensor_read(const pg_tensor *t, void *host, int64_t bytes);
 /* Same dtype and number of elements, both contiguous, any devices. */
 pg_status pg_tensor_copy(pg_tensor *to, const pg_tensor *from);
+
+/* Numbers on their way from a device to the host: copies into page-locked memory that nobody waits for until they are
+ * wanted. On the CPU they are there at once. */
+typedef struct pg_reading pg_reading;
+
+pg_status pg_reading_new(pg_reading **out, int device, int64_t bytes);
+void pg_reading_free(pg_reading *r);
+/* Queues a contiguous tensor's bytes for byte `offset` of the reading. */
+pg_status pg_reading_add(pg_reading *r, int64_t offset, const pg_tensor *t);
+/* After the last: what was added belongs together. */
+pg_status pg_reading_close(pg_reading *r);
+/* The bytes, once they are there; the reading may be filled anew afterwards. */
+pg_status pg_reading_wait(pg_reading *r, const void **host);
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 
@@ -108,8 +147,12 @@ pg_status pg_executable_call(pg_executable *e, int kernel, int dtype, int n, con
                              const double *floats, int64_t scratch_offset, int64_t scratch_bytes);
 /* The tensor is retained until another is bound. It must be contiguous. */
 pg_status pg_executable_bind(pg_executable *e, int slot, pg_tensor *t);
+/* The same for what changes from run to run: where a captured graph reads another address, the contents are copied to
+ * that before it runs. */
+pg_status pg_executable_feed(pg_executable *e, int slot, pg_tensor *t);
+/* On a device with queues the calls are queued: directly in the first run, from then on as one captured graph. */
 pg_status pg_executable_run(pg_executable *e);
-/* Runs once with a clock around every call; seconds[n_calls]. */
+/* Runs once with a clock (on a device with queues, its own) around every call; seconds[n_calls]. */
 pg_status pg_executable_profile(pg_executable *e, double *seconds);
 int pg_executable_calls(const pg_executable *e);
 int64_t pg_executable_arena_bytes(const pg_executable *e);
