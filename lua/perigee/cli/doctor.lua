@@ -114,6 +114,9 @@ local function libraries()
       not jit.status() and "its compiler is off on this system: Lua parts run slower" or nil)
   for name, version in ffi.string(C.pg_library_versions()):gmatch "([%w+-]+) ([%w.+-]+)" do row(name, version) end
   row("lua-filesystem", module_version "lfs")
+  local cairo = pcall(ffi.load, "libcairo.so.2")
+  row("cairo", cairo and "found" or "missing",
+      not cairo and "perigee compare --out needs it: sudo apt-get install libcairo2" or nil)
 end
 
 local function cuda()

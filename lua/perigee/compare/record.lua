@@ -1,0 +1,175 @@
+--- A recorded run as curves: every number in its events under a name, its stages, its configuration. A run that is still
+--- going reads like one that has ended; a last line cut short is left out.
+---
+---   loss.denoise                       the losses of `step` events
+---   step.gradient_norm                 what else they hold
+---   signal.gradient_angle.cosine[2]    a signal's value, or its parts
+---   EVENT.NAME.FIELD                   the numbers of any other event; NAME where it has a `name`
+local Events = require "perigee.train.events"
+local files = require "perigee.io.files"
+local json = require "perigee.io.json"
+
+local M = {}
+
+---@class perigee.Series
+---@field name string
+---@field steps number[]   rising
+---@field values number[]
+
+---@class perigee.RecordedStage
+---@field name string
+---@field from integer     step at which it begins
+---@field to? integer      step at which it ended
+---@field reason? string
+
+---@class perigee.Record
+---@field label string                          what a legend calls it
+---@field path string
+---@field config table
+---@field series table<string, perigee.Series>
+---@field parts table<string, string[]>         a list's name -> what each of its elements is called
+---@field stages perigee.RecordedStage[]
+---@field last_step integer
+---@field ended? string                         the reason of its end
+local Record = {}
+Record.__index = Record
+
+local NO_CURVES = { start = true, resume = true } -- what they say is said once
+
+local function is_numbers(x) return type(x) == "table" and json.is_array(x) and type(x[1]) == "number" end
+
+local function add_number(record, name, step, number)
+  local series = record.series[name]
+  if not series then
+    series = { name = name, steps = {}, values = {} }
+    record.series[name] = series
+  end
+  series.steps[#series.steps + 1], series.values[#series.values + 1] = step, number
+end
+
+--- A list's elements, called by the times they belong to where those stand beside it.
+local function add_list(record, name, step, list, times)
+  local names = record.parts[name] or {}
+  record.parts[name] = names
+  for k, number in ipairs(list) do
+    if type(number) == "number" then add_number(record, ("%s[%d]"):format(name, k), step, number) end
+    names[k] = is_numbers(times) and #times == #list and ("t = %g"):format(times[k]) or ("[%d]"):format(k)
+  end
+end
+
+--- The numbers of an event's fields, and of the tables in them.
+local function add(record, name, step, fields)
+  for key, value in pairs(fields) do
+    local whole = key == "value" and name or name .. "." .. tostring(key)
+    if type(value) == "number" then add_number(record, whole, step, value)
+    elseif is_numbers(value) then
+      if key ~= "time" then add_list(record, whole, step, value, fields.time) end
+    elseif type(value) == "table" and value ~= json.null then add(record, whole, step, value) end
+  end
+end
+
+local function take(record, event)
+  if NO_CURVES[event.event] then return end
+  local name, values = event.name or event.path, {}
+  for key, value in pairs(event) do
+    if key ~= "step" then values[key] = value end
+  end
+  if event.event == "step" then
+    if type(values.losses) == "table" then add(record, "loss", event.step, values.losses) end
+    values.losses = nil
+  end
+  add(record, type(name) == "string" and event.event .. "." .. name or event.event, event.step, values)
+end
+
+local function take_stage(record, event)
+  local before = record.stages[#record.stages]
+  if event.event == "stage" then
+    if before then before.to, before.reason = event.step, event.reason end
+    record.stages[#record.stages + 1] = { name = event.stage, from = event.step }
+  elseif event.event == "end" then
+    record.ended = event.reason
+    if before then before.to, before.reason = event.step, event.reason end
+  end
+end
+
+--- Events in the order of their steps: changes made by hand stay in the log of a run that went back to a checkpoint.
+local function in_order(events)
+  local step = 0
+  for k, event in ipairs(events) do
+    if type(event.step) ~= "number" then event.step = step end
+    step, event.order = event.step, k
+  end
+  table.sort(events, function(a, b)
+    if a.step ~= b.step then return a.step < b.step end
+    return a.order < b.order
+  end)
+  for _, event in ipairs(events) do event.order = nil end
+  return events
+end
+
+local function read_events(path)
+  local events = {}
+  for _, event in ipairs(Events.read(path)) do
+    if type(event) == "table" and type(event.event) == "string" then events[#events + 1] = event end
+  end
+  return in_order(events)
+end
+
+--- Reads a run's folder.
+---@param path string
+---@param label? string
+---@return perigee.Record
+function M.read(path, label)
+  path = path:gsub("(.)/+$", "%1")
+  if not files.exists(path .. "/events.jsonl") then
+    error(("%s is no run: it has no events.jsonl"):format(path), 0)
+  end
+  local record = setmetatable({
+    label = label or path:match "[^/]+$" or path, path = path, config = json.read(path .. "/config.json"),
+    series = {}, parts = {}, stages = {}, last_step = 0,
+  }, Record)
+  for _, event in ipairs(read_events(path)) do
+    take(record, event)
+    take_stage(record, event)
+    if event.event ~= "change" then record.last_step = math.max(record.last_step, event.step) end
+  end
+  return record
+end
+
+--- Images and seconds from one step to another, by the rates that the log holds.
+---@return number images, number seconds
+function Record:work(from, to)
+  local rates, batch = self.series["step.images_per_second"], self.config.batch or 1
+  local images, seconds, before = 0, 0, 0
+  for k, step in ipairs(rates and rates.steps or {}) do
+    local count = (math.min(step, to) - math.max(before, from)) * batch
+    if count > 0 and rates.values[k] > 0 then images, seconds = images + count, seconds + count / rates.values[k] end
+    before = step
+  end
+  return images, seconds
+end
+
+--- A function that turns a step into what the x axis counts.
+---@param unit "step"|"images"|"seconds"
+---@return fun(step: number): number
+function Record:axis(unit)
+  if unit == "step" then return function(step) return step end end
+  if unit == "images" then return function(step) return step * (self.config.batch or 1) end end
+  local rates, batch = self.series["step.images_per_second"], self.config.batch or 1
+  local steps, seconds = { 0 }, { 0 }
+  for k, step in ipairs(rates and rates.steps or {}) do
+    if rates.values[k] > 0 then
+      seconds[#seconds + 1] = seconds[#seconds] + (step - steps[#steps]) * batch / rates.values[k]
+      steps[#steps + 1] = step
+    end
+  end
+  local k = 2 -- steps are asked for in their order, mostly
+  return function(step)
+    if k > #steps or step < steps[k - 1] then k = 2 end
+    while k <= #steps and step > steps[k] do k = k + 1 end
+    if k > #steps then return seconds[#seconds] end
+    return seconds[k - 1] + (seconds[k] - seconds[k - 1]) * (step - steps[k - 1]) / (steps[k] - steps[k - 1])
+  end
+end
+
+return M
