@@ -20,6 +20,7 @@
 ---@field name string
 ---@field losses { [1]: number, [2]: perigee.Loss }[]  pairs { weight, loss }
 ---@field finish perigee.Stop
+---@field signals? perigee.Signal[]  measured and logged beside those that `finish` reads
 
 ---@class perigee.Every
 ---@field log? integer         steps between lines of the log: 100
@@ -54,16 +55,17 @@ function M.is_recipe(x) return getmetatable(x) == Recipe end
 local precisions = { float32 = "float32", bf16 = "bfloat16", float64 = "float64" }
 
 local function stage_value(given, number, names)
-  local losses_module, stops = require "perigee.losses", require "perigee.stops"
+  local losses_module, signals, stops = require "perigee.losses", require "perigee.signals", require "perigee.stops"
   local what = ("stage %d"):format(number)
-  local o = check.options(what, given, { name = "string", losses = "table", finish = { "table" } })
+  local o = check.options(what, given, { name = "string", losses = "table", finish = { "table" }, signals = { "table", {} } })
   what = ("stage '%s'"):format(o.name)
   if names[o.name] then core.fail("two stages are named '%s'", o.name) end
   names[o.name] = true
   if #o.losses == 0 then core.fail("%s has no losses", what) end
   if not o.finish then core.fail("%s: 'finish' is missing; say when the stage ends, e.g. finish = stop.at_step(1000)", what) end
   if not stops.is_stop(o.finish) then core.fail("%s: finish is no stop; see pg.stop", what) end
-  local stage, seen = { name = o.name, index = number, losses = {}, finish = o.finish }, {}
+  signals.of_stage(o.finish, o.signals)
+  local stage, seen = { name = o.name, index = number, losses = {}, finish = o.finish, signals = o.signals }, {}
   for k, entry in ipairs(o.losses) do
     local weight, loss = entry[1], entry[2]
     if type(weight) ~= "number" or not losses_module.is_loss(loss) then

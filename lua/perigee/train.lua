@@ -7,6 +7,7 @@ local folder = require "perigee.train.folder"
 local optim = require "perigee.optim"
 local Progress = require "perigee.train.progress"
 local Run = require "perigee.train.run"
+local signals = require "perigee.signals"
 
 local C = core.C
 ---@class perigee.training
@@ -37,15 +38,15 @@ end
 --- Measures the signals that are due and asks the policy.
 local function decide(run, log)
   local event = { step = run.step, stage = run.stage.name }
-  for _, signal in ipairs(run.signals) do
-    if signal:due(run.step) then
-      local value = signal:measure(run)
-      if type(value) == "number" and not finite(value) then
-        error(("step %d: signal '%s' is %s"):format(run.step, signal.name, tostring(value)), 0)
-      end
-      event[signal.name] = value
-      log { event = "signal", step = run.step, name = signal.name, value = value }
+  local due = run:signals_due()
+  local values = signals.measure(due, run)
+  for _, signal in ipairs(due) do
+    local value = values[signal.name]
+    if type(value) == "number" and not finite(value) then
+      error(("step %d: signal '%s' is %s"):format(run.step, signal.name, tostring(value)), 0)
     end
+    event[signal.name] = value
+    log { event = "signal", step = run.step, name = signal.name, value = value }
   end
   local finished, state, reason = run.stage.finish:decide(event, run.policy_state)
   run.policy_state = state
@@ -70,7 +71,6 @@ local function loop(run, log, options, goes_on)
   local last = options.steps or folder.last_step(recipe)
   local started, done = C.pg_clock_seconds(), run.step
   local console
-  run.saved = run.step
   local function save()
     local path = run.folder and checkpoint.path(run.folder, run.step)
     if not path or run.saved == run.step then return path end
@@ -99,7 +99,13 @@ local function loop(run, log, options, goes_on)
   end
 
   console = consoles.open(run, { listen = options.console and run.folder, save = save, resumed = goes_on })
-  local ended = listen()
+  local ended = false
+  if run.ask_now then
+    local finished, reason = decide(run, log)
+    run.ask_now = false
+    ended = finished and finish_stage(reason)
+  end
+  ended = ended or listen()
   while not ended and (not options.steps or run.step < options.steps) do
     M.step(run)
     local rate = (run.step - done) * recipe.batch / math.max(C.pg_clock_seconds() - started, 1e-9)
@@ -135,7 +141,7 @@ local function train(run, options)
     return "finished"
   end
   if not run:build_stage() then return "interrupted" end
-  if goes_on then run.progress:line("resumed at step %d, stage %s", run.step, run.stage.name)
+  if goes_on then run.progress:line("%s at step %d, stage %s", goes_on, run.step, run.stage.name)
   else
     log { event = "stage", step = run.step, stage = run.stage.name, policy = run.stage.finish.text,
           parameters = run.groups[1].count }
@@ -149,6 +155,7 @@ end
 ---@field steps? integer         stop when so many steps of the run are done
 ---@field device? string
 ---@field resume? boolean        go on from the newest checkpoint, if there is one
+---@field from? string           begin where another run stood: its folder, or one of its checkpoints
 ---@field quiet? boolean
 ---@field prefix? string         what begins the lines shown
 ---@field console? boolean       open the run's folder to consoles

@@ -116,6 +116,75 @@ describe("a resumed run", function()
   end)
 end)
 
+describe("a run from another one's checkpoint", function()
+  local signal, stop = require "perigee.signals", require "perigee.stops"
+
+  local function ends_at(step)
+    return function(recipe) recipe.stages[1].finish = stop.at_step(step) end
+  end
+
+  it("ends as the run that had its policy from the beginning, in every byte", function()
+    tiny.train({ total = 10, checkpoint = 2, keep = 9 }, { folder = in_folder "never", steps = 10, change = ends_at(20) })
+    for _, align in ipairs { 4, 5, 6 } do
+      local whole, forked = in_folder("whole" .. align), in_folder("forked" .. align)
+      tiny.train({ total = 10 }, { folder = whole, change = ends_at(align) })
+      local parent = checkpoint.path(in_folder "never", 4)
+      tiny.train({ total = 10 }, { folder = forked, from = parent, steps = 9, change = ends_at(align) })
+      tiny.train({ total = 10 }, { folder = forked, from = parent, resume = true, change = ends_at(align) }) -- goes on, not anew
+      assert.is_true(tiny.checkpoint(whole, 10) == tiny.checkpoint(forked, 10), "ends at " .. align)
+    end
+    assert.equal(10, checkpoint.open(in_folder "never").step)
+  end)
+
+  it("has the log of its beginning, each step once", function()
+    local function angles(recipe)
+      recipe.stages[1].finish = stop.at_step(20)
+      recipe.stages[1].signals = { signal.gradient_angle { block = 2, images = 8, from = 2, every = 2 } }
+    end
+    local function trigger(recipe)
+      recipe.stages[1].finish = stop.gradient_angle { block = 2, images = 8, from = 2, every = 2, below = 1.5 }
+    end
+    tiny.train({ total = 8, checkpoint = 4 }, { folder = in_folder "never", steps = 6, change = angles })
+    local run = tiny.train({ total = 8 }, { folder = in_folder "forked", from = checkpoint.path(in_folder "never", 4), change = trigger })
+    assert.equal(8, run.step)
+    local seen = {}
+    for line in io.lines(in_folder "forked/events.jsonl") do
+      local event = json.decode(line)
+      seen[#seen + 1] = event.event == "signal" and "angle" .. event.step or event.event .. event.step
+      if event.event == "fork" then assert.equal(checkpoint.path(in_folder "never", 4), event.from) end
+      if event.event == "stage" and event.step == 4 then assert.matches("gradient angle .* is below 1.5", event.reason) end
+    end
+    assert.same({ "start0", "stage0", "step2", "angle2", "step4", "checkpoint4", "fork4", "angle4", "stage4", "step6", "step8", "end8",
+                  "checkpoint8" }, seen)
+  end)
+
+  it("logs the same readings as the run that had its policy from the beginning", function()
+    local function trigger(recipe)
+      recipe.stages[1].finish = stop.any(stop.gradient_angle { block = 2, images = 8, from = 2, every = 2, below = -1.5 }, stop.at_step(6))
+    end
+    tiny.train({ total = 8, checkpoint = 4 }, { folder = in_folder "never", steps = 4, change = ends_at(20) })
+    tiny.train({ total = 8 }, { folder = in_folder "forked", from = in_folder "never", change = trigger })
+    tiny.train({ total = 8 }, { folder = in_folder "whole", change = trigger })
+    local function readings(name)
+      local list = {}
+      for line in io.lines(in_folder(name .. "/events.jsonl")) do
+        local event = json.decode(line)
+        if event.event == "signal" and event.step >= 4 then list[#list + 1] = event end
+      end
+      return list
+    end
+    assert.equal(2, #readings "whole")
+    assert.same(readings "whole", readings "forked")
+  end)
+
+  it("is refused where it isn't the same training", function()
+    tiny.train({}, { folder = in_folder "run", steps = 4 })
+    assert.matches("was trained with batch 8, not 16",
+      message_of(tiny.train, { batch = 16, micro = 16 }, { folder = in_folder "other", from = in_folder "run" }))
+    assert.matches("already holds a run", message_of(tiny.train, {}, { folder = in_folder "run", from = in_folder "run" }))
+  end)
+end)
+
 describe("checkpoints", function()
   it("are kept to the newest N", function()
     tiny.train({ checkpoint = 2, keep = 2 }, { folder = in_folder "run" })

@@ -300,20 +300,20 @@ describe("the gradient angle", function()
   for _, precision in ipairs { "float64", "float32" } do
     it("is PyTorch's in " .. precision, function()
       local run, batch_at = probe_run(precision)
-      local probe = require("perigee.signals.gradient_angle").build(run, angle.block)
+      local probe = require("perigee.signals.gradient_angle").build(run, { angle.block })
       local bound, sum = precision == "float64" and 1e-7 or 1e-4, 0 -- positions are float32 numbers
       for k = 1, 4 do
         local inputs = run:bind_weights(batch_at(k))
         inputs.state = run.state
-        local cosine, denoise, alignment = probe:measure(1, function() return inputs end)
+        local reading = probe:measure(1, function() return inputs end)[1]
         local function expect(what, actual, expected)
           assert.is_true(math.abs(actual - expected) <= bound * math.max(math.abs(expected), what == "cosine" and 0.1 or 0),
             ("%s at time %g: %.12g, the fixture has %.12g"):format(what, angle.times[k], actual, expected))
         end
-        expect("denoise_norm", denoise, angle_fixture.denoise_norm:totable()[k])
-        expect("alignment_norm", alignment, angle_fixture.alignment_norm:totable()[k])
-        expect("cosine", cosine, angle_fixture.cosine:totable()[k])
-        sum = sum + cosine
+        expect("denoise_norm", reading.denoise, angle_fixture.denoise_norm:totable()[k])
+        expect("alignment_norm", reading.alignment, angle_fixture.alignment_norm:totable()[k])
+        expect("cosine", reading.cosine, angle_fixture.cosine:totable()[k])
+        sum = sum + reading.cosine
       end
       assert.is_true(math.abs(sum / 4 - angle_fixture.mean_cosine:totable()[1]) < bound)
       probe:free()
@@ -348,10 +348,10 @@ describe("the gradient angle", function()
         for k, pair in ipairs { { a, d }, { a, a }, { d, d } } do dots[k] = dots[k] + (pair[1] * pair[2]):sum():item() end
       end
     end
-    local probe = require("perigee.signals.gradient_angle").build(run, 2)
+    local probe = require("perigee.signals.gradient_angle").build(run, { 2 })
     local inputs = run:bind_weights(batch_at(3))
     inputs.state = run.state
-    local cosine = probe:measure(1, function() return inputs end)
+    local cosine = probe:measure(1, function() return inputs end)[1].cosine
     assert.is_true(math.abs(cosine - dots[1] / math.sqrt(dots[2] * dots[3])) < 1e-12)
     assert.is_true(#probe.executable.plan.calls < #run.plan.calls)
   end)
@@ -360,7 +360,7 @@ describe("the gradient angle", function()
     local function measure(micro)
       local run = Run.new(tiny.recipe { batch = 16, micro = micro, precision = "float64" })
       run:build_stage()
-      local value = require("perigee.signals.gradient_angle").measure(run, { block = 2, time = { 0.1, 0.8 }, images = 16 })
+      local value = require("perigee.signals.gradient_angle").measure(run, { 2 }, { time = { 0.1, 0.8 }, images = 16 })[1]
       run:free()
       return value
     end
@@ -370,5 +370,30 @@ describe("the gradient angle", function()
     assert.equal(2, #one.cosine)
     assert.is_true(math.abs(one.mean - (one.cosine[1] + one.cosine[2]) / 2) < 1e-15)
     for k = 1, 2 do assert.is_true(math.abs(one.cosine[k] - several.cosine[k]) < 1e-12) end
+  end)
+
+  it("of several blocks in one pass is that of each alone", function()
+    local run = Run.new(tiny.recipe { batch = 8, precision = "float64" })
+    run:build_stage()
+    for _ = 1, 3 do require("perigee.train").step(run) end -- away from where the output layers' zeros stop every gradient
+    local signal = require "perigee.signals"
+    local function reading(name, block, time)
+      return signal.gradient_angle { name = name, block = block, time = time or { 0.1, 0.8 }, images = 16, from = 1, every = 1 }
+    end
+    local list = { reading("third", 3), signal.gradient_norm(), reading("first", 1),
+      reading("elsewhere", 1, { 0.5 }), reading("second", 2) }
+    local families = signal.families(list)
+    assert.same({ 3, 1, 1 }, { #families[1], #families[2], #families[3] })
+    run.gradient_norm = 5
+    local together = signal.measure(list, run)
+    assert.equal(5, together.gradient_norm)
+    assert.same({ 0.5 }, together.elsewhere.time)
+    for _, member in ipairs(families[1]) do
+      local alone, shared = member:measure(run), together[member.name]
+      assert.equal(alone.images, shared.images)
+      for k = 1, 2 do assert.is_true(math.abs(alone.cosine[k] - shared.cosine[k]) < 1e-12) end
+    end
+    assert.is_true(math.abs(together.first.mean - together.third.mean) > 1e-6)
+    run:free()
   end)
 end)

@@ -18,7 +18,7 @@ function M.train(options, how)
   how = how or {}
   local recipe = how.recipe or M.recipe(options)
   if how.change then how.change(recipe) end
-  local run, outcome = train.train(recipe, { folder = how.folder, steps = how.steps, resume = how.resume, quiet = true })
+  local run, outcome = train.train(recipe, { folder = how.folder, steps = how.steps, resume = how.resume, from = how.from, quiet = true })
   if not how.keep then run:free() end
   return run, outcome
 end

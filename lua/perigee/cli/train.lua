@@ -12,6 +12,8 @@ local M = {
     { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
     { name = "resume", type = "boolean", default = false, help = "go on from the newest checkpoint" },
+    { name = "from", type = "string", value = "RUN|CHECKPOINT",
+      help = "begin where that run stands or stood: its newest checkpoint, or the given one" },
     { name = "console", type = "boolean", default = true, help = "let `perigee attach` in; --no-console does not" },
     { name = "quiet", type = "boolean", default = false, help = "print nothing but errors" },
   },
@@ -47,7 +49,7 @@ function M.run(options)
   for key, value in pairs(options.recipe_options) do values[key] = value end
   local sampling = require "perigee.samplers.grid"
   local run, outcome = require("perigee.train").train(recipe, {
-    folder = path, steps = options.steps, device = options.device, resume = options.resume, quiet = options.quiet,
+    folder = path, steps = options.steps, device = options.device, resume = options.resume, from = options.from, quiet = options.quiet,
     recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during, console = options.console,
   })
   if outcome == "interrupted" then

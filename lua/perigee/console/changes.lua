@@ -43,8 +43,8 @@ local function set_finish(run, text)
   local stop = source.read(text, recipe_finish(run))
   if not stops.is_stop(stop) then core.fail("run.stage.finish: expected a stop, got a %s", type(stop)) end
   for _, signal in ipairs(stop.needs) do check_signal(run, signal) end
-  local measured = signals.unique(stop.needs)
-  run.stage.finish, run.signals = stop, measured
+  signals.of_stage(stop, run.stage.signals) -- two different ones of a name are an error here, not at the next step
+  run.stage.finish = stop
   run.stage.finish_source = text ~= "recipe_finish" and text or nil
   run.policy_state = stop:initial()
 end

@@ -1,8 +1,8 @@
 --- The gradient angle: the cosine between the gradients of the weighted alignment losses and of the denoising loss with
 --- respect to one block's parameters, at fixed times over random training images (HASTE, arXiv 2505.16792, review thread).
 ---
---- One pruned program gives both gradients: the forward pass is shared, and what neither loss needs for this block is not
---- in it. Gradients are summed over the images before the cosine is taken.
+--- One pruned program gives both gradients, of one block or of several: the forward pass is shared, and what neither loss
+--- needs for these blocks is not in it. Gradients are summed over the images before the cosine is taken.
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local layout = require "perigee.core.layout"
@@ -38,21 +38,32 @@ local function sides(run, trace)
   return { denoise = denoise, alignment = alignment }
 end
 
---- The program, planned: a batch in, the gradients of both sides for the block's parameters out. `places` lists where each
---- output goes in its side's flat vector of `total` elements. Of a run this reads recipe, stage, micro, trace and device.
-local function planned(run, block)
-  local student = run.recipe.student
-  if block < 1 or block > (student.depth or 0) then
-    core_ffi.fail("gradient_angle: block %d of a student with %s blocks", block, tostring(student.depth))
+--- The parameters of some blocks as a program's values: lists of values and of their places { block, name, offset } in
+--- their block's flat vector, and the length of each block's vector.
+local function parameters_of(program, student, blocks)
+  local values, places, totals = {}, {}, {}
+  for number, block in ipairs(blocks) do
+    if block < 1 or block > (student.depth or 0) then
+      core_ffi.fail("gradient_angle: block %d of a student with %s blocks", block, tostring(student.depth))
+    end
+    totals[number] = 0
+    for _, entry in ipairs(student.blocks[block]:named_parameters()) do
+      values[#values + 1] = program:capture(entry.tensor)
+      places[#places + 1] = { block = number, name = ("block %d %s"):format(block, entry.name), offset = totals[number] }
+      totals[number] = totals[number] + entry.tensor:numel()
+    end
   end
+  return values, places, totals
+end
+
+--- The program, planned: a batch in, the gradients of both sides for the blocks' parameters out. `places` lists where each
+--- output goes in the flat vector of its block and side; `totals` holds their lengths. Of a run this reads recipe, stage,
+--- micro, trace and device.
+local function planned(run, blocks)
   local trace = stage.trace(run.recipe, run.stage, {
     batch = run.micro, fixed_time = true, fixed_noise = run.trace.fixed_noise, drop_labels = false,
   })
-  local values, names, offsets, total = {}, {}, {}, 0
-  for k, entry in ipairs(student.blocks[block]:named_parameters()) do
-    values[k], names[k], offsets[k] = trace.program:capture(entry.tensor), entry.name, total
-    total = total + entry.tensor:numel()
-  end
+  local values, parameters, totals = parameters_of(trace.program, run.recipe.student, blocks)
   local outputs, places = {}, {}
   local losses = sides(run, trace)
   for _, side in ipairs { "denoise", "alignment" } do
@@ -60,37 +71,54 @@ local function planned(run, block)
     local one = tensor.tensor(1, {}, loss.dtype)
     for k, g in ipairs(core.gradient(trace.program, { loss }, { one }, values)) do
       if g then -- a parameter that a loss does not reach keeps its zeros
-        outputs[#outputs + 1] = { name = side .. " " .. names[k], value = g }
-        places[#places + 1] = { name = side .. " " .. names[k], side = side, offset = offsets[k], shape = values[k].shape }
+        local place = parameters[k]
+        local name = side .. " " .. place.name
+        outputs[#outputs + 1] = { name = name, value = g }
+        places[#places + 1] = { name = name, block = place.block, side = side, offset = place.offset, shape = values[k].shape }
       end
     end
   end
-  return core.plan.build(trace.program, outputs, { device = run.device }), places, total
+  return core.plan.build(trace.program, outputs, { device = run.device }), places, totals
 end
 
 --- Bytes that a measurement takes beside a step's: arena, both sides' gradients, their sums, and one converted.
-function M.bytes(run, block)
-  local plan, _, total = planned(run, block)
-  return plan.arena_bytes + total * (2 * core_ffi.dtype_bytes[run.recipe.dtype] + 3 * 8)
+function M.bytes(run, blocks)
+  local plan, _, totals = planned(run, blocks)
+  local bytes, most = plan.arena_bytes, 0
+  for _, total in ipairs(totals) do
+    bytes, most = bytes + total * (2 * core_ffi.dtype_bytes[run.recipe.dtype] + 2 * 8), math.max(most, total)
+  end
+  return bytes + most * 8
 end
 
+--- A probe of the blocks in a list, whose numbers count from 1.
+---@param blocks integer[]
 ---@return perigee.GradientAngleProbe
-function M.build(run, block)
-  local plan, places, total = planned(run, block)
-  local flats, into = { denoise = zeros(total, run.recipe.dtype), alignment = zeros(total, run.recipe.dtype) }, {}
+function M.build(run, blocks)
+  local plan, places, totals = planned(run, blocks)
+  local parts, into = {}, {}
+  for k, total in ipairs(totals) do
+    parts[k] = {}
+    for _, side in ipairs { "denoise", "alignment" } do
+      parts[k][side] = { flat = zeros(total, run.recipe.dtype), sum = zeros(total, "float64") }
+    end
+  end
   for _, place in ipairs(places) do
-    into[place.name] = flats[place.side]:narrow(1, place.offset + 1, layout.numel(place.shape)):reshape(place.shape)
+    local flat = parts[place.block][place.side].flat
+    into[place.name] = flat:narrow(1, place.offset + 1, layout.numel(place.shape)):reshape(place.shape)
   end
   return setmetatable({
-    executable = core.executable.new(plan, { into = into, purpose = "signal" }), flats = flats,
-    sums = { denoise = zeros(total, "float64"), alignment = zeros(total, "float64") },
+    executable = core.executable.new(plan, { into = into, purpose = "signal" }), parts = parts,
   }, Probe)
 end
 
 function Probe:free()
   self.executable:free()
-  for _, list in ipairs { self.flats, self.sums } do
-    for _, flat in pairs(list) do flat:free() end
+  for _, part in ipairs(self.parts) do
+    for _, side in pairs(part) do
+      side.flat:free()
+      side.sum:free()
+    end
   end
 end
 
@@ -99,46 +127,57 @@ local function dot(a, b)
   return tensor.tidy(function() return (a * b):sum():item() end)
 end
 
---- Sums the gradients over the images at one time; `batch(number)` gives a batch's tensors by name. Returns the cosine, and
---- the norms of the denoising and the alignment gradient.
+--- Sums the gradients over the images at one time; `batch(number)` gives a batch's tensors by name. Returns for each block
+--- { cosine =, and the norms of both gradients: denoise =, alignment = }.
 function Probe:measure(batches, batch)
   for number = 1, batches do
     self.executable:run(batch(number))
-    for side, flat in pairs(self.flats) do
-      tensor.tidy(function()
-        ops.accumulate(self.sums[side], flat:to "float64", { first = number == 1 })
-      end)
+    for _, part in ipairs(self.parts) do
+      for _, side in pairs(part) do
+        tensor.tidy(function() ops.accumulate(side.sum, side.flat:to "float64", { first = number == 1 }) end)
+      end
     end
   end
-  local a, d = self.sums.alignment, self.sums.denoise
-  local alignment, denoise = math.sqrt(dot(a, a)), math.sqrt(dot(d, d))
-  return dot(a, d) / math.max(alignment * denoise, 1e-300), denoise, alignment
+  local readings = {}
+  for k, part in ipairs(self.parts) do
+    local a, d = part.alignment.sum, part.denoise.sum
+    local alignment, denoise = math.sqrt(dot(a, a)), math.sqrt(dot(d, d))
+    readings[k] = { cosine = dot(a, d) / math.max(alignment * denoise, 1e-300), denoise = denoise, alignment = alignment }
+  end
+  return readings
 end
 
---- Measures on a run: returns { mean =, cosine = { one a time }, time = {...}, images = }. Its memory is held only as long.
-function M.measure(run, settings)
-  local probe = M.build(run, settings.block)
+--- Measures several blocks on a run at the times and with the images of `settings`. Returns for each
+--- { mean =, cosine = { one a time }, time = {...}, images = }. Its memory is held only as long.
+---@param blocks integer[]
+---@param settings { time: number[], images: integer }
+function M.measure(run, blocks, settings)
+  local probe = M.build(run, blocks)
   local batches, size = math.ceil(settings.images / run.micro), run.micro
   local loader = run:probe_loader(size)
-  local cosines, sum = {}, 0
+  local values = {}
+  for number = 1, #blocks do values[number] = { mean = 0, cosine = {}, time = settings.time, images = batches * size } end
   local fine, message = pcall(tensor.tidy, function()
     for k, time in ipairs(settings.time) do
       local inputs = run:bind_weights {
         time = ops.fill({ size }, { value = time, dtype = op.stat(run.recipe.dtype) }), state = run.state,
       }
-      cosines[k] = probe:measure(batches, function(number)
+      local readings = probe:measure(batches, function(number)
         run:set_state(run.step, (number - 1) * size)
         loader:seek(number - 1)
         for name, t in pairs(loader:next()) do inputs[name] = t end
         return inputs
       end)
-      sum = sum + cosines[k]
+      for number, value in ipairs(values) do
+        value.cosine[k] = readings[number].cosine
+        value.mean = value.mean + value.cosine[k] / #settings.time
+      end
     end
   end)
   probe:free()
   loader:close()
   if not fine then error(message, 0) end
-  return { mean = sum / #settings.time, cosine = cosines, time = settings.time, images = batches * size }
+  return values
 end
 
 return M

@@ -1,5 +1,6 @@
 --- Signals: quantities measured while a stage runs, each at its own cadence, written into the run's events and read by
---- policies. A signal is { name, due(step) -> boolean, measure(self, run) -> a number or a table of numbers }.
+--- policies. A signal is { name, due(step) -> boolean, measure(self, run) -> a number or a table of numbers }. Those of one
+--- `family` are measured together, in one pass: measure_family(members, run) -> a list of values.
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 
@@ -11,6 +12,9 @@ local M = {}
 ---@field kind string
 ---@field due fun(self: perigee.Signal, step: integer): boolean
 ---@field measure fun(self: perigee.Signal, run: perigee.Run): number|table
+---@field of_step? boolean   it is about the step just done, and can't be measured without one
+---@field family? string
+---@field measure_family? fun(members: perigee.Signal[], run: perigee.Run): table[]
 local Signal = {}
 Signal.__index = Signal
 function M.is_signal(x) return getmetatable(x) == Signal end
@@ -28,7 +32,7 @@ end
 function M.loss(options)
   local o = check.options("signal.loss", options, { [1] = "string", from = { "natural", 0 }, every = { "count", 1 } })
   return new {
-    kind = "loss", name = o[1], settings = o, key = ("loss %s %d %d"):format(o[1], o.from, o.every),
+    kind = "loss", name = o[1], settings = o, key = ("loss %s %d %d"):format(o[1], o.from, o.every), of_step = true,
     due = cadence(o.from, o.every),
     measure = function(_, run)
       local value = run.losses[o[1]]
@@ -49,9 +53,16 @@ function M.gradient_norm(options)
   local o = check.options("signal.gradient_norm", options or {}, { from = { "natural", 0 }, every = { "count", 1 } })
   return new {
     kind = "gradient_norm", name = "gradient_norm", settings = o, key = ("gradient_norm %d %d"):format(o.from, o.every),
-    due = cadence(o.from, o.every),
+    due = cadence(o.from, o.every), of_step = true,
     measure = function(_, run) return run.gradient_norm end,
   }
+end
+
+--- Gradient angles of one family differ in their block alone.
+local function angles(members, run)
+  local blocks = {}
+  for k, signal in ipairs(members) do blocks[k] = signal.settings.block end
+  return require("perigee.signals.gradient_angle").measure(run, blocks, members[1].settings)
 end
 
 --- The angle between the alignment's and the denoising loss's gradients: see signals/gradient_angle.lua.
@@ -66,10 +77,12 @@ function M.gradient_angle(options)
   for _, t in ipairs(o.time) do
     if type(t) ~= "number" or t < 0 or t > 1 then core.fail("signal.gradient_angle: time %s is not between 0 and 1", tostring(t)) end
   end
+  local times = table.concat(o.time, "/")
   return new {
     kind = "gradient_angle", name = o.name, settings = o, due = cadence(o.from, o.every),
-    key = ("gradient_angle %d %s %d %d %d"):format(o.block, table.concat(o.time, "/"), o.images, o.from, o.every),
-    measure = function(self, run) return require("perigee.signals.gradient_angle").measure(run, self.settings) end,
+    key = ("gradient_angle %d %s %d %d %d"):format(o.block, times, o.images, o.from, o.every),
+    family = ("gradient_angle %s %d"):format(times, o.images), measure_family = angles,
+    measure = function(self, run) return angles({ self }, run)[1] end,
   }
 end
 
@@ -88,6 +101,42 @@ function M.unique(signals)
     end
   end
   return list
+end
+
+--- What a stage measures: the signals that its policy reads and those that it names itself, without repetitions.
+---@param finish perigee.Stop
+---@param logged perigee.Signal[]
+---@return perigee.Signal[]
+function M.of_stage(finish, logged)
+  local all = { unpack(finish.needs) }
+  for _, signal in ipairs(logged) do all[#all + 1] = signal end
+  return M.unique(all)
+end
+
+--- Signals in groups: each a family, or one signal.
+---@return perigee.Signal[][]
+function M.families(list)
+  local groups, by_family = {}, {}
+  for _, signal in ipairs(list) do
+    local group = signal.family and by_family[signal.family]
+    if group then group[#group + 1] = signal
+    else
+      groups[#groups + 1] = { signal }
+      if signal.family then by_family[signal.family] = groups[#groups] end
+    end
+  end
+  return groups
+end
+
+--- The values of signals by name, measured on a run.
+function M.measure(list, run)
+  local values = {}
+  for _, members in ipairs(M.families(list)) do
+    local first = members[1]
+    local measured = #members > 1 and first.measure_family(members, run) or { first:measure(run) }
+    for k, signal in ipairs(members) do values[signal.name] = measured[k] end
+  end
+  return values
 end
 
 return M

@@ -71,7 +71,9 @@ function M.config(recipe, extra)
     for j, entry in ipairs(stage.losses) do
       losses[j] = { name = entry.name, weight = entry.weight, kind = entry.loss.kind, settings = entry.loss.settings }
     end
-    stages[k] = { name = stage.name, finish = stage.finish.text, losses = losses }
+    local signals = {}
+    for j, signal in ipairs(stage.signals) do signals[j] = { name = signal.name, kind = signal.kind, settings = signal.settings } end
+    stages[k] = { name = stage.name, finish = stage.finish.text, losses = losses, signals = signals[1] and signals or nil }
   end
   local config = {
     name = recipe.name, seed = recipe.seed, precision = recipe.precision, batch = recipe.batch, micro = recipe.micro,
@@ -114,24 +116,22 @@ local function stage_of(path, state, recipe)
   error(("%s is in stage '%s'; the recipe has %s"):format(path, state.stage_name, table.concat(names, ", ")), 0)
 end
 
---- Drops what the log says about steps after the one that a run goes on from: they are done again. Changes made by hand stay:
---- they are what will be made again.
-local function rewind_log(run)
-  local kept = {}
-  for _, event in ipairs(Events.read(run.folder)) do
-    local stays = (event.step or 0) <= run.step or event.event == "change"
-    if stays and (event.event ~= "end" or run.finished) then kept[#kept + 1] = json.encode(event) .. "\n" end
+--- Drops what the log of the run in `source` says about steps after the one that this run goes on from: they are done again, as
+--- are the readings that a new policy asks for. Changes made by hand stay where they will be made again: in the same run.
+local function rewind_log(run, source)
+  local asked, kept = {}, {}
+  for _, signal in ipairs(run.ask_now and run:signals_due() or {}) do asked[signal.name] = true end
+  for _, event in ipairs(Events.read(source)) do
+    local stays = (event.step or 0) <= run.step or (event.event == "change" and source == run.folder)
+    local again = event.event == "signal" and event.step == run.step and asked[event.name]
+    if stays and not again and (event.event ~= "end" or run.finished) then kept[#kept + 1] = json.encode(event) .. "\n" end
   end
   files.write(run.folder .. "/events.jsonl", table.concat(kept))
 end
 
---- Continues from the newest checkpoint that can be read; those that can't are set aside.
-local function restore(run)
+--- Takes over a checkpoint: state, tensors, and the place in the data. Returns what the log says of it.
+local function load_checkpoint(run, state, file, path)
   local recipe, progress = run.recipe, run.progress
-  local state, file, path = checkpoint.open(run.folder, function(damaged, message)
-    progress:line("note: a checkpoint is damaged and set aside as %s.damaged: %s", damaged, message)
-    files.rename(damaged, damaged .. ".damaged")
-  end)
   check_same(path, state, recipe)
   local stage = stage_of(path, state, recipe)
   local groups = {}
@@ -145,8 +145,18 @@ local function restore(run)
   if isa ~= state.isa then
     progress:line("note: the checkpoint was made with %s, this machine runs %s: results will differ in rounding", state.isa, isa)
   end
-  rewind_log(run)
   return { event = "resume", step = run.step, stage = run.stage.name, isa = isa, threads = threads }
+end
+
+--- Continues from the newest checkpoint that can be read; those that can't are set aside.
+local function restore(run)
+  local state, file, path = checkpoint.open(run.folder, function(damaged, message)
+    run.progress:line("note: a checkpoint is damaged and set aside as %s.damaged: %s", damaged, message)
+    files.rename(damaged, damaged .. ".damaged")
+  end)
+  local event = load_checkpoint(run, state, file, path)
+  rewind_log(run, run.folder)
+  return event
 end
 
 --- An error where a new run would write over an old one.
@@ -156,24 +166,47 @@ function M.check(path, resume)
   end
 end
 
+--- Writes what a new run's folder holds from its beginning.
+local function describe_run(run, options)
+  if options.recipe_path then files.write(run.folder .. "/recipe.lua", files.read(options.recipe_path)) end
+  files.write(run.folder .. "/config.json", json.encode(M.config(run.recipe, { options = options.recipe_options })) .. "\n")
+end
+
 --- Begins a new run in a folder; returns the first event.
 local function begin(run, options)
   files.remove(run.folder .. "/events.jsonl")
-  if options.recipe_path then files.write(run.folder .. "/recipe.lua", files.read(options.recipe_path)) end
-  files.write(run.folder .. "/config.json", json.encode(M.config(run.recipe, { options = options.recipe_options })) .. "\n")
+  describe_run(run, options)
   return { event = "start", step = 0, recipe = run.recipe.name, seed = run.recipe.seed, isa = ffi.string(C.pg_cpu_isa()),
            threads = C.pg_threads(), version = ffi.string(C.pg_version()) }
 end
 
---- Makes or finds the run's folder. Returns the function that logs an event, and whether the run goes on from a checkpoint.
---- Without a folder, nothing is written.
+--- Begins a run where another one stood: at its newest checkpoint, or at the given one. The log up to there comes along.
+local function fork(run, options)
+  local state, file, path = checkpoint.open(options.from, function(damaged, message)
+    run.progress:line("note: %s is damaged: %s", damaged, message)
+  end)
+  local event = load_checkpoint(run, state, file, path)
+  local source = path:match "^(.*)/checkpoints/[^/]+$"
+  files.remove(run.folder .. "/events.jsonl")
+  describe_run(run, options)
+  if source and files.exists(source .. "/events.jsonl") then rewind_log(run, source) end
+  event.event, event.from = "fork", path
+  return event
+end
+
+--- Makes or finds the run's folder. Returns the function that logs an event, and how the run goes on from a checkpoint:
+--- "resumed", "forked", or false. Without a folder, nothing is written.
 function M.prepare(run, options)
   if not run.folder then return function() end, false end
   M.check(run.folder, options.resume)
   files.make_folder(run.folder)
-  local goes_on = #checkpoint.list(run.folder) > 0
-  if goes_on then files.sweep(run.folder .. "/checkpoints") end
-  local first = goes_on and restore(run) or begin(run, options)
+  local goes_on, first = false
+  if #checkpoint.list(run.folder) > 0 then
+    files.sweep(run.folder .. "/checkpoints")
+    goes_on, first = "resumed", restore(run)
+  elseif options.from then goes_on, first = "forked", fork(run, options)
+  else first = begin(run, options) end
+  if goes_on ~= "forked" then run.saved = run.step end -- the step whose checkpoint the folder has
   local events = Events.open(run.folder)
   run.events = events
   function run.log(event) events:write(event) end

@@ -6,6 +6,7 @@ local gradient_angle = require "perigee.signals.gradient_angle"
 local Group = require "perigee.train.group"
 local layout = require "perigee.core.layout"
 local machine = require "perigee.train.machine"
+local signals = require "perigee.signals"
 local stage_program = require "perigee.train.stage"
 local tensor = core.tensor
 
@@ -86,10 +87,11 @@ function M.stage(recipe, stage, options)
     gradients = flat * master + ((low or pieces > 1) and flat * size or 0),
     optimizer = flat * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes, data = data_bytes,
   }
-  for _, signal in ipairs(stage.finish.needs) do
-    if signal.kind == "gradient_angle" then
-      local run = { recipe = recipe, stage = stage, micro = recipe.micro, trace = {} }
-      local bytes = gradient_angle.bytes(run, signal.settings.block) + batch_bytes / pieces * 2
+  for _, members in ipairs(signals.families(signals.of_stage(stage.finish, stage.signals))) do
+    if members[1].kind == "gradient_angle" then
+      local run, blocks = { recipe = recipe, stage = stage, micro = recipe.micro, trace = {} }, {}
+      for k, signal in ipairs(members) do blocks[k] = signal.settings.block end
+      local bytes = gradient_angle.bytes(run, blocks) + batch_bytes / pieces * 2
       memory.signal = math.max(memory.signal or 0, bytes) -- while it measures; one does at a time
     end
   end

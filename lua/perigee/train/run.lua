@@ -24,7 +24,8 @@ Run.__index = Run
 
 --- The run's copy of a stage: weights and `finish` may be changed in it.
 local function live_stage(stage)
-  local live = { name = stage.name, index = stage.index, finish = stage.finish, needs_teacher = stage.needs_teacher, losses = {} }
+  local live = { name = stage.name, index = stage.index, finish = stage.finish, signals = stage.signals,
+                 needs_teacher = stage.needs_teacher, losses = {} }
   for k, entry in ipairs(stage.losses) do
     live.losses[k] = { name = entry.name, loss = entry.loss, weight = entry.weight }
     live.losses[entry.name] = live.losses[k]
@@ -98,8 +99,16 @@ local function take_over(target, live, before)
   end
 end
 
+local function reads_the_step(stop)
+  for _, signal in ipairs(stop.needs) do
+    if signal.of_step then return true end
+  end
+  return false
+end
+
 --- Takes over a checkpoint's state: step, stage, policy, and what had been changed while the run was going. A stage whose policy
---- the recipe has changed since asks the new one from its beginning.
+--- the recipe has changed since asks the new one from its beginning: at this step already (`ask_now`), as a run that had it from
+--- the start would, unless it reads losses of the step, which are not known any more.
 function Run:restore(state, stage)
   self.step, self.finished = state.step, state.finished
   self.stage = live_stage(stage)
@@ -116,7 +125,7 @@ function Run:restore(state, stage)
   self.changes = { step = state.step, unpack(live.changes or {}) }
   local finish = self.stage.finish
   if state.policy_text == finish.text then self.policy_state = state.policy
-  else self.policy_state, self.finished = finish:initial(), false end
+  else self.policy_state, self.finished, self.ask_now = finish:initial(), false, not reads_the_step(finish) end
 end
 
 --- Makes the teacher ready for stages that need it, or takes its memory back when no later one does. False: it was being
@@ -178,8 +187,16 @@ function Run:build_stage()
   for _, entry in ipairs(self.stage.losses) do
     self.weights[entry.name] = tensor.empty({}, op.stat(self.recipe.dtype), { device = self.device })
   end
-  self.signals = signals.unique(self.stage.finish.needs)
   return true
+end
+
+--- The signals that are due: after a restored step, before another is done, those that the model and the data alone decide.
+function Run:signals_due()
+  local list = {}
+  for _, signal in ipairs(signals.of_stage(self.stage.finish, self.stage.signals)) do
+    if signal:due(self.step) and not (self.ask_now and signal.of_step) then list[#list + 1] = signal end
+  end
+  return list
 end
 
 --- Puts the current loss weights among a program's inputs.
