@@ -27,8 +27,8 @@ local function fails(body, ...)
   end
 end
 
---- A run of steps 10, 20, ... at 16 images each: denoise = 2 - step / 200, features until `stop`; 8 images a second until there,
---- then 16. `tail` follows the last event.
+--- A run of steps 10, 20, ... at 16 images each: denoise = 2 - step / 200, features until `stop`; 8 images a second until
+--- there, then 16. `tail` follows the last event.
 local function make_run(name, how)
   how = how or {}
   local stop, total = how.stop or 40, how.total or 100
@@ -42,7 +42,8 @@ local function make_run(name, how)
           images_per_second = free and 16 or 8,
           losses = { denoise = 2 - step / 200 + (how.offset or 0), features = not free and -step / 100 or nil } }
     if step % 20 == 0 and not free then
-      log { event = "signal", step = step, name = "angle", value = { mean = 0.5, cosine = { 0.1, -step / 100 }, time = { 0.2, 0.7 } } }
+      log { event = "signal", step = step, name = "angle",
+            value = { mean = 0.5, cosine = { 0.1, -step / 100 }, time = { 0.2, 0.7 } } }
     end
     if step == stop then
       log { event = "stage", step = step, stage = "free", from = "align", reason = "features stopped", freed_mib = 3 }
@@ -79,7 +80,8 @@ describe("a recorded run", function()
   end)
 
   it("may be going still, its last line cut short", function()
-    local run = record.read(make_run("going", { going = true, total = 60, tail = '{"event":"step","step":70,"losses":{"den' }))
+    local tail = '{"event":"step","step":70,"losses":{"den'
+    local run = record.read(make_run("going", { going = true, total = 60, tail = tail }))
     assert.is_nil(run.ended)
     assert.equal(60, run.last_step)
     assert.equal(60, run.series["loss.denoise"].steps[6])
@@ -88,7 +90,8 @@ describe("a recorded run", function()
   end)
 
   it("reads lines of other kinds without harm, and changes made by hand in the order of their steps", function()
-    local tail = '7\n[]\nnonsense\n{"event":"note"}\n{"event":"change","path":"optim.lr","step":25,"before":1,"after":2}\n'
+    local tail = '7\n[]\nnonsense\n{"event":"note"}\n'
+      .. '{"event":"change","path":"optim.lr","step":25,"before":1,"after":2}\n'
       .. '{"event":"probe","step":30,"value":[1,2,3]}\n'
     local run = record.read(make_run("odd", { tail = tail }))
     assert.same({ 25 }, run.series["change.optim.lr.after"].steps)
@@ -202,10 +205,12 @@ end)
 
 describe("the report", function()
   it("says what differs, how stages ended and where curves end", function()
-    local runs = { record.read(make_run "haste"), record.read(make_run("plain", { stop = 20, lr = 0.01, offset = 1, distance = 7,
-                                                                                 total = 60, going = true, teacher = false })) }
+    local plain = { stop = 20, lr = 0.01, offset = 1, distance = 7, total = 60, going = true, teacher = false }
+    local runs = { record.read(make_run "haste"), record.read(make_run("plain", plain)) }
     local text = table.concat(report.lines(runs, { last = 3, to = math.huge, width = 120 }), "\n") .. "\n"
-    local function has(line) assert.is_truthy(text:find("\n" .. line .. "\n", 1, true), line .. "\nis not in\n" .. text) end
+    local function has(line)
+      assert.is_truthy(text:find("\n" .. line .. "\n", 1, true), line .. "\nis not in\n" .. text)
+    end
     has "optim.lr             0.001        0.01"
     has "teacher              yes          -"
     has "haste: ended at step 100, 11.43 images/s"
@@ -219,25 +224,48 @@ describe("the report", function()
     has "signal.angle.cosine, t = 0.7  -0.4 @40  -0.2 @20"
     has "eval.frechet                  -         7"
     assert.is_nil(text:find("betas", 1, true))
+    assert.is_nil(text:find("seed", 1, true))
     assert.is_nil(text:find("step.lr", 1, true))
+  end)
+end)
+
+describe("the report of runs that share a label", function()
+  it("has a column for all of them: settings, means and ranges", function()
+    local runs = { record.read(make_run("a", { distance = 4, seed = 0 }), "haste"),
+                   record.read(make_run("b", { distance = 8, seed = 1, stop = 60 }), "haste"),
+                   record.read(make_run("c", { distance = 9, seed = 1 }), "plain") }
+    local text = table.concat(report.lines(runs, { last = 1, to = math.huge, width = 120 }), "\n") .. "\n"
+    local function has(line) assert.is_truthy(text:find("\n" .. line .. "\n", 1, true), line .. "\nis not in\n" .. text) end
+    has "                     haste                     plain"
+    has "seed                 0, 1                      1"
+    has "loss.denoise        1.5                            1.5"
+    has "stages.align.finish  at_step(40), at_step(60)  at_step(40)"
+    has "loss.features       -0.5 (-0.6 to -0.4) @40 to 60  -0.4 @40"
+    has(("haste (%s): ended at step 100, 10 images/s"):format(in_folder "b"))
+    assert.is_truthy(text:find("eval.frechet                  6 (4 to 8)                     9\n", 1, true), text)
   end)
 end)
 
 describe("smoothing", function()
   it("is the mean of those around, and leaves a straight line as it is", function()
     assert.same({ 1, 5, 2 }, curves.smooth({ 1, 5, 2 }, 1))
-    near(4, curves.smooth({ 9, 1, 2, 9, 9 }, 3)[2])
-    near(6, curves.smooth({ 9, 1, 2, 9, 9 }, 5)[3])
+    near(4, curves.smooth({ 9, 1, 2, 9, 9, 9 }, 3)[2])
+    near(6, curves.smooth({ 9, 1, 2, 9, 9, 0, 0, 0, 0, 0 }, 5)[3])
     local line = {}
     for k = 1, 20 do line[k] = 3 - 0.25 * k end
     for k, value in ipairs(curves.smooth(line, 9)) do near(line[k], value) end
-    -- three values at an end: 4, 2, 0 with noise 1, -2, 1 around it, which a line does not follow
-    near(5 - 1, curves.smooth({ 5, 0, 1 }, 5)[1])
+    -- at an end the line through 5, 0, 1 is 4, 2, 0
+    near(4, curves.smooth({ 5, 0, 1, 0, 0, 0 }, 3)[1])
+    near(2, curves.smooth({ 5, 0, 1, 0, 0, 0 }, 3)[2])
+    near(4, curves.smooth({ 0, 0, 0, 1, 0, 5 }, 3)[6])
+    -- a window is at most half of the values
+    assert.same(curves.smooth({ 5, 0, 1, 0, 0, 0 }, 3), curves.smooth({ 5, 0, 1, 0, 0, 0 }, 99))
   end)
 
   it("does not mix stages", function()
-    assert.same({ 1, 1, 1, 7, 7, 7 }, curves.smooth({ 1, 1, 1, 7, 7, 7 }, 5, { 4 }))
-    assert.is_true(curves.smooth({ 1, 1, 1, 7, 7, 7 }, 5)[3] > 2)
+    local values = { 1, 1, 1, 1, 1, 1, 7, 7, 7, 7, 7, 7 }
+    assert.same(values, curves.smooth(values, 3, { 7 }))
+    near(3, curves.smooth(values, 3)[6])
   end)
 end)
 
@@ -305,7 +333,8 @@ end
 describe("a figure", function()
   it("has a line's colour where its values lie, and white where they don't", function()
     local xs, ys = { 0, 50, 100 }, { 1, 3, 2 }
-    local at, frame = draw { lines = { { xs = xs, ys = ys, stroke = { colour = BLUE, width = 3 } } }, x_range = { 0, 100 } }
+    local line = { xs = xs, ys = ys, stroke = { colour = BLUE, width = 3 } }
+    local at, frame = draw { lines = { line }, x_range = { 0, 100 } }
     -- 5 % of air above and below the values
     near(0.9, frame.y[1])
     near(3.1, frame.y[2])
@@ -318,7 +347,8 @@ describe("a figure", function()
   end)
 
   it("has axes with ticks at their values", function()
-    local at, frame = draw { lines = { { xs = { 0, 100 }, ys = { 0, 10 }, stroke = { colour = BLUE } } }, x_range = { 0, 100 } }
+    local line = { xs = { 0, 100 }, ys = { 0, 10 }, stroke = { colour = BLUE } }
+    local at, frame = draw { lines = { line }, x_range = { 0, 100 } }
     assert.same({ 0, 20, 40, 60, 80, 100 }, frame.x_ticks.values)
     local function dark(x, y) -- an axis drawn across pixels' borders is paler than its ink
       local red = tonumber(at(x, y):sub(2, 3), 16)
@@ -341,7 +371,8 @@ describe("a figure", function()
   end)
 
   it("marks where stages end, in each run's colour", function()
-    local at, frame = draw { lines = { { xs = { 0, 100 }, ys = { 0, 0 }, stroke = { colour = "#CC79A7" } } }, x_range = { 0, 100 },
+    local line = { xs = { 0, 100 }, ys = { 0, 0 }, stroke = { colour = "#CC79A7" } }
+    local at, frame = draw { lines = { line }, x_range = { 0, 100 },
       marks = { { x = 25, colour = BLUE }, { x = 50, colour = ORANGE }, { x = 50, colour = GREEN } } }
     local function x_of(x) return frame.left + x / 100 * (frame.right - frame.left) end
     local function near_colour(x, colour) -- a mark between two pixels is a tint of its colour
@@ -363,7 +394,8 @@ describe("a figure", function()
   end)
 
   it("keeps lines within the axes, shows a single point, and survives a panel without values", function()
-    local at, frame = draw { lines = { { xs = { 0, 50, 200 }, ys = { 1, 2, 1 }, stroke = { colour = BLUE, width = 3 } } }, x_range = { 100, 150 } }
+    local long = { xs = { 0, 50, 200 }, ys = { 1, 2, 1 }, stroke = { colour = BLUE, width = 3 } }
+    local at, frame = draw { lines = { long }, x_range = { 100, 150 } }
     for x = 0, math.floor(frame.left) - 5 do assert.is_false(column_has(at, x, frame, BLUE)) end
     at, frame = draw { lines = { { xs = { 5 }, ys = { 7 }, stroke = { colour = ORANGE } } } }
     assert.is_true(has(at, (frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2, ORANGE))
@@ -374,14 +406,16 @@ describe("a figure", function()
   it("has a legend with each colour, in rows where it is wide", function()
     local line = { xs = { 0, 1 }, ys = { 0, 1 }, stroke = { colour = "#000000" } }
     local legend = {}
-    for k = 1, 7 do legend[k] = { label = ("a rather long name %d"):format(k), stroke = { colour = figure.palette[k], width = 3 } } end
+    for k = 1, 8 do
+      legend[k] = { label = ("a rather long name %d"):format(k), stroke = { colour = figure.palette[k], width = 3 } }
+    end
     local at, frame, picture = draw({ lines = { line } }, legend)
     local found = {}
     for y = 0, math.floor(frame.head) do
       for x = 0, 599 do found[at(x, y)] = found[at(x, y)] or y end
     end
-    for k = 1, 7 do assert.is_number(found[figure.palette[k]], "the legend's colour " .. k) end
-    assert.is_true(found[figure.palette[7]] > found[figure.palette[1]] + 15) -- another row
+    for k = 1, 8 do assert.is_number(found[figure.palette[k]], "the legend's colour " .. k) end
+    assert.is_true(found[figure.palette[8]] > found[figure.palette[1]] + 15) -- another row
     local _, without = draw { lines = { line } }
     assert.is_true(frame.top > without.top + 30)
     assert.is_true(picture.shape[1] > frame.bottom)
@@ -462,7 +496,8 @@ describe("perigee compare", function()
 
   it("prints and plots", function()
     local a, b, out = make_run "a", make_run("b", { stop = 60, offset = 0.5 }), in_folder "figures/losses.png"
-    local status, text = compare(("%s later=%s --metric loss.denoise --out %s --width 640 --scale 1"):format(quote(a), quote(b), quote(out)))
+    local status, text = compare(("%s later=%s --metric loss.denoise --out %s --width 640 --scale 1"):format(
+      quote(a), quote(b), quote(out)))
     assert.equal(0, status, text)
     assert.is_truthy(text:find("stages.align.finish  at_step(40)  at_step(60)", 1, true), text)
     assert.is_truthy(text:find("later (" .. b .. "): ended at step 100", 1, true), text)

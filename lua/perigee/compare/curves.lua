@@ -1,13 +1,14 @@
 --- Runs' metrics as a figure: a panel a metric, a colour a label. Runs that share a label (seeds) are drawn as their
 --- mean, in a band from the least to the greatest.
 local figure = require "perigee.plot.figure"
+local labels = require "perigee.compare.labels"
 
 local M = {}
 
-local DASHES = { {}, { 7, 3 }, { 2, 2.5 }, { 8, 3, 2, 3 } } -- elements of a list, and runs after the seventh
+local DASHES = { {}, { 7, 3 }, { 2, 2.5 }, { 8, 3, 2, 3 } } -- elements of a list, and runs after the eighth
 local GREY = "#595959" -- of what belongs to no run
 local TOGETHER = 8   -- lines in a panel; a list with more gets a panel an element
-local DOTS = 40      -- a line of fewer points shows them
+local DOTS = 24      -- a line of fewer points shows them
 
 --- The straight line of least squares through values[low..high], at k: in the middle, their mean.
 local function fitted(values, low, high, k)
@@ -19,19 +20,21 @@ local function fitted(values, low, high, k)
   return sum / count + (spread > 0 and slope / spread * (k - middle) or 0)
 end
 
---- The mean of the `count` values (the next odd number) around each; at the ends, where fewer are on one side, the
---- straight line through those that are there, so that a slope is not shifted.
+--- The mean of the `count` values (the next odd number) around each. At the ends it is the straight line through the last
+--- `count` values, so that a slope is not shifted. Where there are fewer than twice as many values, half of them.
 ---@param values number[]
 ---@param count integer
 ---@param starts? integer[]   rising places at which values of another kind begin: they are not mixed
 ---@return number[]
 function M.smooth(values, count, starts)
-  local half, smoothed, first = math.floor(count / 2), {}, 1
+  local smoothed, first = {}, 1
   local ends = { unpack(starts or {}) }
   ends[#ends + 1] = #values + 1
   for _, after in ipairs(ends) do
+    local half = math.floor(math.min(count, (after - first) / 2) / 2)
     for k = first, after - 1 do
-      smoothed[k] = fitted(values, math.max(first, k - half), math.min(after - 1, k + half), k)
+      local low = math.max(first, math.min(k - half, after - 1 - 2 * half))
+      smoothed[k] = fitted(values, low, low + 2 * half, k)
     end
     first = math.max(first, after)
   end
@@ -41,18 +44,12 @@ end
 --- Only what each few steps logs is smoothed: losses and the rest of `step` events.
 local function is_dense(name) return name:match "^loss%." or name:match "^step%." end
 
---- The runs of each label, in the order in which labels come first, with a colour and dashes each.
+--- The runs of each label, with its colour and dashes.
 local function grouped(records)
-  local groups, by_label = {}, {}
-  for _, record in ipairs(records) do
-    local group = by_label[record.label]
-    if not group then
-      local k = #groups
-      group = { label = record.label, colour = figure.palette[k % #figure.palette + 1],
-                dash = DASHES[math.floor(k / #figure.palette) % #DASHES + 1] }
-      groups[k + 1], by_label[record.label] = group, group
-    end
-    group[#group + 1] = record
+  local groups = labels.group(records)
+  for k, group in ipairs(groups) do
+    group.colour = figure.palette[(k - 1) % #figure.palette + 1]
+    group.dash = DASHES[math.floor((k - 1) / #figure.palette) % #DASHES + 1]
   end
   return groups
 end
@@ -149,8 +146,8 @@ local function add_lines(panel, group, name, stroke, how)
                                     dots = #line.steps <= DOTS }
 end
 
---- Orders lines so that one that hides others shows where it differs: raw ones at the back, long ones before short ones,
---- and of equally long ones the first run's in front. Runs of one seed are the same line until one changes stage.
+--- Orders lines so that one that hides others shows where it differs: raw ones at the back, long ones before short
+--- ones, and of equally long ones the first run's in front. Runs of one seed are the same line until one changes stage.
 local function layer(lines)
   for k, line in ipairs(lines) do line.place = k end
   table.sort(lines, function(a, b)
@@ -206,7 +203,9 @@ local function panel_of(title, series, parts, groups, marks, how)
     for _, group in ipairs(groups) do
       add_lines(panel, group, name, { colour = colour or group.colour, width = 1.8, dash = dash or group.dash }, how)
     end
-    if parts then panel.legend[k] = { label = parts[k], stroke = { colour = colour or GREY, width = 1.8, dash = dash } } end
+    if parts then
+      panel.legend[k] = { label = parts[k], stroke = { colour = colour or GREY, width = 1.8, dash = dash } }
+    end
   end
   layer(panel.lines)
   panel.x_range = x_range(panel, groups[1][1]:axis(how.x)(how.from))
@@ -258,7 +257,8 @@ function M.figure(records, metrics, how)
                   stroke = { colour = group.colour, width = 2.4, dash = group.dash } }
   end
   if #marks > 0 then
-    legend[#legend + 1] = { label = "stage ends", upright = true, stroke = { colour = GREY, width = 1.25, dash = { 6, 4 } } }
+    legend[#legend + 1] = { label = "stage ends", upright = true,
+                            stroke = { colour = GREY, width = 1.25, dash = { 6, 4 } } }
   end
   return { title = how.title, width = how.width, scale = how.scale, columns = how.columns, legend = legend,
            panels = panels }, linear

@@ -1,5 +1,5 @@
---- A recorded run as curves: every number in its events under a name, its stages, its configuration. A run that is still
---- going reads like one that has ended; a last line cut short is left out.
+--- A recorded run as curves: every number in its events under a name, its stages, its configuration. A run that is
+--- still going reads like one that has ended; a last line cut short is left out.
 ---
 ---   loss.denoise                       the losses of `step` events
 ---   step.gradient_norm                 what else they hold

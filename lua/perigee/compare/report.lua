@@ -1,5 +1,6 @@
 --- What `perigee compare` prints: how the configurations differ, how the runs' stages went, and where their curves end.
 local differences = require "perigee.compare.differences"
+local labels = require "perigee.compare.labels"
 local metrics = require "perigee.compare.metrics"
 local text_table = require "perigee.compare.table"
 
@@ -8,7 +9,9 @@ local M = {}
 -- events whose numbers are told elsewhere, or mean little as last values
 local PLAIN = { step = true, stage = true, change = true }
 
-local function number(x) return ("%.5g"):format(x) end
+local function number(x)
+  return (x % 1 == 0 and math.abs(x) < 1e9 and "%d" or "%.4g"):format(x)
+end
 
 --- The mean of the last `count` values up to a step, and the step of the last one; nil where there are none.
 local function ending(series, count, to)
@@ -28,11 +31,12 @@ local function rate(record, from, to)
 end
 
 --- A run's stages: the steps they took, why they ended, how fast they were.
-local function stage_lines(out, record, head)
+local function stage_lines(out, record)
   local state = record.ended and ("ended at step %d"):format(record.last_step)
     or ("no end logged, at step %d"):format(record.last_step)
-  local folder = record.path ~= head and record.path:match "[^/]+$" ~= head and (" (%s)"):format(record.path) or ""
-  out[#out + 1] = ("%s%s: %s"):format(head, folder, table.concat({ state, rate(record, 0, record.last_step) }, ", "))
+  local known = record.path == record.label or record.path:match "[^/]+$" == record.label
+  local folder = known and "" or (" (%s)"):format(record.path)
+  out[#out + 1] = ("%s%s: %s"):format(record.label, folder, table.concat({ state, rate(record, 0, record.last_step) }, ", "))
   for _, stage in ipairs(record.stages) do
     local reason = stage.to and (stage.reason or "") or "not ended"
     local to = stage.to or record.last_step
@@ -41,15 +45,34 @@ local function stage_lines(out, record, head)
   end
 end
 
---- A row of values at the end; "@350" where a run logged the last of them before its end.
-local function ending_row(records, name, title, count, to)
-  local row, any = { name = title }, false
-  for k, record in ipairs(records) do
+--- What a label's runs say of a series at the end: its value, or their mean and from the least to the greatest. "@350" where
+--- the last of it was logged before the runs' end.
+local function ending_text(records, name, count, to)
+  local sum, low, high, values, steps, early = 0, math.huge, -math.huge, 0, {}, false
+  for _, record in ipairs(records) do
     local value, step
     if record.series[name] then value, step = ending(record.series[name], count, to) end
-    any = any or value ~= nil
-    local whole = step and step >= math.min(record.last_step, to)
-    row[k] = value and number(value) .. (whole and "" or " @" .. step) or "-"
+    if value then
+      sum, low, high, values = sum + value, math.min(low, value), math.max(high, value), values + 1
+      steps[#steps + 1] = step
+      early = early or step < math.min(record.last_step, to)
+    end
+  end
+  if values == 0 then return nil end
+  local text = number(sum / values)
+  if high > low then text = ("%s (%s to %s)"):format(text, number(low), number(high)) end
+  if not early then return text end
+  table.sort(steps)
+  local first, last = steps[1], steps[#steps]
+  return text .. (first == last and (" @%d"):format(last) or (" @%d to %d"):format(first, last))
+end
+
+--- A row of values at the end, one a label; nil where no run has any.
+local function ending_row(groups, name, title, count, to)
+  local row, any = { name = title }, false
+  for k, group in ipairs(groups) do
+    local text = ending_text(group, name, count, to)
+    row[k], any = text or "-", any or text ~= nil
   end
   return any and row or nil
 end
@@ -59,46 +82,55 @@ local function heading(out, text)
   out[#out + 1] = text
 end
 
---- Column heads: the labels, numbered where several runs share one.
-local function heads_of(records)
-  local count, number_of, heads = {}, {}, {}
-  for _, record in ipairs(records) do count[record.label] = (count[record.label] or 0) + 1 end
-  for k, record in ipairs(records) do
-    local label = record.label
-    number_of[label] = (number_of[label] or 0) + 1
-    heads[k] = count[label] > 1 and ("%s %d"):format(label, number_of[label]) or label
+--- Rows of differing settings, with a column a label: the settings of its runs, each once.
+local function difference_rows(records, groups)
+  local configs, place = {}, {}
+  for k, record in ipairs(records) do configs[k], place[record] = record.config, k end
+  local rows = differences.rows(configs)
+  for r, row in ipairs(rows) do
+    local merged = { name = row.name }
+    for g, group in ipairs(groups) do
+      local texts, seen = {}, {}
+      for _, record in ipairs(group) do
+        local text = row[place[record]]
+        if not seen[text] then texts[#texts + 1] = text end
+        seen[text] = true
+      end
+      merged[g] = table.concat(texts, ", ")
+    end
+    rows[r] = merged
   end
-  return heads
+  return rows
 end
 
 ---@param records perigee.Record[]
 ---@param how { last: integer, to: number, width: integer }   values averaged for a loss, last step, characters a line
 ---@return string[] lines
 function M.lines(records, how)
-  local out, heads, configs = {}, heads_of(records), {}
+  local out, heads, groups = {}, {}, labels.group(records)
+  for k, group in ipairs(groups) do heads[k] = group.label end
   local function add_table(title, rows)
     if #rows == 0 then return end
     heading(out, title)
     for _, line in ipairs(text_table.lines(heads, rows, how.width)) do out[#out + 1] = line end
   end
-  for k, record in ipairs(records) do configs[k] = record.config end
   if #records > 1 then
-    local rows = differences.rows(configs)
+    local rows = difference_rows(records, groups)
     if #rows == 0 then heading(out, "The configurations are the same.") end
     add_table("What differs in the configurations", rows)
   end
   heading(out, "Stages")
-  for k, record in ipairs(records) do stage_lines(out, record, heads[k]) end
+  for _, record in ipairs(records) do stage_lines(out, record) end
 
   local losses, others = {}, {}
   for _, name in ipairs(metrics.names(records)) do
     local metric = metrics.find(records, name)[1]
     for k, series in ipairs(metric.series) do
       if name:match "^loss%." or name == "step.gradient_norm" then
-        losses[#losses + 1] = ending_row(records, series, series, how.last, how.to)
+        losses[#losses + 1] = ending_row(groups, series, series, how.last, how.to)
       elseif not PLAIN[name:match "^[^.]*"] then
         local title = metric.parts and ("%s, %s"):format(name, metric.parts[k]) or name
-        others[#others + 1] = ending_row(records, series, title, 1, how.to)
+        others[#others + 1] = ending_row(groups, series, title, 1, how.to)
       end
     end
   end

@@ -1,5 +1,5 @@
---- A canvas: lines, areas and text by cairo (libcairo.so.2), opened when the first one is made. Coordinates are points from
---- the upper left corner; `scale` pixels make a point.
+--- A canvas: lines, areas and text by cairo (libcairo.so.2), opened when the first one is made. Coordinates are points
+--- from the upper left corner; `scale` pixels make a point.
 local ffi = require "ffi"
 local tensor = require "perigee.core.tensor"
 

@@ -9,9 +9,9 @@ local ticks = require "perigee.plot.ticks"
 
 local M = {}
 
---- Seven colours that people who see colours differently can tell apart, on white (Okabe and Ito, "Color Universal Design",
---- 2008). Its eighth, yellow, is too pale for a line.
-M.palette = { "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000" }
+--- Eight colours that people who see colours differently can tell apart, on white (Okabe and Ito, "Color Universal
+--- Design", 2008); grey in place of their yellow, which is too pale for a line.
+M.palette = { "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999" }
 
 local INK, GREY, PALE = "#262626", "#595959", "#E6E6E6"
 local TITLE = { size = 16, bold = true, colour = INK }
