@@ -415,7 +415,7 @@ describe("a figure", function()
       for x = 0, 599 do found[at(x, y)] = found[at(x, y)] or y end
     end
     for k = 1, 8 do assert.is_number(found[figure.palette[k]], "the legend's colour " .. k) end
-    assert.is_true(found[figure.palette[8]] > found[figure.palette[1]] + 15) -- another row
+    assert.is_true(found[figure.palette[6]] > found[figure.palette[1]] + 15) -- another row
     local _, without = draw { lines = { line } }
     assert.is_true(frame.top > without.top + 30)
     assert.is_true(picture.shape[1] > frame.bottom)
