@@ -90,11 +90,12 @@ describe("a recorded run", function()
   end)
 
   it("reads lines of other kinds without harm, and changes made by hand in the order of their steps", function()
-    local tail = '7\n[]\nnonsense\n{"event":"note"}\n'
+    local tail = '7\n[]\nnonsense\n{"event":"note"}\n{"event":"fork","step":20,"threads":2}\n'
       .. '{"event":"change","path":"optim.lr","step":25,"before":1,"after":2}\n'
       .. '{"event":"probe","step":30,"value":[1,2,3]}\n'
     local run = record.read(make_run("odd", { tail = tail }))
     assert.same({ 25 }, run.series["change.optim.lr.after"].steps)
+    assert.is_nil(run.series["fork.threads"])
     assert.same({ 2 }, run.series["probe[2]"].values)
     assert.same({ "[1]", "[2]", "[3]" }, run.parts.probe)
     assert.equal(100, run.last_step)

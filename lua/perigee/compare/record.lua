@@ -34,7 +34,7 @@ local M = {}
 local Record = {}
 Record.__index = Record
 
-local NO_CURVES = { start = true, resume = true } -- what they say is said once
+local NO_CURVES = { start = true, resume = true, fork = true } -- what they say is said once
 
 local function is_numbers(x) return type(x) == "table" and json.is_array(x) and type(x[1]) == "number" end
 
