@@ -1,4 +1,4 @@
-/* The activation functions and their derivatives, shared by the activation and the matmul kernels. */
+/* The activation functions and their derivatives, shared by the activation and the matmul kernels of every device. */
 #ifndef PERIGEE_ACTIVATION_FUNCTIONS_H
 #define PERIGEE_ACTIVATION_FUNCTIONS_H
 
@@ -17,21 +17,21 @@ enum {
 #define GELU_CUBIC ((stat)0.044715)
 
 /* GELU, tanh approximation (arXiv 1606.08415): x/2·(1 + tanh u) with u = √(2/π)·(x + 0.044715·x³), that is x·σ(2u). */
-static inline stat gelu_tanh(stat x) { return x * pg_sigmoid(2 * SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x)); }
-static inline stat gelu_tanh_derivative(stat x) {
+PG_FUNCTION stat gelu_tanh(stat x) { return x * pg_sigmoid(2 * SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x)); }
+PG_FUNCTION stat gelu_tanh_derivative(stat x) {
   stat s = pg_sigmoid(2 * SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x));
   return s + x * s * (1 - s) * (2 * SQRT_2_OVER_PI) * (1 + 3 * GELU_CUBIC * x * x);
 }
 
 /* GELU: x·Φ(x). */
-static inline stat gelu_erf(stat x) { return (stat)0.5 * x * (1 + pg_erf(SQRT_HALF * x)); }
-static inline stat gelu_erf_derivative(stat x) {
+PG_FUNCTION stat gelu_erf(stat x) { return (stat)0.5 * x * (1 + pg_erf(SQRT_HALF * x)); }
+PG_FUNCTION stat gelu_erf_derivative(stat x) {
   return (stat)0.5 * (1 + pg_erf(SQRT_HALF * x)) + x * ONE_OVER_SQRT_2PI * pg_exp((stat)-0.5 * x * x);
 }
 
 /* SiLU: x·σ(x). */
-static inline stat silu(stat x) { return x * pg_sigmoid(x); }
-static inline stat silu_derivative(stat x) {
+PG_FUNCTION stat silu(stat x) { return x * pg_sigmoid(x); }
+PG_FUNCTION stat silu_derivative(stat x) {
   stat s = pg_sigmoid(x);
   return s * (1 + x * (1 - s));
 }

@@ -1,0 +1,269 @@
+#include "cuda.h"
+#include "layernorm/layernorm.h"
+
+/* Both forms are one computation over groups of rows: a group (an image, or all rows of the plain form) has one
+ * multiplier `base + scale_j` and one shift. A warp takes a row; its lanes take elements, PG_VECTOR at a time where the
+ * addresses allow that. */
+struct normalisation {
+  int64_t groups, rows, width; /* x is [groups, rows, width] */
+  stat base;                   /* 0: scale is the whole multiplier; 1: it is added to one */
+  const real *scale, *shift;   /* row of the first group, or NULL: multiplier 1, shift 0 */
+  int64_t scale_stride, shift_stride;
+};
+
+static bool is_row_per_image(const pg_view *v, const pg_view *x) {
+  return v->ndim == 3 && v->shape[0] == x->shape[0] && v->shape[1] == 1 && v->shape[2] == x->shape[2] &&
+         (v->shape[2] == 1 || v->stride[2] == 1);
+}
+
+static bool are_vectors(const normalisation &n) {
+  return pg_vectorisable(n.scale, n.width, n.scale_stride) && pg_vectorisable(n.shift, n.width, n.shift_stride);
+}
+
+/* base + scale_j for N elements from j on. */
+template <int N>
+static __device__ __forceinline__ void multiplier(stat out[N], const real *scale, stat base, int64_t j) {
+  for (int k = 0; k < N; k++) out[k] = 1.0f;
+  if (!scale) return;
+  load_some<N>(out, scale + j);
+  for (int k = 0; k < N; k++) out[k] += base;
+}
+
+/* ---- forward ---- */
+
+static const int forward_warps = 4;
+
+/* Grid: forward_warps rows a block. The row is read three times, from the second on out of the L1 cache. */
+template <int N>
+static __global__ void __launch_bounds__(forward_warps *PG_WARP)
+    forward_rows(normalisation n, real *y, stat *mean, stat *rstd, const real *x, stat epsilon) {
+  int lane = threadIdx.x % PG_WARP;
+  int64_t r = (int64_t)blockIdx.x * forward_warps + threadIdx.x / PG_WARP, group = r / n.rows;
+  if (r >= n.groups * n.rows) return; /* a whole warp, and nobody waits for it */
+  const real *row = x + r * n.width;
+  stat v[N], sum = 0, squares = 0;
+  for (int64_t j = lane * N; j < n.width; j += PG_WARP * N) {
+    load_some<N>(v, row + j);
+    for (int k = 0; k < N; k++) sum += v[k];
+  }
+  stat m = warp_sum(sum) / (stat)n.width;
+  for (int64_t j = lane * N; j < n.width; j += PG_WARP * N) {
+    load_some<N>(v, row + j);
+    for (int k = 0; k < N; k++) squares += (v[k] - m) * (v[k] - m);
+  }
+  stat s = 1.0f / sqrtf(warp_sum(squares) / (stat)n.width + epsilon);
+  if (lane == 0) mean[r] = m, rstd[r] = s;
+  const real *scale = n.scale ? n.scale + group * n.scale_stride : nullptr;
+  const real *shift = n.shift ? n.shift + group * n.shift_stride : nullptr;
+  for (int64_t j = lane * N; j < n.width; j += PG_WARP * N) {
+    stat times[N], plus[N] = {};
+    load_some<N>(v, row + j);
+    multiplier<N>(times, scale, n.base, j);
+    if (shift) load_some<N>(plus, shift + j);
+    for (int k = 0; k < N; k++) v[k] = (v[k] - m) * s * times[k] + plus[k];
+    store_some<N>(y + r * n.width + j, v);
+  }
+}
+
+static void forward(const normalisation &n, const pg_call *call) {
+  real *y = pg_data<real>(call, 0);
+  const real *x = pg_data<real>(call, 3);
+  unsigned grid = pg_blocks(n.groups * n.rows, forward_warps);
+  stat epsilon = (stat)call->f[0];
+  bool vectors = are_vectors(n) && pg_vectorisable(x, n.width, n.width) && pg_vectorisable(y, n.width, n.width);
+  auto kernel = vectors ? forward_rows<PG_VECTOR> : forward_rows<1>;
+  LAUNCH(kernel, grid, forward_warps * PG_WARP, 0, call->stream, n, y, pg_data<stat>(call, 1), pg_data<stat>(call, 2), x,
+         epsilon);
+}
+
+pg_status PG_CUDA(layernorm)(const pg_call *call) {
+  const pg_view *x = &call->v[3];
+  PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, &call->v[0]), "layernorm: x is %s, y is %s; they must have one shape",
+            pg_shape_text(x), pg_shape_text(&call->v[0]));
+  int64_t width = x->shape[x->ndim - 1];
+  for (int k = 4; k <= 5; k++)
+    PG_EXPECT(!pg_present(call, k) || (call->v[k].ndim == 1 && call->v[k].shape[0] == width),
+              "layernorm: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x), k == 4 ? "weight" : "bias",
+              pg_shape_text(&call->v[k]), (long long)width);
+  int64_t rows = width ? pg_numel(x) / width : 0;
+  PG_EXPECT(pg_numel(&call->v[1]) == rows && pg_numel(&call->v[2]) == rows,
+            "layernorm: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
+            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
+  normalisation n = {1, rows, width, 0, pg_data<real>(call, 4), pg_data<real>(call, 5), 0, 0};
+  forward(n, call);
+  return pg_launched("layernorm");
+}
+
+pg_status PG_CUDA(layernorm_modulate)(const pg_call *call) {
+  const pg_view *x = &call->v[3], *shift = &call->v[4], *scale = &call->v[5];
+  PG_EXPECT(x->ndim == 3 && pg_same_shape(x, &call->v[0]), "layernorm_modulate: x is %s, y is %s; both must be [B,N,D]",
+            pg_shape_text(x), pg_shape_text(&call->v[0]));
+  PG_EXPECT(is_row_per_image(shift, x) && is_row_per_image(scale, x),
+            "layernorm_modulate: x is %s, shift is %s, scale is %s; those must be [%lld,1,%lld] with rows in one piece",
+            pg_shape_text(x), pg_shape_text(shift), pg_shape_text(scale), (long long)x->shape[0], (long long)x->shape[2]);
+  PG_EXPECT(pg_numel(&call->v[1]) == x->shape[0] * x->shape[1] && pg_same_shape(&call->v[1], &call->v[2]),
+            "layernorm_modulate: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
+            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
+  normalisation n = {x->shape[0], x->shape[1], x->shape[2], 1, pg_data<real>(call, 5), pg_data<real>(call, 4),
+                     scale->stride[0], shift->stride[0]};
+  forward(n, call);
+  return pg_launched("layernorm_modulate");
+}
+
+/* ---- backward ---- */
+
+static const int chunk_rows = 32, most_backward_warps = 8;
+
+/* Shared memory holds [warps, 2, width] sums; as many warps as leave room for two blocks a multiprocessor. */
+static const int64_t most_sum_bytes = 80 << 10;
+static int backward_warps(int64_t width) {
+  int64_t warps = most_sum_bytes / (2 * width * (int64_t)sizeof(stat));
+  return (int)(warps < 1 ? 1 : warps > most_backward_warps ? most_backward_warps : warps);
+}
+
+/* Grid: (chunks of rows, groups). A warp takes every blockDim/32-th row of the chunk: dx, and its sums of dy·x̂ and dy, an
+ * element being the same lane's in every row; at the end the warps' sums are added in order.
+ * `partial` is [groups, chunks, 2, width]. dx may be dy or dresidual. */
+template <int N>
+static __global__ void backward_rows(normalisation n, real *dx, stat *partial, const real *dy, const real *x,
+                                     const stat *mean, const stat *rstd, const real *dresidual) {
+  PG_SHARED_DYNAMIC(stat, sums);
+  int lane = threadIdx.x % PG_WARP, warp = threadIdx.x / PG_WARP, warps = blockDim.x / PG_WARP;
+  int64_t group = blockIdx.y, first = (int64_t)blockIdx.x * chunk_rows;
+  int64_t last = min(first + chunk_rows, n.rows);
+  stat *sum_scale = sums + warp * 2 * n.width, *sum_shift = sum_scale + n.width;
+  const real *scale = n.scale ? n.scale + group * n.scale_stride : nullptr;
+  for (int64_t j = lane * N; j < n.width; j += PG_WARP * N)
+    for (int k = 0; k < N; k++) sum_scale[j + k] = sum_shift[j + k] = 0.0f;
+  for (int64_t i = first + warp; i < last; i += warps) {
+    int64_t r = group * n.rows + i, start = r * n.width;
+    stat m = mean[r], s = rstd[r], sum_g = 0, sum_gx = 0, d[N], v[N], times[N];
+    for (int64_t j = lane * N; j < n.width; j += PG_WARP * N) {
+      load_some<N>(d, dy + start + j);
+      load_some<N>(v, x + start + j);
+      multiplier<N>(times, scale, n.base, j);
+      for (int k = 0; k < N; k++) {
+        stat normal = (v[k] - m) * s, g = d[k] * times[k];
+        sum_g += g;
+        sum_gx += g * normal;
+        sum_scale[j + k] += d[k] * normal;
+        sum_shift[j + k] += d[k];
+      }
+    }
+    stat mean_g = warp_sum(sum_g) / (stat)n.width, mean_gx = warp_sum(sum_gx) / (stat)n.width;
+    for (int64_t j = lane * N; j < n.width; j += PG_WARP * N) {
+      stat around[N] = {};
+      load_some<N>(d, dy + start + j);
+      load_some<N>(v, x + start + j);
+      multiplier<N>(times, scale, n.base, j);
+      if (dresidual) load_some<N>(around, dresidual + start + j);
+      for (int k = 0; k < N; k++) d[k] = around[k] + s * (d[k] * times[k] - mean_g - (v[k] - m) * s * mean_gx);
+      store_some<N>(dx + start + j, d);
+    }
+  }
+  __syncthreads();
+  stat *out = partial + (group * gridDim.x + blockIdx.x) * 2 * n.width;
+  for (int64_t j = threadIdx.x; j < 2 * n.width; j += blockDim.x) {
+    stat sum = 0;
+    for (int w = 0; w < warps; w++) sum += sums[w * 2 * n.width + j];
+    out[j] = sum;
+  }
+}
+
+static const int columns = 32, parts = 8; /* of the kernel below: a block's shape */
+
+/* Grid: (2·width / columns, groups). Adds the chunks' sums: `parts` of them side by side, then these in order. */
+static __global__ void __launch_bounds__(columns *parts)
+    add_chunks(real *dscale, real *dshift, const stat *partial, int64_t chunks, int64_t width) {
+  PG_SHARED(stat, sums, [parts][columns]);
+  int64_t j = (int64_t)blockIdx.x * columns + threadIdx.x, group = blockIdx.y;
+  stat sum = 0;
+  if (j < 2 * width)
+    for (int64_t c = threadIdx.y; c < chunks; c += parts) sum += partial[(group * chunks + c) * 2 * width + j];
+  sums[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y != 0 || j >= 2 * width) return;
+  sum = 0;
+  for (int p = 0; p < parts; p++) sum += sums[p][threadIdx.x];
+  real *out = j < width ? dscale : dshift;
+  if (out) out[group * width + j % width] = store(sum);
+}
+
+static int64_t backward_scratch(int64_t groups, int64_t rows, int64_t width) {
+  return groups * pg_pieces(rows, chunk_rows) * 2 * width * (int64_t)sizeof(stat);
+}
+
+/* `dscale` and `dshift` are [groups, width] or NULL. */
+static pg_status backward(const normalisation &n, real *dscale, real *dshift, const pg_call *call, const char *name) {
+  int warps = backward_warps(n.width);
+  size_t shared_bytes = (size_t)(warps * 2 * n.width) * sizeof(stat);
+  PG_EXPECT(n.width <= most_sum_bytes / (int64_t)(2 * sizeof(stat)), "%s: x is %s; on CUDA its last dimension is at most %lld",
+            name, pg_shape_text(&call->v[4]), (long long)(most_sum_bytes / (int64_t)(2 * sizeof(stat))));
+  real *dx = pg_data<real>(call, 0);
+  const real *dy = pg_data<real>(call, 3), *x = pg_data<real>(call, 4), *dresidual = pg_data<real>(call, 8);
+  const void *rows[] = {dx, dy, x, dresidual};
+  bool vectors = are_vectors(n);
+  for (const void *row : rows) vectors = vectors && pg_vectorisable(row, n.width, n.width);
+  auto kernel = vectors ? backward_rows<PG_VECTOR> : backward_rows<1>;
+  stat *partial = static_cast<stat *>(call->scratch);
+  int64_t chunks = pg_pieces(n.rows, chunk_rows);
+  LAUNCH(kernel, dim3((unsigned)chunks, (unsigned)n.groups), warps * PG_WARP, shared_bytes, call->stream, n, dx, partial, dy,
+         x, pg_data<stat>(call, 5), pg_data<stat>(call, 6), dresidual);
+  if (dscale || dshift)
+    LAUNCH(add_chunks, dim3(pg_blocks(2 * n.width, columns), (unsigned)n.groups), dim3(columns, parts), 0, call->stream,
+           dscale, dshift, partial, chunks, n.width);
+  return pg_launched(name);
+}
+
+static pg_status expect_backward(const pg_call *call, const char *name) {
+  const pg_view *dx = &call->v[0], *dy = &call->v[3], *x = &call->v[4];
+  PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, dy) && pg_same_shape(x, dx),
+            "%s: x is %s, dy is %s, dx is %s; they must have one shape", name, pg_shape_text(x), pg_shape_text(dy),
+            pg_shape_text(dx));
+  PG_EXPECT(!pg_present(call, 8) || pg_same_shape(x, &call->v[8]), "%s: x is %s, dresidual is %s; they must have one shape",
+            name, pg_shape_text(x), pg_shape_text(&call->v[8]));
+  int64_t rows = x->shape[x->ndim - 1] ? pg_numel(x) / x->shape[x->ndim - 1] : 0;
+  PG_EXPECT(pg_numel(&call->v[5]) == rows && pg_numel(&call->v[6]) == rows,
+            "%s: x is %s, mean is %s, rstd is %s; they must have one element a row", name, pg_shape_text(x),
+            pg_shape_text(&call->v[5]), pg_shape_text(&call->v[6]));
+  return PG_OK;
+}
+
+int64_t PG_CUDA(layernorm_backward_scratch)(const pg_call *call) {
+  const pg_view *x = &call->v[4];
+  int64_t width = x->ndim ? x->shape[x->ndim - 1] : 0;
+  return width ? backward_scratch(1, pg_numel(x) / width, width) : 0;
+}
+
+pg_status PG_CUDA(layernorm_backward)(const pg_call *call) {
+  pg_status status = expect_backward(call, "layernorm_backward");
+  if (status) return status;
+  const pg_view *x = &call->v[4];
+  int64_t width = x->shape[x->ndim - 1];
+  for (int k = 1; k <= 7; k += k == 2 ? 5 : 1)
+    PG_EXPECT(!pg_present(call, k) || pg_numel(&call->v[k]) == width,
+              "layernorm_backward: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x),
+              k == 1 ? "dweight" : k == 2 ? "dbias" : "weight", pg_shape_text(&call->v[k]), (long long)width);
+  normalisation n = {1, width ? pg_numel(x) / width : 0, width, 0, pg_data<real>(call, 7), nullptr, 0, 0};
+  return backward(n, pg_data<real>(call, 1), pg_data<real>(call, 2), call, "layernorm_backward");
+}
+
+int64_t PG_CUDA(layernorm_modulate_backward_scratch)(const pg_call *call) {
+  const pg_view *x = &call->v[4];
+  return x->ndim == 3 ? backward_scratch(x->shape[0], x->shape[1], x->shape[2]) : 0;
+}
+
+pg_status PG_CUDA(layernorm_modulate_backward)(const pg_call *call) {
+  pg_status status = expect_backward(call, "layernorm_modulate_backward");
+  if (status) return status;
+  const pg_view *x = &call->v[4], *scale = &call->v[7];
+  PG_EXPECT(x->ndim == 3 && is_row_per_image(scale, x),
+            "layernorm_modulate_backward: x is %s, scale is %s; they must be [B,N,D] and [B,1,D] with rows in one piece",
+            pg_shape_text(x), pg_shape_text(scale));
+  for (int k = 1; k <= 2; k++)
+    PG_EXPECT(!pg_present(call, k) || (is_row_per_image(&call->v[k], x) && pg_contiguous(&call->v[k])),
+              "layernorm_modulate_backward: x is %s, %s is %s; it must be [B,1,D]", pg_shape_text(x),
+              k == 1 ? "dshift" : "dscale", pg_shape_text(&call->v[k]));
+  normalisation n = {x->shape[0], x->shape[1], x->shape[2], 1, pg_data<real>(call, 7), nullptr, scale->stride[0], 0};
+  return backward(n, pg_data<real>(call, 2), pg_data<real>(call, 1), call, "layernorm_modulate_backward");
+}
