@@ -66,7 +66,7 @@ def modulated_norm(x, shift, scale):
 
 
 def time_features(t, frequencies):
-    omega = torch.exp(-math.log(10000.0) * torch.arange(frequencies, dtype=t.dtype) / frequencies)
+    omega = torch.exp(-math.log(10000.0) * torch.arange(frequencies, dtype=t.dtype, device=t.device) / frequencies)
     angle = t[:, None] * omega
     return torch.cat([angle.cos(), angle.sin()], 1)
 
@@ -83,7 +83,7 @@ def attend(q, k, v):
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
-def forward(w, c, x, t, y, taps=None):
+def forward(w, c, x, t, y, taps=None, attend=attend):
     """Velocity for x [B, C, height, columns] at times t [B] and labels y [B]; fills the dict `taps`."""
     taps = {} if taps is None else taps
     tokens = F.conv2d(x, w["x_embedder.proj.weight"], w["x_embedder.proj.bias"], stride=c.patch)

@@ -9,7 +9,7 @@ import torch
 # Inputs and weights are drawn in float32 and raised to this type; `make.py --check` sets float32 instead.
 compute = torch.float64
 
-KINDS = {"F32": numpy.float32, "F64": numpy.float64, "I64": numpy.int64}
+KINDS = {"F32": numpy.float32, "F64": numpy.float64, "I64": numpy.int64, "U8": numpy.uint8}
 
 
 def write(path, tensors, metadata):

@@ -67,7 +67,8 @@ def norm(w, name, x):
 
 def preprocess(c, images):
     """Pictures in [0,1]: normalised per channel, then bicubic (a = -0.75, no antialias) to c.image."""
-    mean, deviation = (torch.tensor(v, dtype=images.dtype)[None, :, None, None] for v in c.statistics)
+    mean, deviation = (torch.tensor(v, dtype=images.dtype, device=images.device)[None, :, None, None]
+                       for v in c.statistics)
     return F.interpolate((images - mean) / deviation, size=(c.image, c.image), mode="bicubic",
                          align_corners=False, antialias=False)
 
@@ -81,8 +82,8 @@ def resample_positions(positions, old, new, antialias):
     return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], 1)
 
 
-def forward(w, c, images):
-    """Everything that is read from a teacher, for pictures [B,3,H,W] in [0,1]."""
+def forward(w, c, images, logits=None, attend=attend):
+    """Everything that is read from a teacher, for pictures [B,3,H,W] in [0,1]; logits of all blocks, or of the given ones."""
     taps = {"preprocessed": preprocess(c, images)}
     taps["positions"] = resample_positions(w["pos_embed"], c.stored_grid, c.grid, c.antialias)
     x = F.conv2d(taps["preprocessed"], w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=c.patch)
@@ -100,7 +101,8 @@ def forward(w, c, images):
         x = x + linear(w, block + "mlp.fc2", inner) * w.get(block + "ls2.gamma", 1)
         qp, kp = q[:, :, c.prefix:], k[:, :, c.prefix:]     # patches only, before any softmax
         taps[f"q.{i + 1}"], taps[f"k.{i + 1}"] = qp, kp
-        taps[f"logits.{i + 1}"] = qp @ kp.transpose(-1, -2) / q.shape[-1] ** 0.5
+        if logits is None or i + 1 in logits:
+            taps[f"logits.{i + 1}"] = qp @ kp.transpose(-1, -2) / q.shape[-1] ** 0.5
         taps[f"block.{i + 1}"] = x
     x = norm(w, "norm", x)
     taps["class"], taps["patches"] = x[:, 0], x[:, c.prefix:]

@@ -1,0 +1,239 @@
+--- Where a step's time goes: whole steps timed, and one clock around every call of a stage's programs.
+local core_ffi = require "perigee.core.ffi"
+local Progress = require "perigee.train.progress"
+local Run = require "perigee.train.run"
+local storage = require("perigee.core.program").storage
+local train = require "perigee.train"
+
+local C = core_ffi.C
+local M = {}
+
+-- ---- runs to be measured ----------------------------------------------------------------------------------------
+
+--- A run of a recipe at the beginning of a stage (by number), its programs built. `synthetic`: random numbers take the place
+--- of the data set's files and of the teacher's weights.
+---@param options? { device?: string, synthetic?: boolean, stage?: integer, trace?: table }
+---@return perigee.Run
+function M.open(recipe, options)
+  options = options or {}
+  if options.synthetic then recipe.data.find = require("perigee.data.synthetic").find end
+  local run = Run.new(recipe, { device = options.device, trace = options.trace })
+  run.progress = Progress.new { quiet = true }
+  local teacher = recipe:teacher_model()
+  if teacher and (options.synthetic or not teacher.weights and teacher == recipe.teacher) then
+    teacher.weights = nil
+    teacher:materialise { seed = recipe.seed, dtype = recipe.dtype, device = run.device, purpose = "teacher" }
+    run.teacher_ready = true
+  end
+  if not run:enter_stage(options.stage or 1) then core_ffi.fail "interrupted while the teacher was being trained" end
+  return run
+end
+
+--- Seconds of each of `count` whole steps: batch, gradients, update.
+---@return number[]
+function M.seconds(run, count)
+  local list = {}
+  for k = 1, count do
+    local start = C.pg_clock_seconds()
+    train.step(run)
+    list[k] = C.pg_clock_seconds() - start
+  end
+  return list
+end
+
+--- The value below which a share of a list's numbers lies (0.5: the median).
+---@param list number[]
+---@param share number
+function M.quantile(list, share)
+  local sorted = { unpack(list) }
+  table.sort(sorted)
+  local place = 1 + (#sorted - 1) * share
+  local low = math.floor(place)
+  return sorted[low] + (place - low) * ((sorted[low + 1] or sorted[low]) - sorted[low])
+end
+
+-- ---- memory of the process --------------------------------------------------------------------------------------
+
+--- Lets peaks be measured from now on. Where the kernel does not allow it for the process, its peak is since its start.
+function M.reset_peaks()
+  collectgarbage()
+  C.pg_memory_reset_peak(C.PG_CPU)
+  local file = io.open("/proc/self/clear_refs", "w")
+  if file then
+    file:write "5\n" -- resets VmHWM
+    file:close()
+  end
+end
+
+--- The most bytes of tensors held on the CPU, and of the process resident in memory.
+function M.peaks()
+  local file, kilobytes = io.open "/proc/self/status", nil
+  if file then
+    kilobytes = tonumber(file:read("*a"):match "VmHWM:%s*(%d+)")
+    file:close()
+  end
+  return tonumber(C.pg_memory_peak(C.PG_CPU, -1)), kilobytes and kilobytes * 1024
+end
+
+-- ---- what a call belongs to -------------------------------------------------------------------------------------
+
+--- Tensors of a module, as a set.
+local function tensors_of(module, set)
+  for _, list in ipairs { module:named_parameters(), module:named_buffers() } do
+    for _, entry in ipairs(list) do set[entry.tensor] = true end
+  end
+  return set
+end
+
+local function reads(call, test)
+  for _, v in ipairs(call.node.inputs) do
+    if v and test((storage(v))) then return true end
+  end
+  return false
+end
+
+--- The part of a step that each call of a plan belongs to, by position: "teacher" what only the teacher's features need,
+--- "projector" what reads the weights of a loss's modules or writes their gradients, "alignment" the ops that compare with the
+--- teacher, "student" the rest (with the attention's backward pass that an alignment was fused into).
+---@return string[]
+function M.parts(plan, recipe)
+  local teacher, projector, of_gradient = {}, {}, {}
+  if recipe:teacher_model() then tensors_of(recipe:teacher_model(), teacher) end
+  for _, modules in pairs(recipe:loss_modules()) do
+    for _, module in pairs(modules) do tensors_of(module, projector) end
+  end
+  for _, slot in ipairs(plan.slots) do
+    if slot.kind == "output" and slot.name:match "^gradient losses%." then of_gradient[storage(slot.value)] = true end
+  end
+  local parts, made_by, readers = {}, {}, {}
+  for k, call in ipairs(plan.calls) do
+    local name = call.node.definition.name
+    for _, v in ipairs(call.node.inputs) do
+      if v then
+        local base = storage(v)
+        readers[base] = readers[base] or {}
+        table.insert(readers[base], k)
+      end
+    end
+    local part = "student"
+    if name:find "align" then part = name == "attention_aligned_backward" and "student" or "alignment"
+    elseif reads(call, function(v) return projector[v.tensor] end) then part = "projector"
+    elseif reads(call, function(v) return teacher[v.tensor] or parts[made_by[v]] == "teacher" end) then part = "teacher" end
+    for _, v in ipairs(call.node.outputs) do
+      made_by[v] = k
+      if of_gradient[v] then part = "projector" end
+    end
+    parts[k] = part
+  end
+  for k = #plan.calls, 1, -1 do -- what is made for the teacher alone, its pictures, is the teacher's too
+    local mine, count = parts[k] == "student", 0
+    for _, v in ipairs(plan.calls[k].node.outputs) do
+      for _, reader in ipairs(readers[v] or {}) do
+        count = count + 1
+        mine = mine and parts[reader] == "teacher"
+      end
+    end
+    if mine and count > 0 then parts[k] = "teacher" end
+  end
+  return parts
+end
+
+--- What two calls have in common that do the same work: op, shapes, attributes.
+local function signature(call)
+  local text = { call.node.definition.name }
+  for _, v in ipairs(call.values) do text[#text + 1] = v and core_ffi.shape_text(v.shape) .. v.dtype or "-" end
+  for _, list in ipairs { call.node.definition.ints, call.node.definition.floats } do
+    for _, key in ipairs(list) do text[#text + 1] = tostring(call.node.attributes[key]) end
+  end
+  return table.concat(text, " ")
+end
+
+-- ---- profiles ---------------------------------------------------------------------------------------------------
+
+--- Lets an object's executable be profiled while `body` runs; the seconds of each call are added up.
+local function watched(owner, key, body)
+  local executable, seconds = owner[key], {}
+  owner[key] = {
+    run = function(_, inputs)
+      for k, row in ipairs(executable:profile(inputs)) do seconds[k] = (seconds[k] or 0) + row.seconds end
+      return executable.outputs
+    end,
+  }
+  local fine, result = pcall(body)
+  owner[key] = executable
+  if not fine then error(result, 0) end
+  return seconds, result
+end
+
+local function medians(samples)
+  local list = {}
+  for k = 1, #samples[1] do
+    local column = {}
+    for s, sample in ipairs(samples) do column[s] = sample[k] end
+    list[k] = M.quantile(column, 0.5)
+  end
+  return list
+end
+
+local function rows_of(plan, seconds, parts, pieces)
+  local rows = {}
+  for k, call in ipairs(plan.calls) do
+    rows[k] = {
+      op = call.node.definition.name, part = parts and parts[k] or "update", seconds = seconds[k], flops = call.flops * pieces,
+      bytes = call.bytes * pieces, signature = signature(call), call = call,
+    }
+  end
+  return rows
+end
+
+---@class perigee.ProfileRow
+---@field op string
+---@field part "student"|"teacher"|"projector"|"alignment"|"update"
+---@field seconds number   of all the step's pieces; the median over the steps
+---@field flops number
+---@field bytes number
+---@field signature string
+---@field call table       of the plan
+
+--- Profiles `count` steps: a row for each call of the stage's program and of the update, and the seconds that the
+--- loop waited for a batch.
+---@return perigee.ProfileRow[] rows
+---@return number loader
+function M.profile(run, count)
+  local gradients, updates, waits = {}, {}, {}
+  for k = 1, count do
+    local start = C.pg_clock_seconds()
+    local batch = run:batch()
+    waits[k] = C.pg_clock_seconds() - start
+    gradients[k] = watched(run, "gradients_program", function() run:gradients(batch) end)
+    updates[k] = watched(run.update, "executable", function() run.update:run(run.optim, run.ema, run.step + 1) end)
+    run.step = run.step + 1
+  end
+  local rows = rows_of(run.plan, medians(gradients), M.parts(run.plan, run.recipe), run.batch_size / run.micro)
+  for _, row in ipairs(rows_of(run.update.plan, medians(updates), nil, 1)) do rows[#rows + 1] = row end
+  return rows, M.quantile(waits, 0.5)
+end
+
+--- Seconds that aligning adds to a step beyond the teacher and the projector: of the calls that the profile of a stage without
+--- teacher does not have, less those that only it has.
+---@param aligned perigee.ProfileRow[]
+---@param free perigee.ProfileRow[]
+function M.alignment_seconds(aligned, free)
+  local count, time, calls = {}, {}, {}
+  local function add(rows, sign)
+    for _, row in ipairs(rows) do
+      if row.part ~= "teacher" and row.part ~= "projector" and row.part ~= "update" then
+        local s = row.signature
+        count[s] = (count[s] or 0) + sign
+        time[s], calls[s] = (time[s] or 0) + row.seconds, (calls[s] or 0) + 1
+      end
+    end
+  end
+  add(aligned, 1)
+  add(free, -1)
+  local total = 0
+  for s, n in pairs(count) do total = total + n * time[s] / calls[s] end
+  return total
+end
+
+return M
