@@ -6,32 +6,14 @@ local ffi = require "ffi"
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 
+local onednn = require "tests.bench.onednn"
 local ops, program, tensor = core.ops, core.program, core.tensor
 local dtype = arg and arg[1] == "bfloat16" and "bfloat16" or "float32"
 local RUNS = 30
 
-ffi.cdef [[int dnnl_sgemm(char transa, char transb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
-  int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);]]
-
-local function library()
-  for _, name in ipairs { "libdnnl.so.3", "libdnnl.so.2", "libdnnl.so" } do
-    local found, lib = pcall(ffi.load, name)
-    if found then return lib end
-  end
-end
-local dnnl = library()
-
 local function random(shape)
-  local n = shape[1] * shape[2]
-  local array = ffi.new("float[?]", n)
-  for k = 0, n - 1 do array[k] = math.random() - 0.5 end
+  local array = onednn.random(shape[1] * shape[2])
   return tensor.tensor(array, shape, "float32"), array
-end
-
-local function seconds(body)
-  local start = door.C.pg_clock_seconds()
-  body()
-  return door.C.pg_clock_seconds() - start
 end
 
 local function measure(name, transpose_a, transpose_b, m, n, k)
@@ -44,11 +26,10 @@ local function measure(name, transpose_a, transpose_b, m, n, k)
   local inputs, c_data = { a = a:to(dtype), b = b:to(dtype) }, ffi.new("float[?]", m * n)
   local ours, theirs = math.huge, math.huge
   for _ = 1, RUNS do
-    ours = math.min(ours, seconds(function() exe:run(inputs) end))
-    if dnnl then
-      theirs = math.min(theirs, seconds(function()
-        dnnl.dnnl_sgemm(transpose_a and 84 or 78, transpose_b and 84 or 78, m, n, k, 1, a_data, a.shape[2], b_data,
-          b.shape[2], 0, c_data, n)
+    ours = math.min(ours, onednn.seconds(function() exe:run(inputs) end))
+    if onednn.found then
+      theirs = math.min(theirs, onednn.seconds(function()
+        onednn.product(transpose_a, transpose_b, m, n, k, a_data, b_data, c_data)
       end))
     end
   end
