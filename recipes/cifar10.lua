@@ -11,6 +11,7 @@ local o = pg.options {
   { "model", "small", "small (8 blocks of width 192, patch 4), or s_2, s_4, b_2, ... for SiT's own sizes" },
   { "align", 600, "step at which the alignment ends at the latest" },
   { "total", 1000, "steps in all" },
+  { "cache", false, "keep what the losses read of the teacher on disk: pays from the third pass over the data on" },
 }
 
 local student = o.model == "small"
@@ -28,6 +29,7 @@ return pg.recipe {
   teacher = pg.models.vit_tiny_patch16_224 { weights = o.teacher },
   data    = pg.data.cifar10 { dir = o.data, batch = o.batch, flip = true },
   micro   = o.micro,
+  cache_teacher = o.cache,
   optim   = pg.optim.adamw { lr = 5e-4, clip = 1, warmup = 50 },
   ema     = 0.995,
 

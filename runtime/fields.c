@@ -2,6 +2,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -64,6 +65,44 @@ pg_status pg_field_file(pg_field *f, int64_t count, const char *path, int64_t of
   return PG_OK;
 }
 
+/* The end of the last sample's bytes, or of its mirror image's; -1: it makes no sense. */
+static int64_t mapped_end(const pg_field *f, int64_t count) {
+  int64_t end = 0;
+  if (f->offset < 0 || f->stride < f->sample_bytes || f->mirrored < 0 ||
+      __builtin_mul_overflow(count - 1, f->stride, &end) || __builtin_add_overflow(end, f->offset, &end) ||
+      __builtin_add_overflow(end, f->mirrored, &end) || __builtin_add_overflow(end, f->sample_bytes, &end))
+    return -1;
+  return end;
+}
+
+pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t offset, int64_t stride,
+                          int64_t mirrored) {
+  int64_t size = 0;
+  f->kind = PG_FIELD_MAPPED;
+  f->offset = offset;
+  f->stride = stride;
+  f->mirrored = mirrored;
+  f->path = copied(path, strlen(path));
+  if (!f->path) return PG_ERROR_MEMORY;
+  int64_t end = mapped_end(f, count);
+  if (end < 0)
+    return pg_error(PG_ERROR_ARGUMENT, "%s: %lld records of %lld bytes, %lld apart, from byte %lld make no sense", path,
+                    (long long)count, (long long)f->sample_bytes, (long long)stride, (long long)offset);
+  int fd = pg_file_open(path, &size);
+  if (fd < 0) return PG_ERROR_IO;
+  pg_status status = PG_OK;
+  if (end > size)
+    status = pg_error(PG_ERROR_FORMAT, "%s: records up to byte %lld are wanted, the file has %lld bytes", path,
+                      (long long)end, (long long)size);
+  void *map = status ? MAP_FAILED : mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, fd, 0);
+  close(fd);
+  if (map == MAP_FAILED)
+    return status ? status : pg_error(PG_ERROR_IO, "%s: %lld bytes cannot be mapped", path, (long long)size);
+  f->map = map;
+  f->map_bytes = size;
+  return PG_OK;
+}
+
 pg_status pg_field_names(pg_field *f, int64_t count, const char *folder, const char *names, int64_t names_bytes) {
   f->kind = PG_FIELD_FILES;
   if (names_bytes < 1 || names_bytes > UINT32_MAX || names[names_bytes - 1])
@@ -91,6 +130,7 @@ pg_status pg_field_header(pg_field *f, const void *header, int64_t header_bytes)
 
 void pg_field_free(pg_field *f) {
   if (f->kind == PG_FIELD_FILE && f->fd >= 0) close(f->fd);
+  if (f->map) munmap((void *)(uintptr_t)f->map, (size_t)f->map_bytes);
   pg_tensor_release(f->tensor);
   pg_host_free(f->path);
   pg_host_free(f->names);
@@ -189,6 +229,9 @@ pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentatio
     break;
   case PG_FIELD_FILE:
     status = pg_file_read_at(f->fd, f->path, f->offset + index * f->sample_bytes, out, f->sample_bytes);
+    break;
+  case PG_FIELD_MAPPED:
+    memcpy(out, f->map + f->offset + index * f->stride + (a->flip ? f->mirrored : 0), (size_t)f->sample_bytes);
     break;
   case PG_FIELD_FILES: status = read_file(f, index, out); break;
   default: status = read_png(f, index, out);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -76,6 +77,13 @@ pg_status pg_file_size(const char *path, int64_t *bytes) {
   int fd = pg_file_open(path, bytes);
   if (fd < 0) return PG_ERROR_IO;
   close(fd);
+  return PG_OK;
+}
+
+pg_status pg_disk_free(const char *folder, int64_t *bytes) {
+  struct statvfs info;
+  if (statvfs(folder, &info)) return io_error(folder, "its disk cannot be asked for its free space");
+  *bytes = (int64_t)info.f_bavail * (int64_t)info.f_frsize;
   return PG_OK;
 }
 

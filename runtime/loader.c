@@ -10,7 +10,7 @@
 
 #include "loader.h"
 
-enum { MAX_FIELDS = 8, MAX_DEPTH = 64, MAX_THREADS = 256, CHUNK = 32 };
+enum { MAX_FIELDS = 64, MAX_DEPTH = 64, MAX_THREADS = 256, CHUNK = 32 };
 
 typedef enum slot_state { SLOT_EMPTY, SLOT_FILLING, SLOT_READY } slot_state;
 
@@ -131,6 +131,15 @@ pg_status pg_loader_add_file(pg_loader *l, const char *path, int64_t offset, int
   return keep_field(l, status);
 }
 
+pg_status pg_loader_add_mapped(pg_loader *l, const char *path, int64_t offset, int64_t stride, int64_t mirrored,
+                               int dtype, int ndim, const int64_t *shape) {
+  pg_field *field = next_field(l);
+  if (!field) return PG_ERROR_ARGUMENT;
+  pg_status status = pg_field_shape(field, dtype, ndim, shape, 0);
+  if (!status) status = pg_field_mapped(field, l->options.count, path, offset, stride, mirrored);
+  return keep_field(l, status);
+}
+
 pg_status pg_loader_add_files(pg_loader *l, const char *folder, const char *names, int64_t names_bytes,
                               const void *header, int64_t header_bytes, int dtype, int ndim, const int64_t *shape) {
   pg_field *field = next_field(l);
@@ -203,7 +212,7 @@ static pg_status fill_samples(const pg_loader *l, const slot *s, int64_t begin, 
 /* Samples that a worker takes at once: many where they are copied, one where they are decoded. */
 static int64_t chunk_size(const pg_loader *l) {
   for (int f = 0; f < l->n_fields; f++)
-    if (l->fields[f].wanted && l->fields[f].kind > PG_FIELD_FILE) return 1;
+    if (l->fields[f].wanted && l->fields[f].kind >= PG_FIELD_FILES) return 1;
   return CHUNK;
 }
 

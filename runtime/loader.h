@@ -25,25 +25,29 @@ pg_augmentation pg_augmentation_at(const pg_loader_options *o, int64_t position)
 
 /* ---- fields.c: one property of every sample ---- */
 
-enum { PG_FIELD_TENSOR, PG_FIELD_FILE, PG_FIELD_FILES, PG_FIELD_PNG };
+enum { PG_FIELD_TENSOR, PG_FIELD_FILE, PG_FIELD_MAPPED, PG_FIELD_FILES, PG_FIELD_PNG };
 
 typedef struct pg_field {
   int kind;
   pg_view view; /* dtype, ndim and shape of one sample */
   int64_t sample_bytes;
   bool augment, resize, wanted;
-  pg_tensor *tensor; /* PG_FIELD_TENSOR */
-  int fd;            /* PG_FIELD_FILE */
-  char *path;        /* the file, or the folder of files */
-  int64_t offset;    /* of the first record; for files: the header's bytes */
-  char *names;       /* zero-terminated names, one after another */
-  uint32_t *name_at; /* [count]: where each begins */
+  pg_tensor *tensor;                   /* PG_FIELD_TENSOR */
+  int fd;                              /* PG_FIELD_FILE */
+  char *path;                          /* the file, or the folder of files */
+  int64_t offset;                      /* of the first record; for files: the header's bytes */
+  const uint8_t *map;                  /* PG_FIELD_MAPPED: the file */
+  int64_t map_bytes, stride, mirrored; /* from a sample to the next, and to its mirror image */
+  char *names;                         /* zero-terminated names, one after another */
+  uint32_t *name_at;                   /* [count]: where each begins */
   char *header;
 } pg_field;
 
 pg_status pg_field_shape(pg_field *f, int dtype, int ndim, const int64_t *shape, int augment);
 pg_status pg_field_tensor(pg_field *f, int64_t count, pg_tensor *data, int augment);
 pg_status pg_field_file(pg_field *f, int64_t count, const char *path, int64_t offset);
+pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t offset, int64_t stride,
+                          int64_t mirrored);
 pg_status pg_field_names(pg_field *f, int64_t count, const char *folder, const char *names, int64_t names_bytes);
 pg_status pg_field_header(pg_field *f, const void *header, int64_t header_bytes);
 void pg_field_free(pg_field *f);

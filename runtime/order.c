@@ -48,7 +48,8 @@ void pg_order_free(pg_order *order) { pg_host_free(order->permutation); }
 pg_augmentation pg_augmentation_at(const pg_loader_options *o, int64_t position) {
   pg_augmentation a = {false, 0, 0};
   uint32_t random[4];
-  if (o->flip) {
+  if (o->flip == PG_FLIP_ALWAYS) a.flip = true;
+  else if (o->flip) {
     draw(o->seed, PURPOSE_FLIP, (uint64_t)position, 0, random);
     a.flip = random[0] >> 31;
   }

@@ -202,6 +202,7 @@ pg_status pg_console_read(pg_console_link *link, int milliseconds, const char **
 
 /* Messages name the file. PG_ERROR_IO: the system refused; PG_ERROR_FORMAT: the file is too short or malformed. */
 pg_status pg_file_size(const char *path, int64_t *bytes);
+pg_status pg_disk_free(const char *folder, int64_t *bytes); /* what its disk has left for this user */
 /* The file's bytes [offset, offset + bytes) to host memory. */
 pg_status pg_file_read(const char *path, int64_t offset, void *host, int64_t bytes);
 /* The bytes at `offset` fill a contiguous tensor on any device, as they are. */
@@ -245,6 +246,8 @@ pg_status pg_png_write(const char *path, const pg_tensor *image);
  * positions step·stride + first ... + batch − 1. What a batch holds depends on the options and the step alone. */
 typedef struct pg_loader pg_loader;
 
+enum { PG_FLIP_ALWAYS = 2 };
+
 typedef struct pg_loader_options {
   int64_t count;        /* samples in the data set */
   int64_t batch;        /* samples in one batch */
@@ -252,7 +255,7 @@ typedef struct pg_loader_options {
   int64_t first;        /* this rank's first position in a step */
   uint64_t seed;
   int32_t shuffle;      /* 0: the order of the data */
-  int32_t flip;         /* 1: augmented fields are mirrored left to right with probability 1/2 */
+  int32_t flip;         /* 1: augmented fields are mirrored left to right with probability 1/2; PG_FLIP_ALWAYS */
   int32_t crop_padding; /* p > 0: augmented fields are shifted by up to p pixels each way, zeros moving in */
   int32_t threads;      /* 0: batches are made in pg_loader_next */
   int32_t depth;        /* batches made ahead */
@@ -265,6 +268,10 @@ pg_status pg_loader_add_tensor(pg_loader *l, pg_tensor *data, int augment);
 /* One file with `count` records of `shape`, the first at byte `offset`: */
 pg_status pg_loader_add_file(pg_loader *l, const char *path, int64_t offset, int dtype, int ndim, const int64_t *shape,
                              int augment);
+/* One file, mapped: sample k's record of `shape` begins at byte `offset` + k·`stride`, that of its mirror image `mirrored`
+ * bytes after that. The file must not be shortened while the loader lives: */
+pg_status pg_loader_add_mapped(pg_loader *l, const char *path, int64_t offset, int64_t stride, int64_t mirrored,
+                               int dtype, int ndim, const int64_t *shape);
 /* One file a sample, FOLDER/NAME, `names` being `count` zero-terminated strings one after another. Each must start with
  * `header` and go on with one record of `shape`, nothing more: */
 pg_status pg_loader_add_files(pg_loader *l, const char *folder, const char *names, int64_t names_bytes,

@@ -15,6 +15,11 @@
 ---@field keep? integer             checkpoints kept: 3
 ---@field sample? perigee.SampleSettings  how samples are drawn, during the run and by `perigee sample`
 ---@field threads? integer          processor threads: all cores
+---@field cache_teacher? boolean|perigee.CacheTeacher  keep what losses read of the teacher on disk: false
+
+---@class perigee.CacheTeacher
+---@field precision? "float32"|"bf16"|"float64"  of what is kept: the recipe's
+---@field limit_gib? number                      the largest file: 16
 
 ---@class perigee.StageOptions
 ---@field name string
@@ -99,6 +104,24 @@ local function check_names(stages)
   end
 end
 
+--- The option `cache_teacher` as { dtype, limit_gib }, or false.
+local function cache_option(given, o)
+  if not given then return false end
+  local cache = check.options("recipe: cache_teacher", given == true and {} or given, {
+    precision = { "string", o.precision }, limit_gib = { "number", 16 },
+  })
+  cache.dtype = precisions[cache.precision]
+  if not cache.dtype then
+    core.fail("recipe: cache_teacher: precision is '%s'; there are float32, bf16 and float64", cache.precision)
+  end
+  if not o.teacher then core.fail "recipe: cache_teacher, and the recipe names no teacher" end
+  if (o.data.crop or 0) > 0 then
+    core.fail("recipe: cache_teacher keeps one result an image and its mirror image, but the data set '%s' crops at "
+      .. "random (crop = %d); use crop = 0 or cache_teacher = false", o.data.name, o.data.crop)
+  end
+  return cache
+end
+
 local function needs_teacher(stage)
   for _, entry in ipairs(stage.losses) do
     if entry.loss.needs_teacher then return true end
@@ -106,7 +129,8 @@ local function needs_teacher(stage)
   return false
 end
 
---- pg.recipe { name, seed, precision, student, teacher, data, optim, ema, stages, every, micro, keep, sample, threads }
+--- pg.recipe { name, seed, precision, student, teacher, data, optim, ema, stages, every, micro, keep, sample, threads,
+---   cache_teacher }
 ---@param given perigee.RecipeOptions
 ---@return perigee.Recipe
 function M.new(given)
@@ -114,10 +138,12 @@ function M.new(given)
     name = "string", seed = { "natural", 0 }, precision = { "string", "float32" }, student = "table", teacher = { "table" },
     data = "table", optim = { "table", require("perigee.optim").adamw() }, ema = { "number", 0.9999 }, stages = "table",
     every = { "table", {} }, micro = { "count" }, keep = { "count", 3 }, sample = { "table", {} }, threads = { "count" },
+    cache_teacher = { "boolean|table", false },
   })
   if not o.name:match "^[%w%._-]+$" then core.fail("recipe: the name '%s' may hold letters, digits, '.', '_' and '-' only", o.name) end
   o.dtype = precisions[o.precision]
   if not o.dtype then core.fail("recipe: precision is '%s'; there are float32, bf16 and float64", o.precision) end
+  o.cache_teacher = cache_option(o.cache_teacher, o)
   if o.ema < 0 or o.ema >= 1 then core.fail("recipe: ema is %g; expected 0 <= ema < 1", o.ema) end
   o.every = check.options("recipe: every", o.every, {
     log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural", 0 },

@@ -88,9 +88,9 @@ describe("attention_alignment", function()
       end
       return loss:compute {
         student = { grid = settings_of.student_grid, heads = f("q").shape[3] },
-        teacher = { heads = f("teacher_q").shape[3], prefix = settings_of.prefix },
+        teacher = { heads = f("teacher_q").shape[3] },
         teacher_grid = function() return settings_of.teacher_grid end,
-        teacher_features = function() return { taps = taps } end,
+        teacher_attention = function(_, block) return taps["qkv of block " .. block], settings_of.prefix end,
         tap = function(_, name)
           local l = tonumber(name:match "^qkv of block (%d+)$")
           return packed(q:select(1, l), k:select(1, l))

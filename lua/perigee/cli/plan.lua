@@ -14,11 +14,24 @@ local M = {
 
 local function millions(n) return n and ("%.2f M"):format(n / 1e6) or "-" end
 
+--- The line about the teacher's cache; without the data the number of images isn't known.
+local function cache_text(cache)
+  local each = ("%.1f KiB an image%s"):format(cache.record / 2 ^ 10,
+    cache.images == 2 and ", as much for its mirror image" or "")
+  if not cache.bytes then return "  teacher cache  " .. each end
+  return ("  teacher cache  %.2f GiB (%s), filled once in %.3g s (roofline)"):format(cache.bytes / 2 ^ 30, each, cache.seconds)
+end
+
 function M.run(options)
   local core = require "perigee.core.ffi"
   if not require("perigee.recipe").is_recipe(options.recipe) then error(options.recipe_path .. " returns no recipe", 0) end
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
-  local stages = require("perigee.train.price").recipe(options.recipe, { device = options.device })
+  if options.recipe.cache_teacher then -- how many images there are, if they are there
+    pcall(options.recipe.data.open, options.recipe.data)
+  end
+  local price = require "perigee.train.price"
+  local stages = price.recipe(options.recipe, { device = options.device })
+  local cache = price.cache(options.recipe, { device = options.device })
   if options.json then
     local list = {}
     for k, s in ipairs(stages) do
@@ -26,11 +39,13 @@ function M.run(options)
       list[k] = s
     end
     print(require("perigee.io.json").encode { recipe = options.recipe.name, batch = options.recipe.batch,
-      micro = options.recipe.micro, precision = options.recipe.precision, stages = list })
+      micro = options.recipe.micro, precision = options.recipe.precision, stages = list,
+      teacher_cache = cache })
     return 0
   end
   local recipe = options.recipe
   print(("%s: batch %d (in pieces of %d), %s"):format(recipe.name, recipe.batch, recipe.micro, recipe.precision))
+  if cache then print(cache_text(cache)) end
   for _, s in ipairs(stages) do
     print(("\nstage %s"):format(s.stage))
     print(("  parameters     student %s, projector %s, teacher %s"):format(millions(s.parameters.student),

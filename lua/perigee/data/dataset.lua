@@ -134,17 +134,25 @@ local function default_threads(sources)
 end
 
 --- Batches in the order that the seed gives. `batch`, `threads`, `depth`, `shuffle`, `flip` and `crop` stand in for the
---- data set's own; ranks that share a step give their `first` sample in it and the whole step's `stride`.
+--- data set's own; ranks that share a step give their `first` sample in it and the whole step's `stride`. `more` is
+--- { fields, sources } beside the data set's.
 ---@param o? perigee.LoaderOptions
 ---@return perigee.Loader
 function Dataset:loader(o)
   o = check.options("loader", o or {}, {
     seed = { "integer", 0 }, batch = { "integer", self.batch }, threads = { "integer", self.threads },
-    shuffle = { "boolean", self.shuffle }, flip = { "boolean", self.flip }, crop = { "integer", self.crop },
+    shuffle = { "boolean", self.shuffle }, flip = { "boolean|string", self.flip }, crop = { "integer", self.crop },
     first = { "integer" }, stride = { "integer" }, device = { "string" }, depth = { "integer", self.depth },
+    more = { "table" },
   })
   self:open()
   o.count, o.fields, o.sources = self.count, self.field_list, self.sources
+  if o.more then
+    o.fields, o.sources = { unpack(self.field_list) }, setmetatable({}, { __index = self.sources })
+    for k, field in ipairs(o.more.fields) do
+      o.fields[#self.field_list + k], o.sources[field.name] = field, o.more.sources[field.name]
+    end
+  end
   o.threads = o.threads or default_threads(self.sources)
   return loader.new(o)
 end

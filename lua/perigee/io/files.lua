@@ -86,6 +86,13 @@ function M.size(path)
   return tonumber(size[0])
 end
 
+--- Bytes that a folder's disk has left.
+---@return integer
+function M.free_space(folder)
+  check(C.pg_disk_free(folder, size))
+  return tonumber(size[0])
+end
+
 --- A file's bytes as a string; `offset` and `count` pick a part.
 ---@return string
 function M.read(path, offset, count)

@@ -12,11 +12,13 @@ local M = {}
 ---@field dtype string
 ---@field shape integer[]   of one sample
 
---- Where a field's samples come from: one of `tensor`, `path`, `folder`.
+--- Where a field's samples come from: one of `tensor`, `path`, `folder`. A `path` with a `stride` is mapped.
 ---@class perigee.Source
 ---@field tensor? perigee.Tensor  [count, ...]
 ---@field path? string            a file of records, the first at byte `offset`
 ---@field offset? integer
+---@field stride? integer         bytes from one record to the next
+---@field mirrored? integer       bytes from a record to that of its mirror image
 ---@field folder? string          a folder with one file a sample
 ---@field names? string[]         their names in it
 ---@field header? string          the bytes that each of them begins with; without: they are PNG files
@@ -34,7 +36,10 @@ local function add_field(handle, field, source)
   local augment, shape = source.augment and 1 or 0, tensor.int64_array(field.shape)
   if source.tensor then return C.pg_loader_add_tensor(handle, tensor.handle(source.tensor), augment) end
   local dtype = core.dtype_code[field.dtype]
-  if source.path then
+  if source.stride then
+    return C.pg_loader_add_mapped(handle, source.path, source.offset, source.stride, source.mirrored, dtype, #field.shape,
+      shape)
+  elseif source.path then
     return C.pg_loader_add_file(handle, source.path, source.offset, dtype, #field.shape, shape, augment)
   end
   local names = table.concat(source.names, "\0") .. "\0"
@@ -53,7 +58,7 @@ end
 ---@field sources table<string, perigee.Source>
 ---@field seed? integer      default 0
 ---@field shuffle? boolean   default true
----@field flip? boolean      mirror augmented fields with probability 1/2
+---@field flip? boolean|"always"  mirror augmented fields with probability 1/2
 ---@field crop? integer      shift augmented fields by up to so many pixels
 ---@field threads? integer   default 1; 0: batches are made in next()
 ---@field depth? integer     batches made ahead, default 3
@@ -66,7 +71,8 @@ end
 function M.new(o)
   local options = ffi.new("pg_loader_options", {
     count = o.count, batch = o.batch, stride = o.stride or o.batch, first = o.first or 0, seed = o.seed or 0,
-    shuffle = o.shuffle == false and 0 or 1, flip = o.flip and 1 or 0, crop_padding = o.crop or 0,
+    shuffle = o.shuffle == false and 0 or 1, flip = o.flip == "always" and C.PG_FLIP_ALWAYS or o.flip and 1 or 0,
+    crop_padding = o.crop or 0,
     threads = o.threads or 1, depth = o.depth or 3,
   })
   check(C.pg_loader_new(pointer, options))

@@ -1,5 +1,6 @@
 --- What a step's losses share: the batch, the noised images, one forward pass of the student with its taps, one of the
---- teacher. Each part is computed when first asked for, so a stage without a teacher loss has no teacher in its program.
+--- teacher or, where that is cached, inputs in its place. Each part is made when first asked for, so a stage without a
+--- teacher loss has no teacher in its program.
 local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
 
@@ -12,13 +13,24 @@ local ops = require "perigee.core.ops"
 ---@field labels perigee.Value   int64 [B]
 ---@field state perigee.Value    int64 [3]: what random ops draw by
 ---@field dtype perigee.Dtype
+---@field kept? perigee.TeacherInputs  what stands for the teacher's forward pass
 local Context = {}
 Context.__index = Context
 
 --- `fields`: student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C] or latents,
---- labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn.
+--- labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept.
 function Context.new(fields)
   return setmetatable(fields, Context)
+end
+
+--- A data set's fields as a program's inputs, for a batch of `size` samples.
+---@return table<string, perigee.Value>
+function Context.inputs(program, data, size)
+  local batch = {}
+  for _, field in ipairs(data:fields()) do
+    batch[field.name] = program:input(field.name, { size, unpack(field.shape) }, field.dtype)
+  end
+  return batch
 end
 
 --- The batch's images as the student trains on them, real [B,C,H,W]: pixels in [−1, 1] or scaled latents.
@@ -78,16 +90,38 @@ end
 --- The teacher's patch grid for this student { rows, columns }.
 function Context:teacher_grid() return self.teacher:grid_for(self.student.grid) end
 
---- The teacher's forward pass: { patches, taps }.
----@return { patches: perigee.Value, taps: table<string, perigee.Value> }
-function Context:teacher_features()
-  if self.teacher_result then return self.teacher_result end
+--- The forward pass itself.
+local function run_teacher(self)
   local taps = require "perigee.nn.taps"
   local patches, published = taps.collect(function()
     return (self.teacher:features(self:pixels(), { grid = self:teacher_grid() }))
   end)
-  self.teacher_result = { patches = patches, taps = published }
+  return { patches = patches, taps = published }
+end
+
+--- The same by inputs, each made when it is read.
+local function read_teacher(kept)
+  local taps = setmetatable({}, { __index = function(_, name) return kept:value(name) end })
+  return setmetatable({ taps = taps }, {
+    __index = function(_, key) return key == "patches" and kept:value(key) or nil end,
+  })
+end
+
+--- The teacher's forward pass: { patches, taps }.
+---@return { patches: perigee.Value, taps: table<string, perigee.Value> }
+function Context:teacher_features()
+  self.teacher_result = self.teacher_result or (self.kept and read_teacher(self.kept) or run_teacher(self))
   return self.teacher_result
+end
+
+--- The teacher's queries and keys of a block, as ops.attention_alignment takes them: packed [B,skip+N,3,H,d], and `skip`,
+--- the class and register tokens in front. The third part, the values, must not be read: with a cache it is a filling.
+---@param block integer
+---@return perigee.Value packed, integer skip
+function Context:teacher_attention(block)
+  if not self.kept then return self:teacher_features().taps["qkv of block " .. block], self.teacher.prefix end
+  local kept = self.kept:value("queries and keys of block " .. block)
+  return ops.concat({ kept, kept:narrow(3, 1, 1) }, 3), 0
 end
 
 return Context

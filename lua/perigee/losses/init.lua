@@ -135,15 +135,15 @@ function M.attention_alignment(options)
     end,
     compute = function(_, context)
       local from, to = context.student.grid, context:teacher_grid()
-      local teacher, sum = context:teacher_features(), nil
-      local attributes = { teacher_skip = context.teacher.prefix }
+      local attributes, sum = {}, nil
       if o.head_map then attributes.student_heads, attributes.teacher_heads = o.head_map.student, o.head_map.teacher
       else attributes.heads = o.heads or math.min(context.student.heads, context.teacher.heads) end
       for k, block in ipairs(o.student) do
         local qkv = context:tap("qkv of block " .. block)
         if grids_differ(from, to) then qkv = ops.resize_tokens(qkv, { from = from, to = to, mode = "bilinear" }) end
-        local theirs = ops.stop_gradient(teacher.taps["qkv of block " .. o.teacher[k]])
-        local value = ops.attention_alignment(qkv, theirs, attributes)
+        local theirs, skip = context:teacher_attention(o.teacher[k])
+        attributes.teacher_skip = skip
+        local value = ops.attention_alignment(qkv, ops.stop_gradient(theirs), attributes)
         sum = sum and sum + value or value
       end
       return sum * (1 / #o.student)

@@ -268,6 +268,15 @@ function Module:dematerialise()
   end
 end
 
+--- What has no memory yet takes the dtype that programs will read.
+function Module:assume_dtype(dtype)
+  for _, list in ipairs { self:named_parameters(), self:named_buffers() } do
+    for _, entry in ipairs(list) do
+      if entry.tensor.device == "meta" then entry.tensor.dtype = dtype end
+    end
+  end
+end
+
 function Module:is_materialised()
   local first = self:named_parameters()[1]
   return first == nil or rawget(first.tensor, "handle") ~= nil

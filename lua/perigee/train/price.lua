@@ -8,6 +8,7 @@ local layout = require "perigee.core.layout"
 local machine = require "perigee.train.machine"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.train.stage"
+local teacher_cache = require "perigee.train.teacher_cache"
 local tensor = core.tensor
 
 local M = {}
@@ -32,16 +33,6 @@ local function buffer_bytes(module, dtype)
   return bytes
 end
 
---- Meta parameters take the dtype that the programs will read.
-local function set_dtype(module, dtype)
-  for _, entry in ipairs(module:named_parameters()) do
-    if entry.tensor.device == "meta" then entry.tensor.dtype = dtype end
-  end
-  for _, entry in ipairs(module:named_buffers()) do
-    if entry.tensor.device == "meta" then entry.tensor.dtype = dtype end
-  end
-end
-
 --- The gradients program of one stage over meta parameters, with everything counted.
 function M.stage(recipe, stage, options)
   options = options or {}
@@ -56,7 +47,7 @@ function M.stage(recipe, stage, options)
   table.sort(modules, function(a, b) return a.name > b.name end)
   local parameters, flat, trained = {}, 0, {}
   for _, m in ipairs(modules) do
-    set_dtype(m.module, recipe.dtype)
+    m.module:assume_dtype(recipe.dtype)
     local exact, padded = count(m.module)
     local kind = m.projector and "projector" or "student"
     parameters[kind] = (parameters[kind] or 0) + exact
@@ -66,17 +57,19 @@ function M.stage(recipe, stage, options)
     end
   end
   local teacher, teacher_bytes = recipe:teacher_model(), 0
-  if stage.needs_teacher then
-    set_dtype(teacher, recipe.dtype)
+  if stage.needs_teacher and not recipe.cache_teacher then
+    teacher:assume_dtype(recipe.dtype)
     local exact, padded = count(teacher)
     parameters.teacher = exact
     teacher_bytes = padded * size + buffer_bytes(teacher, recipe.dtype)
   end
+  local loaded = { unpack(recipe.data:fields()) }
+  for _, field in ipairs(options.kept or {}) do loaded[#loaded + 1] = field end
   local plan = stage_program.plan(recipe, stage, { batch = recipe.micro, parameters = trained })
   local cost = plan:cost()
   local pieces = recipe.batch / recipe.micro
   local batch_bytes = 0
-  for _, field in ipairs(recipe.data:fields()) do
+  for _, field in ipairs(loaded) do
     batch_bytes = batch_bytes + recipe.batch * layout.numel(field.shape) * core_ffi.dtype_bytes[field.dtype]
   end
   local data_bytes = batch_bytes * (1 + (recipe.data.depth or 0)) + 8 * recipe.batch -- made ahead; and the samples' numbers
@@ -106,12 +99,24 @@ function M.stage(recipe, stage, options)
   }
 end
 
+--- A teacher's cache: bytes and the time to fill it once (see teacher_cache.price). Nil where the recipe has none.
+function M.cache(recipe, options)
+  local form = recipe.cache_teacher and teacher_cache.layout(recipe)
+  if not form then return nil end
+  local on = machine.find(options and options.device or "cpu")
+  return tensor.tidy(function() return teacher_cache.price(recipe, form, on) end)
+end
+
 --- Every stage of a recipe.
 function M.recipe(recipe, options)
   recipe:validate()
-  local list = {}
+  local list, form = {}, recipe.cache_teacher and teacher_cache.layout(recipe)
+  local last = 0 -- the last stage that reads the teacher: its cache is mapped until then
+  for k, stage in ipairs(recipe.stages) do last = stage.needs_teacher and k or last end
   for k, stage in ipairs(recipe.stages) do
-    list[k] = tensor.tidy(function() return M.stage(recipe, stage, options) end)
+    list[k] = tensor.tidy(function()
+      return M.stage(recipe, stage, { device = options and options.device, kept = form and k <= last and form.fields })
+    end)
   end
   return list
 end

@@ -62,10 +62,15 @@ function Progress:step(state, due)
   local remaining = state.last and state.rate > 0 and duration((state.last - state.step) * state.batch / state.rate) or "?"
   local text = ("%sstep %d%s  %s  %s  %.0f images/s  %s left"):format(self.prefix, state.step,
     state.last and "/" .. state.last or "", state.stage, table.concat(losses, "  "), state.rate, remaining)
+  self:show(text, state.last and state.last > 0 and math.min(1, state.step / state.last) or 0)
+end
+
+--- A text and, on a terminal, a bar of which `share` is full, in place of the last; a line elsewhere.
+function Progress:show(text, share)
+  if self.quiet then return end
   if not self.terminal then
     io.write(text, "\n")
   else
-    local share = state.last and state.last > 0 and math.min(1, state.step / state.last) or 0
     local room = columns() - 1 -- a line that wraps could not be written over
     local width = math.max(0, math.min(20, room - #text - 3))
     local full = math.floor(share * width)

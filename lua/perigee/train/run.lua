@@ -66,11 +66,19 @@ function Run.new(recipe, options)
       end
     end
   end
-  self.loader = recipe.data:loader { seed = recipe.seed, batch = recipe.batch }
+  self:open_loader()
   self.state = tensor.empty({ 3 }, "int64", { device = self.device })
   self.stage = live_stage(recipe.stages[1])
   self.policy_state = self.stage.finish:initial()
   return self
+end
+
+--- The loader of the batches to come: the data's fields and, with a cache, what was kept of the teacher.
+function Run:open_loader()
+  if self.loader then self.loader:close() end
+  local recipe = self.recipe
+  self.loader = recipe.data:loader { seed = recipe.seed, batch = recipe.batch, more = self.teacher_cache }
+  self.loader:seek(self.step)
 end
 
 local function settings_of(optim, ema, losses)
@@ -129,18 +137,40 @@ function Run:restore(state, stage)
 end
 
 --- Makes the teacher ready for stages that need it, or takes its memory back when no later one does. False: it was being
---- trained and that was interrupted.
+--- trained, or its cache filled, and that was interrupted.
 function Run:settle_teacher()
   local teacher = self.recipe:teacher_model()
   if not teacher then return true end
   local needed = false
   for k = self.stage.index, #self.recipe.stages do needed = needed or self.recipe.stages[k].needs_teacher end
+  if self.recipe.cache_teacher then return self:settle_cache(teacher, needed) end
   if needed and not self.teacher_ready then
     self.teacher_ready = require("perigee.train.teacher").prepare(self)
     return self.teacher_ready
   elseif not needed and self.teacher_ready then
     teacher:dematerialise()
     self.teacher_ready = false
+  end
+  return true
+end
+
+--- The same where the teacher is cached: it is there only while its file is found or filled.
+function Run:settle_cache(teacher, needed)
+  if needed and not self.teacher_cache then
+    local cache = require "perigee.train.teacher_cache"
+    local form = cache.layout(self.recipe)
+    if not form then return true end -- losses that need a teacher and read nothing of it
+    cache.check_size(self.recipe, form)
+    self.teacher_ready = require("perigee.train.teacher").prepare(self)
+    if not self.teacher_ready then return false end
+    self.teacher_cache = cache.open(self, form)
+    teacher:dematerialise()
+    self.teacher_ready = false
+    if not self.teacher_cache then return false end
+    self:open_loader()
+  elseif not needed and self.teacher_cache then
+    self.teacher_cache = nil
+    self:open_loader()
   end
   return true
 end
@@ -179,7 +209,9 @@ function Run:build_stage()
   self.plan = plan
   local read = {}
   for _, slot in ipairs(plan.slots) do read[slot.name] = true end
-  for _, field in ipairs(self.recipe.data:fields()) do self.loader:want(field.name, read[field.name] or false) end
+  for _, list in ipairs { self.recipe.data:fields(), self.teacher_cache and self.teacher_cache.fields or {} } do
+    for _, field in ipairs(list) do self.loader:want(field.name, read[field.name] or false) end
+  end
   self.gradients_program = core.executable.new(plan, { into = into })
   self.update = update.build(active, self.device)
   self.active_groups = active
@@ -222,7 +254,7 @@ function Run:batch() return self.loader:next() end
 --- A loader of random training images for a probe, in an order of its own for every step.
 function Run:probe_loader(size)
   return self.recipe.data:loader {
-    seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0, depth = 1,
+    seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0, depth = 1, more = self.teacher_cache,
   }
 end
 

@@ -4,6 +4,7 @@ local core_ffi = require "perigee.core.ffi"
 local Context = require "perigee.losses.context"
 local failure = require "perigee.failure"
 local op = require "perigee.core.op"
+local teacher_taps = require "perigee.train.teacher_taps"
 local program = core.program
 
 local M = {}
@@ -21,7 +22,8 @@ local function computed(entry, context)
   return value
 end
 
---- Records a stage's forward pass and losses.
+--- Records a stage's forward pass and losses. With the recipe's `cache_teacher`, `context.kept` says which inputs stand for
+--- the teacher.
 --- `fixed_time` and `fixed_noise` make inputs `time` and `noise` of what is otherwise drawn.
 ---@class perigee.TraceOptions
 ---@field batch integer
@@ -34,17 +36,13 @@ end
 function M.trace(recipe, stage, options)
   local p = program.new(("%s, stage %s"):format(recipe.name, stage.name))
   local stat = op.stat(recipe.dtype)
-  local batch = {}
-  for _, field in ipairs(recipe.data:fields()) do
-    local shape = { options.batch }
-    for _, size in ipairs(field.shape) do shape[#shape + 1] = size end
-    batch[field.name] = p:input(field.name, shape, field.dtype)
-  end
+  local batch = Context.inputs(p, recipe.data, options.batch)
   local matching = recipe:flow_matching(stage)
   local student = recipe.student
   local context = Context.new {
     student = student, teacher = recipe:teacher_model(), modules = recipe:loss_modules(), data = recipe.data, batch = batch,
     labels = batch.labels, state = p:input("state", { 3 }, "int64"), dtype = recipe.dtype,
+    kept = recipe.cache_teacher and teacher_taps.inputs(recipe, p, options.batch) or nil,
     path = matching and matching.path, time = matching and matching.time, drop_labels = options.drop_labels ~= false,
     t = options.fixed_time and p:input("time", { options.batch }, stat) or nil,
     noise = options.fixed_noise and p:input("noise", { options.batch, student.channels, student.size[1], student.size[2] },
@@ -58,7 +56,23 @@ function M.trace(recipe, stage, options)
     local term = value * weights[entry.name]
     total = total and total + term or term
   end
+  if context.kept and context.teacher then teacher_taps.check(p, context.teacher) end
   return { program = p, losses = losses, weights = weights, total = total, context = context }
+end
+
+--- What the recipe's stages read of a cached teacher, together; by name.
+---@return perigee.TeacherField[]
+function M.teacher_fields(recipe)
+  local fields, known = {}, {}
+  for _, stage in ipairs(recipe.stages) do
+    local found = stage.needs_teacher and M.trace(recipe, stage, { batch = 1 }).context.kept.fields or {}
+    for _, field in ipairs(found) do
+      if not known[field.name] then fields[#fields + 1] = field end
+      known[field.name] = true
+    end
+  end
+  table.sort(fields, function(a, b) return a.name < b.name end)
+  return fields
 end
 
 --- The gradients program of a stage. `parameters` lists { name, tensor, into } for what is trained; a parameter that no

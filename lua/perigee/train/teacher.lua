@@ -45,7 +45,7 @@ local function load_model(model, path, prefix, options)
   end
   return made
 end
-M.load_model = load_model
+M.load_model, M.digest = load_model, digest
 
 --- What decides how a trained teacher comes out, as a text: settings, data, the bytecode of losses of the recipe's own, this
 --- build and its instruction set.

@@ -16,6 +16,11 @@ local o = pg.options {
   { "recompute", false, "compute blocks again in the backward pass" },
   { "precision", "float32", "float32, bf16 or float64" },
   { "angle", false, "measure the gradient angle too" },
+  { "cache", false, "keep what the losses read of the teacher" },
+  { "kept", "", "precision of what is kept" },
+  { "limit", 16, "the cache's largest file, in GiB" },
+  { "crop", 0, "pixels that pictures are shifted by" },
+  { "flip", true, "mirror pictures" },
 }
 
 local function pictures()
@@ -53,11 +58,12 @@ return pg.recipe {
   teacher   = pg.models.vit { depth = 4, width = 30, heads = 3, patch = 4, image = 16, layer_scale = true,
                               weights = o.weights },
   data      = pg.data.dataset { name = "noise", classes = 5, channels = 3, height = 16, width = 16, batch = o.batch,
-                                flip = true, find = pictures, image_size = 16 },
+                                flip = o.flip, crop = o.crop, find = pictures, image_size = 16 },
   micro     = o.micro,
   optim     = pg.optim.adamw { lr = o.lr, clip = 1, warmup = 3 },
   ema       = 0.9,
   keep      = o.keep,
+  cache_teacher = o.cache and { precision = o.kept ~= "" and o.kept or nil, limit_gib = o.limit },
 
   stages = {
     { name = "align",

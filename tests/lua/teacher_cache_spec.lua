@@ -1,0 +1,280 @@
+-- A cached teacher: the same bits as without, a file that is found, checked, mended and bounded, and given up when it isn't needed.
+local ffi = require "ffi"
+local Context = require "perigee.losses.context"
+local door = require "perigee.core.ffi"
+local files = require "perigee.io.files"
+local json = require "perigee.io.json"
+local pg = require "perigee"
+local price = require "perigee.train.price"
+local tiny = require "tests.lua.tiny"
+local train = require "perigee.train"
+
+ffi.cdef "int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);"
+
+local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, after_each)
+local STEPS = 12
+
+local given = os.getenv "PERIGEE_CACHE"
+before_each(function() ffi.C.setenv("PERIGEE_CACHE", in_folder "cache", 1) end)
+after_each(function()
+  if given then ffi.C.setenv("PERIGEE_CACHE", given, 1) else ffi.C.unsetenv "PERIGEE_CACHE" end
+end)
+
+local function with(options, more)
+  local all = {}
+  for _, list in ipairs { options, more or {} } do
+    for key, value in pairs(list) do all[key] = value end
+  end
+  return all
+end
+
+--- The last checkpoint's bytes, and the losses and signals of the log.
+local function trained(name, options, how)
+  tiny.train(options, with({ folder = in_folder(name) }, how))
+  local events = {}
+  for line in io.lines(in_folder(name .. "/events.jsonl")) do
+    local event = json.decode(line)
+    if event.losses or event.value then events[#events + 1] = json.encode { event.step, event.losses or event.value } end
+  end
+  return tiny.checkpoint(in_folder(name), STEPS), table.concat(events, "\n")
+end
+
+--- Paths of the cache's files.
+local function cached()
+  local paths = {}
+  for k, name in ipairs(files.list(in_folder "cache/features")) do paths[k] = in_folder("cache/features/" .. name) end
+  return paths
+end
+
+local function same_bits(options)
+  local bytes, events = trained("off", options)
+  local cached_bytes, cached_events = trained("on", with(options, { cache = true }))
+  assert.equal(events, cached_events)
+  assert.is_true(bytes == cached_bytes)
+  assert.equal(1, #cached())
+end
+
+--- The part of a file's name behind "vit-", as the mappings of this process show it.
+local function mapped() return io.open("/proc/self/maps"):read("*a"):find(in_folder "cache", 1, true) ~= nil end
+
+local function message_of(f, ...)
+  local fine, message = pcall(f, ...)
+  assert.is_false(fine)
+  return message
+end
+
+describe("a run with a cached teacher", function()
+  it("equals the one without, bit for bit", function() same_bits {} end)
+  it("does so without mirror images", function() same_bits { flip = false } end)
+  it("does so in pieces, with recomputed blocks and the gradient angle", function()
+    same_bits { micro = 2, recompute = true, angle = true }
+  end)
+  it("does so in bfloat16", function() same_bits { precision = "bf16", angle = true } end)
+  it("does so in float64", function() same_bits { precision = "float64" } end)
+
+  it("equals the one without, to the precision of what is kept", function()
+    local exact = trained("exact", {})
+    local kept = trained("kept", { cache = true, kept = "bf16" })
+    local features = Context.teacher_features
+    local function rounded(x) return x:to("bfloat16"):to "float32" end
+    Context.teacher_features = function(self) -- luacheck: ignore 122
+      local result = features(self)
+      return { patches = rounded(result.patches), taps = setmetatable({}, {
+        __index = function(_, name) return rounded(result.taps[name]) end,
+      }) }
+    end
+    local fine, oracle = pcall(trained, "rounded", {})
+    Context.teacher_features = features -- luacheck: ignore 122
+    assert.is_true(fine, oracle)
+    assert.is_true(kept == oracle)
+    assert.is_false(kept == exact)
+  end)
+
+  it("equals itself after interruptions, with the file filled by batches of another size", function()
+    local whole = trained("whole", { micro = 4 })
+    for _, step in ipairs { 1, 3, 6, 7 } do
+      tiny.train({ micro = step < 6 and 4 or 8, cache = true }, { folder = in_folder "fill", steps = 1 })
+      files.remove_tree(in_folder "fill")
+      tiny.train({ micro = 4, cache = true }, { folder = in_folder "pieces", steps = step, resume = true })
+    end
+    assert.is_true(whole == trained("pieces", { micro = 4, cache = true }, { resume = true }))
+    assert.equal(1, #cached())
+  end)
+
+  it("has no teacher in memory, maps the file while it is read, and gives it up with the alignment", function()
+    local run = tiny.train({ cache = true }, { folder = in_folder "run", steps = 5, keep = true })
+    assert.is_false(run.recipe.teacher:is_materialised())
+    assert.is_true(mapped())
+    assert.equal(0, tonumber(door.C.pg_memory_now(door.C.PG_CPU, door.C.PG_PURPOSE_TEACHER)))
+    local names = {}
+    for _, slot in ipairs(run.plan.slots) do names[slot.name] = slot.kind end
+    assert.equal("input", names["teacher patches"])
+    assert.equal("input", names["teacher queries and keys of block 4"])
+    assert.is_nil(names.images and names["teacher block 4"])
+    run:free()
+    run = tiny.train({ cache = true }, { folder = in_folder "run", steps = 8, resume = true, keep = true })
+    assert.equal("free", run.stage.name)
+    assert.is_false(mapped())
+    assert.is_nil(run.teacher_cache)
+    run:free()
+  end)
+end)
+
+describe("the file", function()
+  local function bytes_of(options)
+    tiny.train(with({ cache = true }, options), { steps = 1 })
+    return files.read(cached()[1])
+  end
+
+  it("is one for all students and seeds, and another for another teacher, data, precision or set of layers", function()
+    tiny.train({ cache = true }, { steps = 1 })
+    tiny.train({ cache = true, width = 48, depth = 4, batch = 4, micro = 2 }, { steps = 1, change = function(recipe) recipe.seed = 5 end })
+    assert.equal(1, #cached())
+    tiny.train({ cache = true, kept = "bf16" }, { steps = 1 })
+    assert.equal(2, #cached())
+    tiny.train({ cache = true }, { steps = 1, change = function(recipe) recipe.teacher.resize.mode = "bilinear" recipe.teacher.image = { 32, 32 }
+      recipe.teacher.grid = { 8, 8 } end })
+    assert.equal(3, #cached())
+    local weights = files.read(door.home .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors")
+    files.write(in_folder "weights.safetensors", weights:sub(1, -3) .. string.char((weights:byte(-2) + 1) % 256) .. weights:sub(-1))
+    tiny.train({ cache = true, weights = in_folder "weights.safetensors" }, { steps = 1 })
+    assert.equal(4, #cached())
+    tiny.train({ cache = true }, { steps = 1, change = function(recipe)
+      recipe.data:open()
+      recipe.data.sources.images.tensor:pointer()[0] = 255 - recipe.data.sources.images.tensor:pointer()[0]
+    end })
+    assert.equal(5, #cached())
+    local aligned = tiny.recipe { cache = true }
+    aligned.stages[1].losses[3] = nil
+    tiny.train(nil, { steps = 1, recipe = aligned })
+    assert.equal(6, #cached())
+  end)
+
+  it("goes on from whatever an interrupted filling left", function()
+    local whole = bytes_of()
+    local path = cached()[1]
+    local header = 4096
+    local record = (#whole - header) / 128
+    assert.equal(0, record % 64)
+    local hole = whole:sub(1, header + 20 * record) .. ("\0"):rep(3 * record) .. whole:sub(header + 23 * record + 1, header + 40 * record + 5)
+    for _, left in ipairs { "", whole:sub(1, 100), whole:sub(1, header), whole:sub(1, header + record - 1),
+                            whole:sub(1, header + 77 * record), whole, hole, "x" .. whole:sub(2), whole .. "more" } do
+      files.remove(path)
+      files.write(path .. ".part", left)
+      assert.is_true(whole == bytes_of { micro = 4 }, #left)
+      assert.same({ path }, cached())
+    end
+  end)
+
+  it("outlives a kill while it is being filled", function()
+    local whole = bytes_of()
+    local path = cached()[1]
+    files.remove(path)
+    for _ = 1, 3 do
+      local script = ("( %s ) >/dev/null 2>&1 & pid=$!; n=0\nuntil [ -s %s.part ] || [ $n -gt 6000 ]; do sleep 0.001; n=$((n+1)); done\n"
+        .. "kill -KILL $pid; wait $pid"):format(tiny.command(("train %s --set cache=true --set micro=1 --name killed --runs %s"):format(
+        tiny.quote(tiny.path), tiny.quote(in_folder "runs"))), tiny.quote(path))
+      os.execute("sh -c " .. tiny.quote(script) .. " 2>/dev/null")
+    end
+    assert.is_true(whole == bytes_of())
+  end)
+
+  it("that is damaged, cut short or another's is said to be, and made anew", function()
+    local whole = bytes_of()
+    local path = cached()[1]
+    local function run()
+      files.remove_tree(in_folder "runs")
+      local status, output = tiny.perigee(("train %s --set cache=true --steps 1 --name one --runs %s"):format(tiny.quote(tiny.path),
+        tiny.quote(in_folder "runs")))
+      assert.equal(0, status, output)
+      assert.is_true(whole == files.read(path))
+      assert.same({ path }, cached())
+      return output
+    end
+    assert.matches("teacher cache: [^\n]+, 128 records, 1%.2 MiB, checked in ", run())
+    local place = 4096 + 30000
+    files.write(path, whole:sub(1, place) .. string.char((whole:byte(place + 1) + 1) % 256) .. whole:sub(place + 2))
+    assert.matches("1 of 128 records are damaged: they are made anew", run())
+    files.write(path, whole:sub(1, -2))
+    assert.matches("is not what its name says %(%d+ bytes; %d+ and another header are expected%): it is made anew", run())
+    files.write(path, "x" .. whole:sub(2))
+    assert.matches("is not what its name says", run())
+    local first, second = whole:sub(1, 4096), whole:sub(4097)
+    local record = #second / 128 -- two records in each other's place
+    files.write(path, first .. second:sub(record + 1, 2 * record) .. second:sub(1, record) .. second:sub(2 * record + 1))
+    assert.matches("2 of 128 records are damaged", run())
+  end)
+
+  it("is refused before anything is written where it is larger than allowed, or than the disk", function()
+    local message = message_of(tiny.train, { cache = true, limit = 0.001 })
+    assert.matches("cache_teacher: 64 images and their mirror images of 9%.4 KiB each are 1%.2 MiB, more than the limit of 1%.0 MiB", message)
+    assert.is_nil(files.kind(in_folder "cache"))
+    local free = files.free_space
+    files.free_space = function() return 1000 end -- luacheck: ignore 122
+    local fine, full = pcall(tiny.train, { cache = true })
+    files.free_space = free -- luacheck: ignore 122
+    assert.is_false(fine)
+    assert.matches("cache_teacher: [^\n]+ needs 1%.2 MiB more, and its disk has 1%.0 KiB free", full)
+  end)
+end)
+
+describe("what can't be cached", function()
+  it("is data with random crops, refused at the recipe's line", function()
+    local status, output = tiny.perigee(("train %s --set cache=true --set crop=2"):format(tiny.quote(tiny.path)))
+    assert.equal(1, status)
+    assert.matches("tests/lua/recipes/tiny%.lua:%d+: recipe: cache_teacher keeps one result an image and its mirror image, but the data set "
+      .. "'noise' crops at random %(crop = 2%); use crop = 0 or cache_teacher = false", output)
+  end)
+
+  it("is a precision that there isn't, or a teacher that there isn't", function()
+    assert.matches("cache_teacher: precision is 'half'; there are float32, bf16 and float64", message_of(tiny.recipe, { cache = true, kept = "half" }))
+    local recipe = tiny.recipe()
+    assert.matches("cache_teacher, and the recipe names no teacher", message_of(pg.recipe, {
+      name = "x", student = recipe.student, data = recipe.data, cache_teacher = true,
+      stages = { { name = "a", losses = { { 1, pg.loss.flow_matching() } }, finish = pg.stop.at_step(1) } } }))
+  end)
+
+  --- A recipe whose second loss is a custom one.
+  local function custom(cache, compute)
+    local recipe = tiny.recipe()
+    return pg.recipe {
+      name = "custom", student = recipe.student, teacher = recipe.teacher, data = recipe.data, ema = 0.9, every = { checkpoint = STEPS },
+      cache_teacher = cache,
+      stages = { { name = "a", finish = pg.stop.at_step(STEPS), losses = { { 1, pg.loss.flow_matching() },
+        { 1, pg.loss.custom { name = "own", needs_teacher = true, compute = compute } } } } } }
+  end
+
+  it("is a loss that runs the teacher itself; one that reads its taps is", function()
+    local function reads(_, context)
+      local theirs = context:teacher_features().taps["block 2"]
+      return pg.ops.mse(context:tap("block 1"):mean(3), theirs:mean(3):narrow(2, 2, 16):stop_gradient())
+    end
+    local bytes = {}
+    for _, cache in ipairs { false, true } do
+      train.train(custom(cache, reads), { folder = in_folder(tostring(cache)), quiet = true }):free()
+      bytes[#bytes + 1] = tiny.checkpoint(in_folder(tostring(cache)), STEPS)
+    end
+    assert.is_true(bytes[1] == bytes[2])
+    assert.equal(1, #cached())
+    local message = message_of(train.train, custom(true, function(_, context)
+      return pg.ops.mse(context:tap("block 1"):mean(3), context.teacher:features(context:pixels()):mean(3):stop_gradient())
+    end), { quiet = true })
+    assert.matches("cache_teacher: a loss runs the teacher itself %(it reads its [%w%._]+%)", message)
+  end)
+end)
+
+describe("perigee plan", function()
+  it("prices a cached teacher: no forward pass in the stage, the file, the time to fill it", function()
+    local with_cache, without = tiny.recipe { cache = true }, tiny.recipe {}
+    assert.is_nil(price.cache(without))
+    assert.is_nil(price.cache(with_cache).bytes) -- the data are not open: how many images isn't known
+    with_cache.data:open()
+    local cost, stage, before = price.cache(with_cache), price.recipe(with_cache)[1], price.recipe(without)[1]
+    tiny.train({ cache = true }, { steps = 1 })
+    assert.equal(files.size(cached()[1]), cost.bytes)
+    assert.is_true(cost.seconds > 0)
+    assert.equal(0, stage.memory.teacher)
+    assert.is_true(stage.flops < before.flops)
+    assert.is_true(stage.memory.data > before.memory.data)
+  end)
+end)
