@@ -1,4 +1,4 @@
-# CUDA kernels: kernels/<op>/cuda.cu, once per dtype; or cuda.c, once, where a vendor's library does the work. Together the two
+# CUDA kernels: kernels/<op>/cuda.cu, once per dtype; cuda.c, once, where a vendor's library does the work. Together they
 # define every kernel of their folder's headers. Nothing here is part of the ordinary build:
 #
 #   PERIGEE_CUDA_KERNEL_TABLE     the table of CUDA kernels, C

@@ -3,7 +3,7 @@
  *   PG_SUFFIX   _cuda_float32 or _cuda_bfloat16, pasted to every kernel's name by PG_CUDA()
  *   PG_REAL     PG_FLOAT32 (0) or PG_BFLOAT16 (2)
  *
- * by nvcc for GPUs, and by the host compiler for the tests (tests/cuda_on_cpu/), where the threads of a block are fibres.
+ * by nvcc for GPUs, and by the host compiler for tests (tests/cuda_on_cpu/), where the threads of a block are fibres.
  * One source serves both, under these rules:
  *
  *   - Everything but the entries is `static`: the two instances of a file live in one library.

@@ -60,7 +60,7 @@ static __device__ __forceinline__ void load_matrices_transposed(unsigned out[4],
 }
 
 /* 16 bytes from global to shared memory, past the registers: there when a copy_wait() after the next copy_commit() has
- * returned, and for other threads after a barrier behind that. Only the first `bytes` are read, zeros stand for the rest. */
+ * returned, and for other threads after a barrier behind that. Only the first `bytes` are read, zeros follow them. */
 static __device__ __forceinline__ void copy_async(void *shared, const void *global, int bytes = 16) {
   unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(address), "l"(global), "r"(bytes) : "memory");

@@ -1,4 +1,5 @@
 #include "cpu.h"
+#include "layernorm/check.h"
 #include "layernorm/layernorm.h"
 
 /* Both forms are one computation over groups of rows: a group (an image, or all rows of the plain form) has one
@@ -11,11 +12,6 @@ typedef struct normalisation {
 } normalisation;
 
 static int64_t chunks_of(int64_t rows) { return (rows + PG_CHUNK_ROWS - 1) / PG_CHUNK_ROWS; }
-
-static int is_row_per_image(const pg_view *v, const pg_view *x) {
-  return v->ndim == 3 && v->shape[0] == x->shape[0] && v->shape[1] == 1 && v->shape[2] == x->shape[2] &&
-         (v->shape[2] == 1 || v->stride[2] == 1);
-}
 
 /* ---- forward ---- */
 
@@ -80,18 +76,10 @@ static void forward(const normalisation *n, real *y, stat *mean, stat *rstd, con
 }
 
 pg_status PG_CPU(layernorm)(const pg_call *call) {
+  pg_status status = expect_layernorm(call);
+  if (status) return status;
   const pg_view *x = &call->v[3];
-  PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, &call->v[0]), "layernorm: x is %s, y is %s; they must have one shape",
-            pg_shape_text(x), pg_shape_text(&call->v[0]));
-  int64_t width = x->shape[x->ndim - 1];
-  for (int k = 4; k <= 5; k++)
-    PG_EXPECT(!pg_present(call, k) || (call->v[k].ndim == 1 && call->v[k].shape[0] == width),
-              "layernorm: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x), k == 4 ? "weight" : "bias",
-              pg_shape_text(&call->v[k]), (long long)width);
-  int64_t rows = width ? pg_numel(x) / width : 0;
-  PG_EXPECT(pg_numel(&call->v[1]) == rows && pg_numel(&call->v[2]) == rows,
-            "layernorm: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
-            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
+  int64_t width = x->shape[x->ndim - 1], rows = width ? pg_numel(x) / width : 0;
   normalisation n = {.groups = 1, .rows = rows, .width = width, .base = 0};
   n.scale = pg_present(call, 4) ? call->v[4].data : NULL;
   n.shift = pg_present(call, 5) ? call->v[5].data : NULL;
@@ -100,15 +88,9 @@ pg_status PG_CPU(layernorm)(const pg_call *call) {
 }
 
 pg_status PG_CPU(layernorm_modulate)(const pg_call *call) {
+  pg_status status = expect_layernorm_modulate(call);
+  if (status) return status;
   const pg_view *x = &call->v[3], *shift = &call->v[4], *scale = &call->v[5];
-  PG_EXPECT(x->ndim == 3 && pg_same_shape(x, &call->v[0]), "layernorm_modulate: x is %s, y is %s; both must be [B,N,D]",
-            pg_shape_text(x), pg_shape_text(&call->v[0]));
-  PG_EXPECT(is_row_per_image(shift, x) && is_row_per_image(scale, x),
-            "layernorm_modulate: x is %s, shift is %s, scale is %s; those must be [%lld,1,%lld] with rows in one piece",
-            pg_shape_text(x), pg_shape_text(shift), pg_shape_text(scale), (long long)x->shape[0], (long long)x->shape[2]);
-  PG_EXPECT(pg_numel(&call->v[1]) == x->shape[0] * x->shape[1] && pg_same_shape(&call->v[1], &call->v[2]),
-            "layernorm_modulate: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
-            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
   normalisation n = {.groups = x->shape[0], .rows = x->shape[1], .width = x->shape[2], .base = 1,
                      .scale = scale->data, .scale_stride = scale->stride[0],
                      .shift = shift->data, .shift_stride = shift->stride[0]};
@@ -206,20 +188,6 @@ static void backward(const normalisation *n, real *dx, real *dscale, real *dshif
   }
 }
 
-static pg_status expect_backward(const pg_call *call, const char *name) {
-  const pg_view *dx = &call->v[0], *dy = &call->v[3], *x = &call->v[4];
-  PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, dy) && pg_same_shape(x, dx),
-            "%s: x is %s, dy is %s, dx is %s; they must have one shape", name, pg_shape_text(x), pg_shape_text(dy),
-            pg_shape_text(dx));
-  PG_EXPECT(!pg_present(call, 8) || pg_same_shape(x, &call->v[8]), "%s: x is %s, dresidual is %s; they must have one shape",
-            name, pg_shape_text(x), pg_shape_text(&call->v[8]));
-  int64_t rows = x->shape[x->ndim - 1] ? pg_numel(x) / x->shape[x->ndim - 1] : 0;
-  PG_EXPECT(pg_numel(&call->v[5]) == rows && pg_numel(&call->v[6]) == rows,
-            "%s: x is %s, mean is %s, rstd is %s; they must have one element a row", name, pg_shape_text(x),
-            pg_shape_text(&call->v[5]), pg_shape_text(&call->v[6]));
-  return PG_OK;
-}
-
 static void *optional(const pg_call *call, int k) { return pg_present(call, k) ? call->v[k].data : NULL; }
 
 int64_t PG_CPU(layernorm_backward_scratch)(const pg_call *call) {
@@ -229,14 +197,10 @@ int64_t PG_CPU(layernorm_backward_scratch)(const pg_call *call) {
 }
 
 pg_status PG_CPU(layernorm_backward)(const pg_call *call) {
-  pg_status status = expect_backward(call, "layernorm_backward");
+  pg_status status = expect_layernorm_backward(call);
   if (status) return status;
   const pg_view *x = &call->v[4];
   int64_t width = x->shape[x->ndim - 1];
-  for (int k = 1; k <= 7; k += k == 2 ? 5 : 1)
-    PG_EXPECT(!pg_present(call, k) || pg_numel(&call->v[k]) == width,
-              "layernorm_backward: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x),
-              k == 1 ? "dweight" : k == 2 ? "dbias" : "weight", pg_shape_text(&call->v[k]), (long long)width);
   normalisation n = {.groups = 1, .rows = width ? pg_numel(x) / width : 0, .width = width, .base = 0};
   n.scale = optional(call, 7);
   backward(&n, call->v[0].data, optional(call, 1), optional(call, 2), call->v[3].data, x->data, call->v[5].data,
@@ -250,16 +214,9 @@ int64_t PG_CPU(layernorm_modulate_backward_scratch)(const pg_call *call) {
 }
 
 pg_status PG_CPU(layernorm_modulate_backward)(const pg_call *call) {
-  pg_status status = expect_backward(call, "layernorm_modulate_backward");
+  pg_status status = expect_layernorm_modulate_backward(call);
   if (status) return status;
   const pg_view *x = &call->v[4], *scale = &call->v[7];
-  PG_EXPECT(x->ndim == 3 && is_row_per_image(scale, x),
-            "layernorm_modulate_backward: x is %s, scale is %s; they must be [B,N,D] and [B,1,D] with rows in one piece",
-            pg_shape_text(x), pg_shape_text(scale));
-  for (int k = 1; k <= 2; k++)
-    PG_EXPECT(!pg_present(call, k) || (is_row_per_image(&call->v[k], x) && pg_contiguous(&call->v[k])),
-              "layernorm_modulate_backward: x is %s, %s is %s; it must be [B,1,D]", pg_shape_text(x),
-              k == 1 ? "dshift" : "dscale", pg_shape_text(&call->v[k]));
   normalisation n = {.groups = x->shape[0], .rows = x->shape[1], .width = x->shape[2], .base = 1,
                      .scale = scale->data, .scale_stride = scale->stride[0]};
   backward(&n, call->v[0].data, optional(call, 2), optional(call, 1), call->v[3].data, x->data, call->v[5].data,

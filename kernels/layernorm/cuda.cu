@@ -1,4 +1,5 @@
 #include "cuda.h"
+#include "layernorm/check.h"
 #include "layernorm/layernorm.h"
 
 /* Both forms are one computation over groups of rows: a group (an image, or all rows of the plain form) has one
@@ -10,11 +11,6 @@ struct normalisation {
   const real *scale, *shift;   /* row of the first group, or NULL: multiplier 1, shift 0 */
   int64_t scale_stride, shift_stride;
 };
-
-static bool is_row_per_image(const pg_view *v, const pg_view *x) {
-  return v->ndim == 3 && v->shape[0] == x->shape[0] && v->shape[1] == 1 && v->shape[2] == x->shape[2] &&
-         (v->shape[2] == 1 || v->stride[2] == 1);
-}
 
 static bool are_vectors(const normalisation &n) {
   return pg_vectorisable(n.scale, n.width, n.scale_stride) && pg_vectorisable(n.shift, n.width, n.shift_stride);
@@ -72,40 +68,27 @@ static void forward(const normalisation &n, const pg_call *call) {
   stat epsilon = (stat)call->f[0];
   bool vectors = are_vectors(n) && pg_vectorisable(x, n.width, n.width) && pg_vectorisable(y, n.width, n.width);
   auto kernel = vectors ? forward_rows<PG_VECTOR> : forward_rows<1>;
-  LAUNCH(kernel, grid, forward_warps * PG_WARP, 0, call->stream, n, y, pg_data<stat>(call, 1), pg_data<stat>(call, 2), x,
-         epsilon);
+  LAUNCH(kernel, grid, forward_warps * PG_WARP, 0, call->stream, n, y, pg_data<stat>(call, 1), pg_data<stat>(call, 2),
+         x, epsilon);
 }
 
 pg_status PG_CUDA(layernorm)(const pg_call *call) {
+  pg_status status = expect_layernorm(call);
+  if (status) return status;
   const pg_view *x = &call->v[3];
-  PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, &call->v[0]), "layernorm: x is %s, y is %s; they must have one shape",
-            pg_shape_text(x), pg_shape_text(&call->v[0]));
-  int64_t width = x->shape[x->ndim - 1];
-  for (int k = 4; k <= 5; k++)
-    PG_EXPECT(!pg_present(call, k) || (call->v[k].ndim == 1 && call->v[k].shape[0] == width),
-              "layernorm: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x), k == 4 ? "weight" : "bias",
-              pg_shape_text(&call->v[k]), (long long)width);
-  int64_t rows = width ? pg_numel(x) / width : 0;
-  PG_EXPECT(pg_numel(&call->v[1]) == rows && pg_numel(&call->v[2]) == rows,
-            "layernorm: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
-            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
+  int64_t width = x->shape[x->ndim - 1], rows = width ? pg_numel(x) / width : 0;
   normalisation n = {1, rows, width, 0, pg_data<real>(call, 4), pg_data<real>(call, 5), 0, 0};
   forward(n, call);
   return pg_launched("layernorm");
 }
 
 pg_status PG_CUDA(layernorm_modulate)(const pg_call *call) {
+  pg_status status = expect_layernorm_modulate(call);
+  if (status) return status;
   const pg_view *x = &call->v[3], *shift = &call->v[4], *scale = &call->v[5];
-  PG_EXPECT(x->ndim == 3 && pg_same_shape(x, &call->v[0]), "layernorm_modulate: x is %s, y is %s; both must be [B,N,D]",
-            pg_shape_text(x), pg_shape_text(&call->v[0]));
-  PG_EXPECT(is_row_per_image(shift, x) && is_row_per_image(scale, x),
-            "layernorm_modulate: x is %s, shift is %s, scale is %s; those must be [%lld,1,%lld] with rows in one piece",
-            pg_shape_text(x), pg_shape_text(shift), pg_shape_text(scale), (long long)x->shape[0], (long long)x->shape[2]);
-  PG_EXPECT(pg_numel(&call->v[1]) == x->shape[0] * x->shape[1] && pg_same_shape(&call->v[1], &call->v[2]),
-            "layernorm_modulate: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
-            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
-  normalisation n = {x->shape[0], x->shape[1], x->shape[2], 1, pg_data<real>(call, 5), pg_data<real>(call, 4),
-                     scale->stride[0], shift->stride[0]};
+  const real *scale_rows = pg_data<real>(call, 5), *shift_rows = pg_data<real>(call, 4);
+  normalisation n = {x->shape[0], x->shape[1], x->shape[2],      1,
+                     scale_rows,  shift_rows,  scale->stride[0], shift->stride[0]};
   forward(n, call);
   return pg_launched("layernorm_modulate");
 }
@@ -195,10 +178,12 @@ static int64_t backward_scratch(int64_t groups, int64_t rows, int64_t width) {
 
 /* `dscale` and `dshift` are [groups, width] or NULL. */
 static pg_status backward(const normalisation &n, real *dscale, real *dshift, const pg_call *call, const char *name) {
+  if (n.width == 0) return PG_OK;
   int warps = backward_warps(n.width);
   size_t shared_bytes = (size_t)(warps * 2 * n.width) * sizeof(stat);
-  PG_EXPECT(n.width <= most_sum_bytes / (int64_t)(2 * sizeof(stat)), "%s: x is %s; on CUDA its last dimension is at most %lld",
-            name, pg_shape_text(&call->v[4]), (long long)(most_sum_bytes / (int64_t)(2 * sizeof(stat))));
+  PG_EXPECT(n.width <= most_sum_bytes / (int64_t)(2 * sizeof(stat)),
+            "%s: x is %s; on CUDA its last dimension is at most %lld", name, pg_shape_text(&call->v[4]),
+            (long long)(most_sum_bytes / (int64_t)(2 * sizeof(stat))));
   real *dx = pg_data<real>(call, 0);
   const real *dy = pg_data<real>(call, 3), *x = pg_data<real>(call, 4), *dresidual = pg_data<real>(call, 8);
   const void *rows[] = {dx, dy, x, dresidual};
@@ -207,26 +192,12 @@ static pg_status backward(const normalisation &n, real *dscale, real *dshift, co
   auto kernel = vectors ? backward_rows<PG_VECTOR> : backward_rows<1>;
   stat *partial = static_cast<stat *>(call->scratch);
   int64_t chunks = pg_pieces(n.rows, chunk_rows);
-  LAUNCH(kernel, dim3((unsigned)chunks, (unsigned)n.groups), warps * PG_WARP, shared_bytes, call->stream, n, dx, partial, dy,
-         x, pg_data<stat>(call, 5), pg_data<stat>(call, 6), dresidual);
+  LAUNCH(kernel, dim3((unsigned)chunks, (unsigned)n.groups), warps * PG_WARP, shared_bytes, call->stream, n, dx,
+         partial, dy, x, pg_data<stat>(call, 5), pg_data<stat>(call, 6), dresidual);
   if (dscale || dshift)
     LAUNCH(add_chunks, dim3(pg_blocks(2 * n.width, columns), (unsigned)n.groups), dim3(columns, parts), 0, call->stream,
            dscale, dshift, partial, chunks, n.width);
   return pg_launched(name);
-}
-
-static pg_status expect_backward(const pg_call *call, const char *name) {
-  const pg_view *dx = &call->v[0], *dy = &call->v[3], *x = &call->v[4];
-  PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, dy) && pg_same_shape(x, dx),
-            "%s: x is %s, dy is %s, dx is %s; they must have one shape", name, pg_shape_text(x), pg_shape_text(dy),
-            pg_shape_text(dx));
-  PG_EXPECT(!pg_present(call, 8) || pg_same_shape(x, &call->v[8]), "%s: x is %s, dresidual is %s; they must have one shape",
-            name, pg_shape_text(x), pg_shape_text(&call->v[8]));
-  int64_t rows = x->shape[x->ndim - 1] ? pg_numel(x) / x->shape[x->ndim - 1] : 0;
-  PG_EXPECT(pg_numel(&call->v[5]) == rows && pg_numel(&call->v[6]) == rows,
-            "%s: x is %s, mean is %s, rstd is %s; they must have one element a row", name, pg_shape_text(x),
-            pg_shape_text(&call->v[5]), pg_shape_text(&call->v[6]));
-  return PG_OK;
 }
 
 int64_t PG_CUDA(layernorm_backward_scratch)(const pg_call *call) {
@@ -236,14 +207,10 @@ int64_t PG_CUDA(layernorm_backward_scratch)(const pg_call *call) {
 }
 
 pg_status PG_CUDA(layernorm_backward)(const pg_call *call) {
-  pg_status status = expect_backward(call, "layernorm_backward");
+  pg_status status = expect_layernorm_backward(call);
   if (status) return status;
   const pg_view *x = &call->v[4];
   int64_t width = x->shape[x->ndim - 1];
-  for (int k = 1; k <= 7; k += k == 2 ? 5 : 1)
-    PG_EXPECT(!pg_present(call, k) || pg_numel(&call->v[k]) == width,
-              "layernorm_backward: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x),
-              k == 1 ? "dweight" : k == 2 ? "dbias" : "weight", pg_shape_text(&call->v[k]), (long long)width);
   normalisation n = {1, width ? pg_numel(x) / width : 0, width, 0, pg_data<real>(call, 7), nullptr, 0, 0};
   return backward(n, pg_data<real>(call, 1), pg_data<real>(call, 2), call, "layernorm_backward");
 }
@@ -254,16 +221,9 @@ int64_t PG_CUDA(layernorm_modulate_backward_scratch)(const pg_call *call) {
 }
 
 pg_status PG_CUDA(layernorm_modulate_backward)(const pg_call *call) {
-  pg_status status = expect_backward(call, "layernorm_modulate_backward");
+  pg_status status = expect_layernorm_modulate_backward(call);
   if (status) return status;
   const pg_view *x = &call->v[4], *scale = &call->v[7];
-  PG_EXPECT(x->ndim == 3 && is_row_per_image(scale, x),
-            "layernorm_modulate_backward: x is %s, scale is %s; they must be [B,N,D] and [B,1,D] with rows in one piece",
-            pg_shape_text(x), pg_shape_text(scale));
-  for (int k = 1; k <= 2; k++)
-    PG_EXPECT(!pg_present(call, k) || (is_row_per_image(&call->v[k], x) && pg_contiguous(&call->v[k])),
-              "layernorm_modulate_backward: x is %s, %s is %s; it must be [B,1,D]", pg_shape_text(x),
-              k == 1 ? "dshift" : "dscale", pg_shape_text(&call->v[k]));
   normalisation n = {x->shape[0], x->shape[1], x->shape[2], 1, pg_data<real>(call, 7), nullptr, scale->stride[0], 0};
   return backward(n, pg_data<real>(call, 2), pg_data<real>(call, 1), call, "layernorm_modulate_backward");
 }

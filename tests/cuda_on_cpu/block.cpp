@@ -43,7 +43,8 @@ struct warp_meeting { /* lanes of one mask, kept under the lowest of them */
 struct warp {
   unsigned runnable; /* lanes */
   warp_meeting meetings[warp_lanes];
-  cuda_on_cpu_slot given[warp_lanes], received[warp_lanes];
+  alignas(16) cuda_on_cpu_slot given[warp_lanes];
+  alignas(16) cuda_on_cpu_slot received[warp_lanes];
 };
 
 static thread threads[most_threads];
@@ -249,7 +250,8 @@ static unsigned missing_lanes(int w, unsigned mask) {
   return missing;
 }
 
-const cuda_on_cpu_slot *cuda_on_cpu_exchange(unsigned mask, const void *mine, size_t bytes, const char *file, int line) {
+const cuda_on_cpu_slot *cuda_on_cpu_exchange(unsigned mask, const void *mine, size_t bytes, const char *file,
+                                             int line) {
   thread *self = current();
   warp *w = &warps[self->warp];
   if (!(mask >> self->lane & 1))
@@ -257,11 +259,12 @@ const cuda_on_cpu_slot *cuda_on_cpu_exchange(unsigned mask, const void *mine, si
   warp_meeting *m = &w->meetings[lowest(mask)];
   if (!m->arrived) *m = {mask, 0, {file, line}};
   if (m->mask != mask || !same(m->at, {file, line}))
-    cuda_on_cpu_fail("%s:%d: a meeting of lanes 0x%08x, while others of the warp wait at %s:%d for lanes 0x%08x", file, line,
-                     mask, m->at.file, m->at.line, m->mask);
+    cuda_on_cpu_fail("%s:%d: a meeting of lanes 0x%08x, while others of the warp wait at %s:%d for lanes 0x%08x", file,
+                     line, mask, m->at.file, m->at.line, m->mask);
   unsigned missing = m->arrived ? 0 : missing_lanes(self->warp, mask);
   if (missing)
-    cuda_on_cpu_fail("%s:%d: the mask 0x%08x names lanes 0x%08x, which returned or never were", file, line, mask, missing);
+    cuda_on_cpu_fail("%s:%d: the mask 0x%08x names lanes 0x%08x, which returned or never were", file, line, mask,
+                     missing);
   if (bytes) memcpy(w->given[self->lane], mine, bytes);
   m->arrived |= 1u << self->lane;
   if (m->arrived != mask) {
@@ -437,8 +440,8 @@ cudaError_t cuda_on_cpu_launch(const cudaLaunchConfig_t *config, void (*body)(co
   static std::once_flag once;
   std::call_once(once, read_order);
   const dim3 &grid = config->gridDim, &block = config->blockDim;
-  if (!fits(grid, 0x7fffffff, 65535, 65535) || !fits(block, 1024, 1024, 64) || block.x * block.y * block.z > most_threads ||
-      config->dynamicSmemBytes > shared_most_dynamic)
+  if (!fits(grid, 0x7fffffff, 65535, 65535) || !fits(block, 1024, 1024, 64) ||
+      block.x * block.y * block.z > most_threads || config->dynamicSmemBytes > shared_most_dynamic)
     return cuda_on_cpu_record(cudaErrorInvalidConfiguration);
   size_t offset = (sizeof(launch) + 15) / 16 * 16;
   std::vector<unsigned char> work(offset + bytes);

@@ -24,7 +24,7 @@ static float uniform() { /* in [-1, 1) */
 
 static float number_at(const void *data, int dtype, int64_t k) {
   if (dtype == PG_FLOAT32) return static_cast<const float *>(data)[k];
-  uint32_t bits = (uint32_t)static_cast<const uint16_t *>(data)[k] << 16;
+  uint32_t bits = (uint32_t) static_cast<const uint16_t *>(data)[k] << 16;
   float x;
   memcpy(&x, &bits, sizeof x);
   return x;
@@ -111,7 +111,8 @@ static void run_cuda(const char *name, int dtype, const std::vector<argument> &a
 }
 
 /* An element may be off by tolerance·(|expected| + mean |expected|). */
-static void compare(const char *what, const std::vector<float> &got, const std::vector<float> &expected, float tolerance) {
+static void compare(const char *what, const std::vector<float> &got, const std::vector<float> &expected,
+                    float tolerance) {
   float mean = 0;
   for (float x : expected) mean += fabsf(x) / (float)expected.size();
   for (size_t k = 0; k < expected.size(); k++)
@@ -153,15 +154,16 @@ static void layernorm_agrees(void **) {
     for (int64_t d : widths) {
       const int64_t rows = 37;
       std::vector<int64_t> x = {rows, d}, r = {rows}, w = {d};
-      check("layernorm", t, {output(t, x), output(PG_FLOAT32, r), output(PG_FLOAT32, r), input(t, x), absent(), absent()}, 1e-6);
+      check("layernorm", t,
+            {output(t, x), output(PG_FLOAT32, r), output(PG_FLOAT32, r), input(t, x), absent(), absent()}, 1e-6);
       check("layernorm", t,
             {output(t, x), output(PG_FLOAT32, r), output(PG_FLOAT32, r), input(t, x), input(t, w), input(t, w)}, 1e-6);
       check("layernorm_backward", t,
             {output(t, x), output(t, w), output(t, w), input(t, x), input(t, x), input(PG_FLOAT32, r),
              input(PG_FLOAT32, r, true), input(t, w), input(t, x)});
       check("layernorm_backward", t,
-            {output(t, x), absent(), absent(), input(t, x), input(t, x), input(PG_FLOAT32, r), input(PG_FLOAT32, r, true),
-             absent(), absent()});
+            {output(t, x), absent(), absent(), input(t, x), input(t, x), input(PG_FLOAT32, r),
+             input(PG_FLOAT32, r, true), absent(), absent()});
     }
 }
 
@@ -170,7 +172,8 @@ static void layernorm_modulate_agrees(void **) {
     for (int64_t d : widths) {
       std::vector<int64_t> x = {3, 65, d}, r = {3, 65}, m = {3, 1, d};
       check("layernorm_modulate", t,
-            {output(t, x), output(PG_FLOAT32, r), output(PG_FLOAT32, r), input(t, x), slice(t, 3, d), slice(t, 3, d)}, 1e-6);
+            {output(t, x), output(PG_FLOAT32, r), output(PG_FLOAT32, r), input(t, x), slice(t, 3, d), slice(t, 3, d)},
+            1e-6);
       check("layernorm_modulate_backward", t,
             {output(t, x), output(t, m), output(t, m), input(t, x), input(t, x), input(PG_FLOAT32, r),
              input(PG_FLOAT32, r, true), slice(t, 3, d), input(t, x)});

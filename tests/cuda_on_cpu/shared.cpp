@@ -17,12 +17,11 @@ static const int most_variables = 64;
 static const unsigned char untouched = 0xa5, nan_byte = 0xff;
 
 struct variable {
-  const void *key; /* nullptr: the dynamic one */
+  const void *key;           /* nullptr: the dynamic one */
   size_t offset, bytes, end; /* end: of the zone behind it */
 };
 
-alignas(1024) static unsigned char
-    memory[shared_most_dynamic + shared_most_static + (most_variables + 2) * 2 * zone];
+alignas(1024) static unsigned char memory[shared_most_dynamic + shared_most_static + (most_variables + 2) * 2 * zone];
 static variable variables[most_variables];
 static int count;
 static size_t used, static_bytes;

@@ -24,16 +24,18 @@ struct run_order {
   cuda_on_cpu_order order;
   uint64_t seed;
 };
-static const run_order orders[] = {{CUDA_ON_CPU_GREEDY, 0}, {CUDA_ON_CPU_ASCENDING, 0}, {CUDA_ON_CPU_DESCENDING, 0},
-                                   {CUDA_ON_CPU_RANDOM, 1}, {CUDA_ON_CPU_RANDOM, 2}};
+static const run_order orders[] = {{CUDA_ON_CPU_GREEDY, 0},
+                                   {CUDA_ON_CPU_ASCENDING, 0},
+                                   {CUDA_ON_CPU_DESCENDING, 0},
+                                   {CUDA_ON_CPU_RANDOM, 1},
+                                   {CUDA_ON_CPU_RANDOM, 2}};
 static const int order_count = sizeof orders / sizeof *orders;
 
 /* A set of orders as bits. */
 static const unsigned no_order = 0, every_order = (1u << order_count) - 1;
 
 /* Calls `run` in every order; which of them returned false. */
-template <typename Run>
-static unsigned wrong_in(Run run) {
+template <typename Run> static unsigned wrong_in(Run run) {
   unsigned wrong = 0;
   for (int k = 0; k < order_count; k++) {
     cuda_on_cpu_set_order(orders[k].order, orders[k].seed);
@@ -44,15 +46,15 @@ static unsigned wrong_in(Run run) {
 }
 
 /* Whether a launch fails, in every order, with `text` in the message. */
-template <typename Kernel>
-static void expect_failure(Kernel kernel, int threads, const char *text) {
+template <typename Kernel> static void expect_failure(Kernel kernel, int threads, const char *text) {
   for (const run_order &o : orders) {
     cuda_on_cpu_set_order(o.order, o.seed);
     float out[1024] = {};
     LAUNCH(kernel, 1, threads, 0, nullptr, out);
     assert_int_equal(pg_launched("an op"), PG_ERROR_DEVICE);
     const char *message = pg_last_error();
-    if (!strstr(message, text) || strncmp(message, "an op: ", 7)) fail_msg("\"%s\", expected \"%s\" in it", message, text);
+    if (!strstr(message, text) || strncmp(message, "an op: ", 7))
+      fail_msg("\"%s\", expected \"%s\" in it", message, text);
   }
   cuda_on_cpu_set_order(CUDA_ON_CPU_GREEDY, 0);
 }
@@ -157,8 +159,8 @@ static void shuffles_move_lanes(void **) {
     assert_int_equal(pg_launched("shuffles"), PG_OK);
     for (int k = 0; k < 64; k++) {
       int lane = k % 32, first = k - lane;
-      const float expected[5] = {(float)(496 + 32 * first), (float)(lane < 3 ? k : k - 3), (float)(lane + 5 > 31 ? k : k + 5),
-                                 (float)(k / 8 * 8 + 2), 1.0f};
+      const float expected[5] = {(float)(496 + 32 * first), (float)(lane < 3 ? k : k - 3),
+                                 (float)(lane + 5 > 31 ? k : k + 5), (float)(k / 8 * 8 + 2), 1.0f};
       if (memcmp(expected, out + k * 5, sizeof expected)) return false;
     }
     return true;
@@ -402,8 +404,7 @@ static bool is_product(const float *c, int depth) {
   return true;
 }
 
-template <typename Kernel>
-static unsigned wrong_products(Kernel kernel, bool swapped) {
+template <typename Kernel> static unsigned wrong_products(Kernel kernel, bool swapped) {
   return wrong_in([=] {
     uint16_t a[256], b[128];
     float c[128];
@@ -432,20 +433,13 @@ static void matrices_multiply_in_the_documented_layout(void **) {
 
 int main() {
   const CMUnitTest tests[] = {
-      cmocka_unit_test(barriers_order_threads),
-      cmocka_unit_test(a_missing_barrier_shows),
-      cmocka_unit_test(a_missing_syncwarp_shows),
-      cmocka_unit_test(barriers_that_part_are_found),
-      cmocka_unit_test(shuffles_move_lanes),
-      cmocka_unit_test(parts_of_a_warp_meet),
-      cmocka_unit_test(mistaken_masks_are_found),
-      cmocka_unit_test(overruns_are_found),
-      cmocka_unit_test(every_block_starts_with_nan),
-      cmocka_unit_test(atomics_count),
-      cmocka_unit_test(grids_have_three_dimensions),
-      cmocka_unit_test(launches_that_no_gpu_takes_are_refused),
-      cmocka_unit_test(copies_arrive_when_waited_for),
-      cmocka_unit_test(matrices_multiply_in_the_documented_layout),
+      cmocka_unit_test(barriers_order_threads),        cmocka_unit_test(a_missing_barrier_shows),
+      cmocka_unit_test(a_missing_syncwarp_shows),      cmocka_unit_test(barriers_that_part_are_found),
+      cmocka_unit_test(shuffles_move_lanes),           cmocka_unit_test(parts_of_a_warp_meet),
+      cmocka_unit_test(mistaken_masks_are_found),      cmocka_unit_test(overruns_are_found),
+      cmocka_unit_test(every_block_starts_with_nan),   cmocka_unit_test(atomics_count),
+      cmocka_unit_test(grids_have_three_dimensions),   cmocka_unit_test(launches_that_no_gpu_takes_are_refused),
+      cmocka_unit_test(copies_arrive_when_waited_for), cmocka_unit_test(matrices_multiply_in_the_documented_layout),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -210,6 +210,21 @@ local function thread_sanitize()
   c_tests("loader under ThreadSanitizer", folder, "^loader_test$", "OMP_NUM_THREADS=1")
 end
 
+-- CUDA ----------------------------------------------------------------------------------------------------------
+
+--- Compiles the CUDA kernels for GPUs, warnings being errors, where there is a compiler for them.
+local function compile_for_gpus()
+  local found
+  for line in io.lines(build .. "/CMakeCache.txt") do found = found or line:match "^PERIGEE_NVCC:[A-Z]+=(.*)$" end
+  if not found or found:match "NOTFOUND$" then
+    say("CUDA kernels: there is no nvcc here, so they are not compiled for GPUs")
+    count("CUDA kernels for GPUs", 0, 0, 1)
+  else
+    say("compiling the CUDA kernels for GPUs by %s", found)
+    if build_all(build, "", "cuda_kernels") then count("CUDA kernels for GPUs", 1, 0) end
+  end
+end
+
 -- all -----------------------------------------------------------------------------------------------------------
 
 local function missing_tools()
@@ -228,7 +243,7 @@ local function run(options)
   if #missing > 0 then
     error("the tests need " .. table.concat(missing, ", ") .. ": start them as ./perigee test, which installs them", 0)
   end
-  local all = not (options.c or options.lua or options.lint or options.sanitize or options.tsan)
+  local all = not (options.c or options.lua or options.lint or options.sanitize or options.tsan or options.nvcc)
   local everything = all and not options.filter
   if (not (all or options.c or options.lua)) or build_all(build, "") then
     if everything or options.lint then lint() end
@@ -236,6 +251,7 @@ local function run(options)
     if all or options.lua then lua_tests(options) end
   end
   if everything then lesser_isa_tests() end
+  if everything or options.nvcc then compile_for_gpus() end
   if everything or options.sanitize then sanitize(options) end
   if everything or options.tsan then thread_sanitize() end
   if everything and options.slow then launcher_tests() end
@@ -254,13 +270,15 @@ return {
   usage = "[options]",
   description = "Builds the tests and runs them. Without a choice of parts: luacheck; C tests; Lua tests, the ops' on\n"
     .. "every instruction set of this machine; C and ops' tests under AddressSanitizer and\n"
-    .. "UndefinedBehaviorSanitizer; the loader's under ThreadSanitizer.",
+    .. "UndefinedBehaviorSanitizer, the CUDA kernels' on the CPU among them; the loader's under ThreadSanitizer;\n"
+    .. "the CUDA kernels' compile for GPUs, where there is nvcc.",
   options = {
     { name = "c", default = false, help = "only the C tests" },
     { name = "lua", default = false, help = "only the Lua tests" },
     { name = "lint", default = false, help = "only luacheck" },
     { name = "sanitize", default = false, help = "only the tests under AddressSanitizer and UndefinedBehaviorSanitizer" },
     { name = "tsan", default = false, help = "only the loader's tests under ThreadSanitizer" },
+    { name = "nvcc", default = false, help = "only the CUDA kernels' compile for GPUs" },
     { name = "slow", default = false, help = "the slow tests too" },
     { name = "filter", type = "string", value = "PATTERN", help = "only files or tests whose name matches" },
     { name = "jobs", type = "integer", min = 1, help = "Lua test files at a time (default one a processor, at most 4)" },

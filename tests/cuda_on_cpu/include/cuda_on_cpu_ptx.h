@@ -23,57 +23,71 @@ static inline unsigned to_tf32(float x) {
   return (bits + 0x1000u) & ~0x1fffu; /* halves away from zero */
 }
 
+/* The products read nothing but what lanes gave, at fixed places: they are spared the sanitizers' checks. */
+#define CUDA_ON_CPU_PLAIN __attribute__((no_sanitize("address", "undefined")))
+
 /* A lane's operands, left with all lanes. */
 struct cuda_on_cpu_fragments {
   unsigned a[4], b[2];
 };
 
-static inline cuda_on_cpu_fragments cuda_on_cpu_fragments_of(const cuda_on_cpu_slot *slots, int lane) {
-  cuda_on_cpu_fragments f;
-  memcpy(&f, slots[lane], sizeof f);
-  return f;
+union cuda_on_cpu_word {
+  unsigned bits;
+  float number;
+};
+CUDA_ON_CPU_PLAIN static inline float cuda_on_cpu_half(unsigned pair, int high) {
+  cuda_on_cpu_word w = {high ? pair & 0xffff0000u : pair << 16};
+  return w.number;
+}
+/* The tensor core reads a tf32 operand's upper 19 bits. */
+CUDA_ON_CPU_PLAIN static inline float cuda_on_cpu_tf32(unsigned bits) {
+  cuda_on_cpu_word w = {bits & ~0x1fffu};
+  return w.number;
 }
 
-static inline float cuda_on_cpu_half(unsigned pair, int high) {
-  return __uint_as_float(high ? pair & 0xffff0000u : pair << 16);
-}
-
-static inline const cuda_on_cpu_slot *cuda_on_cpu_give_fragments(const unsigned a[4], const unsigned b[2], int line) {
+/* All lanes' operands; `depth` tells kinds of products apart where lanes do not meet in the same one. */
+static inline const cuda_on_cpu_slot *cuda_on_cpu_give_fragments(const unsigned a[4], const unsigned b[2], int depth) {
   cuda_on_cpu_fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-  return cuda_on_cpu_exchange(0xffffffffu, &mine, sizeof mine, "mma", line);
+  return cuda_on_cpu_exchange(0xffffffffu, &mine, sizeof mine, "mma of depth", depth);
+}
+CUDA_ON_CPU_PLAIN static inline const cuda_on_cpu_fragments *cuda_on_cpu_fragments_of(const cuda_on_cpu_slot *slots,
+                                                                                      int lane) {
+  return reinterpret_cast<const cuda_on_cpu_fragments *>(slots[lane]);
 }
 
-static inline void mma_bfloat16(float c[4], const unsigned a[4], const unsigned b[2]) {
-  const cuda_on_cpu_slot *slots = cuda_on_cpu_give_fragments(a, b, 16);
-  int g = cuda_on_cpu_current->lane / 4, t = cuda_on_cpu_current->lane % 4;
+CUDA_ON_CPU_PLAIN static inline void cuda_on_cpu_multiply_bfloat16(float c[4], const cuda_on_cpu_slot *slots,
+                                                                   int lane) {
+  int g = lane / 4, t = lane % 4;
   for (int k = 0; k < 16; k++) { /* A[.][k] and B[k][.] lie with the lanes whose t is k % 8 / 2 */
     int holder = k % 8 / 2, block = k / 8, high = k % 2;
-    cuda_on_cpu_fragments rows = cuda_on_cpu_fragments_of(slots, g * 4 + holder);
+    const cuda_on_cpu_fragments *rows = cuda_on_cpu_fragments_of(slots, g * 4 + holder);
     for (int column = 0; column < 2; column++) {
-      cuda_on_cpu_fragments columns = cuda_on_cpu_fragments_of(slots, (2 * t + column) * 4 + holder);
-      float right = cuda_on_cpu_half(columns.b[block], high);
-      c[column] += cuda_on_cpu_half(rows.a[2 * block], high) * right;
-      c[2 + column] += cuda_on_cpu_half(rows.a[2 * block + 1], high) * right;
+      const cuda_on_cpu_fragments *columns = cuda_on_cpu_fragments_of(slots, (2 * t + column) * 4 + holder);
+      float right = cuda_on_cpu_half(columns->b[block], high);
+      c[column] += cuda_on_cpu_half(rows->a[2 * block], high) * right;
+      c[2 + column] += cuda_on_cpu_half(rows->a[2 * block + 1], high) * right;
     }
   }
 }
+static inline void mma_bfloat16(float c[4], const unsigned a[4], const unsigned b[2]) {
+  cuda_on_cpu_multiply_bfloat16(c, cuda_on_cpu_give_fragments(a, b, 16), cuda_on_cpu_current->lane);
+}
 
-/* The tensor core reads a tf32 operand's upper 19 bits. */
-static inline float cuda_on_cpu_tf32(unsigned bits) { return __uint_as_float(bits & ~0x1fffu); }
-
-static inline void mma_tf32(float c[4], const unsigned a[4], const unsigned b[2]) {
-  const cuda_on_cpu_slot *slots = cuda_on_cpu_give_fragments(a, b, 8);
-  int g = cuda_on_cpu_current->lane / 4, t = cuda_on_cpu_current->lane % 4;
+CUDA_ON_CPU_PLAIN static inline void cuda_on_cpu_multiply_tf32(float c[4], const cuda_on_cpu_slot *slots, int lane) {
+  int g = lane / 4, t = lane % 4;
   for (int k = 0; k < 8; k++) {
     int holder = k % 4, block = k / 4;
-    cuda_on_cpu_fragments rows = cuda_on_cpu_fragments_of(slots, g * 4 + holder);
+    const cuda_on_cpu_fragments *rows = cuda_on_cpu_fragments_of(slots, g * 4 + holder);
     for (int column = 0; column < 2; column++) {
-      cuda_on_cpu_fragments columns = cuda_on_cpu_fragments_of(slots, (2 * t + column) * 4 + holder);
-      float right = cuda_on_cpu_tf32(columns.b[block]);
-      c[column] += cuda_on_cpu_tf32(rows.a[2 * block]) * right;
-      c[2 + column] += cuda_on_cpu_tf32(rows.a[2 * block + 1]) * right;
+      const cuda_on_cpu_fragments *columns = cuda_on_cpu_fragments_of(slots, (2 * t + column) * 4 + holder);
+      float right = cuda_on_cpu_tf32(columns->b[block]);
+      c[column] += cuda_on_cpu_tf32(rows->a[2 * block]) * right;
+      c[2 + column] += cuda_on_cpu_tf32(rows->a[2 * block + 1]) * right;
     }
   }
+}
+static inline void mma_tf32(float c[4], const unsigned a[4], const unsigned b[2]) {
+  cuda_on_cpu_multiply_tf32(c, cuda_on_cpu_give_fragments(a, b, 8), cuda_on_cpu_current->lane);
 }
 
 /* Element [row][column] of a matrix whose rows the lanes have left: what they read when they came. */
@@ -103,7 +117,6 @@ static inline void copy_async(void *shared, const void *global, int bytes = 16) 
   cuda_on_cpu_copy_async(shared, global, static_cast<unsigned>(bytes), 16u - static_cast<unsigned>(bytes));
 }
 static inline void copy_commit() { cuda_on_cpu_copy_commit(); }
-template <int GROUPS_LEFT>
-static inline void copy_wait() { cuda_on_cpu_copy_wait(GROUPS_LEFT); }
+template <int GROUPS_LEFT> static inline void copy_wait() { cuda_on_cpu_copy_wait(GROUPS_LEFT); }
 
 #endif

@@ -26,12 +26,12 @@ inline const uint3 &blockIdx = cuda_on_cpu_place.index;
 inline const dim3 &blockDim = cuda_on_cpu_place.block, &gridDim = cuda_on_cpu_place.grid;
 
 /* kernels/cuda.h says what these are. */
-#define PG_SHARED(type, name, extents) \
-  type(&name) extents = *static_cast<type(*) extents>(cuda_on_cpu_shared( \
-      []() -> const void * { \
-        static char key; \
-        return &key; \
-      }(), \
+#define PG_SHARED(type, name, extents)                                                                                 \
+  type(&name) extents = *static_cast<type(*) extents>(cuda_on_cpu_shared(                                              \
+      []() -> const void * {                                                                                           \
+        static char key;                                                                                               \
+        return &key;                                                                                                   \
+      }(),                                                                                                             \
       sizeof(type extents)))
 #define PG_SHARED_DYNAMIC(type, name) type *const name = static_cast<type *>(cuda_on_cpu_dynamic_shared())
 
@@ -104,7 +104,8 @@ static inline T cuda_on_cpu_shuffle(const char *file, int line, cuda_on_cpu_dire
   if (direction == CUDA_ON_CPU_DOWN) source = lane + by >= first + width ? lane : lane + by;
   if (direction == CUDA_ON_CPU_XOR) source = (lane ^ by) >= first + width ? lane : lane ^ by;
   if (!(mask >> source & 1))
-    cuda_on_cpu_fail("%s:%d: lane %d reads lane %d, which the mask 0x%08x does not name", file, line, lane, source, mask);
+    cuda_on_cpu_fail("%s:%d: lane %d reads lane %d, which the mask 0x%08x does not name", file, line, lane, source,
+                     mask);
   memcpy(&value, slots[source], sizeof value);
   return value;
 }
@@ -128,42 +129,34 @@ static inline void __threadfence_block() {}
 
 /* ---- atomics ---- */
 
-template <typename T, typename Change>
-static inline T cuda_on_cpu_atomic(T *address, Change change) {
+template <typename T, typename Change> static inline T cuda_on_cpu_atomic(T *address, Change change) {
   cuda_on_cpu_yield();
   T before = *address;
   *address = change(before);
   return before;
 }
-template <typename T>
-static inline T atomicAdd(T *address, T value) {
+template <typename T> static inline T atomicAdd(T *address, T value) {
   return cuda_on_cpu_atomic(address, [=](T old) { return static_cast<T>(old + value); });
 }
-template <typename T>
-static inline T atomicMax(T *address, T value) {
+template <typename T> static inline T atomicMax(T *address, T value) {
   return cuda_on_cpu_atomic(address, [=](T old) { return old > value ? old : value; });
 }
-template <typename T>
-static inline T atomicMin(T *address, T value) {
+template <typename T> static inline T atomicMin(T *address, T value) {
   return cuda_on_cpu_atomic(address, [=](T old) { return old < value ? old : value; });
 }
-template <typename T>
-static inline T atomicOr(T *address, T value) {
+template <typename T> static inline T atomicOr(T *address, T value) {
   return cuda_on_cpu_atomic(address, [=](T old) { return old | value; });
 }
-template <typename T>
-static inline T atomicExch(T *address, T value) {
+template <typename T> static inline T atomicExch(T *address, T value) {
   return cuda_on_cpu_atomic(address, [=](T) { return value; });
 }
-template <typename T>
-static inline T atomicCAS(T *address, T compare, T value) {
+template <typename T> static inline T atomicCAS(T *address, T compare, T value) {
   return cuda_on_cpu_atomic(address, [=](T old) { return old == compare ? value : old; });
 }
 
 /* ---- bits, memory hints, arithmetic ---- */
 
-template <typename To, typename From>
-static inline To cuda_on_cpu_bits(From from) {
+template <typename To, typename From> static inline To cuda_on_cpu_bits(From from) {
   static_assert(sizeof(To) == sizeof(From), "the same bits in another type");
   To to;
   memcpy(&to, &from, sizeof to);
@@ -180,12 +173,9 @@ static inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>((static_cast<uint64_t>(a) * b) >> 32);
 }
 
-template <typename T>
-static inline T __ldg(const T *p) { return *p; }
-template <typename T>
-static inline T __ldcs(const T *p) { return *p; }
-template <typename T>
-static inline void __stcs(T *p, T value) { *p = value; }
+template <typename T> static inline T __ldg(const T *p) { return *p; }
+template <typename T> static inline T __ldcs(const T *p) { return *p; }
+template <typename T> static inline void __stcs(T *p, T value) { *p = value; }
 
 using std::isfinite;
 using std::isinf;
@@ -201,9 +191,7 @@ static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
 
-template <typename T>
-static inline std::enable_if_t<std::is_arithmetic_v<T>, T> min(T a, T b) { return b < a ? b : a; }
-template <typename T>
-static inline std::enable_if_t<std::is_arithmetic_v<T>, T> max(T a, T b) { return a < b ? b : a; }
+template <typename T> static inline std::enable_if_t<std::is_arithmetic_v<T>, T> min(T a, T b) { return b < a ? b : a; }
+template <typename T> static inline std::enable_if_t<std::is_arithmetic_v<T>, T> max(T a, T b) { return a < b ? b : a; }
 
 #endif
