@@ -314,6 +314,53 @@ static void files_give_what_memory_gives(void **state) {
   free_batch(&b);
 }
 
+/* Records of a float [2] with something behind each; those of mirror images follow. */
+static void a_mapped_file_knows_mirror_images(void **state) {
+  (void)state;
+  enum { STRIDE = 12, OFFSET = 4 };
+  unsigned char content[OFFSET + 2 * COUNT * STRIDE];
+  memset(content, 0xff, sizeof content);
+  for (int k = 0; k < 2 * COUNT; k++) memcpy(content + OFFSET + k * STRIDE, (float[2]){(float)k, -1}, 8);
+  put_file(in_folder("mapped"), content, sizeof content);
+  pg_loader_options options = plain_options();
+  options.shuffle = 0;
+  int64_t two = 2;
+  for (int flip = 0; flip <= PG_FLIP_ALWAYS; flip++) {
+    pg_loader *l;
+    pg_tensor *images, *labels, *kept = new_tensor(PG_FLOAT32, 2, BATCH, 2, 0, 0);
+    batch b = new_batch();
+    options.flip = flip;
+    make_data(&images, &labels);
+    assert_int_equal(pg_loader_new(&l, &options), PG_OK);
+    assert_int_equal(pg_loader_add_tensor(l, images, 1), PG_OK);
+    assert_int_equal(pg_loader_add_mapped(l, in_folder("mapped"), OFFSET, STRIDE, COUNT * STRIDE, PG_FLOAT32, 1, &two),
+                     PG_OK);
+    /* one byte further than the last record's filling allows; records that overlap; before the file */
+    assert_int_equal(
+        pg_loader_add_mapped(l, in_folder("mapped"), OFFSET + 5, STRIDE, COUNT * STRIDE, PG_FLOAT32, 1, &two),
+        PG_ERROR_FORMAT);
+    assert_int_equal(pg_loader_add_mapped(l, in_folder("mapped"), 0, 7, 0, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
+    assert_int_equal(pg_loader_add_mapped(l, in_folder("mapped"), -1, 8, 0, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
+    int mirrored = 0;
+    pg_tensor *fields[2] = {b.fields[0], kept};
+    for (int64_t step = 0; step < 6; step++) {
+      if (pg_loader_next(l, 2, fields, NULL, NULL)) fail_msg("%s", pg_last_error());
+      for (int64_t k = 0; k < BATCH; k++) {
+        int64_t i = (step * BATCH + k) % COUNT;
+        int flipped = !is_augmented((uint8_t *)data_of(b.fields[0]) + k * PIXELS, i, 0, 0, 0);
+        assert_true(((float *)data_of(kept))[2 * k] == (float)(i + (flipped ? COUNT : 0)));
+        mirrored += flipped;
+      }
+    }
+    assert_true(flip == 1 ? mirrored > 0 && mirrored < 6 * BATCH : mirrored == (flip ? 6 * BATCH : 0));
+    pg_loader_free(l);
+    pg_tensor_release(images);
+    pg_tensor_release(labels);
+    pg_tensor_release(kept);
+    free_batch(&b);
+  }
+}
+
 static void reads_one_record_a_file(void **state) {
   (void)state;
   char names[COUNT * 8];
@@ -508,6 +555,7 @@ int main(void) {
       cmocka_unit_test(augments),
       cmocka_unit_test(ranks_share_a_step),
       WITH_FOLDER(files_give_what_memory_gives),
+      WITH_FOLDER(a_mapped_file_knows_mirror_images),
       WITH_FOLDER(reads_one_record_a_file),
       WITH_FOLDER(a_bad_file_comes_out_at_next),
       WITH_FOLDER(resizes_and_crops_at_the_centre),

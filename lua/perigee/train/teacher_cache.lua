@@ -2,10 +2,11 @@
 --- image where the data flip. A run fills it before its first step, or finds it; then no step runs the teacher.
 ---
 ---   header   a multiple of 4096 bytes: a line of text, and as JSON all that decides what the records hold
----   records  mirrored·count + index, each: the fields (each from a multiple of 64 bytes), CRC-32, filling to a multiple of 64
+---   records  mirrored·count + index, each: the fields (each from a multiple of 64 bytes), CRC-32, zeros to a multiple of 64
 ---
---- A record's CRC goes on from those of the header and of its own number, so neither a hole in the file nor a record of another
---- place or file passes for one. The file grows as PATH.part and is renamed when it is whole; whatever of it is sound is kept.
+--- A record's CRC goes on from those of the header and of its own number, so neither a hole in the file nor a record of
+--- another place or file passes for one. The file grows as PATH.part and is renamed when it is whole; whatever of it is
+--- sound is kept.
 local ffi = require "ffi"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
@@ -69,8 +70,8 @@ local function filling(recipe, form, batch, device)
   return core.plan.build(p, outputs, { device = device })
 end
 
---- What a cache costs: bytes a record, bytes of the file and seconds to fill it, the latter two where the number of images is
---- known. Nothing is allocated.
+--- What a cache costs: bytes a record, bytes of the file and seconds to fill it, the latter two where the number of images
+--- is known. Nothing is allocated.
 function M.price(recipe, form, on)
   local price = { record = form.stride, images = form.images, fields = #form.fields }
   if recipe.data.count then
@@ -82,13 +83,15 @@ function M.price(recipe, form, on)
   return price
 end
 
+local function mirror_text(form) return form.images == 2 and " and their mirror images" or "" end
+
 --- Refuses a file that the recipe does not allow, before anything is made ready for it.
 function M.check_size(recipe, form)
   local bytes, limit = PAGE + recipe.data.count * form.images * form.stride, recipe.cache_teacher.limit_gib * 2 ^ 30
   if bytes > limit then
     error(("cache_teacher: %d images%s of %s each are %s, more than the limit of %s; raise it with cache_teacher = "
-      .. "{ limit_gib = %d }, keep less with precision = \"bf16\", or train with cache_teacher = false"):format(recipe.data.count,
-      form.images == 2 and " and their mirror images" or "", size_text(form.stride), size_text(bytes), size_text(limit),
+      .. "{ limit_gib = %d }, keep less with precision = \"bf16\", or train with cache_teacher = false"):format(
+      recipe.data.count, mirror_text(form), size_text(form.stride), size_text(bytes), size_text(limit),
       math.ceil(bytes / 2 ^ 30)), 0)
   end
 end
@@ -116,8 +119,9 @@ local function header_of(run, form)
   local teacher = recipe:teacher_model()
   local text = "perigee teacher cache\n" .. json.encode {
     teacher = teacher.name, settings = teacher.settings, program = teacher_model.digest(program_text.plan(plan)),
-    tensors = teacher_model.digest(tensor_sums(plan)), data = recipe.data:digest(), count = recipe.data.count, images = form.images,
-    fields = fields, stride = form.stride, device = run.device, isa = ffi.string(C.pg_cpu_isa()), version = ffi.string(C.pg_version()),
+    tensors = teacher_model.digest(tensor_sums(plan)), data = recipe.data:digest(), count = recipe.data.count,
+    images = form.images, fields = fields, stride = form.stride, device = run.device, isa = ffi.string(C.pg_cpu_isa()),
+    version = ffi.string(C.pg_version()),
   } .. "\n"
   return text .. (" "):rep(round_up(#text, PAGE) - #text)
 end
@@ -142,7 +146,7 @@ local function sum_place(file, bytes) return ffi.cast("uint32_t *", bytes + file
 
 local function interrupted() return C.pg_signals_pending() ~= 0 end
 
---- Numbers of the records among the first `have` of a file that are not sound, as a set, and how many; nil: interrupted.
+--- Numbers of the records among the first `have` of a file that are not sound, as a set, and how many. Nil: interrupted.
 local function unsound(file, path, have)
   local stride, bad, found = file.form.stride, {}, 0
   local at_once = math.max(1, math.floor(CHUNK / stride))
@@ -167,7 +171,8 @@ local function has_header(file, path)
   return files.size(path) >= #file.header and files.read(path, 0, #file.header) == file.header
 end
 
---- Is the finished file there and sound? One that is not leaves its place; what is sound in it goes on as PATH.part. nil: interrupted.
+--- Is the finished file there and sound? One that is not leaves its place; what is sound in it goes on as PATH.part.
+--- Nil: interrupted.
 local function find(run, file)
   local line = function(...) run.progress:line(...) end
   if not files.exists(file.path) then return false end
@@ -192,7 +197,7 @@ end
 
 -- ---- filling ----------------------------------------------------------------------------------------------------
 
---- The writer of PATH.part, once no other process has it; false where the file was finished meanwhile; nil: interrupted.
+--- The writer of PATH.part, once no other process has it; false where the file was finished meanwhile. Nil: interrupted.
 local function writer_of(run, file)
   local said
   while true do
@@ -210,8 +215,8 @@ local function writer_of(run, file)
   end
 end
 
---- Makes a writer's file begin with the header and end with a whole record. Returns the number of records and the set of unsound
---- ones; nil: interrupted.
+--- Makes a writer's file begin with the header and end with a whole record. Returns the number of records, the set of
+--- unsound ones, and how many they are. Nil: interrupted.
 local function take_up(file, writer)
   local part = file.path .. ".part"
   if not has_header(file, part) or writer:bytes() > whole_bytes(file) then
@@ -230,7 +235,7 @@ end
 local Filler = {}
 Filler.__index = Filler
 
---- `batch` images at a time go through the teacher; `read` says which of the data's fields it reads.
+--- The program, its buffers and the writer; a pass takes as many images as one of the recipe's.
 local function filler(run, file, writer)
   local recipe, batch = run.recipe, run.recipe.micro
   local plan, buffers = filling(recipe, file.form, batch, run.device), {}
@@ -238,8 +243,9 @@ local function filler(run, file, writer)
   local read = {}
   for _, slot in ipairs(plan.slots) do read[slot.name] = true end
   return setmetatable({
-    file = file, writer = writer, batch = batch, executable = core.executable.new(plan, { purpose = "teacher", output_purpose = "teacher" }),
-    buffers = buffers, record = ffi.new("uint8_t[?]", file.form.stride), data = recipe.data, read = read,
+    file = file, writer = writer, batch = batch, buffers = buffers,
+    executable = core.executable.new(plan, { purpose = "teacher", output_purpose = "teacher" }),
+    record = ffi.new("uint8_t[?]", file.form.stride), data = recipe.data, read = read,
   }, Filler)
 end
 
@@ -254,8 +260,8 @@ function Filler:open_loader(mirrored)
   return opened
 end
 
---- Runs the teacher on the loader's next batch and writes those of its records that `wanted(number)` asks for; `first` is the number
---- of the first.
+--- Runs the teacher on a batch, whose first `count` images' records are numbered from `first`, and writes those that
+--- `wanted(number)` asks for.
 function Filler:fill(batch, first, count, wanted)
   local file, form, record = self.file, self.file.form, self.record
   local out = self.executable:run(batch)
@@ -337,12 +343,13 @@ local function make(run, file)
   local missing, space = whole_bytes(file) - writer:bytes(), files.free_space((files.split(file.path)))
   if missing > space then
     writer:suspend()
-    error(("cache_teacher: %s needs %s more, and its disk has %s free; set PERIGEE_CACHE to a folder on another, or train with "
-      .. "cache_teacher = false"):format(file.path, size_text(missing), size_text(space)), 0)
+    error(("cache_teacher: %s needs %s more, and its disk has %s free; set PERIGEE_CACHE to a folder on another, or train "
+      .. "with cache_teacher = false"):format(file.path, size_text(missing), size_text(space)), 0)
   end
-  line("teacher cache: %d images%s, %s each, %s in all, are kept in %s", file.count,
-    file.form.images == 2 and " and their mirror images" or "", size_text(file.form.stride), size_text(whole_bytes(file)), file.path)
-  if have > 0 then line("teacher cache: going on after %d records%s", have, found > 0 and (", %d of them damaged"):format(found) or "") end
+  line("teacher cache: %d images%s, %s each, %s in all, are kept in %s", file.count, mirror_text(file.form),
+    size_text(file.form.stride), size_text(whole_bytes(file)), file.path)
+  local damaged = found > 0 and (", %d of them damaged"):format(found) or ""
+  if have > 0 then line("teacher cache: going on after %d records%s", have, damaged) end
   local started = C.pg_clock_seconds()
   local finished = fill(run, file, writer, have, bad)
   if not finished then
@@ -368,12 +375,14 @@ local function loader_part(file)
 end
 
 --- Finds or fills the file of a run whose teacher is materialised: { fields, sources } for its loaders. Nil: interrupted.
+---@param form perigee.CacheLayout
 function M.open(run, form)
   local recipe = run.recipe
   local header, folder = header_of(run, form), teacher_model.cache_folder() .. "/features"
+  local count, name = recipe.data.count, recipe:teacher_model().name
   local file = {
-    path = ("%s/%s-%s.cache"):format(folder, recipe:teacher_model().name, teacher_model.digest(header)), header = header,
-    seed = C.pg_crc32(0, header, #header), form = form, count = recipe.data.count, records = recipe.data.count * form.images,
+    path = ("%s/%s-%s.cache"):format(folder, name, teacher_model.digest(header)), header = header,
+    seed = C.pg_crc32(0, header, #header), form = form, count = count, records = count * form.images,
   }
   files.make_folder(folder)
   local there = find(run, file)
