@@ -28,6 +28,7 @@ return pg.recipe {
   student = student,
   teacher = pg.models.vit_tiny_patch16_224 { weights = o.teacher },
   data    = pg.data.cifar10 { dir = o.data, batch = o.batch, flip = true },
+  test    = pg.data.cifar10 { dir = o.data, batch = o.batch, split = "test" },
   micro   = o.micro,
   cache_teacher = o.cache,
   optim   = pg.optim.adamw { lr = 5e-4, clip = 1, warmup = 50 },

@@ -73,6 +73,7 @@ return pg.recipe {
   student = pg.models.sit { depth = 6, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 10, drop_label = 0.1 },
   teacher = pg.models.vit_tiny_patch16_224 { weights = o.teacher }, -- on 128x128 pixels: its 8x8 patches are the student's
   data    = pg.data.cifar10 { dir = o.data, batch = o.batch, flip = true },
+  test    = pg.data.cifar10 { dir = o.data, batch = o.batch, split = "test" },
   optim   = pg.optim.adamw { lr = o.lr, clip = 1, warmup = 100 },
   ema     = 0.998, -- the mean of about the last 500 steps
   stages  = stages,

@@ -7,6 +7,7 @@
 ---@field student perigee.Module    what is trained
 ---@field teacher? perigee.Vit|perigee.Recipe  an encoder, or a recipe whose student is one: it is trained first, and cached
 ---@field data perigee.Dataset
+---@field test? perigee.Dataset     what training does not see: `perigee eval` compares with it
 ---@field optim? perigee.Adamw      pg.optim.adamw {} with its defaults
 ---@field ema? number               decay of the moving averages: 0.9999
 ---@field stages perigee.StageOptions[]
@@ -136,7 +137,7 @@ end
 function M.new(given)
   local o = check.options("recipe", given, {
     name = "string", seed = { "natural", 0 }, precision = { "string", "float32" }, student = "table", teacher = { "table" },
-    data = "table", optim = { "table", require("perigee.optim").adamw() }, ema = { "number", 0.9999 }, stages = "table",
+    data = "table", test = { "table" }, optim = { "table", require("perigee.optim").adamw() }, ema = { "number", 0.9999 }, stages = "table",
     every = { "table", {} }, micro = { "count" }, keep = { "count", 3 }, sample = { "table", {} }, threads = { "count" },
     cache_teacher = { "boolean|table", false },
   })

@@ -12,6 +12,7 @@ import torch
 
 import build_alignment
 import build_basics
+import build_frechet
 import build_haste
 import build_samplers
 import build_student
@@ -26,6 +27,7 @@ def fixtures(vit_tiny):
     yield from build_student.build()
     yield from build_haste.build()
     yield from build_teacher.build(vit_tiny)
+    yield from build_frechet.build()
     yield from build_samplers.build()
     yield from build_alignment.build()
     yield from build_basics.build()

@@ -1,4 +1,6 @@
 --- perigee sample: pictures from a trained run.
+local sampling = require "perigee.samplers.settings"
+
 local M = {
   summary = "draw samples from a run",
   usage = "RUN|CHECKPOINT [options]",
@@ -7,34 +9,12 @@ local M = {
   options = {
     { name = "count", type = "integer", default = 64, help = "how many samples" },
     { name = "out", type = "string", help = "FILE.png (a grid), FILE.npz, or a folder (default: RUN/samples/sample.png)" },
-    { name = "cfg", type = "number", help = "guidance scale (default: the recipe's)" },
-    { name = "interval", type = "string", help = "LOW:HIGH, times in which guidance acts (default: the recipe's)" },
-    { name = "sampler", type = "string", help = "euler, heun or sde (default: the recipe's)" },
-    { name = "steps", type = "integer", help = "evaluations of the student (default: the recipe's)" },
-    { name = "seed", type = "integer", default = 0, help = "seed of noise and drawn labels" },
-    { name = "batch", type = "integer", default = 64, help = "samples at a time; changes nothing but speed and memory" },
-    { name = "labels", type = "string", default = "balanced", help = "balanced, drawn, or numbers such as 3 or 1,5,7" },
     { name = "columns", type = "integer", help = "columns of a PNG grid" },
-    { name = "ema", type = "boolean", default = true, help = "use the moving averages" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
   },
 }
 
-local function interval(text, default)
-  if not text then return default end
-  local low, high = text:match "^([%d%.]+):([%d%.]+)$"
-  if not low or not tonumber(low) or not tonumber(high) then error(("--interval %s: expected LOW:HIGH, such as 0:0.72"):format(text), 0) end
-  return { tonumber(low), tonumber(high) }
-end
-
-local function labels_of(text)
-  if text == "balanced" or text == "drawn" then return text end
-  local list = {}
-  for word in text:gmatch "[^,]+" do
-    list[#list + 1] = tonumber(word) or error(("--labels %s: expected balanced, drawn, or numbers"):format(text), 0)
-  end
-  return list
-end
+for _, option in ipairs(sampling.options) do table.insert(M.options, #M.options - 1, option) end
 
 --- Where samples go: each sink has done (how many are there already), take(first, images, labels), finish().
 local function png_grid(path, columns)
@@ -103,15 +83,10 @@ function M.run(options)
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   core.check(core.C.pg_signals_install())
   local recipe, state, checkpoint = require("perigee.samplers.restore").open(path, { ema = options.ema })
-  local matching = recipe:flow_matching() or error(path .. ": its recipe trains no flow-matching student", 0)
+  if not recipe:flow_matching() then error(path .. ": its recipe trains no flow-matching student", 0) end
   local run_folder = checkpoint:match "^(.*)/checkpoints/[^/]+$"
   local out = options.out or run_folder .. "/samples/sample.png"
-  local settings = recipe.sample
-  local plan = {
-    cfg = options.cfg or settings.cfg, interval = interval(options.interval, settings.interval), steps = options.steps or settings.steps,
-    sampler = options.sampler or settings.sampler, seed = options.seed, labels = labels_of(options.labels), path = matching.path,
-    dtype = recipe.dtype, batch = options.batch, decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
-  }
+  local plan = sampling.resolve(options, recipe)
   local student = recipe.student
   local sink
   if out:match "%.png$" then

@@ -5,10 +5,8 @@ local lfs = require "lfs"
 
 local M = {}
 
---- Returns the recipe, the checkpoint's state, and the path of the checkpoint. The student is materialised.
----@param options? { ema?: boolean, device?: string }
-function M.open(path, options)
-  options = options or {}
+--- The recipe of a run, as it was, and the run's folder. `path` is the folder or one of its checkpoints.
+function M.recipe(path)
   local mode = lfs.attributes(path, "mode")
   if not mode then error(("there is no run or checkpoint %s"):format(path), 0) end
   local folder = path
@@ -18,7 +16,14 @@ function M.open(path, options)
   end
   local config = json.read(folder .. "/config.json")
   local load = require("perigee.recipe_options").load(folder .. "/recipe.lua", { values = config.options or {} })
-  local recipe = load.value
+  return load.value, folder
+end
+
+--- Returns the recipe, the checkpoint's state, and the path of the checkpoint. The student is materialised.
+---@param options? { ema?: boolean, device?: string }
+function M.open(path, options)
+  options = options or {}
+  local recipe = M.recipe(path)
   local state, _, found = checkpoint.open(path)
   local prefix = options.ema == false and "student." or "ema.student."
   require("perigee.train.teacher").load_model(recipe.student, found, prefix,

@@ -61,12 +61,23 @@ local function identity(recipe)
   }))
 end
 
---- Trains a recipe, or finds what that made before. Returns the run's folder, or nil where it was interrupted.
-local function train_recipe(run, recipe)
+--- Where a trained recipe is kept, the file that says it is done, and what stands in that.
+local function place_of(recipe)
   local key = identity(recipe)
   local path = ("%s/teachers/%s-%s"):format(M.cache_folder(), recipe.name, digest(key))
-  local done = path .. "/finished.json"
-  if files.exists(done) and files.read(done) == key then
+  return path, path .. "/finished.json", key
+end
+
+--- The folder in the cache of a teacher that was trained before, or nil.
+function M.trained(recipe)
+  local path, done, key = place_of(recipe)
+  return files.exists(done) and files.read(done) == key and path or nil
+end
+
+--- Trains a recipe, or finds what that made before. Returns the run's folder, or nil where it was interrupted.
+local function train_recipe(run, recipe)
+  local path, done, key = place_of(recipe)
+  if M.trained(recipe) then
     run.progress:line("teacher %s: from the cache %s", recipe.name, path)
     return path
   end

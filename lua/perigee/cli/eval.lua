@@ -1,0 +1,219 @@
+--- perigee eval: how near a run's samples are to pictures that it did not see; how often a classifier is right about them.
+local sampling = require "perigee.samplers.settings"
+
+local M = {
+  summary = "Fréchet distances of runs' samples; a classifier's accuracy",
+  usage = "RUN|CHECKPOINT... [options]",
+  description = "Draws samples from each run's newest checkpoint (or the given one) and prints their Fréchet distance to pictures that training\n"
+    .. "did not see, on the features of one encoder or several. Beside it stand the distances that real pictures have at the same\n"
+    .. "number, and the distance that is left when the number of samples goes to infinity. Of a run that trains a classifier the\n"
+    .. "accuracy on those pictures is printed. Results are also written into each run's events.jsonl.",
+  options = {
+    { name = "count", type = "integer", default = 2000, help = "samples of each run" },
+    { name = "features", type = "list", value = "JUDGE", help = "teacher (the recipe's), a run that trained a classifier, or MODEL:WEIGHTS; may be repeated" },
+    { name = "against", type = "string", value = "DATA", help = "test (the recipe's, the default), train, or a .npy file, uint8 [N,H,W,3]" },
+    { name = "size", type = "integer", help = "side that the judges' pictures are resized to (default: what each was made for)" },
+    { name = "json", type = "boolean", default = false, help = "print JSON" },
+    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+  },
+}
+for k, option in ipairs(sampling.options) do table.insert(M.options, 4 + k, option) end
+
+local function fail(format, ...) error(format:format(...), 0) end
+
+-- ---- pictures ----------------------------------------------------------------------------------------------------
+
+--- Pictures uint8 [n,H,W,3] and labels [n] of a data set: at most `count`, in its order or drawn.
+local function pictures_of(data, count, drawn)
+  data:open()
+  local n = math.min(count or data.count, data.count)
+  local loader = data:loader { batch = n, shuffle = drawn or false, flip = false, crop = 0, threads = 0, depth = 1 }
+  local batch = loader:next()
+  if not batch.images then fail("the data set '%s' has no pictures to compare with; give --against FILE.npy", data.name) end
+  local images, labels = batch.images:clone(), batch.labels:clone()
+  loader:close()
+  return images, labels
+end
+
+--- What samples are compared with: pictures, labels where they are known, and a name.
+local function reference_of(against, recipe, run)
+  if against and against:match "%.npy$" then
+    local images = require("perigee.io.npy").load(against)
+    if #images.shape ~= 4 or images.dtype ~= "uint8" or images.shape[4] ~= 3 then
+      fail("--against %s: %s %s; expected uint8 [N,H,W,3]", against, images.dtype, require("perigee.core.ffi").shape_text(images.shape))
+    end
+    return images, nil, against:match "[^/]+$"
+  end
+  if against and against ~= "test" and against ~= "train" then
+    fail("--against %s: expected test, train, or a .npy file", against)
+  end
+  local data = against == "train" and recipe.data or recipe.test
+  if not data then fail("the recipe of %s names no `test` data; give --against train or a .npy file", run) end
+  local images, labels = pictures_of(data)
+  return images, labels, against == "train" and "training pictures" or "test pictures"
+end
+
+--- Samples of a run: uint8 [count,H,W,C].
+local function draw(run, options, progress)
+  local parts = {}
+  local plan = sampling.resolve(options, run.recipe)
+  plan.count = options.count
+  local clock = require("perigee.core.ffi").C.pg_clock_seconds
+  local started = clock()
+  plan.progress = function(done)
+    progress:step({ step = math.floor(done), last = options.count, stage = "sampling " .. run.name, losses = {},
+                    rate = done / (clock() - started), batch = 1 }, false)
+    if require("perigee.core.ffi").C.pg_signals_pending() ~= 0 then error("interrupted", 0) end
+  end
+  require("perigee.samplers.generate").each(run.recipe.student, plan, function(_, images) parts[#parts + 1] = images:clone() end)
+  local interval = plan.interval
+  return require("perigee.core.ops").concat(parts, 1), ("%s, %d steps, guidance %g in %g:%g, seed %d, labels %s%s"):format(plan.sampler,
+    plan.steps, plan.cfg, interval[1], interval[2], plan.seed, options.labels, options.ema and "" or ", without averages")
+end
+
+-- ---- one run after the other ---------------------------------------------------------------------------------------
+
+--- Every second row of features [N,D], from row `first`.
+local function half(features, first)
+  local n = math.floor(features.shape[1] / 2)
+  return features:narrow(1, 1, 2 * n):reshape({ n, 2, features.shape[2] }):select(2, first):contiguous()
+end
+
+--- A judge with the reference's moments, and the distances that real pictures have: `halves` between two halves of the
+--- reference, `training` between as many training pictures as there are samples and the reference.
+local function with_reference(judge, reference, training)
+  local frechet = require "perigee.metrics.frechet"
+  local features = judge:features(reference)
+  judge.reference = frechet.moments(features)
+  judge.halves = frechet.distance(frechet.moments(half(features, 1)), frechet.moments(half(features, 2)))
+  judge.half_count = math.floor(reference.shape[1] / 2)
+  if training then
+    judge.training = frechet.distance(judge.reference, frechet.moments(judge:features(training)))
+    judge.training_count = training.shape[1]
+  end
+  return judge
+end
+
+--- A run's or a checkpoint's name, for the table.
+local function name_of(path) return (path:gsub("/+$", ""):gsub("^.*/([^/]+)/checkpoints/([^/]+)%.safetensors$", "%1 %2"):match "[^/]+$") end
+
+local function open_run(path, options)
+  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path, { ema = options.ema })
+  return { recipe = recipe, step = state.step, folder = checkpoint:match "^(.*)/checkpoints/[^/]+$", path = path, name = name_of(path) }
+end
+
+local function record(run, event)
+  event.event, event.step = "evaluation", run.step
+  local events = require("perigee.train.events").open(run.folder)
+  events:write(event)
+  events:close()
+  return event
+end
+
+--- A classifier: its accuracy.
+local function accuracy(run, options)
+  local images, labels, name = reference_of(options.against, run.recipe, run.path)
+  if not labels then fail("--against %s: accuracy needs labels", options.against) end
+  local right, loss = require("perigee.metrics.judge").classify(run.recipe.student, images, labels)
+  return record(run, { name = "accuracy", accuracy = right, cross_entropy = loss, pictures = images.shape[1], against = name })
+end
+
+--- A student that samples: its distance on each judge's features.
+local function distances(run, options, shared, progress)
+  local frechet = require "perigee.metrics.frechet"
+  if not shared.judges then
+    local images, _, name = reference_of(options.against, run.recipe, run.path)
+    local data = run.recipe.data
+    local training = options.against ~= "train" and data:open() and data.image_size == images.shape[2]
+      and pictures_of(data, options.count, true) or nil
+    shared.judges, shared.name, shared.count = {}, name, images.shape[1]
+    for k, text in ipairs(options.features[1] and options.features or { "teacher" }) do
+      progress:line("features %s of %d %s", text, images.shape[1], name)
+      shared.judges[k] = with_reference(require("perigee.metrics.judge").open(text, run.path, options.size), images, training)
+    end
+  end
+  local images, settings = draw(run, options, progress)
+  local list = {}
+  for k, judge in ipairs(shared.judges) do
+    local features = judge:features(images)
+    local distance = frechet.distance(judge.reference, frechet.moments(features))
+    local limit = frechet.extrapolate(judge.reference, features)
+    list[k] = record(run, {
+      name = judge.name, distance = distance, limit = limit, halves = judge.halves, training = judge.training,
+      samples = ("%d: %s"):format(options.count, settings), against = ("%d %s"):format(shared.count, shared.name),
+      features = ("%s %dx%d, %d numbers"):format(judge.model.name, judge.size[1], judge.size[2], judge.model.width),
+    })
+    features:free()
+  end
+  images:free()
+  return list
+end
+
+-- ---- what is printed -------------------------------------------------------------------------------------------------
+
+local function number(x) return x and ("%.3f"):format(x) or "-" end
+
+local function print_distances(rows, shared, options)
+  local heads, lines = { "step" }, {}
+  for _, judge in ipairs(shared.judges) do
+    heads[#heads + 1] = judge.name
+    heads[#heads + 1] = "N to infinity"
+  end
+  for k, row in ipairs(rows) do
+    lines[k] = { name = row.run.name, ("%d"):format(row.run.step) }
+    for _, event in ipairs(row.events) do
+      lines[k][#lines[k] + 1] = number(event.distance)
+      lines[k][#lines[k] + 1] = number(event.limit)
+    end
+  end
+  local training, halves
+  for _, judge in ipairs(shared.judges) do
+    training = judge.training and (training or { name = ("%d training pictures"):format(judge.training_count), "" })
+    halves = halves or { name = ("halves of %d of the reference"):format(judge.half_count), "" }
+    for _, pair in ipairs { { training, judge.training }, { halves, judge.halves } } do
+      if pair[1] then
+        pair[1][#pair[1] + 1] = number(pair[2])
+        pair[1][#pair[1] + 1] = ""
+      end
+    end
+  end
+  lines[#lines + 1] = training
+  lines[#lines + 1] = halves
+  print(("Fréchet distance of %d samples from %d %s"):format(options.count, shared.count, shared.name))
+  print(table.concat(require("perigee.compare.table").lines(heads, lines, 120), "\n"))
+  print "Both numbers of pictures are finite, so every distance is too large: the bias goes as 1/N. Compare equal numbers only;"
+  print "'N to infinity' takes the samples' share of it away (Chong and Forsyth 2020), the reference's stays."
+end
+
+function M.run(options)
+  local core = require "perigee.core.ffi"
+  if not options[1] then error("perigee eval needs a run's folder or a checkpoint", 0) end
+  if options.count < 2 then fail("--count %d: at least 2", options.count) end
+  if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
+  core.check(core.C.pg_signals_install())
+  local progress = require("perigee.train.progress").new { clock = core.C.pg_clock_seconds, quiet = options.json }
+  local rows, shared, all = {}, {}, {}
+  for _, path in ipairs(options) do
+    local run = open_run(path, options)
+    local student = run.recipe.student
+    if run.recipe:flow_matching() then
+      local events = distances(run, options, shared, progress)
+      rows[#rows + 1] = { run = run, events = events }
+      for _, event in ipairs(events) do all[#all + 1] = { run = path, result = event } end
+    elseif student.classify and student.classes then
+      local event = accuracy(run, options)
+      all[#all + 1] = { run = path, result = event }
+      progress:line("%s, step %d: %.1f %% of %d %s right, cross-entropy %.3f", run.name, run.step, event.accuracy * 100,
+        event.pictures, event.against, event.cross_entropy)
+    else
+      fail("%s: its recipe trains neither a student that samples nor a classifier", path)
+    end
+    student:dematerialise()
+  end
+  progress:close()
+  if options.json then print(require("perigee.io.json").encode(all))
+  elseif rows[1] then print_distances(rows, shared, options) end
+  return 0
+end
+
+return M
