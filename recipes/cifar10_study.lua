@@ -27,6 +27,7 @@ local o = pg.options {
   { "lr", 5e-4, "learning rate" },
   { "checkpoint", 500, "steps between checkpoints; all are kept" },
   { "data", "data/cifar10", "CIFAR-10: a folder of .npy files, of binary batches, or of PNGs with a folder a class" },
+  { "cache", true, "keep what the losses read of the teacher on disk, 6 GB for haste; the same bits either way" },
   { "teacher", "weights/vit_tiny_patch16_224.safetensors", "ViT-Tiny/16 weights, timm names" },
 }
 
@@ -72,6 +73,7 @@ return pg.recipe {
   name    = "cifar10-" .. o.arm .. (o.trigger and "-trigger" or "") .. (o.ends > 0 and "-" .. o.ends or ""),
   student = pg.models.sit { depth = 6, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 10, drop_label = 0.1 },
   teacher = pg.models.vit_tiny_patch16_224 { weights = o.teacher }, -- on 128x128 pixels: its 8x8 patches are the student's
+  cache_teacher = o.cache and align[o.arm] ~= nil,
   data    = pg.data.cifar10 { dir = o.data, batch = o.batch, flip = true },
   test    = pg.data.cifar10 { dir = o.data, batch = o.batch, split = "test" },
   optim   = pg.optim.adamw { lr = o.lr, clip = 1, warmup = 100 },
