@@ -52,6 +52,7 @@ static const unsigned PG_ALL_LANES = 0xffffffffu;
 /* ---- types: `real` is what tensors hold, `stat` what is computed in and what statistics are stored as ---- */
 
 typedef float stat;
+#define PG_STAT PG_FLOAT32
 
 /* bfloat16's 16 bits, no number of its own: arithmetic goes through load() and store(). */
 struct bfloat16 {

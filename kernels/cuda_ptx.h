@@ -22,6 +22,13 @@ static __device__ __forceinline__ unsigned to_tf32(float x) {
   return bits;
 }
 
+/* 2^x to 22 bits; 0 where the result would be subnormal. */
+static __device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /* C += A·B with A 16×16 and B 16×8 in bfloat16, two in a register, the one with the lower index in the lower half:
  *   a[0] = A[g][2t..]   a[1] = A[g+8][2t..]   a[2] = A[g][2t+8..]   a[3] = A[g+8][2t+8..]
  *   b[0] = B[2t..][g]   b[1] = B[2t+8..][g] */

@@ -68,14 +68,11 @@ int64_t PG_CPU(attention_scratch)(const pg_call *call) {
 
 pg_status PG_CPU(attention)(const pg_call *call) {
   const pg_view *out = &call->v[0], *lse = &call->v[1], *qkv = &call->v[2];
-  PG_EXPECT(call->n == 3 && is_packed(qkv), "attention: qkv is %s; expected [images,tokens,3,heads,size]",
-            pg_shape_text(qkv));
+  pg_status status = expect_attention(call);
+  if (status) return status;
   packed p = packed_sizes(qkv);
-  PG_EXPECT(is_unpacked(out, p) && (!pg_present(call, 1) || is_lse(lse, p)),
-            "attention: qkv is %s, out is %s, lse is %s; expected [B,N,H,d] and [B,H,N]", pg_shape_text(qkv),
-            pg_shape_text(out), pg_shape_text(lse));
   int64_t pieces = p.images * p.heads, bytes = forward_bytes(p);
-  pg_status status = check_scratch("attention", call, worker_count(pieces) * bytes);
+  status = check_scratch("attention", call, worker_count(pieces) * bytes);
   if (status) return status;
 #pragma omp parallel for schedule(static) num_threads(worker_count(pieces))
   for (int64_t piece = 0; piece < pieces; piece++) {
@@ -107,16 +104,11 @@ int64_t PG_CPU(attention_backward_scratch)(const pg_call *call) {
 
 pg_status PG_CPU(attention_backward)(const pg_call *call) {
   const pg_view *dqkv = &call->v[0], *qkv = &call->v[2];
-  PG_EXPECT(call->n == 5 && is_packed(qkv), "attention_backward: qkv is %s; expected [images,tokens,3,heads,size]",
-            pg_shape_text(qkv));
+  pg_status status = expect_attention_backward(call);
+  if (status) return status;
   packed p = packed_sizes(qkv);
-  PG_EXPECT(is_packed(dqkv) && pg_same_shape(dqkv, qkv), "attention_backward: qkv is %s, dqkv %s; they must match",
-            pg_shape_text(qkv), pg_shape_text(dqkv));
-  PG_EXPECT(is_unpacked(&call->v[1], p) && is_unpacked(&call->v[3], p) && is_lse(&call->v[4], p),
-            "attention_backward: qkv is %s, dout %s, out %s, lse %s; expected [B,N,H,d], [B,N,H,d] and [B,H,N]",
-            pg_shape_text(qkv), pg_shape_text(&call->v[1]), pg_shape_text(&call->v[3]), pg_shape_text(&call->v[4]));
   int64_t pieces = p.images * p.heads, bytes = backward_bytes(p);
-  pg_status status = check_scratch("attention_backward", call, worker_count(pieces) * bytes);
+  status = check_scratch("attention_backward", call, worker_count(pieces) * bytes);
   if (status) return status;
 #pragma omp parallel for schedule(static) num_threads(worker_count(pieces))
   for (int64_t piece = 0; piece < pieces; piece++) {

@@ -2,6 +2,7 @@
 #ifndef PERIGEE_ATTENTION_CPU_HEAD_H
 #define PERIGEE_ATTENTION_CPU_HEAD_H
 
+#include "attention/check.h"
 #include "attention/cpu_tiles.h"
 
 enum { QUERY_ROWS = 64 }; /* query rows in a block */
@@ -11,31 +12,6 @@ typedef struct head {
   const real *queries, *keys, *values;
   int64_t tokens, size, stride;
 } head;
-
-/* Sizes of a packed qkv view. */
-typedef struct packed {
-  int64_t images, tokens, heads, size;
-} packed;
-
-static packed packed_sizes(const pg_view *qkv) {
-  return (packed){qkv->shape[0], qkv->shape[1], qkv->shape[3], qkv->shape[4]};
-}
-
-static int is_packed(const pg_view *v) {
-  return v->dtype == PG_REAL && v->ndim == 5 && v->shape[2] == 3 && pg_numel(v) > 0 && pg_contiguous(v);
-}
-
-/* Whether v is [images,tokens,heads,size] of the instance's dtype. */
-static int is_unpacked(const pg_view *v, packed p) {
-  return v->dtype == PG_REAL && v->ndim == 4 && v->shape[0] == p.images && v->shape[1] == p.tokens &&
-         v->shape[2] == p.heads && v->shape[3] == p.size && pg_contiguous(v);
-}
-
-/* Whether v is a saved lse, [images,heads,tokens]. */
-static int is_lse(const pg_view *v, packed p) {
-  return v->dtype == PG_STAT && v->ndim == 3 && v->shape[0] == p.images && v->shape[1] == p.heads &&
-         v->shape[2] == p.tokens && pg_contiguous(v);
-}
 
 /* The head `h` of `image`, without its first `skip` tokens. */
 static head head_of(const pg_view *qkv, int64_t image, int64_t h, int64_t skip) {

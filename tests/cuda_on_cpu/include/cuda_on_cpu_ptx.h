@@ -23,6 +23,8 @@ static inline unsigned to_tf32(float x) {
   return (bits + 0x1000u) & ~0x1fffu; /* halves away from zero */
 }
 
+static inline float fast_exp2(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+
 /* The products read nothing but what lanes gave, at fixed places: they are spared the sanitizers' checks. */
 #define CUDA_ON_CPU_PLAIN __attribute__((no_sanitize("address", "undefined")))
 
