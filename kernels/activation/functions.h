@@ -2,14 +2,7 @@
 #ifndef PERIGEE_ACTIVATION_FUNCTIONS_H
 #define PERIGEE_ACTIVATION_FUNCTIONS_H
 
-/* Kinds, as attributes name them. DERIVATIVE + kind stands for "times the derivative at a saved pre-activation". */
-enum {
-  ACTIVATION_NONE = 0,
-  ACTIVATION_GELU_TANH = 1,
-  ACTIVATION_GELU_ERF = 2,
-  ACTIVATION_SILU = 3,
-  ACTIVATION_DERIVATIVE = 3
-};
+#include "activation/kinds.h"
 
 #define SQRT_2_OVER_PI ((stat)0.79788456080286535588)
 #define SQRT_HALF ((stat)0.70710678118654752440)
