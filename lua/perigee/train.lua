@@ -1,10 +1,10 @@
 --- The run loop: batch in, step, events out, and a policy that is asked whether the stage is finished.
 local core = require "perigee.core.ffi"
 local checkpoint = require "perigee.train.checkpoint"
+local device = require "perigee.core.device"
 local consoles = require "perigee.console.server"
 local failure = require "perigee.failure"
 local folder = require "perigee.train.folder"
-local optim = require "perigee.optim"
 local Progress = require "perigee.train.progress"
 local Run = require "perigee.train.run"
 local signals = require "perigee.signals"
@@ -15,30 +15,47 @@ local M = {}
 
 local function finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
 
---- One optimisation step: gradients | reduce | update. A loss or gradient that is no number stops the run; checkpoints are
---- written between steps only, so none holds what came of it.
-function M.step(run)
-  local losses = run:gradients(run:batch())
-  for _, entry in ipairs(run.stage.losses) do
-    local value = losses[entry.name]
-    if not finite(value) then
-      error(("step %d: loss '%s' is %s; the run stops and its last checkpoint stands"):format(run.step + 1, entry.name,
-        tostring(value)), 0)
+--- An error of a device, with the step in whose queue it came up.
+local function of_step(run, step, body, ...)
+  if run.device == "cpu" then return body(...) end
+  local results = { xpcall(body, failure.handler, ...) }
+  if not results[1] then
+    error(("step %d: %s; the run stops and its last checkpoint stands"):format(step, tostring(results[2])), 0)
+  end
+  return unpack(results, 2)
+end
+
+--- Takes in the numbers of steps that were queued, all but the last `left`, and tells `report` of each. A loss or gradient
+--- that is no number stops the run; before a checkpoint is written nothing is left, so none holds what came of it.
+function M.settle(run, left, report)
+  while #run.pending > left do
+    local pending = table.remove(run.pending, 1)
+    local result = of_step(run, pending.step, run.result_of, run, pending)
+    local function stop(what, value)
+      error(("step %d: %s is %s; the run stops and its last checkpoint stands"):format(result.step, what, tostring(value)), 0)
     end
+    for _, entry in ipairs(pending.losses) do
+      if not finite(result.losses[entry.name]) then stop(("loss '%s'"):format(entry.name), result.losses[entry.name]) end
+    end
+    if not finite(result.gradient_norm) then stop("the gradient's norm", result.gradient_norm) end
+    run.losses, run.gradient_norm = result.losses, result.gradient_norm
+    if report then report(result) end
   end
-  run.losses = losses
-  run.gradient_norm = run.update:run(run.optim, run.ema, run.step + 1)
-  if not finite(run.gradient_norm) then
-    error(("step %d: the gradient's norm is %s; the run stops and its last checkpoint stands"):format(run.step + 1,
-      tostring(run.gradient_norm)), 0)
-  end
-  run.step = run.step + 1
+end
+
+--- One optimisation step: gradients | reduce | update. On a device with a queue of its own the step's numbers are taken in
+--- while it works on the next one.
+---@param report? fun(result: table)
+function M.step(run, report)
+  run.pending[#run.pending + 1] = of_step(run, run.step + 1, run.advance, run)
+  M.settle(run, run.lag, report)
 end
 
 --- Measures the signals that are due and asks the policy.
-local function decide(run, log)
+local function decide(run, log, report)
   local event = { step = run.step, stage = run.stage.name }
   local due = run:signals_due()
+  if #due > 0 then M.settle(run, 0, report) end
   local values = signals.measure(due, run)
   for _, signal in ipairs(due) do
     local value = values[signal.name]
@@ -55,9 +72,9 @@ end
 
 --- Ends a stage: the next one is built. False: that was interrupted.
 local function change_stage(run, log, reason)
-  local before, from = folder.memory(), run.stage.name
+  local before, from = device.held(run.device), run.stage.name
   local built = run:enter_stage(run.stage.index + 1)
-  local freed = (before - folder.memory()) / 2 ^ 20
+  local freed = (before - device.held(run.device)) / 2 ^ 20
   log { event = "stage", step = run.step, stage = run.stage.name, from = from, reason = reason, freed_mib = freed,
         policy = run.stage.finish.text }
   run.progress:line("step %d: stage %s ends (%s); stage %s begins: %s; %.1f MiB given back", run.step, from, reason,
@@ -71,7 +88,22 @@ local function loop(run, log, options, goes_on)
   local last = options.steps or folder.last_step(recipe)
   local started, done = C.pg_clock_seconds(), run.step
   local console
+
+  --- Logs and shows a step's numbers.
+  local function report(result)
+    local rate = (result.step - done) * recipe.batch / math.max(C.pg_clock_seconds() - started, 1e-9)
+    local due = result.step % every.log == 0
+    if due then
+      log { event = "step", step = result.step, stage = result.stage, losses = result.losses,
+            gradient_norm = result.gradient_norm, lr = result.lr, images_per_second = rate }
+      started, done = C.pg_clock_seconds(), result.step
+    end
+    progress:step({ step = result.step, last = last, stage = result.stage, losses = folder.loss_pairs(run), rate = rate,
+                    batch = recipe.batch }, due)
+  end
+
   local function save()
+    M.settle(run, 0, report)
     local path = run.folder and checkpoint.path(run.folder, run.step)
     if not path or run.saved == run.step then return path end
     checkpoint.save(run)
@@ -83,6 +115,7 @@ local function loop(run, log, options, goes_on)
   --- Ends the stage; true where that ends the loop.
   local outcome = "steps"
   local function finish_stage(reason)
+    M.settle(run, 0, report)
     if run.stage.index == #recipe.stages then
       log { event = "end", step = run.step, reason = reason }
       run.finished, run.saved, outcome = true, nil, "finished"
@@ -101,24 +134,14 @@ local function loop(run, log, options, goes_on)
   console = consoles.open(run, { listen = options.console and run.folder, save = save, resumed = goes_on })
   local ended = false
   if run.ask_now then
-    local finished, reason = decide(run, log)
+    local finished, reason = decide(run, log, report)
     run.ask_now = false
     ended = finished and finish_stage(reason)
   end
   ended = ended or listen()
   while not ended and (not options.steps or run.step < options.steps) do
-    M.step(run)
-    local rate = (run.step - done) * recipe.batch / math.max(C.pg_clock_seconds() - started, 1e-9)
-    local due = run.step % every.log == 0
-    if due then
-      log { event = "step", step = run.step, stage = run.stage.name, losses = run.losses, gradient_norm = run.gradient_norm,
-            lr = optim.rate(run.optim, run.step), images_per_second = rate }
-      started, done = C.pg_clock_seconds(), run.step
-    end
-    progress:step({ step = run.step, last = last, stage = run.stage.name, losses = folder.loss_pairs(run), rate = rate,
-                    batch = recipe.batch }, due)
-
-    local finished, reason = decide(run, log)
+    M.step(run, report)
+    local finished, reason = decide(run, log, report)
     local interrupted = C.pg_signals_pending() ~= 0
     if finished and finish_stage(reason) or listen() then break end
     if every.checkpoint > 0 and run.step % every.checkpoint == 0 then save() end
@@ -128,6 +151,7 @@ local function loop(run, log, options, goes_on)
       break
     end
   end
+  M.settle(run, 0, report)
   run.progress:close()
   save()
   console:close()

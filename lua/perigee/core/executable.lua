@@ -8,6 +8,12 @@ local tensor = require "perigee.core.tensor"
 
 local C, check, fail = core.C, core.check, core.fail
 
+--- A captured tensor where the program runs: a constant made on another device gets a copy there.
+local function on_device(t, device)
+  if t.device == device or t.device == "meta" then return t end
+  return tensor.outlive(t.clone, t, { device = device })
+end
+
 ---@class perigee.Executable
 local Executable = {}
 Executable.__index = Executable
@@ -50,7 +56,8 @@ function Executable.new(the_plan, options)
       self.inputs[slot.name], self.shapes[slot.name] = number - 1, slot.value
     elseif slot.kind == "capture" then
       local t = slot.value.tensor
-      check(C.pg_executable_bind(handle, number - 1, tensor.handle(options.captures and options.captures[t] or t)))
+      t = on_device(options.captures and options.captures[t] or t, the_plan.device)
+      check(C.pg_executable_bind(handle, number - 1, tensor.handle(t)))
     else
       local given = options.into and options.into[slot.name]
       local t = given or tensor.empty(slot.value.shape, slot.value.dtype, { device = the_plan.device, purpose = options.output_purpose })
@@ -74,7 +81,7 @@ function Executable:bind(inputs)
       if t.dtype ~= v.dtype or not layout.same_shape(t.shape, v.shape) then
         fail("input %s: expected %s %s, got %s %s", name, v.dtype, core.shape_text(v.shape), t.dtype, core.shape_text(t.shape))
       end
-      check(C.pg_executable_bind(self.handle, slot, tensor.handle(t)))
+      check(C.pg_executable_feed(self.handle, slot, tensor.handle(t)))
     end
   end
 end

@@ -260,6 +260,8 @@ local function number_reader(array, dtype)
   return function(k) return tonumber(array[k]) end
 end
 
+M.number_reader = number_reader
+
 --- The one number in a tensor of one element.
 function own:item()
   local array, n = M.to_host(self)

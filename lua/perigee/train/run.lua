@@ -5,6 +5,8 @@ local core = require "perigee.core"
 local Group = require "perigee.train.group"
 local json = require "perigee.io.json"
 local op = require "perigee.core.op"
+local optimisers = require "perigee.optim"
+local reading = require "perigee.core.reading"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.train.stage"
 local update = require "perigee.train.update"
@@ -43,7 +45,7 @@ function Run.new(recipe, options)
   local self = setmetatable({
     recipe = recipe, folder = options.folder or false, device = options.device or "cpu", step = 0, losses = {}, gradient_norm = 0,
     batch_size = recipe.batch, micro = recipe.micro, ema = recipe.ema, optim = {}, groups = {}, weights = {},
-    trace = options.trace or {},
+    trace = options.trace or {}, readings = {}, pending = {}, lag = options.device == "cuda" and 1 or 0,
   }, Run)
   for key, value in pairs(recipe.optim) do self.optim[key] = value end
   local group_options = {
@@ -77,7 +79,7 @@ end
 function Run:open_loader()
   if self.loader then self.loader:close() end
   local recipe = self.recipe
-  self.loader = recipe.data:loader { seed = recipe.seed, batch = recipe.batch, more = self.teacher_cache }
+  self.loader = recipe.data:loader { seed = recipe.seed, batch = recipe.batch, device = self.device, more = self.teacher_cache }
   self.loader:seek(self.step)
 end
 
@@ -180,7 +182,9 @@ function Run:free_programs()
   if self.gradients_program then self.gradients_program:free() end
   if self.update then self.update:free() end
   for _, weight in pairs(self.weights) do weight:free() end
+  for _, held in ipairs(self.readings) do held:free() end
   self.gradients_program, self.update, self.plan, self.weights = nil, nil, nil, {}
+  self.readings, self.pending = {}, {}
 end
 
 --- Builds the programs of the stage under way. False: interrupted while the teacher was being trained.
@@ -219,6 +223,8 @@ function Run:build_stage()
   for _, entry in ipairs(self.stage.losses) do
     self.weights[entry.name] = tensor.empty({}, op.stat(self.recipe.dtype), { device = self.device })
   end
+  local numbers = #self.stage.losses * self.batch_size / self.micro + 1
+  for k = 1, self.lag + 1 do self.readings[k] = reading.new(self.device, op.stat(self.recipe.dtype), numbers) end
   return true
 end
 
@@ -254,27 +260,61 @@ function Run:batch() return self.loader:next() end
 --- A loader of random training images for a probe, in an order of its own for every step.
 function Run:probe_loader(size)
   return self.recipe.data:loader {
-    seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0, depth = 1, more = self.teacher_cache,
+    seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0, depth = 1, more = self.teacher_cache, device = self.device,
   }
 end
 
---- Part one and two of a step: gradients of a batch, piece by piece, summed in the groups' gradient buffers. Returns the
---- losses by name.
-function Run:gradients(batch)
-  local pieces = self.batch_size / self.micro
-  local sums = {}
+--- Part one and two of a step, queued: gradients of a batch, piece by piece, summed in the groups' gradient buffers. Every
+--- piece's losses go into a reading, piece after piece, in the stage's order.
+local function queue_gradients(self, batch, into)
+  local pieces, n = self.batch_size / self.micro, #self.stage.losses
   for piece = 1, pieces do
     local first = (piece - 1) * self.micro
     local inputs = self:bind_weights { state = self.state }
     for name, t in pairs(batch) do inputs[name] = pieces == 1 and t or t:narrow(1, first + 1, self.micro) end
     self:set_state(self.step, first)
     local out = self.gradients_program:run(inputs)
-    for _, entry in ipairs(self.stage.losses) do
-      sums[entry.name] = (sums[entry.name] or 0) + out["loss " .. entry.name]:item() / pieces
-    end
+    for k, entry in ipairs(self.stage.losses) do into:add((piece - 1) * n + k, out["loss " .. entry.name]) end
     for _, group in ipairs(self.active_groups) do group:reduce(piece, pieces) end
   end
+end
+
+--- The losses by name, from a reading's numbers: means over the pieces.
+local function losses_of(losses, numbers, pieces)
+  local sums = {}
+  for piece = 1, pieces do
+    for k, entry in ipairs(losses) do
+      sums[entry.name] = (sums[entry.name] or 0) + numbers[(piece - 1) * #losses + k] / pieces
+    end
+  end
   return sums
+end
+
+--- Part one and two of a step; returns the losses by name.
+function Run:gradients(batch)
+  local into = self.readings[1]
+  queue_gradients(self, batch, into)
+  into:close()
+  return losses_of(self.stage.losses, into:wait(), self.batch_size / self.micro)
+end
+
+--- One step, queued: gradients | reduce | update. Its numbers are on their way: result_of() waits for them.
+function Run:advance()
+  local into = self.readings[self.step % #self.readings + 1]
+  queue_gradients(self, self:batch(), into)
+  into:add(into.count, self.update:queue(self.optim, self.ema, self.step + 1))
+  into:close()
+  self.step = self.step + 1
+  return { step = self.step, reading = into, stage = self.stage.name, losses = self.stage.losses,
+           lr = optimisers.rate(self.optim, self.step) }
+end
+
+--- What came of a step that was queued.
+---@return { step: integer, stage: string, losses: table<string, number>, gradient_norm: number, lr: number }
+function Run:result_of(pending)
+  local numbers = pending.reading:wait()
+  return { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = math.sqrt(numbers[#numbers]),
+           losses = losses_of(pending.losses, numbers, self.batch_size / self.micro) }
 end
 
 --- The names of the tensors of a run and their current values, as views: student, losses' modules, moving averages, moments.

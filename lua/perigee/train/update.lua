@@ -37,14 +37,17 @@ function M.build(groups, device)
   }, Update)
 end
 
---- One update; `step` counts from 1. Returns the gradient's norm before clipping.
-function Update:run(settings, ema, step)
+--- Queues one update; `step` counts from 1. Returns the tensor of the gradient's squared norm before clipping.
+function Update:queue(settings, ema, step)
   local values = self.values
   values[0], values[1], values[2] = optim.rate(settings, step), settings.betas[1], settings.betas[2]
   values[3], values[4], values[5], values[6], values[7] = settings.epsilon, settings.decay, settings.clip, ema, step
   core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(self.hyper), values, 64))
-  return math.sqrt(self.executable:run({ hyper = self.hyper }).squares:item())
+  return self.executable:run({ hyper = self.hyper }).squares
 end
+
+--- One update; returns the gradient's norm before clipping.
+function Update:run(settings, ema, step) return math.sqrt(self:queue(settings, ema, step):item()) end
 
 function Update:free()
   self.executable:free()

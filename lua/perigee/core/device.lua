@@ -1,0 +1,40 @@
+--- Devices beside the CPU: opened when they are first asked for.
+local ffi = require "ffi"
+local core = require "perigee.core.ffi"
+
+local C = core.C
+local M = {}
+
+--- Opens a device by name; an error says in one line why it can't be.
+function M.open(name)
+  local code = core.device_code[name]
+  if not code then core.fail("'%s' is no device; there are cpu and cuda", tostring(name)) end
+  core.check(C.pg_device_open(code))
+  return code
+end
+
+--- An error unless a device computes in a dtype.
+function M.expect_dtype(name, dtype)
+  local code = M.open(name)
+  if C.pg_device_has(code, core.dtype_code[dtype]) == 1 then return end
+  local reason = dtype == "float64" and "float64 programs (gradient checks) run on the CPU"
+    or "it needs compute capability 8.0; use precision = \"float32\""
+  core.fail("device %s (%s) does not compute in %s: %s", name, M.description(name), dtype, reason)
+end
+
+--- "NVIDIA H100 80GB HBM3, compute capability 9.0, ..."; "" for the CPU.
+function M.description(name) return ffi.string(C.pg_device_description(core.device_code[name])) end
+
+--- Free and total bytes.
+function M.memory(name)
+  local free, total = ffi.new "int64_t[1]", ffi.new "int64_t[1]"
+  core.check(C.pg_device_memory(M.open(name), free, total))
+  return tonumber(free[0]), tonumber(total[0])
+end
+
+function M.synchronise(name) core.check(C.pg_device_synchronise(M.open(name))) end
+
+--- Bytes of tensors and arenas held on a device now.
+function M.held(name) return tonumber(C.pg_memory_now(core.device_code[name], -1)) end
+
+return M
