@@ -32,6 +32,9 @@ enum {
   KEY_BYTES = 320
 };
 
+/* Stands for addresses that are not known yet: cuBLASLt looks at their alignment. */
+#define ANYWHERE ((void *)(uintptr_t)WORKSPACE_ALIGNMENT)
+
 /* A call as cuBLASLt sees it: `batches` products at even distances, `outer` such groups. */
 typedef struct product {
   int dtype; /* PG_FLOAT32 or PG_BFLOAT16 */
@@ -364,7 +367,7 @@ static pg_status pick(const product *p, const descriptions *t, choice *c) {
   cublasLtMatmulHeuristicResult_t results[CANDIDATES];
   memset(results, 0, sizeof results);
   int count;
-  operands o = {.bias = (const void *)(uintptr_t)WORKSPACE_ALIGNMENT, .aux = (void *)(uintptr_t)WORKSPACE_ALIGNMENT};
+  operands o = {.bias = ANYWHERE, .aux = ANYWHERE};
   pg_tensor *memory = rehearsal(p, &o);
   pg_status status = aim(t, p, &o);
   if (!status) status = ask(p, t, WORKSPACE_BYTES, results, &count);
@@ -381,7 +384,9 @@ static pg_status choose(const product *p, choice *c) {
   char key[KEY_BYTES];
   descriptions t;
   key_of(p, key);
+  const operands unknown = {.bias = ANYWHERE, .aux = ANYWHERE};
   pg_status status = build(&t, p);
+  if (!status) status = aim(&t, p, &unknown);
   if (!status && !(recall(key, c) && still_fits(&t, c))) {
     status = pick(p, &t, c);
     if (!status) status = keep(key, c);

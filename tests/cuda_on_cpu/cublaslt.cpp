@@ -179,11 +179,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,
                                        cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                        const cublasLtMatmulAlgo_t *algorithm, cublasLtMatmulHeuristicResult_t *result) {
-  cuda_on_cpu_operation pointed = *operation; /* pointers may come later */
-  static char room[16] __attribute__((aligned(16)));
-  if (!pointed.bias) pointed.bias = room;
-  if (!pointed.aux) pointed.aux = room;
-  cublasStatus_t status = check(&pointed, a, b, c, d);
+  cublasStatus_t status = check(operation, a, b, c, d);
   if (status) return status;
   if (algorithm->data[0] != FORWARD && algorithm->data[0] != BACKWARD) return CUBLAS_STATUS_INVALID_VALUE;
   memset(result, 0, sizeof *result);

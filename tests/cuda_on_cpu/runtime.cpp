@@ -243,6 +243,13 @@ static const block *find(const void *data, size_t bytes, bool *inside) {
   return &at->second;
 }
 
+extern "C" int cuda_on_cpu_holds(const void *data, size_t bytes) {
+  LOCKED;
+  bool inside;
+  const block *found = find(data, bytes, &inside);
+  return found && !found->pinned && inside;
+}
+
 static cudaError_t allocate(void **out, size_t bytes, bool pinned) {
   *out = nullptr;
   if (forbidden()) return fail(cudaErrorStreamCaptureUnsupported);

@@ -30,6 +30,8 @@ typedef cudaError_t (*cuda_on_cpu_work)(const void *data);
 cudaError_t cuda_on_cpu_submit(cudaStream_t stream, cuda_on_cpu_work work, const void *data, size_t bytes);
 /* Makes `error` the calling thread's last error, unless it is cudaSuccess, and returns it. */
 cudaError_t cuda_on_cpu_record(cudaError_t error);
+/* 1 if the bytes lie in one allocation of the device's memory. */
+int cuda_on_cpu_holds(const void *data, size_t bytes);
 /* What went wrong in the launch that failed last. */
 const char *cuda_on_cpu_message(void);
 
