@@ -32,8 +32,8 @@ static struct {
 } ring = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static pg_status ring_new(void) {
-  PG_CUDA(cudaMallocHost, (void **)&ring.memory, CELLS * CELL_BYTES);
-  for (int k = 0; k < CELLS; k++) PG_CUDA(cudaEventCreateWithFlags, &ring.read[k], cudaEventDisableTiming);
+  PG_CUDA_TRY(cudaMallocHost, (void **)&ring.memory, CELLS * CELL_BYTES);
+  for (int k = 0; k < CELLS; k++) PG_CUDA_TRY(cudaEventCreateWithFlags, &ring.read[k], cudaEventDisableTiming);
   return PG_OK;
 }
 
@@ -41,17 +41,17 @@ static pg_status ring_put(void *to, const void *host, int64_t bytes) {
   int k = ring.next;
   ring.next = (k + 1) % CELLS;
   char *cell = ring.memory + (size_t)k * CELL_BYTES;
-  PG_CUDA(cudaEventSynchronize, ring.read[k]);
+  PG_CUDA_TRY(cudaEventSynchronize, ring.read[k]);
   memcpy(cell, host, (size_t)bytes);
-  PG_CUDA(cudaMemcpyAsync, to, cell, (size_t)bytes, cudaMemcpyHostToDevice, streams[PG_QUEUE_COMPUTE]);
-  PG_CUDA(cudaEventRecord, ring.read[k], streams[PG_QUEUE_COMPUTE]);
+  PG_CUDA_TRY(cudaMemcpyAsync, to, cell, (size_t)bytes, cudaMemcpyHostToDevice, streams[PG_QUEUE_COMPUTE]);
+  PG_CUDA_TRY(cudaEventRecord, ring.read[k], streams[PG_QUEUE_COMPUTE]);
   return PG_OK;
 }
 
 /* ---- memory and copies ---- */
 
 static pg_status allocate(void **out, int64_t bytes) {
-  PG_CUDA(cudaMalloc, out, (size_t)bytes);
+  PG_CUDA_TRY(cudaMalloc, out, (size_t)bytes);
   return PG_OK;
 }
 
@@ -66,25 +66,25 @@ static pg_status from_host(void *to, const void *host, int64_t bytes) {
     pthread_mutex_unlock(&ring.mutex);
     return status;
   }
-  PG_CUDA(cudaMemcpyAsync, to, host, (size_t)bytes, cudaMemcpyHostToDevice, streams[PG_QUEUE_COMPUTE]);
-  PG_CUDA(cudaStreamSynchronize, streams[PG_QUEUE_COMPUTE]);
+  PG_CUDA_TRY(cudaMemcpyAsync, to, host, (size_t)bytes, cudaMemcpyHostToDevice, streams[PG_QUEUE_COMPUTE]);
+  PG_CUDA_TRY(cudaStreamSynchronize, streams[PG_QUEUE_COMPUTE]);
   return PG_OK;
 }
 
 static pg_status to_host(void *host, const void *from, int64_t bytes) {
-  if (bytes) PG_CUDA(cudaMemcpyAsync, host, from, (size_t)bytes, cudaMemcpyDeviceToHost, streams[PG_QUEUE_COMPUTE]);
-  PG_CUDA(cudaStreamSynchronize, streams[PG_QUEUE_COMPUTE]);
+  if (bytes) PG_CUDA_TRY(cudaMemcpyAsync, host, from, (size_t)bytes, cudaMemcpyDeviceToHost, streams[PG_QUEUE_COMPUTE]);
+  PG_CUDA_TRY(cudaStreamSynchronize, streams[PG_QUEUE_COMPUTE]);
   return PG_OK;
 }
 
 static pg_status within(void *to, const void *from, int64_t bytes) {
-  if (bytes) PG_CUDA(cudaMemcpyAsync, to, from, (size_t)bytes, cudaMemcpyDeviceToDevice, streams[PG_QUEUE_COMPUTE]);
+  if (bytes) PG_CUDA_TRY(cudaMemcpyAsync, to, from, (size_t)bytes, cudaMemcpyDeviceToDevice, streams[PG_QUEUE_COMPUTE]);
   return PG_OK;
 }
 
 static pg_status memory(int64_t *free_bytes, int64_t *total_bytes) {
   size_t unused, total;
-  PG_CUDA(cudaMemGetInfo, &unused, &total);
+  PG_CUDA_TRY(cudaMemGetInfo, &unused, &total);
   *free_bytes = (int64_t)unused;
   *total_bytes = (int64_t)total;
   return PG_OK;
@@ -93,48 +93,48 @@ static pg_status memory(int64_t *free_bytes, int64_t *total_bytes) {
 /* ---- queues and events ---- */
 
 static pg_status pin(void **out, int64_t bytes) {
-  PG_CUDA(cudaMallocHost, out, (size_t)(bytes ? bytes : 1));
+  PG_CUDA_TRY(cudaMallocHost, out, (size_t)(bytes ? bytes : 1));
   return PG_OK;
 }
 
 static void unpin(void *data) { cudaFreeHost(data); }
 
 static pg_status copy(int queue, void *to, const void *from, int64_t bytes) {
-  if (bytes) PG_CUDA(cudaMemcpyAsync, to, from, (size_t)bytes, cudaMemcpyDefault, streams[queue]);
+  if (bytes) PG_CUDA_TRY(cudaMemcpyAsync, to, from, (size_t)bytes, cudaMemcpyDefault, streams[queue]);
   return PG_OK;
 }
 
 static pg_status event_new(void **out) {
-  PG_CUDA(cudaEventCreate, (cudaEvent_t *)out);
+  PG_CUDA_TRY(cudaEventCreate, (cudaEvent_t *)out);
   return PG_OK;
 }
 
 static void event_free(void *event) { cudaEventDestroy(event); }
 
 static pg_status event_record(void *event, int queue) {
-  PG_CUDA(cudaEventRecord, event, streams[queue]);
+  PG_CUDA_TRY(cudaEventRecord, event, streams[queue]);
   return PG_OK;
 }
 
 static pg_status event_wait(void *event) {
-  PG_CUDA(cudaEventSynchronize, event);
+  PG_CUDA_TRY(cudaEventSynchronize, event);
   return PG_OK;
 }
 
 static pg_status queue_wait(int queue, void *event) {
-  PG_CUDA(cudaStreamWaitEvent, streams[queue], event, 0);
+  PG_CUDA_TRY(cudaStreamWaitEvent, streams[queue], event, 0);
   return PG_OK;
 }
 
 static pg_status event_seconds(void *from, void *to, double *seconds) {
   float milliseconds;
-  PG_CUDA(cudaEventElapsedTime, &milliseconds, from, to);
+  PG_CUDA_TRY(cudaEventElapsedTime, &milliseconds, from, to);
   *seconds = 1e-3 * (double)milliseconds;
   return PG_OK;
 }
 
 static pg_status synchronise(void) {
-  PG_CUDA(cudaDeviceSynchronize);
+  PG_CUDA_TRY(cudaDeviceSynchronize);
   return PG_OK;
 }
 
@@ -142,7 +142,7 @@ static pg_status synchronise(void) {
 
 /* Other threads (a loader's) may go on calling CUDA while this one captures. */
 static pg_status capture_begin(void) {
-  PG_CUDA(cudaStreamBeginCapture, streams[PG_QUEUE_COMPUTE], cudaStreamCaptureModeThreadLocal);
+  PG_CUDA_TRY(cudaStreamBeginCapture, streams[PG_QUEUE_COMPUTE], cudaStreamCaptureModeThreadLocal);
   return PG_OK;
 }
 
@@ -159,7 +159,7 @@ static pg_status capture_end(void **out) {
 }
 
 static pg_status graph_run(void *graph) {
-  PG_CUDA(cudaGraphLaunch, graph, streams[PG_QUEUE_COMPUTE]);
+  PG_CUDA_TRY(cudaGraphLaunch, graph, streams[PG_QUEUE_COMPUTE]);
   return PG_OK;
 }
 
@@ -188,9 +188,9 @@ static pg_status describe(void) {
   static char text[400];
   struct cudaDeviceProp p;
   int driver = 0, runtime = 0;
-  PG_CUDA(cudaGetDeviceProperties, &p, 0);
-  PG_CUDA(cudaDriverGetVersion, &driver);
-  PG_CUDA(cudaRuntimeGetVersion, &runtime);
+  PG_CUDA_TRY(cudaGetDeviceProperties, &p, 0);
+  PG_CUDA_TRY(cudaDriverGetVersion, &driver);
+  PG_CUDA_TRY(cudaRuntimeGetVersion, &runtime);
   int capability = 10 * p.major + p.minor;
   if (capability < LEAST_CAPABILITY)
     return pg_error(PG_ERROR_DEVICE, "cuda: %s has compute capability %d.%d; 7.0 is needed, and 8.0 for bfloat16", p.name,
@@ -205,9 +205,11 @@ static pg_status describe(void) {
 
 static pg_status open_device(void) {
   int count = 0;
-  PG_CUDA(cudaGetDeviceCount, &count);
-  if (count == 0) return pg_error(PG_ERROR_DEVICE, "cuda: the driver finds no GPU");
-  PG_CUDA(cudaSetDevice, 0); /* CUDA_VISIBLE_DEVICES chooses among several */
+  cudaError_t code = cudaGetDeviceCount(&count);
+  if (code != cudaSuccess || count == 0)
+    return pg_error(PG_ERROR_DEVICE, "cuda: there is no usable GPU and driver (cudaGetDeviceCount: %s); perigee doctor says more",
+                    code == cudaSuccess ? "none" : cudaGetErrorName(code));
+  PG_CUDA_TRY(cudaSetDevice, 0); /* CUDA_VISIBLE_DEVICES chooses among several */
   pg_status status = describe();
   for (int k = 0; k < PG_QUEUES && !status; k++) {
     status = pg_cuda_status("cudaStreamCreateWithFlags", cudaStreamCreateWithFlags(&streams[k], cudaStreamNonBlocking));
