@@ -3,6 +3,8 @@
 ---@class perigee.RecipeOptions
 ---@field name string               letters, digits, '.', '_', '-'; the run's folder is called so
 ---@field seed? integer             0
+---@field device? "cpu"|"cuda"      where it trains unless the command says otherwise: cpu
+---@field tf32? boolean             lets a GPU compute float32 products from TF32: false
 ---@field precision? "float32"|"bf16"|"float64"  float32
 ---@field student perigee.Module    what is trained
 ---@field teacher? perigee.Vit|perigee.Recipe  an encoder, or a recipe whose student is one: it is trained first, and cached
@@ -131,7 +133,7 @@ local function needs_teacher(stage)
 end
 
 --- pg.recipe { name, seed, precision, student, teacher, data, optim, ema, stages, every, micro, keep, sample, threads,
----   cache_teacher }
+---   cache_teacher, device, tf32 }
 ---@param given perigee.RecipeOptions
 ---@return perigee.Recipe
 function M.new(given)
@@ -140,7 +142,9 @@ function M.new(given)
     data = "table", test = { "table" }, optim = { "table", require("perigee.optim").adamw() }, ema = { "number", 0.9999 }, stages = "table",
     every = { "table", {} }, micro = { "count" }, keep = { "count", 3 }, sample = { "table", {} }, threads = { "count" },
     cache_teacher = { "boolean|table", false },
+    device = { "string", "cpu" }, tf32 = { "boolean", false },
   })
+  if o.device ~= "cpu" and o.device ~= "cuda" then core.fail("recipe: device is '%s'; there are cpu and cuda", o.device) end
   if not o.name:match "^[%w%._-]+$" then core.fail("recipe: the name '%s' may hold letters, digits, '.', '_' and '-' only", o.name) end
   o.dtype = precisions[o.precision]
   if not o.dtype then core.fail("recipe: precision is '%s'; there are float32, bf16 and float64", o.precision) end

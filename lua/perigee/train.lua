@@ -194,7 +194,7 @@ end
 function M.train(recipe, options)
   options = options or {}
   folder.check(options.folder, options.resume)
-  local run = Run.new(recipe, { folder = options.folder, device = options.device })
+  local run = Run.new(recipe, { folder = options.folder, device = options.device or recipe.device })
   run.progress = Progress.new { quiet = options.quiet, prefix = options.prefix, clock = C.pg_clock_seconds }
   local fine, outcome = xpcall(function() return train(run, options) end, failure.handler)
   if not fine then

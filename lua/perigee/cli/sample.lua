@@ -10,6 +10,7 @@ local M = {
     { name = "count", type = "integer", default = 64, help = "how many samples" },
     { name = "out", type = "string", help = "FILE.png (a grid), FILE.npz, or a folder (default: RUN/samples/sample.png)" },
     { name = "columns", type = "integer", help = "columns of a PNG grid" },
+    { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
   },
 }
@@ -82,11 +83,13 @@ function M.run(options)
   if options.count < 1 then error(("--count %d: at least 1"):format(options.count), 0) end
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   core.check(core.C.pg_signals_install())
-  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path, { ema = options.ema })
+  require("perigee.core.device").choose(options.device)
+  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path, { ema = options.ema, device = options.device })
   if not recipe:flow_matching() then error(path .. ": its recipe trains no flow-matching student", 0) end
   local run_folder = checkpoint:match "^(.*)/checkpoints/[^/]+$"
   local out = options.out or run_folder .. "/samples/sample.png"
   local plan = sampling.resolve(options, recipe)
+  plan.device = options.device
   local student = recipe.student
   local sink
   if out:match "%.png$" then

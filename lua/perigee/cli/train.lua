@@ -9,7 +9,7 @@ local M = {
     { name = "name", type = "string", help = "name of this run's folder (default: the recipe's name)" },
     { name = "steps", type = "integer", help = "stop after this many steps of the run" },
     { name = "seed", type = "integer", help = "another seed than the recipe's" },
-    { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
+    { name = "device", type = "string", help = "cpu or cuda (default: the recipe's, else cpu)" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
     { name = "resume", type = "boolean", default = false, help = "go on from the newest checkpoint" },
     { name = "from", type = "string", value = "RUN|CHECKPOINT",
@@ -37,9 +37,8 @@ function M.run(options)
   if not recipes.is_recipe(recipe) then
     error(("%s returns no recipe: its last line should be `return pg.recipe { ... }`"):format(options.recipe_path), 0)
   end
-  if options.device ~= "cpu" then
-    core.fail("--device %s: this build runs on the CPU", options.device)
-  end
+  local device = options.device or recipe.device
+  require("perigee.core.device").choose(device)
   if options.seed then recipe.seed = options.seed end
   core.check(core.C.pg_threads_set(options.threads or recipe.threads or core.C.pg_threads()))
   core.check(core.C.pg_signals_install())
@@ -49,7 +48,7 @@ function M.run(options)
   for key, value in pairs(options.recipe_options) do values[key] = value end
   local sampling = require "perigee.samplers.grid"
   local run, outcome = require("perigee.train").train(recipe, {
-    folder = path, steps = options.steps, device = options.device, resume = options.resume, from = options.from, quiet = options.quiet,
+    folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from, quiet = options.quiet,
     recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during, console = options.console,
   })
   if outcome == "interrupted" then

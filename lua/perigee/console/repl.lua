@@ -42,8 +42,8 @@ local function new_environment(pg)
   return environment, base
 end
 
---- Runs until the person leaves. `path`: a recipe, `values` its options.
-function M.run(path, values)
+--- Runs until the person leaves. `path`: a recipe, `values` its options, `device` where its run lives.
+function M.run(path, values, device)
   local pg = require "perigee"
   local environment, base = new_environment(pg)
   local open -- the session of the recipe
@@ -51,7 +51,7 @@ function M.run(path, values)
   local function load()
     if open then open:close() end
     open = nil
-    open = session.open(path, values)
+    open = session.open(path, values, device)
     for name, value in pairs(open:names()) do base[name] = value end
   end
 

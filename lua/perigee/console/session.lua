@@ -26,9 +26,9 @@ function Session:__tostring()
   return ("run of %s, %d steps done, stage %s"):format(self.recipe.name, self.inner.step, self.inner.stage.name)
 end
 
---- Loads a recipe and materialises it. `values` are the recipe's options.
+--- Loads a recipe and materialises it on a device. `values` are the recipe's options.
 ---@return perigee.Session
-function M.open(path, values)
+function M.open(path, values, device)
   local load = recipes.load(path, { values = values })
   local recipe = load.value
   if not require("perigee.recipe").is_recipe(recipe) then
@@ -36,7 +36,7 @@ function M.open(path, values)
   end
   recipe.cache_teacher = false -- here the teacher itself is at hand, and its results are the same
   return tensor.outlive(function()
-    local inner = Run.new(recipe, {})
+    local inner = Run.new(recipe, { device = device })
     inner.progress = Progress.new { clock = core_ffi.C.pg_clock_seconds }
     inner:build_stage()
     return setmetatable({ path = path, values = values, recipe = recipe, inner = inner, stage = inner.stage, optim = inner.optim,
@@ -97,7 +97,7 @@ local function compiled(self, key, choose)
   local outputs = {}
   for name, value in pairs(choose(trace)) do outputs[#outputs + 1] = { name = name, value = value } end
   table.sort(outputs, function(a, b) return a.name < b.name end)
-  self.programs[key] = tensor.outlive(function() return { executable = core.executable.compile(trace.program, outputs) } end)
+  self.programs[key] = tensor.outlive(function() return { executable = core.executable.compile(trace.program, outputs, { device = inner.device }) } end)
   return self.programs[key]
 end
 

@@ -13,6 +13,14 @@ function M.open(name)
   return code
 end
 
+--- Opens the device that the command line names, with an error that stands by itself.
+---@param name string
+function M.choose(name)
+  local code = core.device_code[name]
+  if not code then error(("--device %s: there are cpu and cuda"):format(name), 0) end
+  if C.pg_device_open(code) ~= 0 then error(("--device %s: %s"):format(name, ffi.string(C.pg_last_error())), 0) end
+end
+
 --- An error unless a device computes in a dtype.
 function M.expect_dtype(name, dtype)
   local code = M.open(name)

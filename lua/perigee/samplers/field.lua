@@ -37,7 +37,9 @@ function M.new(executable, student, labels, options)
   local stat = dtype == "float64" and "float64" or "float32"
   local function velocity(x, t, y)
     local time = ops.fill({ batch }, { value = t, dtype = stat })
-    return executable:run({ x = x:to(dtype), t = time, y = y }).velocity:clone():to "float64"
+    local here = executable.plan.device -- the state is integrated on the CPU
+    local out = executable:run({ x = x:to(dtype):to(here), t = time:to(here), y = y:to(here) })
+    return out.velocity:clone({ device = "cpu" }):to "float64"
   end
   return M.guided(velocity, labels, null, options)
 end

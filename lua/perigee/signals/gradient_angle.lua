@@ -16,8 +16,8 @@ local M = {}
 local Probe = {}
 Probe.__index = Probe
 
-local function zeros(count, dtype)
-  local t = tensor.empty({ count }, dtype, { purpose = "signal" })
+local function zeros(count, dtype, device)
+  local t = tensor.empty({ count }, dtype, { purpose = "signal", device = device })
   return tensor.tidy(function() return t:copy_(ops.fill({ count }, { value = 0, dtype = dtype })) end)
 end
 
@@ -100,7 +100,7 @@ function M.build(run, blocks)
   for k, total in ipairs(totals) do
     parts[k] = {}
     for _, side in ipairs { "denoise", "alignment" } do
-      parts[k][side] = { flat = zeros(total, run.recipe.dtype), sum = zeros(total, "float64") }
+      parts[k][side] = { flat = zeros(total, run.recipe.dtype, run.device), sum = zeros(total, "float64") }
     end
   end
   for _, place in ipairs(places) do
@@ -134,7 +134,7 @@ function Probe:measure(batches, batch)
     self.executable:run(batch(number))
     for _, part in ipairs(self.parts) do
       for _, side in pairs(part) do
-        tensor.tidy(function() ops.accumulate(side.sum, side.flat:to "float64", { first = number == 1 }) end)
+        tensor.tidy(function() ops.accumulate(side.sum, side.flat:to("cpu"):to "float64", { first = number == 1 }) end)
       end
     end
   end
@@ -160,7 +160,7 @@ function M.measure(run, blocks, settings)
   local fine, message = pcall(tensor.tidy, function()
     for k, time in ipairs(settings.time) do
       local inputs = run:bind_weights {
-        time = ops.fill({ size }, { value = time, dtype = op.stat(run.recipe.dtype) }), state = run.state,
+        time = ops.fill({ size }, { value = time, dtype = op.stat(run.recipe.dtype) }):to(run.device), state = run.state,
       }
       local readings = probe:measure(batches, function(number)
         run:set_state(run.step, (number - 1) * size)

@@ -9,9 +9,6 @@ local json = require "perigee.io.json"
 local C = core.C
 local M = {}
 
---- Bytes of tensors and arenas held now.
-function M.memory() return tonumber(C.pg_memory_now(C.PG_CPU, -1)) end
-
 function M.describe_losses(stage)
   local texts = {}
   for k, entry in ipairs(stage.losses) do texts[k] = ("%g·%s"):format(entry.weight, entry.name) end

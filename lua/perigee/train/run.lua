@@ -3,6 +3,7 @@ local ffi = require "ffi"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local Group = require "perigee.train.group"
+local device = require "perigee.core.device"
 local json = require "perigee.io.json"
 local op = require "perigee.core.op"
 local optimisers = require "perigee.optim"
@@ -41,11 +42,14 @@ end
 function Run.new(recipe, options)
   options = options or {}
   recipe:validate()
+  local where = options.device or "cpu"
+  device.expect_dtype(where, recipe.dtype)
+  core_ffi.C.pg_tf32_set(recipe.tf32 and 1 or 0)
   recipe.data:open()
   local self = setmetatable({
-    recipe = recipe, folder = options.folder or false, device = options.device or "cpu", step = 0, losses = {}, gradient_norm = 0,
+    recipe = recipe, folder = options.folder or false, device = where, step = 0, losses = {}, gradient_norm = 0,
     batch_size = recipe.batch, micro = recipe.micro, ema = recipe.ema, optim = {}, groups = {}, weights = {},
-    trace = options.trace or {}, readings = {}, pending = {}, lag = options.device == "cuda" and 1 or 0,
+    trace = options.trace or {}, readings = {}, pending = {}, lag = where == "cpu" and 0 or 1,
   }, Run)
   for key, value in pairs(recipe.optim) do self.optim[key] = value end
   local group_options = {
