@@ -1,8 +1,8 @@
 #include "cpu.h"
 
 #include "binary/binary.h"
+#include "cpu_loop.h"
 #include "gather.h"
-#include "loop.h"
 
 typedef void (*binary_function)(void *y, const void *a, const void *b, int64_t n);
 

@@ -1,7 +1,7 @@
 #include "cpu.h"
 
 #include "copy/copy.h"
-#include "loop.h"
+#include "cpu_loop.h"
 
 enum { TILE = 32, BLOCK = 512 };
 

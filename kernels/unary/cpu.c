@@ -1,7 +1,7 @@
 #include "cpu.h"
 
+#include "cpu_loop.h"
 #include "gather.h"
-#include "loop.h"
 #include "unary/unary.h"
 
 typedef void (*unary_function)(void *y, const void *x, int64_t n, const double *f);

@@ -1,7 +1,7 @@
 #include "cpu.h"
 
+#include "cpu_loop.h"
 #include "gather.h"
-#include "loop.h"
 #include "where/where.h"
 
 typedef struct context {

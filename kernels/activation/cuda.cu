@@ -1,0 +1,76 @@
+#include "cuda_loop.h"
+
+#include "activation/activation.h"
+#include "activation/functions.h"
+
+namespace {
+
+/* Operands: y, x. */
+struct values {
+  int kind;
+  template <int N, typename G>
+  __device__ __forceinline__ void operator()(const G &g, const int *at) const {
+    real x[N];
+    read<N>(x, g, 1, at);
+    switch (kind) {
+    case ACTIVATION_GELU_TANH:
+      for (int k = 0; k < N; k++) x[k] = store(gelu_tanh(load(x[k])));
+      break;
+    case ACTIVATION_GELU_ERF:
+      for (int k = 0; k < N; k++) x[k] = store(gelu_erf(load(x[k])));
+      break;
+    default:
+      for (int k = 0; k < N; k++) x[k] = store(silu(load(x[k])));
+    }
+    write<N>(g, 0, at, x);
+  }
+};
+
+/* Operands: dx, dy, x. */
+struct derivatives {
+  int kind;
+  template <int N, typename G>
+  __device__ __forceinline__ void operator()(const G &g, const int *at) const {
+    real d[N], x[N];
+    read<N>(d, g, 1, at);
+    read<N>(x, g, 2, at);
+    switch (kind) {
+    case ACTIVATION_GELU_TANH:
+      for (int k = 0; k < N; k++) d[k] = store(load(d[k]) * gelu_tanh_derivative(load(x[k])));
+      break;
+    case ACTIVATION_GELU_ERF:
+      for (int k = 0; k < N; k++) d[k] = store(load(d[k]) * gelu_erf_derivative(load(x[k])));
+      break;
+    default:
+      for (int k = 0; k < N; k++) d[k] = store(load(d[k]) * silu_derivative(load(x[k])));
+    }
+    write<N>(g, 0, at, d);
+  }
+};
+
+}  // namespace
+
+static pg_status check(const char *name, const pg_call *call, int views) {
+  for (int k = 1; k < views; k++)
+    PG_EXPECT(pg_present(call, k) && pg_same_shape(&call->v[0], &call->v[k]), "%s: shapes %s and %s must match", name,
+              pg_shape_text(&call->v[0]), pg_shape_text(&call->v[k]));
+  PG_EXPECT(call->i[0] >= ACTIVATION_GELU_TANH && call->i[0] <= ACTIVATION_SILU, "%s: kind %lld; 1 to 3 exist", name,
+            (long long)call->i[0]);
+  return PG_OK;
+}
+
+pg_status PG_CUDA(activation)(const pg_call *call) {
+  pg_status status = check("activation", call, 2);
+  if (status) return status;
+  const pg_view *const views[2] = {&call->v[0], &call->v[1]};
+  pg_each<2, PG_VECTOR>(pg_loop_flat(2, views), values{(int)call->i[0]}, call->stream);
+  return pg_launched("activation");
+}
+
+pg_status PG_CUDA(activation_backward)(const pg_call *call) {
+  pg_status status = check("activation_backward", call, 3);
+  if (status) return status;
+  const pg_view *const views[3] = {&call->v[0], &call->v[1], &call->v[2]};
+  pg_each<3, PG_VECTOR>(pg_loop_flat(3, views), derivatives{(int)call->i[0]}, call->stream);
+  return pg_launched("activation_backward");
+}
