@@ -1,6 +1,7 @@
 #include "cpu.h"
 
 #include "accumulate/accumulate.h"
+#include "accumulate/check.h"
 
 #define SAME(x) (x)
 
@@ -20,10 +21,9 @@ ACCUMULATE(into_real, real, load, store)
 ACCUMULATE(into_stat, stat, SAME, SAME)
 
 pg_status PG_CPU(accumulate)(const pg_call *call) {
+  pg_status status = expect_accumulate(call);
+  if (status) return status;
   const pg_view *total = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(x->dtype == PG_REAL && (total->dtype == PG_REAL || total->dtype == PG_STAT) && pg_numel(total) == pg_numel(x),
-            "accumulate: total is %s, x is %s; their sizes must agree, and their dtypes, or total is in that of statistics",
-            pg_shape_text(total), pg_shape_text(x));
   (total->dtype == PG_REAL ? into_real : into_stat)(total->data, x->data, pg_numel(total), (stat)call->f[0], call->i[0]);
   return PG_OK;
 }

@@ -1,6 +1,7 @@
 #include "cuda_loop.h"
 
 #include "accumulate/accumulate.h"
+#include "accumulate/check.h"
 
 namespace {
 
@@ -29,10 +30,9 @@ struct accumulation {
 }  // namespace
 
 pg_status PG_CUDA(accumulate)(const pg_call *call) {
+  pg_status status = expect_accumulate(call);
+  if (status) return status;
   const pg_view *total = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(x->dtype == PG_REAL && (total->dtype == PG_REAL || total->dtype == PG_FLOAT32) && pg_numel(total) == pg_numel(x),
-            "accumulate: total is %s, x is %s; their sizes must agree, and their dtypes, or total is in that of statistics",
-            pg_shape_text(total), pg_shape_text(x));
   const pg_view *const views[2] = {total, x};
   pg_loop loop = pg_loop_flat(2, views);
   stat scale = (stat)call->f[0];

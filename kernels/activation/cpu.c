@@ -2,6 +2,7 @@
 #include "cpu.h"
 
 #include "activation/activation.h"
+#include "activation/check.h"
 #include "activation/functions.h"
 
 enum { PIECE = 4096, PARALLEL = 32768 };
@@ -16,17 +17,8 @@ enum { PIECE = 4096, PARALLEL = 32768 };
     }                                                                                                                  \
   } while (0)
 
-static pg_status check(const char *name, const pg_call *call, int views) {
-  for (int k = 1; k < views; k++)
-    PG_EXPECT(pg_present(call, k) && pg_same_shape(&call->v[0], &call->v[k]), "%s: shapes %s and %s must match", name,
-              pg_shape_text(&call->v[0]), pg_shape_text(&call->v[k]));
-  PG_EXPECT(call->i[0] >= ACTIVATION_GELU_TANH && call->i[0] <= ACTIVATION_SILU, "%s: kind %lld; 1 to 3 exist", name,
-            (long long)call->i[0]);
-  return PG_OK;
-}
-
 pg_status PG_CPU(activation)(const pg_call *call) {
-  pg_status status = check("activation", call, 2);
+  pg_status status = expect_activation("activation", call, 2);
   if (status) return status;
   real *y = call->v[0].data;
   const real *x = call->v[1].data;
@@ -40,7 +32,7 @@ pg_status PG_CPU(activation)(const pg_call *call) {
 }
 
 pg_status PG_CPU(activation_backward)(const pg_call *call) {
-  pg_status status = check("activation_backward", call, 3);
+  pg_status status = expect_activation("activation_backward", call, 3);
   if (status) return status;
   real *dx = call->v[0].data;
   const real *dy = call->v[1].data, *x = call->v[2].data;

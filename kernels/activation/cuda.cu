@@ -1,6 +1,7 @@
 #include "cuda_loop.h"
 
 #include "activation/activation.h"
+#include "activation/check.h"
 #include "activation/functions.h"
 
 namespace {
@@ -50,17 +51,8 @@ struct derivatives {
 
 }  // namespace
 
-static pg_status check(const char *name, const pg_call *call, int views) {
-  for (int k = 1; k < views; k++)
-    PG_EXPECT(pg_present(call, k) && pg_same_shape(&call->v[0], &call->v[k]), "%s: shapes %s and %s must match", name,
-              pg_shape_text(&call->v[0]), pg_shape_text(&call->v[k]));
-  PG_EXPECT(call->i[0] >= ACTIVATION_GELU_TANH && call->i[0] <= ACTIVATION_SILU, "%s: kind %lld; 1 to 3 exist", name,
-            (long long)call->i[0]);
-  return PG_OK;
-}
-
 pg_status PG_CUDA(activation)(const pg_call *call) {
-  pg_status status = check("activation", call, 2);
+  pg_status status = expect_activation("activation", call, 2);
   if (status) return status;
   const pg_view *const views[2] = {&call->v[0], &call->v[1]};
   pg_each<2, PG_VECTOR>(pg_loop_flat(2, views), values{(int)call->i[0]}, call->stream);
@@ -68,7 +60,7 @@ pg_status PG_CUDA(activation)(const pg_call *call) {
 }
 
 pg_status PG_CUDA(activation_backward)(const pg_call *call) {
-  pg_status status = check("activation_backward", call, 3);
+  pg_status status = expect_activation("activation_backward", call, 3);
   if (status) return status;
   const pg_view *const views[3] = {&call->v[0], &call->v[1], &call->v[2]};
   pg_each<3, PG_VECTOR>(pg_loop_flat(3, views), derivatives{(int)call->i[0]}, call->stream);

@@ -1,6 +1,7 @@
 #include "cpu.h"
 
 #include "binary/binary.h"
+#include "binary/check.h"
 #include "cpu_loop.h"
 #include "gather.h"
 
@@ -110,25 +111,16 @@ static void row(const void *context_, char *const *operand, int64_t length) {
 }
 
 pg_status PG_CPU(binary)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *a = &call->v[1], *b = &call->v[2];
-  int64_t which = call->i[0];
-  PG_EXPECT(which >= 0 && which < PG_BINARY_FUNCTIONS, "binary: there is no function number %lld", (long long)which);
-  PG_EXPECT(a->dtype == b->dtype, "binary: a has dtype %d, b has %d; they must be the same", a->dtype, b->dtype);
-  int truth = which >= PG_BINARY_EQUAL;
-  PG_EXPECT(y->dtype == (truth ? PG_UINT8 : a->dtype), "binary: y has dtype %d, expected %d", y->dtype,
-            truth ? PG_UINT8 : a->dtype);
-  PG_EXPECT(pg_contiguous(y), "binary: y must be contiguous");
-  binary_function function = NULL;
-  if (a->dtype == PG_REAL) function = real_functions[which];
-#if PG_REAL == 0
-  if (a->dtype >= PG_INT32) function = integer_functions[a->dtype - PG_INT32][which];
-#endif
-  PG_EXPECT(function, "binary: function %lld has no version for dtype %d in this instance", (long long)which, a->dtype);
-  const pg_view *const views[3] = {y, a, b};
   pg_loop loop;
-  PG_EXPECT(pg_loop_make(&loop, 3, views), "binary: %s and %s do not broadcast to %s", pg_shape_text(a),
-            pg_shape_text(b), pg_shape_text(y));
-  context c = {function, pg_element_bytes(y->dtype), pg_element_bytes(a->dtype), pg_loop_inner(&loop, 1),
+  pg_status status = expect_binary(call, &loop);
+  if (status) return status;
+  int dtype = call->v[1].dtype;
+  binary_function function = NULL;
+  if (dtype == PG_REAL) function = real_functions[call->i[0]];
+#if PG_REAL == 0
+  else function = integer_functions[dtype - PG_INT32][call->i[0]];
+#endif
+  context c = {function, loop.bytes[0], loop.bytes[1], pg_loop_inner(&loop, 1),
                pg_loop_inner(&loop, 2)};
   pg_loop_run(&loop, row, &c);
   return PG_OK;

@@ -1,6 +1,7 @@
 #include "cuda_loop.h"
 
 #include "binary/binary.h"
+#include "binary/check.h"
 
 namespace {
 
@@ -108,30 +109,15 @@ static void run_integers(const pg_loop &loop, int which, void *stream) {
 
 }  // namespace
 
-static bool exists(int dtype, int64_t which) {
-  if (dtype == PG_REAL) return which < PG_BINARY_AND;
-  if (PG_REAL != 0 || dtype < PG_INT32 || which == PG_BINARY_DIVIDE || which == PG_BINARY_POW) return false;
-  return which < PG_BINARY_AND || dtype == PG_UINT8;
-}
-
 pg_status PG_CUDA(binary)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *a = &call->v[1], *b = &call->v[2];
-  int which = (int)call->i[0];
-  PG_EXPECT(call->i[0] >= 0 && call->i[0] < PG_BINARY_FUNCTIONS, "binary: there is no function number %lld",
-            (long long)call->i[0]);
-  PG_EXPECT(a->dtype == b->dtype, "binary: a has dtype %d, b has %d; they must be the same", a->dtype, b->dtype);
-  bool truth = which >= PG_BINARY_EQUAL;
-  PG_EXPECT(y->dtype == (truth ? (int)PG_UINT8 : a->dtype), "binary: y has dtype %d, expected %d", y->dtype,
-            truth ? (int)PG_UINT8 : a->dtype);
-  PG_EXPECT(pg_contiguous(y), "binary: y must be contiguous");
-  PG_EXPECT(exists(a->dtype, which), "binary: function %d has no version for dtype %d in this instance", which, a->dtype);
-  const pg_view *const views[3] = {y, a, b};
   pg_loop loop;
-  PG_EXPECT(pg_loop_make(&loop, 3, views), "binary: %s and %s do not broadcast to %s", pg_shape_text(a),
-            pg_shape_text(b), pg_shape_text(y));
-  switch (a->dtype) {
+  pg_status status = expect_binary(call, &loop);
+  if (status) return status;
+  int dtype = call->v[1].dtype;
+  int which = (int)call->i[0];
+  switch (dtype) {
   case PG_REAL:
-    if (truth) pg_each<3, PG_VECTOR>(loop, comparison{which}, call->stream);
+    if (which >= PG_BINARY_EQUAL) pg_each<3, PG_VECTOR>(loop, comparison{which}, call->stream);
     else pg_each<3, PG_VECTOR>(loop, arithmetic{which}, call->stream);
     break;
 #if PG_REAL == 0

@@ -1,5 +1,6 @@
 #include "cpu.h"
 
+#include "copy/check.h"
 #include "copy/copy.h"
 #include "cpu_loop.h"
 
@@ -92,66 +93,38 @@ static void copy_views(const pg_view *to, const pg_view *from) {
   else pg_loop_run(&loop, copy_row, &c);
 }
 
-/* `size` places of dimension `dim` of a view, from `start` on. */
-static pg_view narrowed(const pg_view *v, int64_t dim, int64_t start, int64_t size) {
-  pg_view part = *v;
-  part.data = (char *)v->data + start * v->stride[dim] * pg_element_bytes(v->dtype);
-  part.shape[dim] = size;
-  return part;
-}
-
 pg_status PG_CPU(copy)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(y->dtype == x->dtype && pg_same_shape(y, x), "copy: y is %s, x is %s; shape and dtype must be the same",
-            pg_shape_text(y), pg_shape_text(x));
-  copy_views(y, x);
-  return PG_OK;
+  pg_status status = expect_alike("copy", call);
+  if (status == PG_OK) copy_views(&call->v[0], &call->v[1]);
+  return status;
 }
 
 pg_status PG_CPU(flip)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
-  int64_t dim = call->i[0];
-  PG_EXPECT(y->dtype == x->dtype && pg_same_shape(y, x), "flip: y is %s, x is %s; shape and dtype must be the same",
-            pg_shape_text(y), pg_shape_text(x));
-  PG_EXPECT(dim >= 0 && dim < x->ndim, "flip: x is %s, it has no dimension %lld", pg_shape_text(x), (long long)dim + 1);
-  if (pg_numel(x) == 0) return PG_OK;
-  pg_view reversed = narrowed(x, dim, x->shape[dim] - 1, x->shape[dim]);
-  reversed.stride[dim] = -x->stride[dim];
-  copy_views(y, &reversed);
+  pg_status status = expect_flip(call);
+  if (status || pg_numel(&call->v[1]) == 0) return status;
+  pg_view back = reversed(&call->v[1], call->i[0]);
+  copy_views(&call->v[0], &back);
   return PG_OK;
-}
-
-/* Whether `part` fits into `whole` along `dim` from `start` on. */
-static int fits(const pg_view *whole, const pg_view *part, int64_t dim, int64_t start) {
-  if (whole->ndim != part->ndim || whole->dtype != part->dtype || dim < 0 || dim >= whole->ndim) return 0;
-  for (int d = 0; d < whole->ndim; d++)
-    if (d != dim && whole->shape[d] != part->shape[d]) return 0;
-  return start >= 0 && start + part->shape[dim] <= whole->shape[dim];
 }
 
 pg_status PG_CPU(concat)(const pg_call *call) {
-  const pg_view *y = &call->v[0];
+  pg_status status = expect_concat(call);
   int64_t dim = call->i[0], start = 0;
-  for (int k = 1; k < call->n; k++) {
+  for (int k = 1; status == PG_OK && k < call->n; k++) {
     if (!pg_present(call, k)) continue;
     const pg_view *x = &call->v[k];
-    PG_EXPECT(fits(y, x, dim, start), "concat: y is %s, input %d is %s, at place %lld of dimension %lld",
-              pg_shape_text(y), k, pg_shape_text(x), (long long)start + 1, (long long)dim + 1);
-    pg_view part = narrowed(y, dim, start, x->shape[dim]);
+    pg_view part = narrowed(&call->v[0], dim, start, x->shape[dim]);
     copy_views(&part, x);
     start += x->shape[dim];
   }
-  PG_EXPECT(start == y->shape[dim], "concat: y is %s, the inputs have %lld places in dimension %lld", pg_shape_text(y),
-            (long long)start, (long long)dim + 1);
-  return PG_OK;
+  return status;
 }
 
 pg_status PG_CPU(narrow_backward)(const pg_call *call) {
   const pg_view *dx = &call->v[0], *dy = &call->v[1];
   int64_t dim = call->i[0], start = call->i[1];
-  PG_EXPECT(fits(dx, dy, dim, start), "narrow_backward: dx is %s, dy is %s, at place %lld of dimension %lld",
-            pg_shape_text(dx), pg_shape_text(dy), (long long)start + 1, (long long)dim + 1);
-  if (pg_numel(dx) == 0) return PG_OK;
+  pg_status status = expect_narrow_backward(call);
+  if (status || pg_numel(dx) == 0) return status;
   int64_t outer = 1, inner = pg_element_bytes(dx->dtype);
   for (int64_t d = 0; d < dim; d++) outer *= dx->shape[d];
   for (int64_t d = dim + 1; d < dx->ndim; d++) inner *= dx->shape[d];
@@ -228,7 +201,8 @@ pg_status PG_CPU(fill)(const pg_call *call) {
 
 pg_status PG_CPU(arange)(const pg_call *call) {
   const pg_view *y = &call->v[0];
-  PG_EXPECT(y->ndim == 1, "arange: y is %s, expected one dimension", pg_shape_text(y));
+  pg_status status = expect_arange(call);
+  if (status) return status;
   int64_t n = y->shape[0], bytes = pg_element_bytes(y->dtype);
   for (int64_t start = 0; start < n; start += BLOCK) {
     double values[BLOCK];
@@ -317,25 +291,20 @@ static void cast_row(const void *context_, char *const *operand, int64_t length)
     convert(operand[0] + start * c->to_bytes, c->to, from, c->from, n);
   }
 }
+#endif
 
 pg_status PG_CPU(cast)(const pg_call *call) {
   const pg_view *y = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(pg_same_shape(y, x) && pg_contiguous(y),
-            "cast: y is %s, x is %s; they must have the same shape, y contiguous", pg_shape_text(y), pg_shape_text(x));
+  pg_loop loop;
+  pg_status status = expect_cast(call, &loop);
+  if (status) return status;
   if (y->dtype == x->dtype) {
     copy_views(y, x);
     return PG_OK;
   }
-  const pg_view *const views[2] = {y, x};
-  pg_loop loop;
-  PG_EXPECT(pg_loop_make(&loop, 2, views), "cast: the shapes do not match");
+#if PG_REAL == 0
   cast_context c = {y->dtype, x->dtype, loop.bytes[0], loop.bytes[1], pg_loop_inner(&loop, 1)};
   pg_loop_run(&loop, cast_row, &c);
+#endif
   return PG_OK;
 }
-#else
-pg_status PG_CPU(cast)(const pg_call *call) {
-  return pg_error(PG_ERROR_ARGUMENT, "cast: from dtype %d to %d: only the float32 instance converts", call->v[1].dtype,
-                  call->v[0].dtype);
-}
-#endif

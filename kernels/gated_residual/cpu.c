@@ -1,20 +1,13 @@
 #include "cpu.h"
+#include "gated_residual/check.h"
 #include "gated_residual/gated_residual.h"
 
 static int64_t chunks_of(int64_t rows) { return (rows + PG_CHUNK_ROWS - 1) / PG_CHUNK_ROWS; }
 
-static int is_gate(const pg_view *gate, const pg_view *x) {
-  return gate->ndim == 3 && (gate->shape[0] == x->shape[0] || gate->shape[0] == 1) && gate->shape[1] == 1 &&
-         gate->shape[2] == x->shape[2] && (gate->shape[2] == 1 || gate->stride[2] == 1);
-}
-
 pg_status PG_CPU(gated_residual)(const pg_call *call) {
+  pg_status status = expect_gated_residual(call);
+  if (status) return status;
   const pg_view *x = &call->v[1], *gate = &call->v[3];
-  PG_EXPECT(x->ndim == 3 && pg_same_shape(x, &call->v[2]) && pg_same_shape(x, &call->v[0]),
-            "gated_residual: x is %s, y is %s, out is %s; all must be [B,N,D]", pg_shape_text(x), pg_shape_text(&call->v[2]),
-            pg_shape_text(&call->v[0]));
-  PG_EXPECT(is_gate(gate, x), "gated_residual: x is %s, gate is %s; it must be [B,1,D] or [1,1,D] with rows in one piece",
-            pg_shape_text(x), pg_shape_text(gate));
   int64_t rows = x->shape[1], width = x->shape[2], gate_stride = gate->shape[0] == 1 ? 0 : gate->stride[0];
 #pragma omp parallel for schedule(static)
   for (int64_t r = 0; r < x->shape[0] * rows; r++) {
@@ -25,11 +18,6 @@ pg_status PG_CPU(gated_residual)(const pg_call *call) {
     for (int64_t j = 0; j < width; j++) out[j] = store(load(xs[j]) + load(g[j]) * load(ys[j]));
   }
   return PG_OK;
-}
-
-/* Rows over which one gate stands: an image's, or all of them. */
-static int64_t rows_a_gate(const pg_view *gate, const pg_view *x) {
-  return gate->shape[0] == x->shape[0] ? x->shape[1] : x->shape[0] * x->shape[1];
 }
 
 /* Scratch: [gates, chunks, width] partial sums of dout·y. */
@@ -54,13 +42,9 @@ static void backward_row(real *dy, stat *sum, const real *dout, const real *y, c
 }
 
 pg_status PG_CPU(gated_residual_backward)(const pg_call *call) {
+  pg_status status = expect_gated_residual_backward(call);
+  if (status) return status;
   const pg_view *dout = &call->v[2], *y = &call->v[3], *gate = &call->v[4];
-  PG_EXPECT(dout->ndim == 3 && pg_same_shape(dout, y) && pg_same_shape(dout, &call->v[0]),
-            "gated_residual_backward: dout is %s, y is %s, dy is %s; all must be [B,N,D]", pg_shape_text(dout),
-            pg_shape_text(y), pg_shape_text(&call->v[0]));
-  PG_EXPECT(is_gate(gate, dout) && (!pg_present(call, 1) || pg_same_shape(gate, &call->v[1])),
-            "gated_residual_backward: dout is %s, gate is %s; gate and dgate must be [B,1,D] or [1,1,D]",
-            pg_shape_text(dout), pg_shape_text(gate));
   int64_t gates = gate->shape[0], rows = rows_a_gate(gate, dout), width = dout->shape[2], chunks = chunks_of(rows);
   stat *partial = pg_present(call, 1) ? call->scratch : NULL;
 #pragma omp parallel

@@ -4,17 +4,10 @@
 
 #include "cpu.h"
 
+#include "gather/check.h"
 #include "gather/gather.h"
 
 enum { PIECE = 64 /* inner elements of a slice */, PARALLEL = 32768 /* elements */ };
-
-typedef struct picture {
-  int64_t outer, inner, k, j;
-  const pg_view *index;
-  int dim;
-  int64_t step; /* the index's stride along dim */
-  int rows;     /* the index is the same for all inner elements */
-} picture;
 
 /* Where the index's entry lies that belongs to element `linear` of its dimensions [from, to). */
 static int64_t index_offset(const pg_view *index, int from, int to, int64_t linear) {
@@ -48,36 +41,6 @@ static pg_status check_bounds(const char *name, const picture *p) {
   return PG_OK;
 }
 
-/* `whole` is the view with K entries along dim, `part` the one with J. */
-static pg_status look(const char *name, const pg_call *call, const pg_view *whole, const pg_view *part, picture *p) {
-  const pg_view *index = &call->v[2];
-  int dim = (int)call->i[0];
-  PG_EXPECT(pg_present(call, 2) && (index->dtype == PG_INT32 || index->dtype == PG_INT64),
-            "%s: the index must be int32 or int64", name);
-  PG_EXPECT(dim >= 0 && dim < whole->ndim && index->ndim == whole->ndim && pg_same_shape(index, part),
-            "%s: along dimension %d, x is %s, index is %s, the other %s", name, dim + 1, pg_shape_text(whole),
-            pg_shape_text(index), pg_shape_text(part));
-  *p = (picture){.outer = 1,
-                 .inner = 1,
-                 .k = whole->shape[dim],
-                 .j = index->shape[dim],
-                 .index = index,
-                 .dim = dim,
-                 .step = index->stride[dim],
-                 .rows = 1};
-  for (int d = 0; d < whole->ndim; d++) {
-    if (d == dim) continue;
-    PG_EXPECT(whole->shape[d] == index->shape[d], "%s: x is %s, index is %s; they may differ in dimension %d only",
-              name, pg_shape_text(whole), pg_shape_text(index), dim + 1);
-    if (d < dim) p->outer *= whole->shape[d];
-    else {
-      p->inner *= whole->shape[d];
-      p->rows &= index->stride[d] == 0 || index->shape[d] == 1;
-    }
-  }
-  return PG_OK;
-}
-
 static int64_t element_bytes(int dtype) {
   static const uint8_t bytes[PG_DTYPES] = {4, 8, 2, 4, 8, 1};
   return bytes[dtype];
@@ -85,11 +48,10 @@ static int64_t element_bytes(int dtype) {
 
 pg_status PG_CPU(gather)(const pg_call *call) {
   const pg_view *out = &call->v[0], *x = &call->v[1];
-  picture p = {0};
-  pg_status status = look("gather", call, x, out, &p);
+  picture p;
+  pg_status status = expect_gather(call, &p);
   if (status == PG_OK) status = check_bounds("gather", &p);
   if (status) return status;
-  PG_EXPECT(out->dtype == x->dtype, "gather: out and x must have one dtype");
   int64_t bytes = element_bytes(x->dtype), row = p.inner * bytes;
 #pragma omp parallel for schedule(static) collapse(2) if (p.outer * p.j * p.inner > PARALLEL)
   for (int64_t o = 0; o < p.outer; o++) {
@@ -132,18 +94,16 @@ static inline void add_sources(const picture *p, stat *sum, int64_t pitch, const
 }
 
 int64_t PG_CPU(scatter_add_scratch)(const pg_call *call) {
-  picture p = {0};
-  if (look("scatter_add", call, &call->v[0], &call->v[3], &p)) return -1;
+  picture p;
+  if (expect_scatter_add(call, &p)) return -1;
   return pg_kernel_threads() * p.k * PIECE * (int64_t)sizeof(stat);
 }
 
 pg_status PG_CPU(scatter_add)(const pg_call *call) {
-  picture p = {0};
-  pg_status status = look("scatter_add", call, &call->v[0], &call->v[3], &p);
+  picture p;
+  pg_status status = expect_scatter_add(call, &p);
   if (status == PG_OK) status = check_bounds("scatter_add", &p);
   if (status) return status;
-  PG_EXPECT(!pg_present(call, 1) || pg_same_shape(&call->v[1], &call->v[0]), "scatter_add: x is %s, out is %s",
-            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[0]));
   real *out = call->v[0].data;
   const real *x = pg_present(call, 1) ? call->v[1].data : NULL, *source = call->v[3].data;
   int64_t pieces = (p.inner + PIECE - 1) / PIECE;

@@ -1,6 +1,7 @@
-/* Reading and adding at indices along one dimension. Indices count from 0; one outside [0, K) is an error that names
- * it. The shapes agree but for the dimension `dim`, where x has K entries and index J. The index may have any strides: rows
- * are picked as a whole by an index that is expanded over the dimensions after `dim`. */
+/* Reading and adding at indices along one dimension. The shapes agree but for the dimension `dim`, where x has K entries and
+ * index J. The index may have any strides: rows are picked as a whole by an index that is expanded over the dimensions
+ * after `dim`. Indices count from 0; one outside [0, K) is an error that names it. On CUDA, where nobody waits for what a
+ * kernel finds, gather gives NaN there (integers: 0), and scatter_add NaN for all k of that o and i. */
 
 /* out[o, j, i] = x[o, index[o, j, i], i]
  *   v[0] out     as x   [..., J, ...]   =

@@ -1,16 +1,11 @@
 #include "cpu.h"
+#include "images/check.h"
 #include "images/images.h"
 
-static int is_transposed(const pg_view *chw, const pg_view *hwc) {
-  return chw->ndim == 4 && hwc->ndim == 4 && chw->shape[0] == hwc->shape[0] && chw->shape[1] == hwc->shape[3] &&
-         chw->shape[2] == hwc->shape[1] && chw->shape[3] == hwc->shape[2];
-}
-
 pg_status PG_CPU(images)(const pg_call *call) {
+  pg_status status = expect_images(call);
+  if (status) return status;
   const pg_view *y = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(x->dtype == PG_UINT8 && is_transposed(y, x) && x->shape[3] <= 4,
-            "images: x is %s, y is %s; expected uint8 [B,H,W,C] and [B,C,H,W] with at most 4 channels",
-            pg_shape_text(x), pg_shape_text(y));
   int64_t channels = x->shape[3], height = x->shape[1], width = x->shape[2];
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < x->shape[0] * height; k++) {
@@ -25,9 +20,9 @@ pg_status PG_CPU(images)(const pg_call *call) {
 }
 
 pg_status PG_CPU(images_to_bytes)(const pg_call *call) {
+  pg_status status = expect_images_to_bytes(call);
+  if (status) return status;
   const pg_view *y = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(y->dtype == PG_UINT8 && is_transposed(x, y),
-            "images_to_bytes: x is %s, y is %s; expected [B,C,H,W] and uint8 [B,H,W,C]", pg_shape_text(x), pg_shape_text(y));
   int64_t channels = x->shape[1], height = x->shape[2], width = x->shape[3];
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < x->shape[0] * height; k++)

@@ -3,6 +3,7 @@
 #include "cpu_loop.h"
 #include "gather.h"
 #include "unary/unary.h"
+#include "unary/check.h"
 
 typedef void (*unary_function)(void *y, const void *x, int64_t n, const double *f);
 
@@ -133,22 +134,16 @@ static void row(const void *context_, char *const *operand, int64_t length) {
 }
 
 pg_status PG_CPU(unary)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
-  int64_t which = call->i[0];
-  PG_EXPECT(which >= 0 && which < PG_UNARY_FUNCTIONS, "unary: there is no function number %lld", (long long)which);
-  PG_EXPECT(y->dtype == x->dtype && pg_same_shape(y, x), "unary: y is %s, x is %s; shape and dtype must be the same",
-            pg_shape_text(y), pg_shape_text(x));
-  PG_EXPECT(pg_contiguous(y), "unary: y must be contiguous");
-  unary_function function = NULL;
-  if (x->dtype == PG_REAL) function = real_functions[which];
-#if PG_REAL == 0
-  if (x->dtype >= PG_INT32) function = integer_functions[x->dtype - PG_INT32][which];
-#endif
-  PG_EXPECT(function, "unary: function %lld has no version for dtype %d in this instance", (long long)which, x->dtype);
-  const pg_view *const views[2] = {y, x};
   pg_loop loop;
-  PG_EXPECT(pg_loop_make(&loop, 2, views), "unary: the shapes do not match");
-  context c = {function, call->f, pg_element_bytes(x->dtype), pg_loop_inner(&loop, 1)};
+  pg_status status = expect_unary(call, &loop);
+  if (status) return status;
+  int dtype = call->v[1].dtype;
+  unary_function function = NULL;
+  if (dtype == PG_REAL) function = real_functions[call->i[0]];
+#if PG_REAL == 0
+  else function = integer_functions[dtype - PG_INT32][call->i[0]];
+#endif
+  context c = {function, call->f, loop.bytes[1], pg_loop_inner(&loop, 1)};
   pg_loop_run(&loop, row, &c);
   return PG_OK;
 }

@@ -1,6 +1,7 @@
 #include "cuda_loop.h"
 
 #include "unary/unary.h"
+#include "unary/check.h"
 
 namespace {
 
@@ -87,26 +88,13 @@ static void run_integers(const pg_loop &loop, int which, const double *f, void *
 
 }  // namespace
 
-static bool exists(int dtype, int64_t which) {
-  if (dtype == PG_REAL) return true;
-  return PG_REAL == 0 && dtype >= PG_INT32 &&
-         (which == PG_UNARY_NEGATIVE || which == PG_UNARY_ABSOLUTE || which == PG_UNARY_SQUARE || which == PG_UNARY_SIGN ||
-          which == PG_UNARY_AFFINE || which == PG_UNARY_CLAMP);
-}
-
 pg_status PG_CUDA(unary)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
-  int which = (int)call->i[0];
-  PG_EXPECT(call->i[0] >= 0 && call->i[0] < PG_UNARY_FUNCTIONS, "unary: there is no function number %lld",
-            (long long)call->i[0]);
-  PG_EXPECT(y->dtype == x->dtype && pg_same_shape(y, x), "unary: y is %s, x is %s; shape and dtype must be the same",
-            pg_shape_text(y), pg_shape_text(x));
-  PG_EXPECT(pg_contiguous(y), "unary: y must be contiguous");
-  PG_EXPECT(exists(x->dtype, which), "unary: function %d has no version for dtype %d in this instance", which, x->dtype);
-  const pg_view *const views[2] = {y, x};
   pg_loop loop;
-  PG_EXPECT(pg_loop_make(&loop, 2, views), "unary: the shapes do not match");
-  switch (x->dtype) {
+  pg_status status = expect_unary(call, &loop);
+  if (status) return status;
+  int dtype = call->v[1].dtype;
+  int which = (int)call->i[0];
+  switch (dtype) {
   case PG_REAL:
     pg_each<2, PG_VECTOR>(loop, function{which, (stat)call->f[0], (stat)call->f[1]}, call->stream);
     break;

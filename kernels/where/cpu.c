@@ -2,6 +2,7 @@
 
 #include "cpu_loop.h"
 #include "gather.h"
+#include "where/check.h"
 #include "where/where.h"
 
 typedef struct context {
@@ -36,16 +37,10 @@ static void row(const void *context_, char *const *operand, int64_t length) {
 }
 
 pg_status PG_CPU(where)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *condition = &call->v[1], *a = &call->v[2], *b = &call->v[3];
-  PG_EXPECT(condition->dtype == PG_UINT8, "where: the condition has dtype %d, expected uint8", condition->dtype);
-  PG_EXPECT(a->dtype == y->dtype && b->dtype == y->dtype, "where: y has dtype %d, a %d, b %d; they must be the same",
-            y->dtype, a->dtype, b->dtype);
-  PG_EXPECT(pg_contiguous(y), "where: y must be contiguous");
-  const pg_view *const views[4] = {y, condition, a, b};
   pg_loop loop;
-  PG_EXPECT(pg_loop_make(&loop, 4, views), "where: %s, %s and %s do not broadcast to %s", pg_shape_text(condition),
-            pg_shape_text(a), pg_shape_text(b), pg_shape_text(y));
-  context c = {pg_element_bytes(y->dtype), {0}};
+  pg_status status = expect_where(call, &loop);
+  if (status) return status;
+  context c = {loop.bytes[0], {0}};
   for (int k = 0; k < 4; k++) c.stride[k] = pg_loop_inner(&loop, k);
   pg_loop_run(&loop, row, &c);
   return PG_OK;

@@ -1,0 +1,133 @@
+#include "cuda_loop.h"
+
+#include "gated_residual/check.h"
+#include "gated_residual/gated_residual.h"
+
+/* ---- forward ---- */
+
+namespace {
+
+/* Operands: out, x, y, gate. */
+struct gating {
+  template <int N, typename G>
+  __device__ __forceinline__ void operator()(const G &g, const int *at) const {
+    real x[N], y[N], gate[N];
+    read<N>(x, g, 1, at);
+    read<N>(y, g, 2, at);
+    read<N>(gate, g, 3, at);
+    for (int k = 0; k < N; k++) x[k] = store(load(x[k]) + load(gate[k]) * load(y[k]));
+    write<N>(g, 0, at, x);
+  }
+};
+
+}  // namespace
+
+pg_status PG_CUDA(gated_residual)(const pg_call *call) {
+  pg_status status = expect_gated_residual(call);
+  if (status) return status;
+  const pg_view *const views[4] = {&call->v[0], &call->v[1], &call->v[2], &call->v[3]};
+  pg_loop loop;
+  pg_loop_make(&loop, 4, views);
+  pg_each<4, PG_VECTOR>(loop, gating{}, call->stream);
+  return pg_launched("gated_residual");
+}
+
+/* ---- backward ---- */
+
+static const int backward_warps = 8;
+static const int64_t least_chunk = 64, enough_blocks = 4 * 132; /* to fill an H100 */
+
+/* How many chunks a gate's rows are summed in: one where the gates make blocks enough. Shapes alone decide. */
+static int64_t chunks_of(int64_t gates, int64_t rows, int64_t width) {
+  int64_t blocks = gates * pg_pieces(width, PG_WARP * PG_VECTOR), most = pg_pieces(rows, least_chunk);
+  int64_t chunks = pg_pieces(enough_blocks, blocks ? blocks : 1);
+  return chunks < most ? chunks : most;
+}
+
+struct backward_arguments {
+  real *dy, *dgate; /* dgate may be NULL */
+  stat *partial;    /* [gates, chunks, width]; NULL where one chunk is all */
+  const real *dout, *y, *gate;
+  int64_t rows, width, chunk, gate_stride;
+};
+
+/* Grid: (columns, chunks of rows, gates), PG_WARP·N columns a block. A warp takes every backward_warps-th row of the chunk
+ * and sums dout·y column by column; the warps' sums are added in order. */
+template <int N>
+static __global__ void __launch_bounds__(backward_warps *PG_WARP) backward_columns(backward_arguments a) {
+  PG_SHARED(stat, sums, [backward_warps][PG_WARP * N]);
+  int lane = threadIdx.x % PG_WARP, warp = threadIdx.x / PG_WARP;
+  int64_t j = ((int64_t)blockIdx.x * PG_WARP + lane) * N, group = blockIdx.z;
+  int64_t first = blockIdx.y * a.chunk, last = min(first + a.chunk, a.rows);
+  bool mine = j < a.width;
+  stat gate[N], sum[N] = {}, d[N], v[N];
+  if (mine) load_some<N>(gate, a.gate + group * a.gate_stride + j);
+  for (int64_t i = first + warp; mine && i < last; i += backward_warps) {
+    int64_t at = (group * a.rows + i) * a.width + j;
+    load_some<N>(d, a.dout + at);
+    if (a.dgate) {
+      load_some<N>(v, a.y + at);
+      for (int k = 0; k < N; k++) sum[k] += d[k] * v[k];
+    }
+    for (int k = 0; k < N; k++) d[k] *= gate[k];
+    store_some<N>(a.dy + at, d);
+  }
+  if (!a.dgate) return; /* all threads of the grid */
+  for (int k = 0; k < N; k++) sums[warp][lane * N + k] = sum[k];
+  __syncthreads();
+  int64_t start = (int64_t)blockIdx.x * PG_WARP * N;
+  for (int c = threadIdx.x; c < PG_WARP * N && start + c < a.width; c += blockDim.x) {
+    stat total = 0;
+    for (int w = 0; w < backward_warps; w++) total += sums[w][c];
+    if (a.partial) a.partial[(group * gridDim.y + blockIdx.y) * a.width + start + c] = total;
+    else a.dgate[group * a.width + start + c] = store(total);
+  }
+}
+
+static const int parts = 8; /* of the kernel below: a block is [parts, PG_WARP] */
+
+/* Grid: (columns, gates). Adds the chunks' sums: `parts` of them side by side, then these in order. */
+static __global__ void __launch_bounds__(parts *PG_WARP)
+    add_chunks(real *dgate, const stat *partial, int64_t chunks, int64_t width) {
+  PG_SHARED(stat, sums, [parts][PG_WARP]);
+  int64_t j = (int64_t)blockIdx.x * PG_WARP + threadIdx.x, group = blockIdx.y;
+  stat sum = 0;
+  if (j < width)
+    for (int64_t c = threadIdx.y; c < chunks; c += parts) sum += partial[(group * chunks + c) * width + j];
+  sums[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y != 0 || j >= width) return;
+  sum = 0;
+  for (int p = 0; p < parts; p++) sum += sums[p][threadIdx.x];
+  dgate[group * width + j] = store(sum);
+}
+
+int64_t PG_CUDA(gated_residual_backward_scratch)(const pg_call *call) {
+  const pg_view *x = &call->v[2], *gate = &call->v[4];
+  if (!pg_present(call, 1) || x->ndim != 3 || gate->ndim != 3) return 0;
+  int64_t gates = gate->shape[0], width = x->shape[2], chunks = chunks_of(gates, rows_a_gate(gate, x), width);
+  return chunks > 1 ? gates * chunks * width * (int64_t)sizeof(stat) : 0;
+}
+
+pg_status PG_CUDA(gated_residual_backward)(const pg_call *call) {
+  pg_status status = expect_gated_residual_backward(call);
+  if (status) return status;
+  const pg_view *dout = &call->v[2], *gate = &call->v[4];
+  int64_t gates = gate->shape[0], rows = rows_a_gate(gate, dout), width = dout->shape[2];
+  PG_EXPECT(gates <= 65535, "gated_residual_backward: gate is %s; on CUDA there are at most 65535", pg_shape_text(gate));
+  int64_t chunks = chunks_of(gates, rows, width), chunk = chunks ? pg_pieces(rows, chunks) : 0;
+  backward_arguments a = {pg_data<real>(call, 0), pg_data<real>(call, 1),
+                          chunks > 1 ? static_cast<stat *>(call->scratch) : nullptr,
+                          pg_data<real>(call, 2), pg_data<real>(call, 3), pg_data<real>(call, 4),
+                          rows, width, chunk, gate->stride[0]};
+  bool vectors = pg_vectorisable(a.gate, width, gates > 1 ? a.gate_stride : 0);
+  const void *whole[] = {a.dy, a.dout, a.y};
+  for (const void *data : whole) vectors = vectors && pg_vectorisable(data, width, width);
+  auto kernel = vectors ? backward_columns<PG_VECTOR> : backward_columns<1>;
+  dim3 grid(pg_blocks(width, PG_WARP * (vectors ? PG_VECTOR : 1)), (unsigned)chunks, (unsigned)gates);
+  LAUNCH(kernel, grid, backward_warps * PG_WARP, 0, call->stream, a);
+  if (a.dgate && a.partial)
+    LAUNCH(add_chunks, dim3(pg_blocks(width, PG_WARP), (unsigned)gates), dim3(PG_WARP, parts), 0, call->stream, a.dgate,
+           a.partial, chunks, width);
+  return pg_launched("gated_residual_backward");
+}
