@@ -13,7 +13,8 @@ typedef struct picture {
 } picture;
 
 /* `whole` is the view with K entries along dim, `part` the one with J. */
-static pg_status expect_picture(const char *name, const pg_call *call, const pg_view *whole, const pg_view *part, picture *p) {
+static pg_status expect_picture(const char *name, const pg_call *call, const pg_view *whole, const pg_view *part,
+                                picture *p) {
   const pg_view *index = &call->v[2];
   int dim = (int)call->i[0];
   PG_EXPECT(pg_present(call, 2) && (index->dtype == PG_INT32 || index->dtype == PG_INT64),

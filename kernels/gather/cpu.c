@@ -48,7 +48,7 @@ static int64_t element_bytes(int dtype) {
 
 pg_status PG_CPU(gather)(const pg_call *call) {
   const pg_view *out = &call->v[0], *x = &call->v[1];
-  picture p;
+  picture p = {0};
   pg_status status = expect_gather(call, &p);
   if (status == PG_OK) status = check_bounds("gather", &p);
   if (status) return status;
@@ -94,13 +94,13 @@ static inline void add_sources(const picture *p, stat *sum, int64_t pitch, const
 }
 
 int64_t PG_CPU(scatter_add_scratch)(const pg_call *call) {
-  picture p;
+  picture p = {0};
   if (expect_scatter_add(call, &p)) return -1;
   return pg_kernel_threads() * p.k * PIECE * (int64_t)sizeof(stat);
 }
 
 pg_status PG_CPU(scatter_add)(const pg_call *call) {
-  picture p;
+  picture p = {0};
   pg_status status = expect_scatter_add(call, &p);
   if (status == PG_OK) status = check_bounds("scatter_add", &p);
   if (status) return status;

@@ -59,7 +59,7 @@ static void pick(const pg_call *call, const picture &p, T missing) {
 }
 
 pg_status PG_CUDA(gather)(const pg_call *call) {
-  picture p;
+  picture p = {};
   pg_status status = expect_gather(call, &p);
   if (status) return status;
   switch (call->v[0].dtype) {
@@ -145,12 +145,12 @@ static pg_grid<1> dimensions(const pg_view *v, int from, int to) {
 }
 
 int64_t PG_CUDA(scatter_add_scratch)(const pg_call *call) {
-  picture p;
+  picture p = {};
   return expect_scatter_add(call, &p) ? -1 : 0;
 }
 
 pg_status PG_CUDA(scatter_add)(const pg_call *call) {
-  picture p;
+  picture p = {};
   pg_status status = expect_scatter_add(call, &p);
   if (status) return status;
   scattering s = {pg_data<real>(call, 0), pg_data<real>(call, 1), pg_data<real>(call, 3), p.index->data,
