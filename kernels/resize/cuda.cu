@@ -130,12 +130,12 @@ static void run(const geometry &g, bool backward, const pg_call *call) {
 /* ---- kernels ---- */
 
 int64_t PG_CUDA(resize_scratch)(const pg_call *call) {
-  geometry g;
+  geometry g = {};
   return read_geometry(&g, "resize", call, &call->v[1], &call->v[0]) ? -1 : scratch_of(&g, 0);
 }
 
 pg_status PG_CUDA(resize)(const pg_call *call) {
-  geometry g;
+  geometry g = {};
   pg_status status = read_geometry(&g, "resize", call, &call->v[1], &call->v[0]);
   if (status) return status;
   run(g, false, call);
@@ -143,12 +143,12 @@ pg_status PG_CUDA(resize)(const pg_call *call) {
 }
 
 int64_t PG_CUDA(resize_backward_scratch)(const pg_call *call) {
-  geometry g;
+  geometry g = {};
   return read_geometry(&g, "resize_backward", call, &call->v[0], &call->v[1]) ? -1 : scratch_of(&g, 1);
 }
 
 pg_status PG_CUDA(resize_backward)(const pg_call *call) {
-  geometry g;
+  geometry g = {};
   pg_status status = read_geometry(&g, "resize_backward", call, &call->v[0], &call->v[1]);
   if (status) return status;
   run(g, true, call);
