@@ -6,7 +6,6 @@ JSON text a line: {"time": steps}, {"memory": steps}, {"profile": steps}.
 
 import argparse
 import json
-import platform
 import re
 import resource
 import sys
@@ -123,10 +122,9 @@ def main():
     peer = make(options, task)
     checked = check(peer, task)
     milliseconds(peer, options.warmup, options.device)
-    device = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-    answer = {"checked": checked, "torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
+    answer = {"checked": checked, "torch": torch.__version__, "threads": torch.get_num_threads()}
     if options.device == "cuda":
-        answer.update(cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version())
+        answer.update(device=torch.cuda.get_device_name(), cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version())
     while True:
         print(json.dumps(answer), flush=True)
         line = sys.stdin.readline()
