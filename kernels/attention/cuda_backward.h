@@ -48,6 +48,11 @@ static __device__ __forceinline__ int teacher_of(const head_pairs &p, int head) 
   return teacher < p.teacher_heads ? teacher : -1;
 }
 
+/* c. The softmax of a single logit is 1 for both: their difference is not left to rounding. */
+static __device__ __forceinline__ float coefficient_of(const backward_case &x) {
+  return x.qkv.tokens > 1 ? *x.coefficient / x.terms : 0.0f;
+}
+
 /* sum_k a_k·b_k over two rows of `size` elements, a quad at a time, N elements a lane. */
 template <int N>
 static __device__ __forceinline__ float quad_dot(const real *a, const real *b, int size) {
@@ -64,7 +69,7 @@ static __device__ __forceinline__ float quad_dot(const real *a, const real *b, i
 
 template <int D>
 struct query_tiles {
-  static const int R = D <= 72 ? 2 : 1, K = 32;
+  static const int R = D <= 72 ? 2 : 1, K = PG_REAL == PG_BFLOAT16 ? 32 : 16;
 };
 
 /* A block has some query rows, a warp 16·R of them; keys and values come K at a time. */
@@ -103,7 +108,7 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_querie
     load(0);
   }
   float lse[R][2] = {}, teacher_lse[R][2] = {}, delta[R][2] = {}; /* lse times log2(e) */
-  float c = aligned ? *x.coefficient / x.terms : 0.0f;
+  float c = aligned ? coefficient_of(x) : 0.0f;
 #pragma unroll
   for (int r = 0; r < R; r++)
 #pragma unroll
@@ -154,7 +159,7 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_querie
 
 template <int D>
 struct key_tiles {
-  static const int R = D <= 64 ? 2 : 1, Q = D <= 64 ? 32 : D <= 72 ? 64 : 32;
+  static const int R = D <= 64 ? 2 : 1, Q = PG_REAL == PG_FLOAT32 ? 16 : D == 72 ? 64 : 32;
 };
 
 /* What a tile of queries brings along: lse and teacher_lse (times log2(e)), delta. */
@@ -203,7 +208,7 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_keys(b
       load_tile(teacher_keys, matrix_of(x.teacher, at.image, teacher_head, KEYS), at.first, block_rows, teacher_columns);
     load(0);
   }
-  float c = aligned ? *x.coefficient / x.terms : 0.0f;
+  float c = aligned ? coefficient_of(x) : 0.0f;
   for (int tile = 0; (attends || aligned) && tile * Q < tokens; tile++) {
     copy_wait<0>();
     __syncthreads();

@@ -4,32 +4,11 @@
 
 #include "attention/cpu_backward.h"
 #include "attention_alignment/attention_alignment.h"
+#include "attention_alignment/check.h"
 
-/* ---- a call's views and attributes ---- */
-
-typedef struct alignment {
-  const pg_view *student, *teacher;
-  const int32_t *student_heads, *teacher_heads; /* NULL: the first ones */
-  int64_t pairs, skip;
-  stat student_scale, teacher_scale;
-  packed p; /* of the student */
-} alignment;
+/* ---- pairs of heads ---- */
 
 enum { NO_PAIR = -1 };
-
-/* views: where teacher stands; student_heads and teacher_heads follow it. */
-static alignment alignment_of(const pg_call *call, int student, int views) {
-  alignment a = {.student = &call->v[student],
-                 .teacher = &call->v[views],
-                 .pairs = call->i[0],
-                 .skip = call->i[1],
-                 .student_scale = (stat)call->f[0],
-                 .teacher_scale = (stat)call->f[1]};
-  if (pg_present(call, views + 1)) a.student_heads = call->v[views + 1].data;
-  if (pg_present(call, views + 2)) a.teacher_heads = call->v[views + 2].data;
-  a.p = packed_sizes(a.student);
-  return a;
-}
 
 static int64_t head_in(const int32_t *map, int64_t pair) { return map ? map[pair] : pair; }
 static int64_t student_head(const alignment *a, int64_t pair) { return head_in(a->student_heads, pair); }
@@ -53,27 +32,6 @@ static pg_status check_heads(const char *name, const alignment *a) {
   }
   return PG_OK;
 }
-
-/* Checks everything from `teacher` on in a call whose teacher is view `views`. */
-static pg_status check(const char *name, const pg_call *call, int student, int views, alignment *a) {
-  const pg_view *s = &call->v[student], *t = &call->v[views];
-  PG_EXPECT(call->n > views && is_packed(s) && is_packed(t),
-            "%s: student is %s, teacher is %s; expected [images,tokens,3,heads,size]", name, pg_shape_text(s),
-            pg_shape_text(t));
-  *a = alignment_of(call, student, views);
-  PG_EXPECT(t->shape[0] == s->shape[0] && a->skip >= 0 && t->shape[1] - a->skip == s->shape[1],
-            "%s: student is %s, teacher is %s without its first %lld tokens; images and tokens must match", name,
-            pg_shape_text(s), pg_shape_text(t), (long long)a->skip);
-  PG_EXPECT(a->pairs > 0 && a->pairs <= a->p.heads, "%s: %lld heads of the student's %lld", name, (long long)a->pairs,
-            (long long)a->p.heads);
-  for (int k = views + 1; k <= views + 2; k++)
-    PG_EXPECT(!pg_present(call, k) || (call->v[k].dtype == PG_INT32 && call->v[k].ndim == 1 &&
-                                       call->v[k].shape[0] == a->pairs && pg_contiguous(&call->v[k])),
-              "%s: a head map is %s; expected int32 [%lld]", name, pg_shape_text(&call->v[k]), (long long)a->pairs);
-  return check_heads(name, a);
-}
-
-static int is_scalar(const pg_view *v) { return v->dtype == PG_STAT && pg_numel(v) == 1; }
 
 /* ---- workspace ---- */
 
@@ -190,9 +148,9 @@ int64_t PG_CPU(attention_alignment_scratch)(const pg_call *call) { return scratc
 pg_status PG_CPU(attention_alignment)(const pg_call *call) {
   const pg_view *loss = &call->v[0];
   alignment a;
-  pg_status status = check("attention_alignment", call, 1, 2, &a);
+  pg_status status = expect_attention_alignment(call, &a);
+  if (!status) status = check_heads("attention_alignment", &a);
   if (status) return status;
-  PG_EXPECT(is_scalar(loss), "attention_alignment: loss is %s; expected []", pg_shape_text(loss));
   status = check_scratch("attention_alignment", call, scratch_bytes(call, 1, 2));
   if (status) return status;
   double *partial = call->scratch;
@@ -241,11 +199,9 @@ int64_t PG_CPU(attention_alignment_backward_scratch)(const pg_call *call) { retu
 pg_status PG_CPU(attention_alignment_backward)(const pg_call *call) {
   const pg_view *dstudent = &call->v[0], *coefficient = &call->v[1];
   alignment a;
-  pg_status status = check("attention_alignment_backward", call, 2, 3, &a);
+  pg_status status = expect_attention_alignment_backward(call, &a);
+  if (!status) status = check_heads("attention_alignment_backward", &a);
   if (status) return status;
-  PG_EXPECT(is_packed(dstudent) && pg_same_shape(dstudent, a.student) && is_scalar(coefficient),
-            "attention_alignment_backward: student is %s, its gradient %s, coefficient %s; expected the same and []",
-            pg_shape_text(a.student), pg_shape_text(dstudent), pg_shape_text(coefficient));
   status = check_scratch("attention_alignment_backward", call, scratch_bytes(call, 2, 3));
   if (status) return status;
   packed p = a.p;
@@ -303,15 +259,10 @@ pg_status PG_CPU(attention_aligned_backward)(const pg_call *call) {
   const pg_view *dqkv = &call->v[0], *loss = &call->v[1], *dout = &call->v[2], *out = &call->v[4], *lse = &call->v[5];
   const pg_view *coefficient = &call->v[6];
   alignment a;
-  pg_status status = check("attention_aligned_backward", call, 3, 7, &a);
+  pg_status status = expect_attention_aligned_backward(call, &a);
+  if (!status) status = check_heads("attention_aligned_backward", &a);
   if (status) return status;
   packed p = a.p;
-  PG_EXPECT(is_packed(dqkv) && pg_same_shape(dqkv, a.student) && is_scalar(loss) && is_scalar(coefficient),
-            "attention_aligned_backward: qkv is %s, dqkv %s, loss %s, coefficient %s; expected the same, [] and []",
-            pg_shape_text(a.student), pg_shape_text(dqkv), pg_shape_text(loss), pg_shape_text(coefficient));
-  PG_EXPECT(is_unpacked(dout, p) && is_unpacked(out, p) && is_lse(lse, p),
-            "attention_aligned_backward: qkv is %s, dout %s, out %s, lse %s; expected [B,N,H,d], [B,N,H,d] and [B,H,N]",
-            pg_shape_text(a.student), pg_shape_text(dout), pg_shape_text(out), pg_shape_text(lse));
   status = check_scratch("attention_aligned_backward", call, scratch_bytes(call, 3, 7));
   if (status) return status;
   double *partial = call->scratch;

@@ -172,16 +172,19 @@ local attention_alignment = op.define {
   flops = function(a) return 2 * map(a.student, a) * (a.student.shape[5] + a.teacher.shape[5]) end,
 }
 
---- A head map as the kernels read it: a list of heads counted from 1 becomes an int32 tensor counted from 0.
-local function head_map(name, heads)
+--- A head map as the kernels read it: a list of heads counted from 1, of the `count` that the student or the teacher has,
+--- becomes an int32 tensor counted from 0.
+local function head_map(whose, heads, count)
   if not heads or op.is_operand(heads) then return heads end
-  if type(heads) ~= "table" or #heads == 0 then fail("attention_alignment: %s is no list of heads", name) end
-  local from_zero = {}
+  if type(heads) ~= "table" or #heads == 0 then fail("attention_alignment: %s_heads is no list of heads", whose) end
+  local from_zero, seen = {}, {}
   for k, h in ipairs(heads) do
     if type(h) ~= "number" or h < 1 or h % 1 ~= 0 then
-      fail("attention_alignment: %s names head %s; heads count from 1", name, tostring(h))
+      fail("attention_alignment: %s_heads names head %s; heads count from 1", whose, tostring(h))
     end
-    from_zero[k] = h - 1
+    if h > count then fail("attention_alignment: %s head %d; there are %d", whose, h, count) end
+    if whose == "student" and seen[h] then fail("attention_alignment: student head %d is in two pairs", h) end
+    from_zero[k], seen[h] = h - 1, true
   end
   return tensor.tensor(from_zero, "int32")
 end
@@ -199,8 +202,8 @@ return {
     local o = op.options("attention_alignment", options, defaults)
     check_packed("student", student)
     check_packed("teacher", teacher)
-    local student_heads = head_map("student_heads", o.student_heads)
-    local teacher_heads = head_map("teacher_heads", o.teacher_heads)
+    local student_heads = head_map("student", o.student_heads, student.shape[4])
+    local teacher_heads = head_map("teacher", o.teacher_heads, teacher.shape[4])
     local a_map = student_heads or teacher_heads
     return attention_alignment(student, teacher, student_heads, teacher_heads, {
       heads = o.heads or (a_map and a_map.shape[1]) or math.min(student.shape[4], teacher.shape[4]),
