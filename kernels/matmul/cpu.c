@@ -74,7 +74,7 @@ ALWAYS_INLINE void finish_row(const product *p, int64_t offset, int64_t column, 
     for (int c = 0; c < n; c++) out[c] = store(activate(values[c], load(aux[c]), activation));
   } else {
 #pragma omp simd
-    for (int c = 0; c < n; c++) out[c] = store(activate(values[c], 0, activation));
+    for (int c = 0; c < n; c++) out[c] = store(activate(load(store(values[c])), 0, activation));
   }
 }
 

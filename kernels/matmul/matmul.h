@@ -2,7 +2,8 @@
  *
  *   product = op(A)·op(B) + bias
  *   out     = product                       activation 0
- *           = f(product)                    activation 1 gelu_tanh, 2 gelu_erf, 3 silu (activation/functions.h)
+ *           = f(product)                    activation 1 gelu_tanh, 2 gelu_erf, 3 silu (activation/functions.h), of the
+ *                                         product as `pre` holds it (vendor libraries: before it is rounded)
  *           = product · f'(aux)             activation 4, 5, 6: a backward pass that goes on through f
  *
  *   v[0] out    real [batch...,M,N]   =

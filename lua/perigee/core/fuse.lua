@@ -69,6 +69,7 @@ function Graph:rewrite(at, definition, inputs, attributes, replaces, removed)
     spec_inputs[key] = full[key]
   end
   local node = self.program:make_node(definition, inputs, full, definition.shape(spec_inputs))
+  node.backward = at.backward
   local gone, map = {}, {}
   for _, old in ipairs(removed) do gone[old] = true end
   for old, output in pairs(replaces) do

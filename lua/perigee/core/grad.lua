@@ -128,6 +128,7 @@ function M.gradient(program, outputs, seeds, wrt)
 
   local result = {}
   for k, v in ipairs(wrt) do result[k] = total(v) or false end
+  for k = count + 1, #program.nodes do program.nodes[k].backward = true end
   return result
 end
 

@@ -6,6 +6,7 @@ local fuse = require "perigee.core.fuse"
 local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
 local program_module = require "perigee.core.program"
+local rematerialise = require "perigee.core.rematerialise"
 
 local C, check = core.C, core.check
 local storage = program_module.storage
@@ -148,8 +149,12 @@ function M.build(program, outputs, options)
   options = options or {}
   local device = options.device or "cpu"
   local values = own_storage(outputs)
-  if options.fuse ~= false then values = fuse.run(program, values)
-  else program.nodes = program:live_nodes(values) end
+  if options.fuse ~= false then
+    values = fuse.run(program, values)
+    rematerialise.run(program, values)
+  else
+    program.nodes = program:live_nodes(values)
+  end
   local nodes = program:live_nodes(values)
 
   local slots, slot_of = {}, {}

@@ -139,7 +139,7 @@ end
 local function new_node(self, definition, inputs, attributes)
   return setmetatable({
     definition = definition, inputs = inputs, attributes = attributes, outputs = {}, segment = self.segment or false,
-    wanted = false, clone_of = false,
+    wanted = false, clone_of = false, backward = false,
   }, Node)
 end
 

@@ -215,16 +215,6 @@ local function initialise_parameters(parameters, seed)
   end
 end
 
-local function fill_buffers(buffers, options)
-  for _, entry in ipairs(buffers) do
-    tensor.tidy(function() -- the buffer keeps the storage that the temporary tensors let go
-      local values = rawget(entry.tensor, "compute")()
-      local held = tensor.empty(values.shape, options.dtype, { device = options.device, purpose = options.purpose })
-      tensor.materialise(entry.tensor, held:copy_(values))
-    end)
-  end
-end
-
 local materialise_rules = {
   seed = { "natural", 0 },
   dtype = { "string", "float32", choices = { "float32", "float64", "bfloat16" } },
@@ -257,8 +247,21 @@ function Module:materialise(options)
   end
   zero_gaps(flat, entries, total)
   if options.initialise then initialise_parameters(parameters, options.seed) end
-  fill_buffers(self:named_buffers(), options)
+  self:compute_buffers(options)
   return { flat = flat, layout = entries }
+end
+
+--- Computes the buffers, anew if they are there, in another dtype perhaps.
+---@param options { dtype: string, device: string, purpose: string }
+function Module:compute_buffers(options)
+  for _, entry in ipairs(self:named_buffers()) do
+    tensor.dematerialise(entry.tensor)
+    tensor.tidy(function() -- the buffer keeps the storage that the temporary tensors let go
+      local values = rawget(entry.tensor, "compute")()
+      local held = tensor.empty(values.shape, options.dtype, { device = options.device, purpose = options.purpose })
+      tensor.materialise(entry.tensor, held:copy_(values))
+    end)
+  end
 end
 
 --- Takes the storage away again; the memory goes when nobody else holds the flat tensor.

@@ -59,12 +59,17 @@ end
 --- The part of a flat buffer that is one parameter.
 function Group.slice(flat, entry) return flat:narrow(1, entry.offset + 1, entry.numel):reshape(entry.shape) end
 
---- Lets the module's parameters be views of another flat buffer of the same layout (working copy, moving average).
+--- Lets the module's parameters be views of another flat buffer of the same layout (working copy, moving average), and its
+--- fixed tensors have that one's dtype.
 function Group:show(flat)
   local parameters = self.module:parameters()
   for _, entry in ipairs(self.layout) do
     tensor.dematerialise(parameters[entry.name])
     tensor.materialise(parameters[entry.name], Group.slice(flat, entry))
+  end
+  local buffers = self.module:named_buffers()
+  if #buffers > 0 and buffers[1].tensor.dtype ~= flat.dtype then
+    self.module:compute_buffers { dtype = flat.dtype, device = flat.device, purpose = "parameters" }
   end
 end
 

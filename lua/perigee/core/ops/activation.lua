@@ -28,6 +28,7 @@ local activation = op.define {
   inputs = { "x" },
   ints = { "kind" },
   inplace = { y = "x" },
+  recompute = true,
   shape = function(a) return { { a.x.shape, a.x.dtype } } end,
   vjp = function(n, dy) return { x = backward(dy, n.x, { kind = n.kind }) } end,
   plain = function(a) return plain[a.kind](a.x) end,

@@ -53,6 +53,7 @@ local layernorm = op.define {
   outputs = { "y", "mean", "rstd" },
   floats = { "epsilon" },
   inplace = { y = "x" },
+  recompute = true,
   shape = function(a)
     op.expect_one_dtype("layernorm", a, { "x", "weight", "bias" })
     if #a.x.shape == 0 then fail "layernorm: x has no dimensions" end
@@ -103,6 +104,7 @@ local modulate = op.define {
   floats = { "epsilon" },
   strided = { shift = true, scale = true },
   inplace = { y = "x" },
+  recompute = true,
   shape = function(a)
     op.expect_one_dtype("layernorm_modulate", a, { "x", "shift", "scale" })
     local x = a.x.shape

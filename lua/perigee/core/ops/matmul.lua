@@ -105,6 +105,10 @@ matmul = op.define {
   outputs = { "out", "pre" },
   ints = { "transpose_a", "transpose_b", "activation" },
   optional_outputs = { pre = true },
+  recompute = function(n) -- f(a·b) from a·b
+    if n.activation == NONE or n.activation > DERIVATIVE then return end
+    return op.defined.activation, { n.pre }, { kind = n.activation }
+  end,
   shape = function(a)
     local shape = result_shape(a)
     return { { shape, a.a.dtype }, { shape, a.a.dtype } }
