@@ -165,6 +165,9 @@ local function train(run, options)
     return "finished"
   end
   if not run:build_stage() then return "interrupted" end
+  if run.recipe.dtype == "bfloat16" and run.device == "cpu" then
+    run.progress:line("precision bf16: on the CPU its numbers are converted to float32 and back, which is no faster than float32")
+  end
   if goes_on then run.progress:line("%s at step %d, stage %s", goes_on, run.step, run.stage.name)
   else
     log { event = "stage", step = run.step, stage = run.stage.name, policy = run.stage.finish.text,

@@ -126,9 +126,10 @@ describe("the file", function()
     return files.read(cached()[1])
   end
 
-  it("is one for all students and seeds, and another for another teacher, data, precision or set of layers", function()
+  it("is one for all students, seeds and names of recipes, and another for another teacher, data, precision or set of layers", function()
     tiny.train({ cache = true }, { steps = 1 })
-    tiny.train({ cache = true, width = 48, depth = 4, batch = 4, micro = 2 }, { steps = 1, change = function(recipe) recipe.seed = 5 end })
+    tiny.train({ cache = true, width = 48, depth = 4, batch = 4, micro = 2 }, { steps = 1,
+      change = function(recipe) recipe.seed, recipe.name = 5, "another" end })
     assert.equal(1, #cached())
     tiny.train({ cache = true, kept = "bf16" }, { steps = 1 })
     assert.equal(2, #cached())

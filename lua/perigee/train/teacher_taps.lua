@@ -10,7 +10,7 @@ local M = {}
 
 --- The teacher's forward pass alone over `batch` images: its program, and a context to find values in.
 function M.trace(recipe, batch)
-  local p = core.program.new(recipe.name .. ", teacher")
+  local p = core.program.new("teacher")
   recipe:teacher_model():assume_dtype(recipe.dtype)
   return p, Context.new {
     student = recipe.student, teacher = recipe:teacher_model(), data = recipe.data, dtype = recipe.dtype,
