@@ -105,10 +105,16 @@ static void join_batches(product *p) {
   for (; d > 0; d--) p->outer *= out->shape[d - 1];
 }
 
-static int alignment_of(const pg_call *call) {
+/* What every address that cuBLASLt gets is a multiple of: those of the call, and the groups' places from there. */
+static int alignment_of(const product *p) {
+  const pg_call *call = p->call;
+  const int64_t size = p->dtype == PG_FLOAT32 ? 4 : 2;
   uintptr_t bits = ALIGNMENT;
   for (int k = 0; k < call->n; k++)
     if (pg_present(call, k)) bits |= (uintptr_t)call->v[k].data;
+  if (p->outer > 1) bits |= (uintptr_t)(p->batches * p->rows * p->columns * size);
+  for (int d = 0; d < p->outer_dims; d++)
+    for (int k = 2; k <= 3; k++) bits |= (uintptr_t)(batch_stride(&call->v[0], &call->v[k], d) * size);
   return (int)(bits & (~bits + 1));
 }
 
@@ -144,8 +150,8 @@ static product describe(const pg_call *call, int dtype, int fused) {
   p.rows = out->shape[out->ndim - 1];
   p.columns = out->shape[out->ndim - 2];
   p.depth = a->shape[a->ndim - (p.transpose_b ? 2 : 1)];
-  p.alignment = alignment_of(call);
   join_batches(&p);
+  p.alignment = alignment_of(&p);
   if (!p.transpose_b && p.outer == 1 && p.batches > 1 && p.stride_a == 0 && p.stride_b == p.columns * p.depth) {
     p.columns *= p.batches; /* one weight for all: one long matrix */
     p.batches = 1;

@@ -108,22 +108,25 @@ local function bytes_of(t)
   return ffi.string(array, n * door.dtype_bytes[t.dtype])
 end
 
-local function raw(t) return ffi.cast("uint8_t *", C.pg_tensor_info(tensor.handle(t)).data) end
+--- A host array with a poisoned middle of n elements between guards.
+local function guarded_bytes(n, dtype)
+  local size, poison = door.dtype_bytes[dtype], POISON[dtype]
+  local array = ffi.new("uint8_t[?]", (n + 2 * GUARD) * size)
+  ffi.fill(array, (n + 2 * GUARD) * size, GUARD_BYTE)
+  local element = ffi.cast(poison[1] .. " *", array + GUARD * size)
+  for k = 0, n - 1 do element[k] = poison[2] end
+  return array, (n + 2 * GUARD) * size
+end
 
---- Runs body() with every tensor that it makes poisoned and between guards; returns its results and a function that
---- says which guard was overwritten, if any.
+--- Runs body() with every tensor that it makes poisoned and between guards, on any device; returns its results and a
+--- function that says which guard was overwritten, if any.
 local function guarded(body)
   local plain, made = tensor.empty, {}
   tensor.empty = function(shape, dtype, options)
     dtype = dtype or "float32"
-    if options and options.device and options.device ~= "cpu" then return plain(shape, dtype, options) end
     local n, size = numel(shape), door.dtype_bytes[dtype]
     local base = plain({ n + 2 * GUARD }, dtype, options)
-    ffi.fill(raw(base), GUARD * size, GUARD_BYTE)
-    local poison = POISON[dtype]
-    local element = ffi.cast(poison[1] .. " *", raw(base) + GUARD * size)
-    for k = 0, n - 1 do element[k] = poison[2] end
-    ffi.fill(raw(base) + (GUARD + n) * size, GUARD * size, GUARD_BYTE)
+    door.check(C.pg_tensor_write(tensor.handle(base), guarded_bytes(n, dtype)))
     C.pg_tensor_retain(tensor.handle(base)) -- looked at after the body has freed it
     made[#made + 1] = { handle = ffi.gc(tensor.handle(base), C.pg_tensor_release), shape = shape, n = n, size = size }
     local strides, stride = {}, 1
@@ -135,7 +138,9 @@ local function guarded(body)
   if not results[1] then error(results[2], 0) end
   local function overwritten()
     for _, t in ipairs(made) do
-      local data = ffi.cast("uint8_t *", C.pg_tensor_info(t.handle).data)
+      local bytes = (t.n + 2 * GUARD) * t.size
+      local data = ffi.new("uint8_t[?]", bytes)
+      door.check(C.pg_tensor_read(t.handle, data, bytes))
       for side = 0, 1 do
         local start = side * (GUARD + t.n) * t.size
         for k = start, start + GUARD * t.size - 1 do
@@ -222,13 +227,14 @@ end
 
 local function run(case, inputs) return { case.run(ops, unpack(inputs, 1, #inputs)) } end
 
---- x in other memory: its last two dimensions (or a gap between elements, if it has one) stored the other way round.
-local function strided(x)
+--- x in other memory of a device: its last two dimensions (or a gap between elements, if it has one) stored the other way
+--- round. x is on the CPU.
+local function strided(x, device)
   local n = #x.shape
-  if n == 0 then return x end
-  if n == 1 then return ops.select(ops.stack({ x, x }, 2), 2, 2) end
-  local wide = ops.concat({ x, x }, 1)
-  return ops.narrow(ops.transpose(ops.contiguous(ops.transpose(wide, 1, -1)), 1, -1), 1, x.shape[1] + 1, x.shape[1])
+  if n == 0 then return x:to(device) end
+  if n == 1 then return ops.select(ops.stack({ x, x }, 2):to(device), 2, 2) end
+  local turned = ops.contiguous(ops.transpose(ops.concat({ x, x }, 1), 1, -1))
+  return ops.narrow(ops.transpose(turned:to(device), 1, -1), 1, x.shape[1] + 1, x.shape[1])
 end
 
 --- The oracle: `reference` over float64 tensors, `elementwise` over numbers with broadcasting, or the op's `plain`.
@@ -301,7 +307,8 @@ local function compare(case, dtype, what, results, references)
   end
 end
 
---- Forward: values, guards, inputs left alone, threads, strides, compiled.
+--- Forward: values, guards, inputs left alone, threads (elsewhere than on the CPU: twice the same), strides, compiled (there
+--- three times: call by call, captured, replayed).
 function M.forward(case, dtype, device)
   local inputs = inputs_of(case, dtype)
   local references = expected(case, inputs)
@@ -317,18 +324,22 @@ function M.forward(case, dtype, device)
   end
   compare(case, dtype, "", results, references)
   local bytes = all_bytes(results)
-  for threads = 2, 3 do
-    check_alike(case, "differs with more threads", with_threads(threads, once), bytes)
+  for threads = 2, device == "cpu" and 3 or 2 do
+    check_alike(case, device == "cpu" and "differs with more threads" or "differs the next time", with_threads(threads, once), bytes)
   end
   if case.strided ~= false then
     local views = {}
-    for k, x in ipairs(here) do views[k] = strided(x) end
+    for k, x in ipairs(inputs) do views[k] = strided(x, device) end
     check_alike(case, "differs for strided inputs", with_threads(1, function() return run(case, views) end), bytes)
   end
   if case.compiled ~= false and #here > 0 then
-    local compiled, executable = core.compile(function(...) return case.run(ops, ...) end, here)
+    local compiled, executable = core.compile(function(...) return case.run(ops, ...) end, here, { device = device })
     local program_results = { compiled(unpack(here, 1, #here)) }
     compare(case, dtype, ", compiled", program_results, references)
+    local first = all_bytes(program_results)
+    for _ = 2, device == "cpu" and 1 or 3 do
+      check_alike(case, "of the program differs the next time", { compiled(unpack(here, 1, #here)) }, first)
+    end
     executable:free()
   end
 end
@@ -354,17 +365,18 @@ local function weights_of(case, results, dtype)
   return weights
 end
 
---- Gradients of that number with respect to the inputs that the case names, by one compiled program.
-local function gradients_in(case, dtype, weights)
+--- Gradients of that number with respect to the inputs that the case names, by one compiled program on a device.
+local function gradients_in(case, dtype, weights, device)
   local p, values, bound = core.program.new "gradients", {}, {}
   for k, x in ipairs(inputs_of(case, dtype)) do
-    bound["input " .. k] = x
+    bound["input " .. k] = x:to(device or "cpu")
     values[k] = p:input("input " .. k, x.shape, x.dtype)
   end
   local loss
+  local wide = (device or "cpu") == "cpu" and "float64" or "float32" -- what the number is summed in
   for k, y in ipairs(run(case, values)) do
     if weights[k] then
-      local part = (y * tensor_of(weights[k], y.shape, y.dtype)):to "float64":sum()
+      local part = (y * tensor_of(weights[k], y.shape, y.dtype)):to(wide):sum()
       loss = loss and loss + part or part
     end
   end
@@ -374,7 +386,7 @@ local function gradients_in(case, dtype, weights)
     if not g then error(("%s: no gradient flows to input %d"):format(case.name, case.gradients[k]), 0) end
     outputs[k] = { name = "gradient " .. k, value = g }
   end
-  local executable = core.executable.compile(p, outputs)
+  local executable = core.executable.compile(p, outputs, { device = device })
   local out = executable:run(bound)
   for k, output in ipairs(outputs) do gradients[k] = out[output.name]:clone() end
   executable:free()
@@ -425,8 +437,8 @@ function M.differences(case)
   end
 end
 
---- Gradients in another dtype against those in float64 from the same rounded inputs; guards and threads.
-function M.gradients(case, dtype)
+--- Gradients in another dtype against those in float64 on the CPU from the same rounded inputs; guards and threads.
+function M.gradients(case, dtype, device)
   local weights = weights_of(case, run(case, inputs_of(case, "float64")), dtype)
   local wide_inputs = {}
   for k, x in ipairs(inputs_of(case, dtype)) do
@@ -436,7 +448,7 @@ function M.gradients(case, dtype)
   local wide_case = setmetatable({ inputs = wide_inputs }, { __index = case })
   local exact = gradients_in(wide_case, "float64", weights)
   local results, overwritten = guarded(function()
-    return unpack(with_threads(1, function() return gradients_in(case, dtype, weights) end))
+    return unpack(with_threads(1, function() return gradients_in(case, dtype, weights, device) end))
   end)
   local message = overwritten()
   if message then error(("%s, %s, gradients: %s"):format(case.name, dtype, message), 0) end
@@ -448,8 +460,11 @@ function M.gradients(case, dtype)
   end
   local bytes = all_bytes(results)
   check_alike(case, "of the gradients differs with more threads",
-    with_threads(2, function() return gradients_in(case, dtype, weights) end), bytes)
+    with_threads(2, function() return gradients_in(case, dtype, weights, device) end), bytes)
 end
+
+--- The kernel that a device lacks, if that is what an error says.
+function M.missing_kernel(message) return tostring(message):match "([%w_]+) is not available on %w+ in" end
 
 --- A case that must fail: the message holds `error` as plain text.
 function M.fails(case)
