@@ -79,7 +79,7 @@ static pg_status open_cuda(void) {
   char path[1024];
   plugin_path(path, sizeof path);
   if (strchr(path, '/') && access(path, R_OK))
-    return pg_error(PG_ERROR_DEVICE, "cuda: there is no %s; it is built where a CUDA toolkit is found (perigee doctor says more)",
+    return pg_error(PG_ERROR_DEVICE, "cuda: there is no %s; --device cuda builds it where nvcc and cuBLAS are found (perigee doctor says more)",
                     path);
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) return pg_error(PG_ERROR_DEVICE, "cuda: the plugin cannot be loaded: %s", dlerror());

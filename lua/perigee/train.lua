@@ -5,6 +5,7 @@ local device = require "perigee.core.device"
 local consoles = require "perigee.console.server"
 local failure = require "perigee.failure"
 local folder = require "perigee.train.folder"
+local pace = require "perigee.train.pace"
 local Progress = require "perigee.train.progress"
 local Run = require "perigee.train.run"
 local signals = require "perigee.signals"
@@ -87,6 +88,7 @@ local function loop(run, log, options, goes_on)
   local recipe, every, progress = run.recipe, run.recipe.every, run.progress
   local last = options.steps or folder.last_step(recipe)
   local started, done = C.pg_clock_seconds(), run.step
+  local steps = pace.new(C.pg_clock_seconds)
   local console
 
   --- Logs and shows a step's numbers.
@@ -100,6 +102,12 @@ local function loop(run, log, options, goes_on)
     end
     progress:step({ step = result.step, last = last, stage = result.stage, losses = folder.loss_pairs(run), rate = rate,
                     batch = recipe.batch }, due)
+    steps:tick()
+    local before, now = steps:gained()
+    if before then
+      log { event = "pace", step = result.step, stage = result.stage, seconds_before = before, seconds = now }
+      progress:line("without the teacher a step takes %.1f ms, %.1f ms less than before", now * 1e3, (before - now) * 1e3)
+    end
   end
 
   local function save()
@@ -116,11 +124,14 @@ local function loop(run, log, options, goes_on)
   local outcome = "steps"
   local function finish_stage(reason)
     M.settle(run, 0, report)
+    local had_teacher = run.stage.needs_teacher
     if run.stage.index == #recipe.stages then
       log { event = "end", step = run.step, reason = reason }
       run.finished, run.saved, outcome = true, nil, "finished"
     elseif not change_stage(run, log, reason) then
       outcome = "interrupted"
+    else
+      steps:begin_stage(had_teacher and not run.stage.needs_teacher)
     end
     return outcome ~= "steps"
   end

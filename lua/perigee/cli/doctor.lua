@@ -119,28 +119,40 @@ local function libraries()
       not cairo and "perigee compare --out needs it: sudo apt-get install libcairo2" or nil)
 end
 
+--- What the toolkit, the driver and the plugin say, and what that means.
 local function cuda()
+  local core = require "perigee.core.ffi"
+  local C, build = core.C, os.getenv "PERIGEE_BUILD" or core.home .. "/build"
   section "CUDA"
   local compiler = first_line "command -v nvcc || ls /usr/local/cuda/bin/nvcc"
   local release = compiler and first_line(("'%s' --version | grep -o 'release [0-9.]*'"):format(compiler))
   row("toolkit", compiler and ("%s (%s)"):format(release or "nvcc", compiler) or "none",
       not compiler and "the CUDA plugin can't be built here" or nil)
+  local cublas = (read(build .. "/CMakeCache.txt") or ""):match "\nPERIGEE_CUBLASLT:%w+=([^\n]*)" or ""
+  local has_cublas = cublas ~= "" and not cublas:match "NOTFOUND$"
+  row("cuBLAS", has_cublas and cublas or "none",
+      compiler and not has_cublas and "install it, or name its folder in PERIGEE_CUBLAS" or nil)
   local version = (read "/proc/driver/nvidia/version" or ""):match "Module%s+([%d.]+)"
   local loaded = pcall(ffi.load, "libcuda.so.1")
   row("driver", version or (loaded and "libcuda.so.1, version unknown" or "none"),
       not loaded and (version and "its library libcuda.so.1 is missing" or nil) or nil)
-  local gpus = loaded and version and first_line "nvidia-smi --query-gpu=name,memory.total --format=csv,noheader"
-  if gpus then row("GPU", gpus) end
-  local sum
-  if compiler and loaded then
-    sum = "device = \"cuda\" can be built and run"
-  elseif loaded then
-    sum = "there is a GPU driver; install the CUDA toolkit to build the plugin"
-  elseif compiler then
-    sum = "CUDA kernels can be compiled here, but there is no GPU to run them"
+  local opened = C.pg_device_open(C.PG_CUDA) == 0
+  local problem = not opened and ffi.string(C.pg_last_error()) or nil
+  if opened then
+    local free, total = require("perigee.core.device").memory "cuda"
+    row("GPU", ffi.string(C.pg_device_description(C.PG_CUDA)))
+    row("GPU memory", ("%s free of %s"):format(gigabytes(free), gigabytes(total)))
+    row("GPU bfloat16", C.pg_device_has(C.PG_CUDA, C.PG_BFLOAT16) == 1 and "in hardware" or "no",
+        C.pg_device_has(C.PG_CUDA, C.PG_BFLOAT16) == 0 and "compute capability 8.0 is needed: train in float32" or nil)
   else
-    sum = "no GPU: Perigee runs on the processor (device = \"cpu\")"
+    row("plugin", problem)
   end
+  local sum
+  if opened then sum = "--device cuda works"
+  elseif compiler and has_cublas and loaded then sum = "--device cuda builds the plugin when it is first used"
+  elseif loaded then sum = "there is a GPU driver; install the CUDA toolkit with cuBLAS to build the plugin"
+  elseif compiler then sum = "CUDA kernels can be compiled here, but there is no GPU to run them"
+  else sum = "no GPU: Perigee runs on the processor (--device cpu)" end
   row("so", sum)
 end
 

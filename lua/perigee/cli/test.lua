@@ -198,6 +198,10 @@ local function sanitize(options)
     local arguments = "--exclude-tags=slow" .. (options.filter and " --filter=" .. quote(options.filter) or "")
     run_specs("Lua tests under the sanitizers", { specs }, 1, arguments,
               ("%s OMP_NUM_THREADS=2 PERIGEE_BUILD=%s LD_PRELOAD=%s"):format(settings, quote(folder), quote(runtime)))
+    local plugin = folder .. "/runtime/libperigee_cuda_on_cpu.so"
+    run_specs("Lua tests of CUDA's kernels on the CPU, under the sanitizers", { specs }, 1, arguments,
+              ("%s OMP_NUM_THREADS=2 PERIGEE_BUILD=%s LD_PRELOAD=%s PERIGEE_TEST_DEVICES=cuda PERIGEE_CUDA_LIBRARY=%s"):format(
+              settings, quote(folder), quote(runtime), quote(plugin)))
   end
 end
 

@@ -2,7 +2,9 @@
 --- moving averages and moments, and in their metadata the step, the stage and the policy's state; no clock, no path, no
 --- command line, so that equal runs write equal files.
 local ffi = require "ffi"
+local choices = require "perigee.train.choices"
 local core = require "perigee.core.ffi"
+local device = require "perigee.core.device"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local layout = require "perigee.core.layout"
@@ -32,7 +34,8 @@ local function state_of(run)
     stage_name = run.stage.name, policy = run.policy_state, policy_text = run.stage.finish.text,
     precision = recipe.precision, batch = recipe.batch, isa = ffi.string(core.C.pg_cpu_isa()),
     threads = core.C.pg_threads(), settings = run:settings(), recipe_settings = run:recipe_settings(),
-    finished = run.finished or false,
+    finished = run.finished or false, device = run.device ~= "cpu" and device.description(run.device) or nil,
+    choices = run.device ~= "cpu" and choices.all() or nil,
   }
 end
 

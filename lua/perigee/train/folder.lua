@@ -2,6 +2,8 @@
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local checkpoint = require "perigee.train.checkpoint"
+local choices = require "perigee.train.choices"
+local device = require "perigee.core.device"
 local Events = require "perigee.train.events"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
@@ -137,10 +139,15 @@ local function load_checkpoint(run, state, file, path)
     if not group.loss or used_from(recipe, stage.index, group.loss) then groups[#groups + 1] = group end
   end
   checkpoint.load_groups(file, groups)
+  choices.take(state.choices)
   run:restore(state, stage)
   run.loader:seek(state.step)
   local isa, threads = ffi.string(C.pg_cpu_isa()), C.pg_threads()
-  if isa ~= state.isa then
+  local here = run.device ~= "cpu" and device.description(run.device) or nil
+  if here ~= state.device then
+    progress:line("note: the checkpoint was made on %s, this is %s: results will differ in rounding", state.device or "a processor",
+      here or "a processor")
+  elseif isa ~= state.isa then
     progress:line("note: the checkpoint was made with %s, this machine runs %s: results will differ in rounding", state.isa, isa)
   end
   return { event = "resume", step = run.step, stage = run.stage.name, isa = isa, threads = threads }

@@ -1,5 +1,6 @@
 --- A run's state: what is being trained, in which stage, and how its parts are built. The loop that moves it is train.lua.
 local ffi = require "ffi"
+local choices = require "perigee.train.choices"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local Group = require "perigee.train.group"
@@ -45,6 +46,10 @@ function Run.new(recipe, options)
   local where = options.device or "cpu"
   device.expect_dtype(where, recipe.dtype)
   core_ffi.C.pg_tf32_set(recipe.tf32 and 1 or 0)
+  if where ~= "cpu" then
+    require("perigee.train.fits").check(recipe, where)
+    choices.recall(require("perigee.train.teacher").choices_path())
+  end
   recipe.data:open()
   local self = setmetatable({
     recipe = recipe, folder = options.folder or false, device = where, step = 0, losses = {}, gradient_norm = 0,
@@ -222,6 +227,7 @@ function Run:build_stage()
   end
   self.gradients_program = core.executable.new(plan, { into = into })
   self.update = update.build(active, self.device)
+  if self.device ~= "cpu" then choices.save(require("perigee.train.teacher").choices_path()) end
   self.active_groups = active
   self.weights = {}
   for _, entry in ipairs(self.stage.losses) do

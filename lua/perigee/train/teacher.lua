@@ -19,6 +19,9 @@ function M.cache_folder()
   return (os.getenv "XDG_CACHE_HOME" or (os.getenv "HOME" or ".") .. "/.cache") .. "/perigee"
 end
 
+--- Where the choices of algorithms are kept.
+function M.choices_path() return M.cache_folder() .. "/choices.json" end
+
 --- A short digest of a text: two 32-bit FNV-1a sums of it and of its reverse, in hexadecimal. It names a cache entry; what
 --- the entry was made of is compared in full before it is used.
 local function digest(text)

@@ -1,0 +1,64 @@
+--- Whether a recipe fits into a device's memory, found out before anything is allocated: what is planned, what is free, and
+--- what would fit instead.
+local core = require "perigee.core.ffi"
+local device = require "perigee.core.device"
+local price = require "perigee.train.price"
+local tensor = require "perigee.core.tensor"
+
+local M = {}
+
+local function size(bytes)
+  return bytes < 2 ^ 30 and ("%.1f MiB"):format(bytes / 2 ^ 20) or ("%.2f GiB"):format(bytes / 2 ^ 30)
+end
+
+--- The stage of a recipe that takes most, priced. `changes` are settings that differ from the recipe's.
+local function largest(recipe, changes)
+  local variant, most = setmetatable(changes or {}, { __index = recipe }), nil
+  for _, stage in ipairs(recipe.stages) do
+    local priced = tensor.tidy(function() return price.stage(variant, stage, { device = "h100" }) end)
+    if not most or priced.memory_total > most.memory_total then most = priced end
+  end
+  return most
+end
+
+local function purposes(memory)
+  local list = {}
+  for name, bytes in pairs(memory) do
+    if bytes > 0 then list[#list + 1] = { name, bytes } end
+  end
+  table.sort(list, function(a, b) return a[2] > b[2] end)
+  for k, entry in ipairs(list) do list[k] = ("%s %s"):format(entry[1], size(entry[2])) end
+  return table.concat(list, ", ")
+end
+
+--- Smaller settings that fit, as texts: pieces of the batch, a lower precision.
+local function alternatives(recipe, free)
+  local list, micro = {}, recipe.micro
+  local function try(text, changes)
+    local bytes = largest(recipe, changes).memory_total
+    if bytes <= free then list[#list + 1] = ("%s (%s)"):format(text, size(bytes)) end
+    return bytes <= free
+  end
+  if recipe.precision == "float32" then try('precision = "bf16"', { precision = "bf16", dtype = "bfloat16" }) end
+  while micro > 1 do
+    micro = micro % 2 == 0 and micro / 2 or 1
+    if try(("micro = %d, the batch in %d pieces"):format(micro, recipe.batch / micro), { micro = micro }) then break end
+  end
+  return list
+end
+
+--- An error unless every stage fits into what a device has free; the runtime's messages learn what is planned.
+---@param recipe perigee.Recipe
+---@param name string  the device
+function M.check(recipe, name)
+  local free, total = device.memory(name)
+  local most = largest(recipe)
+  core.C.pg_memory_expect(core.device_code[name], most.memory_total)
+  if most.memory_total <= free then return end
+  local others = alternatives(recipe, free)
+  error(("recipe %s: stage %s needs %s (%s); %s has %s of %s free. %s"):format(recipe.name, most.stage, size(most.memory_total),
+    purposes(most.memory), name, size(free), size(total),
+    #others > 0 and "What would fit: " .. table.concat(others, "; or ") or "No smaller piece of the batch would fit either"), 0)
+end
+
+return M

@@ -1,0 +1,174 @@
+--- The CUDA device's host side over tests/cuda_on_cpu: queues, graphs, readings, choices, memory, training. Pending where its
+--- plugin isn't built (cmake --build build --target perigee_cuda_on_cpu).
+local ffi = require "ffi"
+local lfs = require "lfs"
+local door = require "perigee.core.ffi"
+
+local build = os.getenv "PERIGEE_BUILD" or door.home .. "/build"
+local plugin = os.getenv "PERIGEE_CUDA_LIBRARY" or build .. "/runtime/libperigee_cuda_on_cpu.so"
+local there = lfs.attributes(plugin, "mode") == "file"
+ffi.cdef "int setenv(const char *name, const char *value, int overwrite);"
+if there then ffi.C.setenv("PERIGEE_CUDA_LIBRARY", plugin, 1) end
+
+local core = require "perigee.core"
+local device = require "perigee.core.device"
+local harness = dofile(door.home .. "/tests/lua/ops_harness.lua")
+local C, ops, tensor = door.C, core.ops, core.tensor
+
+--- A test that needs the plugin, and may need kernels that are not there yet.
+local function on_cuda(name, body)
+  it(name, function()
+    if not there then return pending "the plugin of tests/cuda_on_cpu is not built" end
+    local fine, message = pcall(body)
+    if fine then return end
+    local kernel = harness.missing_kernel(message)
+    if kernel then return pending("CUDA has no kernel " .. kernel) end
+    error(message, 0)
+  end)
+end
+
+local function numbers(t) return t:totable() end
+
+describe("the CUDA device", function()
+  on_cuda("describes itself", function()
+    assert.matches("compute capability 9.0", device.description "cuda")
+    local free, total = device.memory "cuda"
+    assert.is_true(free > 0 and free <= total)
+  end)
+
+  on_cuda("refuses float64 in words", function()
+    local fine, message = pcall(device.expect_dtype, "cuda", "float64")
+    assert.is_false(fine)
+    assert.matches("does not compute in float64", message)
+  end)
+
+  on_cuda("replays a captured graph on inputs at other addresses", function()
+    local weight = tensor.tensor({ { 1, 2, 3 }, { -1, 0.5, 2 } })
+    local function body(x, w) return ops.linear(x, w, nil, { activation = "gelu_tanh" }) end
+    local compiled, executable = core.compile(body, { tensor.empty({ 4, 3 }, "float32"), weight }, { device = "cuda" })
+    local there_weight, kept = weight:to "cuda", {}
+    for k = 1, 5 do
+      local rows = {}
+      for r = 1, 4 do rows[r] = { r * k / 10, -k / 5, r - k / 3 } end
+      local x = tensor.tensor(rows)
+      kept[k] = x:to "cuda" -- all alive, so all at addresses of their own
+      local expected, found = numbers(body(x, weight)), numbers(compiled(kept[k], there_weight))
+      for r = 1, 4 do
+        for c = 1, 2 do assert.is_true(math.abs(expected[r][c] - found[r][c]) < 1e-5) end
+      end
+      assert.same(numbers(x), numbers(kept[k]))
+    end
+    local rows = executable:profile()
+    assert.equal("matmul", rows[1].op)
+    assert.is_true(rows[1].seconds >= 0)
+    executable:free()
+  end)
+
+  on_cuda("brings numbers home in the queue's order", function()
+    local a, reading = tensor.tensor({ 1.5 }):to "cuda", require "perigee.core.reading"
+    local first, second = reading.new("cuda", "float32", 2), reading.new("cuda", "float32", 1)
+    first:add(1, a)
+    a:copy_(tensor.tensor { -2 })
+    first:add(2, a)
+    first:close()
+    a:copy_(tensor.tensor { 7 })
+    second:add(1, a)
+    second:close()
+    assert.same({ 7 }, second:wait())
+    assert.same({ 1.5, -2 }, first:wait())
+    first:free()
+    second:free()
+  end)
+
+  on_cuda("keeps its choice of an algorithm", function()
+    local function plan()
+      return core.compile(function(x) return ops.matmul(x, tensor.tensor { { 1, 2 }, { 3, 4 } }) end,
+        { tensor.empty({ 3, 2 }, "float32") }, { device = "cuda" })
+    end
+    plan()
+    local choices = require "perigee.train.choices"
+    local before = choices.all()
+    local key
+    for name in pairs(before) do if name:find("/3x2x2NN/", 1, true) then key = name end end
+    assert.is_string(key)
+    local forced = before[key]:gsub("^%d+:%x%x", function(head) return head:match "^%d+:" .. (head:match "e1$" and "e2" or "e1") end)
+    if forced:match "^0:e2" then forced = forced:gsub("^0:", "1024:") end -- the other algorithm has a workspace
+    choices.take { [key] = forced }
+    plan()
+    assert.equal(forced, choices.all()[key])
+    choices.take { [key] = "0:ff" } -- no algorithm: it is chosen anew
+    plan()
+    assert.is_true(choices.all()[key] ~= "0:ff")
+  end)
+
+  on_cuda("says what is held and planned when its memory is spent", function()
+    C.pg_memory_expect(C.PG_CUDA, 3 * 2 ^ 30)
+    local fine, message = pcall(tensor.empty, { 2 ^ 34 }, "float32", { device = "cuda", purpose = "optimizer" })
+    C.pg_memory_expect(C.PG_CUDA, 0)
+    assert.is_false(fine)
+    assert.matches("no 65536.0 MiB left for optimizer", message)
+    assert.matches("planned in all: 3072.0", message)
+    assert.matches("the device has [%d.]+ of 8192.0 free", message)
+  end)
+end)
+
+describe("training on the CUDA device", function()
+  local tiny, folder = require "tests.lua.tiny", nil
+  local function losses(how)
+    local seen, found = require "perigee.train", {}
+    local run = seen.train(tiny.recipe { total = 8, align = 5, checkpoint = 4 },
+      { folder = how.folder, device = how.device, steps = how.steps, resume = how.resume, quiet = true })
+    for name, value in pairs(run.losses) do found[name] = value end
+    found.norm = run.gradient_norm
+    run:free()
+    return found
+  end
+  before_each(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    ffi.C.setenv("PERIGEE_CACHE", folder .. "/cache", 1)
+  end)
+  after_each(function() os.execute("rm -rf " .. tiny.quote(folder)) end)
+
+  on_cuda("follows the CPU's losses through both stages", function()
+    local here, away = losses { device = "cpu", steps = 8 }, losses { device = "cuda", steps = 8 }
+    for name, value in pairs(here) do
+      assert.is_true(math.abs(away[name] - value) < 1e-3 * (1 + math.abs(value)), name)
+    end
+  end)
+
+  on_cuda("goes on from a checkpoint bit for bit", function()
+    losses { device = "cuda", folder = folder .. "/a", steps = 8 }
+    losses { device = "cuda", folder = folder .. "/b", steps = 4 }
+    losses { device = "cuda", folder = folder .. "/b", steps = 8, resume = true }
+    assert.equal(tiny.checkpoint(folder .. "/a", 8), tiny.checkpoint(folder .. "/b", 8))
+  end)
+
+  on_cuda("is refused where it does not fit, with what would", function()
+    local fits = require "perigee.train.fits"
+    local function with(free)
+      local memory = device.memory
+      device.memory = function() return free, 2 ^ 33 end
+      local fine, message = pcall(fits.check, tiny.recipe { batch = 64, micro = 64 }, "cuda")
+      device.memory = memory
+      return fine, message
+    end
+    local needed = require("perigee.train.price").recipe(tiny.recipe { batch = 64, micro = 64 })[1].memory_total
+    assert.is_true((with(needed)))
+    local fine, message = with(0.6 * needed)
+    assert.is_false(fine)
+    assert.matches("stage align needs [%d.]+ MiB %(arena [%d.]+ MiB, .*; cuda has [%d.]+ MiB of 8.00 GiB free", message)
+    assert.matches("What would fit: .*micro = %d+, the batch in %d+ pieces", message)
+  end)
+end)
+
+describe("without a GPU", function()
+  it("--device cuda says so in one line", function()
+    if not there then return pending "the plugin of tests/cuda_on_cpu is not built" end
+    local status, text = require("tests.lua.tiny").perigee("train recipes/quickstart.lua --device cuda",
+      ("CUDA_ON_CPU_DEVICES=0 PERIGEE_CUDA_LIBRARY='%s'"):format(plugin))
+    assert.equal(1, status)
+    assert.equal("perigee: --device cuda: cuda: there is no usable GPU and driver (cudaGetDeviceCount: cudaErrorNoDevice); "
+      .. "perigee doctor says more\n", text)
+  end)
+end)
