@@ -10,6 +10,8 @@
  *   v[2] teacher        real [B,N+skip,3,H',d']
  *   v[3] student_heads  int32 [K]           may be absent: the first K; counted from 0, none twice
  *   v[4] teacher_heads  int32 [K]           may be absent: the first K; counted from 0
+ * A map that names a head which is not there, or a student's head twice, is an error on the CPU; on CUDA, where a call does
+ * not look into device memory, the loss is NaN.
  *   i[0] heads K, i[1] teacher_skip
  *   f[0] student_scale, f[1] teacher_scale */
 PG_KERNEL(attention_alignment)
