@@ -14,7 +14,8 @@
 
 #include "attention/cuda_heads.h"
 
-/* Which heads are compared: pair k is (students[k], teachers[k]), where a list is NULL (k, k). Without a teacher pairs is 0. */
+/* Which heads are compared: in pair k students[k] and teachers[k], head k where a list is NULL. Without a teacher pairs is
+ * 0. */
 struct head_pairs {
   const int32_t *students, *teachers;
   int pairs, teacher_heads;

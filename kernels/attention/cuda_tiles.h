@@ -69,7 +69,7 @@ static __device__ __forceinline__ void multiply_rows(strip<R, N> &s, const real 
   int lane = threadIdx.x % PG_WARP, row = tile_row(columns);
   a += lane % 16 * row + lane / 16 * 8;
   b += (lane % 8 + lane / 16 * 8) * row + lane / 8 % 2 * 8;
-#pragma unroll
+#pragma unroll 2 /* more would spill registers in the backward */
   for (int k = 0; k < columns; k += 16) {
     unsigned left[R][4], right[4];
 #pragma unroll
