@@ -114,8 +114,9 @@ static inline bool pg_vectorisable(const void *data, int64_t width, int64_t stri
 
 /* ---- sums in a fixed order ---- */
 
-/* The sum over a warp's 32 lanes, the same bits in every lane. */
-static __device__ __forceinline__ float warp_sum(float x) {
+/* The sum over a warp's 32 lanes, the same bits in every lane; of floats or doubles. */
+template <class T>
+static __device__ __forceinline__ T warp_sum(T x) {
   for (int offset = PG_WARP / 2; offset; offset /= 2) x += __shfl_xor_sync(PG_ALL_LANES, x, offset);
   return x;
 }
@@ -125,14 +126,14 @@ static __device__ __forceinline__ float warp_max(float x) {
 }
 
 /* The sum over a block of `WARPS` warps in one dimension, in every thread. It may be called again and again. */
-template <int WARPS>
-static __device__ __forceinline__ float block_sum(float x) {
-  PG_SHARED(float, parts, [WARPS]);
+template <int WARPS, class T>
+static __device__ __forceinline__ T block_sum(T x) {
+  PG_SHARED(T, parts, [WARPS]);
   x = warp_sum(x);
   __syncthreads(); /* an earlier call's readers are through */
   if (threadIdx.x % PG_WARP == 0) parts[threadIdx.x / PG_WARP] = x;
   __syncthreads();
-  float sum = 0.0f;
+  T sum = 0;
   for (int w = 0; w < WARPS; w++) sum += parts[w];
   return sum;
 }
@@ -146,6 +147,30 @@ static __device__ __forceinline__ float block_max(float x) {
   float most = parts[0];
   for (int w = 1; w < WARPS; w++) most = fmaxf(most, parts[w]);
   return most;
+}
+
+/* ---- rows, each the work of a warp or, where they are long, of a block ---- */
+
+enum { PG_ROW_BLOCK = 256, PG_LONG_ROW = 2048 };
+
+/* A thread's row and its place among the row's THREADS: PG_WARP, with several rows a block, or PG_ROW_BLOCK. */
+template <int THREADS>
+static __device__ __forceinline__ int64_t row_of_thread() {
+  return (int64_t)blockIdx.x * (PG_ROW_BLOCK / THREADS) + threadIdx.x / THREADS;
+}
+template <int THREADS>
+static __device__ __forceinline__ int place_in_row() {
+  return threadIdx.x % THREADS;
+}
+template <int THREADS, class T>
+static __device__ __forceinline__ T row_sum(T x) {
+  if constexpr (THREADS == PG_WARP) return warp_sum(x);
+  else return block_sum<THREADS / PG_WARP>(x);
+}
+template <int THREADS>
+static __device__ __forceinline__ float row_max(float x) {
+  if constexpr (THREADS == PG_WARP) return warp_max(x);
+  else return block_max<THREADS / PG_WARP>(x);
 }
 
 /* ---- functions, as cpu_math.h has them ---- */
@@ -189,6 +214,26 @@ static inline void pg_launch(void (*kernel)(Parameters...), dim3 grid, dim3 bloc
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
   cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+/* The grid for `rows` rows of `width` elements. */
+static inline unsigned pg_row_blocks(int64_t rows, int64_t width) {
+  return pg_blocks(rows, width > PG_LONG_ROW ? 1 : PG_ROW_BLOCK / PG_WARP);
+}
+
+/* out = Σ partial / divisor, by one block: the second step of a sum whose pieces the shapes fix. */
+enum { PG_ADDING_THREADS = 1024 };
+template <class T>
+static __global__ void __launch_bounds__(PG_ADDING_THREADS)
+    add_partial_sums(stat *out, const T *partial, int64_t n, T divisor) {
+  T sum = 0;
+  for (int64_t k = threadIdx.x; k < n; k += PG_ADDING_THREADS) sum += partial[k];
+  sum = block_sum<PG_ADDING_THREADS / PG_WARP>(sum);
+  if (threadIdx.x == 0) *out = (stat)(sum / divisor);
+}
+template <class T>
+static inline void pg_add_partial_sums(stat *out, const T *partial, int64_t n, T divisor, void *stream) {
+  LAUNCH(add_partial_sums<T>, 1, PG_ADDING_THREADS, 0, stream, out, partial, n, divisor);
 }
 
 /* The end of every entry: whether its launches were accepted. */

@@ -21,5 +21,5 @@ PG_KERNEL_PLAN(square_sum)
  *   v[6] hyper          float32 or float64 [8]: lr, β1, β2, ε, decay, clip, ema, step (from 1). In float32, 1 − β2 and
  *                       1 − ema lose digits.
  *   v[7] square_sum     stat []
- * `real` is float32 or float64. */
+ * `real` is float32 or float64; on CUDA float32. */
 PG_KERNEL(adamw)

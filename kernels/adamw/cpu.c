@@ -1,6 +1,6 @@
 #include "cpu.h"
-
 #include "adamw/adamw.h"
+#include "adamw/check.h"
 
 enum { CHUNK = 4096 };
 
@@ -18,9 +18,8 @@ static double chunk_square_sum(const real *x, int64_t n) {
 
 pg_status PG_CPU(square_sum)(const pg_call *call) {
   const pg_view *sum = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(x->dtype == PG_REAL && sum->dtype == PG_STAT && pg_numel(sum) == 1,
-            "square_sum: x is %s, the sum %s; expected one number of the statistics' dtype", pg_shape_text(x),
-            pg_shape_text(sum));
+  pg_status status = expect_square_sum(call);
+  if (status) return status;
   const int64_t n = pg_numel(x), chunks = (n + CHUNK - 1) / CHUNK;
   const real *values = x->data;
   double *partial = call->scratch;
@@ -99,19 +98,8 @@ static void average_chunk(int64_t n, real *restrict average, const real *restric
 
 pg_status PG_CPU(adamw)(const pg_call *call) {
   const int64_t n = pg_numel(&call->v[0]);
-  static const char *const names[] = {"parameters", "first_moment", "second_moment", "average", "working", "gradient"};
-  for (int k = 0; k < 6; k++) {
-    if ((k == 3 || k == 4) && !pg_present(call, k)) continue;
-    const pg_view *view = &call->v[k];
-    const int dtype = k == 4 ? PG_BFLOAT16 : PG_REAL;
-    PG_EXPECT(view->dtype == dtype && pg_numel(view) == n,
-              "adamw: %s is %s; expected %lld elements like the parameters", names[k], pg_shape_text(view),
-              (long long)n);
-  }
-  PG_EXPECT((call->v[6].dtype == PG_FLOAT32 || call->v[6].dtype == PG_FLOAT64) && pg_numel(&call->v[6]) == 8,
-            "adamw: hyper is %s; expected [8] of float32 or float64", pg_shape_text(&call->v[6]));
-  PG_EXPECT(call->v[7].dtype == PG_STAT && pg_numel(&call->v[7]) == 1, "adamw: square_sum is %s; expected []",
-            pg_shape_text(&call->v[7]));
+  pg_status status = expect_adamw(call);
+  if (status) return status;
   real *p = call->v[0].data, *m = call->v[1].data, *v = call->v[2].data;
   real *average = pg_present(call, 3) ? call->v[3].data : NULL;
   uint16_t *working = pg_present(call, 4) ? call->v[4].data : NULL;

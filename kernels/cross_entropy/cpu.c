@@ -1,6 +1,6 @@
 /* Cross-entropy on the CPU: rows are shared out, their losses added in order. */
 #include "cpu.h"
-
+#include "cross_entropy/check.h"
 #include "cross_entropy/cross_entropy.h"
 
 enum { PARALLEL = 16384 }; /* logits */
@@ -11,10 +11,8 @@ static inline int64_t label_at(const pg_view *labels, int64_t row) {
 
 static pg_status check(const char *name, const pg_call *call) {
   const pg_view *logits = &call->v[2], *labels = &call->v[3];
-  PG_EXPECT(logits->ndim == 2 && labels->ndim == 1 && labels->shape[0] == logits->shape[0] && pg_numel(logits) > 0,
-            "%s: logits are %s, labels %s; expected [rows,classes] and [rows]", name, pg_shape_text(logits),
-            pg_shape_text(labels));
-  PG_EXPECT(labels->dtype == PG_INT32 || labels->dtype == PG_INT64, "%s: labels must be int32 or int64", name);
+  pg_status status = expect_cross_entropy(name, call);
+  if (status) return status;
   if (!labels->data) return PG_OK; /* planning */
   for (int64_t r = 0; r < labels->shape[0]; r++) {
     int64_t label = label_at(labels, r);

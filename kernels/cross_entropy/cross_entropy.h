@@ -4,7 +4,8 @@
  *   v[0] loss     stat []      =
  *   v[1] lse      stat [R]     = saved
  *   v[2] logits   real [R,C]
- *   v[3] labels   int32 or int64 [R], from 0; one outside [0, C) is an error that names it
+ *   v[3] labels   int32 or int64 [R], from 0; one outside [0, C) is an error that names it, and on CUDA, where nobody looks
+ *                 at labels before the launch, a loss and a row of dlogits that are NaN
  *   f[0] smoothing, 0 to 1 */
 PG_KERNEL(cross_entropy)
 PG_KERNEL_PLAN(cross_entropy)

@@ -1,4 +1,5 @@
 #include "cpu.h"
+#include "feature_alignment/check.h"
 #include "feature_alignment/feature_alignment.h"
 
 static const stat smallest_norm = (stat)1e-12;
@@ -8,8 +9,6 @@ static int64_t chunks_of(int64_t rows) { return (rows + PG_CHUNK_ROWS - 1) / PG_
 static const real *row_of(const pg_view *v, int64_t r) {
   return (const real *)v->data + r / v->shape[1] * v->stride[0] + r % v->shape[1] * v->stride[1];
 }
-
-static int is_rows(const pg_view *v) { return v->ndim == 3 && (v->shape[2] == 1 || v->stride[2] == 1); }
 
 static stat inverse_norm(stat squares) {
   stat norm = (stat)sqrt((double)squares);
@@ -22,15 +21,11 @@ int64_t PG_CPU(feature_alignment_scratch)(const pg_call *call) {
 }
 
 pg_status PG_CPU(feature_alignment)(const pg_call *call) {
+  pg_status status = expect_feature_alignment(call);
+  if (status) return status;
   const pg_view *p = &call->v[4], *z = &call->v[5];
-  PG_EXPECT(is_rows(p) && is_rows(z) && pg_same_shape(p, z),
-            "feature_alignment: p is %s, z is %s; both must be [B,N,Z] with rows in one piece", pg_shape_text(p),
-            pg_shape_text(z));
   stat *inverse_p = call->v[1].data, *inverse_z = call->v[2].data, *cosine = call->v[3].data, *partial = call->scratch;
   int64_t rows = p->shape[0] * p->shape[1], width = p->shape[2], chunks = chunks_of(rows);
-  PG_EXPECT(pg_numel(&call->v[1]) == rows && pg_numel(&call->v[2]) == rows && pg_numel(&call->v[3]) == rows,
-            "feature_alignment: p is %s, inverse norms and cosine are %s; they must have one element a row",
-            pg_shape_text(p), pg_shape_text(&call->v[1]));
 #pragma omp parallel for schedule(static)
   for (int64_t c = 0; c < chunks; c++) {
     int64_t last = (c + 1) * PG_CHUNK_ROWS < rows ? (c + 1) * PG_CHUNK_ROWS : rows;
@@ -59,10 +54,9 @@ pg_status PG_CPU(feature_alignment)(const pg_call *call) {
 }
 
 pg_status PG_CPU(feature_alignment_backward)(const pg_call *call) {
+  pg_status status = expect_feature_alignment_backward(call);
+  if (status) return status;
   const pg_view *p = &call->v[5], *z = &call->v[6];
-  PG_EXPECT(is_rows(p) && is_rows(z) && pg_same_shape(p, z) && pg_same_shape(p, &call->v[0]),
-            "feature_alignment_backward: p is %s, z is %s, dp is %s; all must be [B,N,Z]", pg_shape_text(p),
-            pg_shape_text(z), pg_shape_text(&call->v[0]));
   const stat *inverse_p = call->v[2].data, *inverse_z = call->v[3].data, *cosine = call->v[4].data;
   int64_t rows = p->shape[0] * p->shape[1], width = p->shape[2];
   stat coefficient = -*(const stat *)call->v[1].data / (stat)rows;

@@ -1,12 +1,11 @@
 #include "cpu.h"
+#include "mse/check.h"
 #include "mse/mse.h"
 
 /* A sample is cut into pieces of this many elements, from the shape alone. */
 enum { PIECE = 4096 };
 
 static int64_t pieces_of(int64_t n) { return (n + PIECE - 1) / PIECE; }
-
-static int64_t samples_of(const pg_view *a) { return a->ndim ? a->shape[0] : 1; }
 
 /* Scratch: [samples, pieces] partial sums. */
 int64_t PG_CPU(mse_scratch)(const pg_call *call) {
@@ -25,13 +24,10 @@ static stat sum_of_squares(const real *a, const real *b, int64_t n) {
 }
 
 pg_status PG_CPU(mse)(const pg_call *call) {
+  pg_status status = expect_mse(call);
+  if (status) return status;
   const pg_view *a = &call->v[2], *b = &call->v[3];
   int64_t samples = samples_of(a);
-  PG_EXPECT(pg_same_shape(a, b) && pg_numel(a) > 0, "mse: a is %s, b is %s; they must have one shape, not empty",
-            pg_shape_text(a), pg_shape_text(b));
-  PG_EXPECT(!pg_present(call, 1) || pg_numel(&call->v[1]) == samples,
-            "mse: a is %s, per_sample is %s; it must have one element a sample", pg_shape_text(a),
-            pg_shape_text(&call->v[1]));
   int64_t n = pg_numel(a) / samples, pieces = pieces_of(n);
   stat *partial = call->scratch;
 #pragma omp parallel for schedule(static)
@@ -52,14 +48,10 @@ pg_status PG_CPU(mse)(const pg_call *call) {
 }
 
 pg_status PG_CPU(mse_backward)(const pg_call *call) {
+  pg_status status = expect_mse_backward(call);
+  if (status) return status;
   const pg_view *a = &call->v[4], *b = &call->v[5];
   int64_t samples = samples_of(a);
-  PG_EXPECT(pg_same_shape(a, b) && pg_same_shape(a, &call->v[0]) && pg_numel(a) > 0,
-            "mse_backward: a is %s, b is %s, da is %s; they must have one shape, not empty", pg_shape_text(a),
-            pg_shape_text(b), pg_shape_text(&call->v[0]));
-  PG_EXPECT(!pg_present(call, 3) || pg_numel(&call->v[3]) == samples,
-            "mse_backward: a is %s, sample_coefficient is %s; it must have one element a sample", pg_shape_text(a),
-            pg_shape_text(&call->v[3]));
   int64_t n = pg_numel(a) / samples, pieces = pieces_of(n);
   stat everywhere = pg_present(call, 2) ? 2 * *(const stat *)call->v[2].data / (stat)pg_numel(a) : 0;
   const stat *each = pg_present(call, 3) ? call->v[3].data : NULL;

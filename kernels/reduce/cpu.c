@@ -1,6 +1,6 @@
 #include "cpu.h"
-
 #include "reduce/reduce.h"
+#include "reduce/check.h"
 
 enum { PIECE = 4096, COLUMNS = 1024, SMALL = 16384 };
 
@@ -214,11 +214,7 @@ static void integer_put(const pg_view *v, int64_t place, int64_t value) {
   else ((uint8_t *)v->data)[place] = (uint8_t)value;
 }
 
-static pg_status reduce_integers(int64_t which, const layout *l, const pg_view *y, const pg_view *x) {
-  PG_EXPECT(which != PG_REDUCE_MEAN, "reduce: integers have no mean; cast them to float32 first");
-  PG_EXPECT(y->dtype == (which == PG_REDUCE_SUM ? PG_INT64 : x->dtype), "reduce: y has dtype %d, expected %d", y->dtype,
-            which == PG_REDUCE_SUM ? PG_INT64 : x->dtype);
-  PG_EXPECT(l->removed > 0 || which == PG_REDUCE_SUM, "reduce: %s has no element to choose", pg_shape_text(x));
+static void reduce_integers(int64_t which, const layout *l, const pg_view *y, const pg_view *x) {
 #pragma omp parallel for schedule(static) if (l->kept * l->removed > SMALL)
   for (int64_t k = 0; k < l->kept; k++) {
     int64_t offset = offset_of(l, 0, l->n, k), total = which == PG_REDUCE_SUM ? 0 : integer_at(x, offset);
@@ -229,12 +225,6 @@ static pg_status reduce_integers(int64_t which, const layout *l, const pg_view *
     }
     integer_put(y, k, total);
   }
-  return PG_OK;
-}
-#else
-static pg_status reduce_integers(int64_t which, const layout *l, const pg_view *y, const pg_view *x) {
-  (void)which, (void)l, (void)y;
-  return pg_error(PG_ERROR_ARGUMENT, "reduce: x has dtype %d, this instance has %d", x->dtype, PG_REAL);
 }
 #endif
 
@@ -256,13 +246,14 @@ pg_status PG_CPU(reduce)(const pg_call *call) {
   const pg_view *y = &call->v[0], *x = &call->v[1];
   int64_t which = call->i[0];
   layout l = layout_of(x, call->i[1]);
-  PG_EXPECT(which >= 0 && which < PG_REDUCE_FUNCTIONS, "reduce: there is no function number %lld", (long long)which);
-  PG_EXPECT(pg_contiguous(x) && pg_contiguous(y), "reduce: x and y must be contiguous");
-  PG_EXPECT(pg_numel(y) == l.kept, "reduce: y is %s, expected the %lld elements that stay of %s", pg_shape_text(y),
-            (long long)l.kept, pg_shape_text(x));
-  if (x->dtype >= PG_INT32) return reduce_integers(which, &l, y, x);
-  PG_EXPECT(x->dtype == PG_REAL && y->dtype == PG_REAL, "reduce: x has dtype %d, y has %d, this instance %d", x->dtype,
-            y->dtype, PG_REAL);
+  pg_status status = expect_reduce(call, l.kept, l.removed);
+  if (status) return status;
+#if PG_REAL == 0
+  if (x->dtype != PG_REAL) {
+    reduce_integers(which, &l, y, x);
+    return PG_OK;
+  }
+#endif
   real *out = y->data;
   if (l.removed == 0 || l.n == 0) { /* nothing to add, or a single element */
     for (int64_t k = 0; k < l.kept; k++)
@@ -279,16 +270,11 @@ pg_status PG_CPU(reduce)(const pg_call *call) {
 
 pg_status PG_CPU(argmax)(const pg_call *call) {
   const pg_view *y = &call->v[0], *x = &call->v[1];
+  pg_status status = expect_argmax(call);
+  if (status) return status;
   int64_t dim = call->i[0], outer = 1, inner = 1;
-  PG_EXPECT(x->dtype == PG_REAL && y->dtype == PG_INT64,
-            "argmax: x has dtype %d, expected %d; y has %d, expected int64", x->dtype, PG_REAL, y->dtype);
-  PG_EXPECT(dim >= 0 && dim < x->ndim && x->shape[dim] > 0, "argmax: x is %s: no element in dimension %lld",
-            pg_shape_text(x), (long long)dim + 1);
   for (int64_t d = 0; d < dim; d++) outer *= x->shape[d];
   for (int64_t d = dim + 1; d < x->ndim; d++) inner *= x->shape[d];
-  PG_EXPECT(pg_contiguous(x) && pg_contiguous(y) && pg_numel(y) == outer * inner,
-            "argmax: y is %s, expected the %lld other places of %s, both contiguous", pg_shape_text(y),
-            (long long)(outer * inner), pg_shape_text(x));
   int64_t n = x->shape[dim];
 #pragma omp parallel for schedule(static) if (outer * inner * n > SMALL)
   for (int64_t k = 0; k < outer * inner; k++) {

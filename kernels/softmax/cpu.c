@@ -1,5 +1,5 @@
 #include "cpu.h"
-
+#include "softmax/check.h"
 #include "softmax/softmax.h"
 
 static stat row_maximum(const real *x, int64_t n) {
@@ -52,21 +52,6 @@ static void log_softmax_backward_row(real *dx, const real *dy, const real *y, in
   for (int64_t i = 0; i < n; i++) sum += load(dy[i]);
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) dx[i] = store(load(dy[i]) - pg_exp(load(y[i])) * sum);
-}
-
-/* Checks that the first `views` views are real, of one shape and of at least one dimension; gives rows and length. */
-static pg_status rows_of(const char *name, const pg_call *call, int views, int64_t *rows, int64_t *n) {
-  const pg_view *y = &call->v[0];
-  PG_EXPECT(y->ndim >= 1, "%s: a tensor without dimensions has no last one", name);
-  for (int k = 0; k < views; k++) {
-    const pg_view *v = &call->v[k];
-    PG_EXPECT(v->dtype == PG_REAL && pg_same_shape(v, y) && pg_contiguous(v),
-              "%s: argument %d is %s with dtype %d, expected %s with dtype %d, contiguous", name, k + 1,
-              pg_shape_text(v), v->dtype, pg_shape_text(y), PG_REAL);
-  }
-  *n = y->shape[y->ndim - 1];
-  *rows = *n ? pg_numel(y) / *n : 0;
-  return PG_OK;
 }
 
 pg_status PG_CPU(softmax)(const pg_call *call) {
