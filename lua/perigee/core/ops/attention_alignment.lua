@@ -173,8 +173,8 @@ local attention_alignment = op.define {
 }
 
 --- A head map as the kernels read it: a list of heads counted from 1, of the `count` that the student or the teacher has,
---- becomes an int32 tensor counted from 0.
-local function head_map(whose, heads, count)
+--- becomes an int32 tensor counted from 0, where x is; a program brings it to its own device.
+local function head_map(whose, heads, count, x)
   if not heads or op.is_operand(heads) then return heads end
   if type(heads) ~= "table" or #heads == 0 then fail("attention_alignment: %s_heads is no list of heads", whose) end
   local from_zero, seen = {}, {}
@@ -186,7 +186,8 @@ local function head_map(whose, heads, count)
     if whose == "student" and seen[h] then fail("attention_alignment: student head %d is in two pairs", h) end
     from_zero[k], seen[h] = h - 1, true
   end
-  return tensor.tensor(from_zero, "int32")
+  local list = tensor.tensor(from_zero, "int32")
+  return tensor.is_tensor(x) and x.device ~= "meta" and list:to(x.device) or list
 end
 
 local defaults = { heads = false, teacher_skip = 0, student_heads = false, teacher_heads = false, student_scale = false,
@@ -202,8 +203,8 @@ return {
     local o = op.options("attention_alignment", options, defaults)
     check_packed("student", student)
     check_packed("teacher", teacher)
-    local student_heads = head_map("student", o.student_heads, student.shape[4])
-    local teacher_heads = head_map("teacher", o.teacher_heads, teacher.shape[4])
+    local student_heads = head_map("student", o.student_heads, student.shape[4], student)
+    local teacher_heads = head_map("teacher", o.teacher_heads, teacher.shape[4], student)
     local a_map = student_heads or teacher_heads
     return attention_alignment(student, teacher, student_heads, teacher_heads, {
       heads = o.heads or (a_map and a_map.shape[1]) or math.min(student.shape[4], teacher.shape[4]),
