@@ -5,7 +5,7 @@ local function run(ops, total, x, options)
 end
 
 local cases = {}
-for _, n in ipairs { 1, 31, 257 } do
+for _, n in ipairs { 1, 31, 72, 257 } do
   cases[#cases + 1] = {
     name = ("accumulate %d"):format(n), compiled = false,
     run = function(ops, total, x) return run(ops, total, x, { scale = 0.25 }) end,

@@ -12,7 +12,7 @@ for _, shape in ipairs {
   { shape = { 65, 3, 33 }, order = { 3, 2, 1 } }, { shape = { 2, 9, 3, 4, 5 }, order = { 3, 1, 4, 2, 5 } },
   { shape = { 257, 7 }, order = { 2, 1 } }, { shape = { 7, 257 }, order = { 2, 1 } },
   { shape = { 1, 32, 1 }, order = { 3, 2, 1 } }, { shape = { 8, 8, 8, 8 }, order = { 4, 2, 3, 1 } },
-  { shape = { 5, 200, 200 }, order = { 1, 3, 2 } },
+  { shape = { 5, 200, 200 }, order = { 1, 3, 2 } }, { shape = { 2, 33, 3, 64 }, order = { 1, 3, 2, 4 } },
 } do
   local small = #shape.shape < 5 and shape.shape[2] < 100
   case {
@@ -91,6 +91,25 @@ for _, to in ipairs { "float32", "bfloat16", "float64" } do
     tolerance = { float32 = 4e-3, bfloat16 = 4e-3, float64 = 4e-3 }, gradient_tolerance = 4e-3,
   }
 end
+-- From every dtype to every other one, on every device as on the CPU.
+local every = { "float32", "bfloat16", "float64", "int32", "int64", "uint8" }
+for _, from in ipairs(every) do
+  local function to_others(o, x)
+    local list = {}
+    for _, to in ipairs(every) do
+      if to ~= from then list[#list + 1] = o.cast(x, to) end
+    end
+    return unpack(list)
+  end
+  for _, n in ipairs { 33, 257, 1024 } do
+    local input = { shape = { n }, dtype = from }
+    if from == "uint8" then input.int = { 0, 255 }
+    elseif from:find "int" then input.int = { -300, 70000 }
+    else input.range = { -300, 300 } end
+    case { name = ("cast %d %s to all"):format(n, from), dtypes = { "float32" }, tolerance = 0, inputs = { input },
+      run = to_others, reference = to_others }
+  end
+end
 case { name = "cast to nothing known", run = function(ops, x) return ops.cast(x, "float16") end,
   inputs = { { shape = { 1 } } }, error = "cast: 'float16' is no dtype" }
 
@@ -135,6 +154,21 @@ case {
     assert.equal(2.5, ops.fill({}, { value = 2.5 }):item())
   end,
 }
+
+-- In a program on every device: constants that go with an input.
+for _, dtype in ipairs { "float32", "bfloat16", "int32", "int64", "uint8" } do
+  local function constants(o, x)
+    local list = { o.cast(x, dtype) }
+    for _, n in ipairs { 1, 31, 72, 257, 1025 } do
+      local options = { dtype = dtype, device = x.device ~= "meta" and x.device or nil }
+      list[#list + 1] = o.fill({ n }, { value = 3.75, dtype = options.dtype, device = options.device })
+      list[#list + 1] = o.arange(math.min(n, 200), { start = 2, step = 1, dtype = options.dtype, device = options.device })
+    end
+    return unpack(list)
+  end
+  case { name = "fill and arange beside an input, " .. dtype, dtypes = { "float32" }, tolerance = 0,
+    inputs = { { shape = { 3 } } }, run = constants, reference = constants, compiled = false }
+end
 
 -- ---- concat, stack, narrow_backward, flip ----
 for dim = 1, 3 do
@@ -187,6 +221,20 @@ for dim = 1, 3 do
     reference = function(ops, x) return ops.narrow(x, dim, 2, 2) * ops.narrow(x, dim, 1, 2) end,
   }
 end
+-- In whole vectors.
+case {
+  name = "concat and narrow_backward of 64 and 128", inputs = { { shape = { 3, 5, 64 } }, { shape = { 3, 5, 128 } } },
+  run = function(ops, a, b)
+    return ops.concat({ a, b, a }, 3), ops.concat({ a, a }, 2), ops.narrow_backward(b, { dim = 3, start = 65, size = 256 })
+  end,
+  gradients = { 1, 2 }, tolerance = exact, gradient_tolerance = { float32 = 1e-6, bfloat16 = 1e-2 },
+  reference = function(ops, a, b)
+    local function pad(x, start) return ops.narrow_backward(x, { dim = 3, start = start, size = 256 }) end
+    local twice = ops.stack({ a, a }, 2)
+    return pad(a, 1) + pad(b, 65) + pad(a, 193), ops.reshape(twice, { 3, 10, 64 }),
+      ops.concat({ a * 0, b, a * 0 }, 3)
+  end,
+}
 case {
   name = "stack", run = function(ops, a, b) return ops.stack({ a, b }, 1), ops.stack({ a, b }, 3) end,
   inputs = { { shape = { 2, 3 } }, { shape = { 2, 3 } } }, gradients = { 1, 2 }, tolerance = exact,

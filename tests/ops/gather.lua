@@ -1,3 +1,4 @@
+local ops = require("perigee.core").ops
 local cases = {}
 local exact = { float32 = 0, float64 = 0, bfloat16 = 0 }
 local sums = { float32 = 1e-6, float64 = 1e-14, bfloat16 = 1e-2 }
@@ -45,11 +46,11 @@ cases[#cases + 1] = {
   gradient_tolerance = sums,
 }
 
-for _, shape in ipairs { { 4 }, { 2, 3 }, { 257 } } do
+for _, shape in ipairs { { 4 }, { 2, 3 }, { 257 }, { 72, width = 72 } } do
   cases[#cases + 1] = {
     name = "embedding by an index of " .. table.concat(shape, "x"),
     run = function(ops, rows, index) return ops.embedding(rows, index) end,
-    inputs = { { shape = { 11, 33 } }, { shape = shape, int = { 0, 10 }, dtype = "int64" } },
+    inputs = { { shape = { 11, shape.width or 33 } }, { shape = { unpack(shape) }, int = { 0, 10 }, dtype = "int64" } },
     reference = function(ops, rows, index)
       return ops.sum(ops.unsqueeze(chosen(ops, index, 11, rows.dtype), -1) * rows, -2)
     end,
@@ -84,6 +85,35 @@ cases[#cases + 1] = {
   gradients = { 2 },
   tolerance = sums,
 }
+
+cases[#cases + 1] = {
+  name = "gather along the first dimension, contiguous indices of 64",
+  run = function(ops, x, index) return ops.gather(x, 1, index) end,
+  inputs = { { shape = { 7, 64 } }, { shape = { 3, 64 }, int = { 0, 6 }, dtype = "int32" } },
+  reference = function(ops, x, index)
+    return ops.sum(chosen(ops, index, 7, x.dtype) * ops.unsqueeze(ops.transpose(x), 1), -1)
+  end,
+  gradients = { 1 },
+  tolerance = exact,
+  gradient_tolerance = sums,
+}
+
+-- A GPU cannot stop: an index out of bounds is NaN there.
+if (os.getenv "PERIGEE_TEST_DEVICES" or ""):find "cuda" then
+  cases[#cases + 1] = { name = "indices out of bounds on cuda", check = function()
+    local tensor = require "perigee.core.tensor"
+    local x = tensor.tensor({ { 1, 2, 3, 4 }, { 5, 6, 7, 8 } }):to "cuda"
+    local index = tensor.tensor({ 1, 2, -1, 0 }, "int64"):to "cuda"
+    local got = ops.embedding(x, index):to "cpu":totable()
+    local sums_of = ops.scatter_add(nil, 1, ops.expand(ops.unsqueeze(index, 2), { 4, 4 }), ops.embedding(x, index),
+      { size = 2 }):to "cpu":totable()
+    for k = 1, 4 do
+      assert.equal(4 + k, got[1][k])
+      assert.equal(k, got[4][k])
+      for _, v in ipairs { got[2][k], got[3][k], sums_of[1][k], sums_of[2][k] } do assert.is_true(v ~= v) end
+    end
+  end }
+end
 
 cases[#cases + 1] = { name = "embedding with an index past the end",
   run = function(ops, rows, index) return ops.embedding(rows, index) end,

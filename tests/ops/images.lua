@@ -18,7 +18,7 @@ local function clamped_bytes(x)
 end
 
 local cases = {}
-for _, shape in ipairs { { 1, 1, 1, 1 }, { 2, 3, 5, 31 }, { 2, 4, 33, 3 } } do
+for _, shape in ipairs { { 1, 1, 1, 1 }, { 2, 3, 5, 31 }, { 2, 4, 33, 3 }, { 2, 3, 5, 32 }, { 1, 2, 72, 4 } } do
   local size = table.concat(shape, "x")
   cases[#cases + 1] = {
     name = "images there and back " .. size,

@@ -2,7 +2,7 @@ local op = require "perigee.core.op"
 
 local tolerance = { float32 = 1e-6, float64 = 1e-13, bfloat16 = 2e-2 }
 local cases = {}
-for _, shape in ipairs { { 1, 1 }, { 3, 31 }, { 2, 4, 33, 33 }, { 3, 257 } } do
+for _, shape in ipairs { { 1, 1 }, { 3, 31 }, { 2, 4, 33, 33 }, { 3, 257 }, { 3, 4, 32, 72 } } do
   for code, path in pairs { [0] = "linear", [1] = "cosine" } do
     for result, name in ipairs { "x_t", "velocity" } do
       cases[#cases + 1] = {

@@ -179,6 +179,32 @@ case("inside a program the state is an input", function()
   end
 end)
 
+-- Other devices draw the CPU's bits: from the start, from the middle of a block, and with numbers beyond 32 bits.
+local function drawn(o, s)
+  local function options(dtype, more)
+    local list = { state = s, purpose = "x", dtype = dtype }
+    for k, v in pairs(more or {}) do list[k] = v end
+    return list
+  end
+  local list = {}
+  for _, dtype in ipairs { "float32", "bfloat16" } do
+    for _, shape in ipairs { { 1 }, { 31 }, { 33, 3 }, { 257 }, { 72, 64 } } do
+      list[#list + 1] = o.random_normal(shape, options(dtype))
+      list[#list + 1] = o.random_uniform(shape, options(dtype))
+    end
+  end
+  list[#list + 1] = o.random_integers({ 101, 3 }, options(nil, { high = 1000 }))
+  list[#list + 1] = o.random_integers({ 33 }, options(nil, { high = 2 ^ 40 }))
+  for _, n in ipairs { 1, 2, 257, 1000 } do list[#list + 1] = o.random_permutation(n, options()) end
+  return unpack(list)
+end
+for k, values in ipairs { { 0, 0, 0 }, { 7, 3, 5 }, { 2 ^ 40 + 9, 4000000000, 2 ^ 33 + 1 } } do
+  cases[#cases + 1] = {
+    name = "the CPU's bits, state " .. k, dtypes = { "float32" }, strided = false, tolerance = 0,
+    inputs = { { values = values, dtype = "int64" } }, run = drawn, reference = drawn,
+  }
+end
+
 local function fails(name, message, run) cases[#cases + 1] = { name = name, run = run, error = message } end
 fails("a state of floats", "random_normal: the state is float32 [3], expected int64 [3]", function()
   return ops.random_normal({ 2 }, { state = tensor.tensor { 1, 2, 3 }, purpose = "x" })
