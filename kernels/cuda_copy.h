@@ -56,7 +56,8 @@ static __global__ void __launch_bounds__(PG_TILE *PG_TILE_ROWS) pg_transpose_ker
  * transposition. -1 if there is none. */
 static inline int pg_transposed_dimension(const pg_loop &loop) {
   int last = loop.ndim - 1;
-  if (loop.stride[0][last] != 1 || loop.stride[1][last] == 1 || loop.stride[1][last] == 0 || loop.shape[last] < 8) return -1;
+  int64_t inner = loop.stride[1][last];
+  if (loop.stride[0][last] != 1 || inner == 1 || inner == 0 || loop.shape[last] < 8) return -1;
   for (int d = 0; d < last; d++)
     if (loop.stride[1][d] == 1 && loop.shape[d] >= 8) return d;
   return -1;
@@ -74,7 +75,8 @@ static void pg_transpose(const pg_loop &loop, int across, void *stream) {
   outer.total = loop.total / (loop.shape[across] * loop.shape[last]);
   if (outer.ndim == 0) outer.ndim = 1, outer.shape[0] = 1;
   t.outer = pg_grid_of<2>(outer);
-  dim3 grid(pg_blocks(t.columns, PG_TILE), pg_blocks(t.rows, PG_TILE), outer.total < 65535 ? (unsigned)outer.total : 65535);
+  unsigned turns = outer.total < 65535 ? (unsigned)outer.total : 65535;
+  dim3 grid(pg_blocks(t.columns, PG_TILE), pg_blocks(t.rows, PG_TILE), turns);
   LAUNCH(pg_transpose_kernel<T>, grid, dim3(PG_TILE, PG_TILE_ROWS), 0, stream, t);
 }
 

@@ -85,7 +85,7 @@ pg_status PG_CUDA(concat)(const pg_call *call) {
 
 namespace {
 
-/* Operands: dx, contiguous, and dy as if it had dx's shape; only elements [first, last) of every `slab` of dx are there. */
+/* Operands: dx, contiguous, and dy as if it had dx's shape; of it only elements [first, last) of every slab are there. */
 template <typename T>
 struct widening {
   const T *dx;

@@ -51,8 +51,8 @@ struct backward_arguments {
   int64_t rows, width, chunk, gate_stride;
 };
 
-/* Grid: (columns, chunks of rows, gates), PG_WARP·N columns a block. A warp takes every backward_warps-th row of the chunk
- * and sums dout·y column by column; the warps' sums are added in order. */
+/* Grid: (columns, chunks of rows, gates), PG_WARP·N columns a block. A warp takes every backward_warps-th row of the
+ * chunk and sums dout·y column by column; the warps' sums are added in order. */
 template <int N>
 static __global__ void __launch_bounds__(backward_warps *PG_WARP) backward_columns(backward_arguments a) {
   PG_SHARED(stat, sums, [backward_warps][PG_WARP * N]);
@@ -114,7 +114,8 @@ pg_status PG_CUDA(gated_residual_backward)(const pg_call *call) {
   if (status) return status;
   const pg_view *dout = &call->v[2], *gate = &call->v[4];
   int64_t gates = gate->shape[0], rows = rows_a_gate(gate, dout), width = dout->shape[2];
-  PG_EXPECT(gates <= 65535, "gated_residual_backward: gate is %s; on CUDA there are at most 65535", pg_shape_text(gate));
+  PG_EXPECT(gates <= 65535, "gated_residual_backward: gate is %s; on CUDA there are at most 65535",
+            pg_shape_text(gate));
   int64_t chunks = chunks_of(gates, rows, width), chunk = chunks ? pg_pieces(rows, chunks) : 0;
   backward_arguments a = {pg_data<real>(call, 0), pg_data<real>(call, 1),
                           chunks > 1 ? static_cast<stat *>(call->scratch) : nullptr,

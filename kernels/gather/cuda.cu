@@ -84,8 +84,8 @@ struct scattering {
   pg_grid<1> before, after; /* the index's dimensions before and after dim */
 };
 
-/* Grid: a warp takes PG_WARP·N elements of a row of out; its lanes look at PG_WARP indices at a time, which are the same
- * for all elements of a row. */
+/* Grid: a warp takes PG_WARP·N elements of a row of out; its lanes look at PG_WARP indices at a time, which are the
+ * same for all elements of a row. */
 static const int scatter_warps = 4;
 template <int N>
 static __global__ void __launch_bounds__(scatter_warps *PG_WARP) scatter_rows(scattering s) {

@@ -7,7 +7,7 @@ struct channel_scales {
   stat scale[4], offset[4];
 };
 
-/* N neighbouring pixels of a row a thread; `units` are of N pixels. The bytes of a pixel's C channels lie side by side. */
+/* N neighbouring pixels a thread; `units` are of N pixels. The bytes of a pixel's C channels lie side by side. */
 template <int C, int N>
 static __global__ void __launch_bounds__(PG_EACH_THREADS)
     images_kernel(real *y, const uint8_t *x, channel_scales s, int64_t units, int64_t area) {
@@ -24,7 +24,8 @@ static __global__ void __launch_bounds__(PG_EACH_THREADS)
 }
 
 template <int C>
-static void launch_images(real *y, const uint8_t *x, const channel_scales &s, int64_t pixels, int64_t area, void *stream) {
+static void launch_images(real *y, const uint8_t *x, const channel_scales &s, int64_t pixels, int64_t area,
+                          void *stream) {
   bool vectors = pg_vectorisable(y, area, area) && reinterpret_cast<uintptr_t>(x) % PG_VECTOR == 0;
   int64_t units = vectors ? pixels / PG_VECTOR : pixels;
   auto kernel = vectors ? images_kernel<C, PG_VECTOR> : images_kernel<C, 1>;

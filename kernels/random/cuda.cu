@@ -19,8 +19,8 @@ static __device__ __forceinline__ void normal_from(const uint32_t words[4], stat
   }
 }
 
-/* A block of Philox, four numbers, a thread. y's elements are words d.first, ...: the first block may begin before y does.
- * `aligned`: y's address suits writes of four elements. */
+/* A block of Philox, four numbers, a thread. y's elements are words d.first, ...: the first block may begin before y
+ * does. `aligned`: y's address suits writes of four elements. */
 template <void (*TRANSFORM)(const uint32_t *, stat *)>
 static __global__ void __launch_bounds__(PG_EACH_THREADS)
     draw_reals(real *y, const int64_t *state, int64_t purpose, uint64_t per_sample, int64_t n, bool aligned) {
@@ -50,8 +50,8 @@ static pg_status draw_all(const char *name, const pg_call *call) {
   int64_t n = pg_numel(&call->v[0]);
   bool aligned = reinterpret_cast<uintptr_t>(call->v[0].data) % (4 * sizeof(real)) == 0;
   unsigned blocks = n ? pg_stride_blocks(n / 4 + 2, PG_EACH_THREADS) : 0;
-  LAUNCH(draw_reals<TRANSFORM>, blocks, PG_EACH_THREADS, 0, call->stream, pg_data<real>(call, 0), pg_data<int64_t>(call, 1),
-         call->i[0], elements_per_sample(&call->v[0]), n, aligned);
+  LAUNCH(draw_reals<TRANSFORM>, blocks, PG_EACH_THREADS, 0, call->stream, pg_data<real>(call, 0),
+         pg_data<int64_t>(call, 1), call->i[0], elements_per_sample(&call->v[0]), n, aligned);
   return pg_launched(name);
 }
 
@@ -70,8 +70,8 @@ pg_status PG_CUDA(random_integers)(const pg_call *call) {
   pg_status status = expect_integers(call);
   if (status) return status;
   int64_t n = pg_numel(&call->v[0]);
-  LAUNCH(draw_integers, pg_stride_blocks(n, PG_EACH_THREADS), PG_EACH_THREADS, 0, call->stream, pg_data<int64_t>(call, 0),
-         pg_data<int64_t>(call, 1), call->i[0], elements_per_sample(&call->v[0]), n, call->i[1]);
+  LAUNCH(draw_integers, pg_stride_blocks(n, PG_EACH_THREADS), PG_EACH_THREADS, 0, call->stream,
+         pg_data<int64_t>(call, 0), pg_data<int64_t>(call, 1), call->i[0], elements_per_sample(&call->v[0]), n, call->i[1]);
   return pg_launched("random_integers");
 }
 

@@ -37,8 +37,8 @@ static __device__ __forceinline__ void build_forward(const geometry &g, const ba
     m.weight[k * m.n_out + i] = low + k <= high ? (stat)(taken(g, m.n_in, m.n_out, i, low + k) / sum) : 0;
 }
 
-/* The transpose: m maps n2 values to n. What input k of the forward gives to outputs i lies in a run of i, which is found
- * by bisection, since what an output reads moves on with i. */
+/* The transpose: m maps n2 values to n. What input k of the forward gives to outputs i lies in a run of i, which is
+ * found by bisection, since what an output reads moves on with i. */
 static __device__ __forceinline__ void build_backward(const geometry &g, const band &m, int64_t k) {
   int64_t n = m.n_out, n2 = m.n_in, low, high, first = 0;
   for (int64_t end = n2; first < end;) {

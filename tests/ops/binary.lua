@@ -29,7 +29,8 @@ local shapes = { -- add and mul take every path, the others three of them
   { "one element", { 1 }, { 1 } }, { "33", { 33 }, { 33 } }, { "same shape", { 5, 257 }, { 5, 257 } },
   { "rows", { 3, 31, 33 }, { 33 } }, { "tokens", { 3, 32, 31 }, { 3, 1, 31 } }, { "columns", { 9, 31 }, { 9, 1 } },
   { "scalar", { 4, 33 }, {} }, { "scalar first", {}, { 257 } }, { "outer", { 31, 1 }, { 1, 33 } },
-  { "leading", { 2, 1, 5 }, { 4, 1, 3, 1 } }, { "tokens of 72", { 3, 32, 72 }, { 3, 1, 72 } }, { "columns of 64", { 9, 64 }, { 9, 1 } },
+  { "leading", { 2, 1, 5 }, { 4, 1, 3, 1 } }, { "tokens of 72", { 3, 32, 72 }, { 3, 1, 72 } },
+  { "columns of 64", { 9, 64 }, { 9, 1 } },
 }
 
 for _, name in ipairs(names) do

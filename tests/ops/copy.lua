@@ -155,14 +155,13 @@ case {
   end,
 }
 
--- In a program on every device: constants that go with an input.
+-- Constants on an input's device.
 for _, dtype in ipairs { "float32", "bfloat16", "int32", "int64", "uint8" } do
   local function constants(o, x)
     local list = { o.cast(x, dtype) }
     for _, n in ipairs { 1, 31, 72, 257, 1025 } do
-      local options = { dtype = dtype, device = x.device ~= "meta" and x.device or nil }
-      list[#list + 1] = o.fill({ n }, { value = 3.75, dtype = options.dtype, device = options.device })
-      list[#list + 1] = o.arange(math.min(n, 200), { start = 2, step = 1, dtype = options.dtype, device = options.device })
+      list[#list + 1] = o.fill({ n }, { value = 3.75, dtype = dtype, device = x.device })
+      list[#list + 1] = o.arange(math.min(n, 200), { start = 2, step = 1, dtype = dtype, device = x.device })
     end
     return unpack(list)
   end
@@ -225,7 +224,8 @@ end
 case {
   name = "concat and narrow_backward of 64 and 128", inputs = { { shape = { 3, 5, 64 } }, { shape = { 3, 5, 128 } } },
   run = function(ops, a, b)
-    return ops.concat({ a, b, a }, 3), ops.concat({ a, a }, 2), ops.narrow_backward(b, { dim = 3, start = 65, size = 256 })
+    return ops.concat({ a, b, a }, 3), ops.concat({ a, a }, 2),
+      ops.narrow_backward(b, { dim = 3, start = 65, size = 256 })
   end,
   gradients = { 1, 2 }, tolerance = exact, gradient_tolerance = { float32 = 1e-6, bfloat16 = 1e-2 },
   reference = function(ops, a, b)
