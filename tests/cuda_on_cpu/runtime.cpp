@@ -102,7 +102,7 @@ static const struct {
 };
 
 extern "C" const char *cudaGetErrorString(cudaError_t error) {
-  if (error == cudaErrorLaunchFailure) return cuda_on_cpu_message();
+  if (error == cudaErrorLaunchFailure) return *cuda_on_cpu_message() ? cuda_on_cpu_message() : "unspecified launch failure";
   for (const auto &e : errors)
     if (e.code == error) return e.text;
   return "unrecognized error code";

@@ -144,6 +144,33 @@ describe("training on the CUDA device", function()
     assert.equal(tiny.checkpoint(folder .. "/a", 8), tiny.checkpoint(folder .. "/b", 8))
   end)
 
+  on_cuda("stops at an error in mid-run with the step named and the last checkpoint as it was", function()
+    local weights = door.home .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors"
+    local line = ("train %s --set %s --device cuda --runs %s"):format(tiny.quote(tiny.path), tiny.quote("weights=" .. weights),
+      tiny.quote(folder))
+    local status, text = tiny.perigee(line, ("CUDA_ON_CPU_FAIL_GRAPH=9 PERIGEE_CUDA_LIBRARY='%s'"):format(plugin))
+    if text:find("is not available on cuda", 1, true) then error(text, 0) end
+    assert.equal(1, status, text)
+    assert.matches("perigee: step 6: cuda: cudaGraphLaunch: .*cudaErrorLaunchFailure.*; the run stops and its last checkpoint stands\n$",
+      text)
+    assert.equal("number", type(#tiny.checkpoint(folder .. "/tiny", 4)))
+    assert.is_nil(lfs.attributes(folder .. "/tiny/checkpoints/step-0000008.safetensors"))
+  end)
+
+  on_cuda("trains in bfloat16, in pieces, with what is kept of the teacher, and gives everything back", function()
+    local function held()
+      for _ = 1, 3 do collectgarbage() end
+      return device.held "cuda"
+    end
+    local before = held()
+    local run = require("perigee.train").train(tiny.recipe { total = 4, align = 3, precision = "bf16", micro = 4, cache = true },
+      { device = "cuda", quiet = true })
+    assert.is_true(run.step == 4 and run.gradient_norm > 0)
+    run:free()
+    run = nil -- luacheck: ignore
+    assert.equal(before, held())
+  end)
+
   on_cuda("is refused where it does not fit, with what would", function()
     local fits = require "perigee.train.fits"
     local function with(free)

@@ -246,6 +246,7 @@ local function filler(run, file, writer)
     file = file, writer = writer, batch = batch, buffers = buffers,
     executable = core.executable.new(plan, { purpose = "teacher", output_purpose = "teacher" }),
     record = ffi.new("uint8_t[?]", file.form.stride), data = recipe.data, read = read,
+    device = run.device,
   }, Filler)
 end
 
@@ -255,6 +256,7 @@ function Filler:open_loader(mirrored)
   local opened = loader.new {
     count = data.count, batch = self.batch, fields = data:fields(), sources = data.sources, shuffle = false,
     flip = mirrored and "always" or false, threads = 1, depth = 2,
+    device = self.device,
   }
   for _, field in ipairs(data:fields()) do opened:want(field.name, self.read[field.name] or false) end
   return opened
