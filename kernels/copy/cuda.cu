@@ -134,9 +134,6 @@ pg_status PG_CUDA(narrow_backward)(const pg_call *call) {
 
 static __device__ __forceinline__ bfloat16 to_bfloat16(float x) { return bfloat16{(uint16_t)pack_bfloat16(x, 0.0f)}; }
 
-static __device__ __forceinline__ int64_t limited(int64_t x, int64_t low, int64_t high) {
-  return x < low ? low : x > high ? high : x;
-}
 /* Towards zero, within [low, high]; NaN is 0. */
 static __device__ __forceinline__ int32_t truncated(double x, double low, double high) {
   return x == x ? (int32_t)(x < low ? low : x > high ? high : x) : 0;
@@ -192,6 +189,10 @@ pg_status PG_CUDA(arange)(const pg_call *call) {
 /* ---- cast: float32 <-> bfloat16 by vectors; the rest through float64 or int64, one by one ---- */
 
 #if PG_REAL == 0
+static __device__ __forceinline__ int64_t limited(int64_t x, int64_t low, int64_t high) {
+  return x < low ? low : x > high ? high : x;
+}
+
 namespace {
 
 template <typename To, typename From>
