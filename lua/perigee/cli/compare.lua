@@ -53,7 +53,7 @@ end
 local function split(words)
   local names = {}
   for _, word in ipairs(words) do
-    for name in word:gmatch "[^,%s]+" do names[#names + 1] = name end
+    for name in word:gmatch "[^,]+" do names[#names + 1] = name:match "^%s*(.-)%s*$" end -- names may have spaces
   end
   return names
 end
