@@ -37,6 +37,11 @@ struct pg_executable {
   int n_calls, room_calls;
 };
 
+/* On devices with queues, since the library was loaded. */
+static pg_queue_counts counts;
+
+void pg_queue_counted(pg_queue_counts *out) { *out = counts; }
+
 pg_status pg_executable_new(pg_executable **out, int device, int64_t arena_bytes, int n_slots, int purpose) {
   *out = NULL;
   const pg_device_ops *ops = pg_device(device);
@@ -269,17 +274,23 @@ static pg_status run_calls(pg_executable *e) {
   return status;
 }
 
-static pg_status run_graph(pg_executable *e) {
-  if (e->graph) return e->queues->graph_run(e->graph);
+static pg_status capture(pg_executable *e) {
   pg_status status = e->queues->capture_begin();
   if (status) return status;
+  counts.captures++;
   status = run_calls(e);
   if (status) { /* its message is the one to keep */
     e->queues->capture_end(NULL);
     return status;
   }
-  status = e->queues->capture_end(&e->graph);
-  return status ? status : e->queues->graph_run(e->graph);
+  return e->queues->capture_end(&e->graph);
+}
+
+static pg_status run_graph(pg_executable *e) {
+  pg_status status = e->graph ? PG_OK : capture(e);
+  if (status) return status;
+  counts.launches++;
+  return e->queues->graph_run(e->graph);
 }
 
 /* Addresses in place, inputs where they are read. */
@@ -297,6 +308,7 @@ pg_status pg_executable_run(pg_executable *e) {
   pg_status status = make_ready(e);
   if (status) return status;
   if (e->queues && e->ran && e->n_calls > 0 && !checking()) return run_graph(e);
+  if (e->queues) counts.calls += e->n_calls;
   status = run_calls(e);
   e->ran = status == PG_OK;
   return status;
@@ -390,6 +402,7 @@ pg_status pg_kernel_run(int kernel, int device, int dtype, int n, pg_tensor *con
   }
   const pg_queue_ops *queues = pg_device(device)->queues;
   call.stream = queues ? queues->stream[PG_QUEUE_COMPUTE] : NULL;
+  if (queues) counts.calls++;
   pg_status status = blame(pg_kernel_name(kernel), &call, instance->run(&call));
   if (call.scratch) pg_memory_release(call.scratch, device, PG_PURPOSE_OTHER, call.scratch_bytes);
   return status;

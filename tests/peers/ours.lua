@@ -2,6 +2,7 @@
 ---
 ---   perigee run tests/peers/ours.lua MODE THREADS DEVICE RECIPE [the recipe's options]     MODE: haste, repa, free, denoise
 local core = require "perigee.core.ffi"
+local devices = require "perigee.core.device"
 local ffi = require "ffi"
 local json = require "perigee.io.json"
 local load = require("perigee.recipe_options").load
@@ -22,19 +23,37 @@ profile.seconds(run, WARMUP)
 local function digest()
   local crc = 0
   for _, group in ipairs(run.active_groups) do
-    crc = core.C.pg_crc32(crc, group.parameters:pointer(), group.parameters:bytes())
+    local here = group.parameters:to "cpu"
+    crc = core.C.pg_crc32(crc, here:pointer(), here:bytes())
   end
   return ("%08x"):format(crc)
 end
 
-local function milliseconds(count)
+--- Of `each` steps together, `count` times. A GPU works on a step while the next one is queued, as in training: there the
+--- steps are timed together and waited for at the end.
+local function milliseconds(count, each)
   local elapsed, processor = json.array {}, json.array {}
   for k = 1, count do
-    local start = os.clock()
-    elapsed[k] = profile.seconds(run, 1)[1] * 1e3
-    processor[k] = (os.clock() - start) * 1e3
+    devices.synchronise(device)
+    local start, work_start = core.C.pg_clock_seconds(), os.clock()
+    profile.seconds(run, each)
+    devices.synchronise(device)
+    elapsed[k] = (core.C.pg_clock_seconds() - start) * 1e3 / each
+    processor[k] = (os.clock() - work_start) * 1e3 / each
   end
   return { ms = elapsed, processor_ms = processor }
+end
+
+--- Peak bytes as a peer counts them: on the CPU of the process, on a GPU of what was allocated there. With `device_bytes` what
+--- the GPU has in use in all.
+local function memory(steps)
+  profile.reset_peaks(device)
+  profile.seconds(run, steps)
+  devices.synchronise(device)
+  local tensors, resident = profile.peaks(device)
+  if device == "cpu" then return { bytes = resident, tensor_bytes = tensors } end
+  local free, total = devices.memory(device)
+  return { bytes = tensors, device_bytes = total - free }
 end
 
 local answer = {
@@ -47,12 +66,8 @@ while true do
   local line = io.read()
   if not line then break end
   local command = json.decode(line)
-  if command.time then answer = milliseconds(command.time)
-  else
-    profile.reset_peaks()
-    profile.seconds(run, command.memory)
-    local tensors, resident = profile.peaks()
-    answer = { bytes = resident, tensor_bytes = tensors }
-  end
+  if not command.time then answer = memory(command.memory)
+  elseif device == "cpu" then answer = milliseconds(command.time, 1)
+  else answer = milliseconds(1, command.time) end
 end
 run:free()

@@ -59,8 +59,16 @@ def synchronize(device):
 
 
 def milliseconds(peer, count, device):
-    """Of each of `count` steps: by the clock, and of processor time, which on a busy machine says more (with one thread)."""
+    """Of each of `count` steps: by the clock, and of processor time, which on a busy machine says more (with one thread). On
+    cuda of all together, waited for at the end: the next step is queued while one runs, as in training."""
     elapsed, processor = [], []
+    if device == "cuda":
+        synchronize(device)
+        start, work_start = time.perf_counter(), time.process_time()
+        for _ in range(count):
+            peer.step()
+        synchronize(device)
+        return {"ms": [(time.perf_counter() - start) * 1e3 / count], "processor_ms": [(time.process_time() - work_start) * 1e3 / count]}
     for _ in range(count):
         synchronize(device)
         start, work_start = time.perf_counter(), time.process_time()
@@ -137,6 +145,9 @@ def main():
             reset_peak(options.device)
             milliseconds(peer, command["memory"], options.device)
             answer = {"bytes": peak(options.device)}
+            if options.device == "cuda":
+                free, total = torch.cuda.mem_get_info()
+                answer["device_bytes"] = total - free
         else:
             answer = profile(peer, command["profile"], options.device)
 

@@ -14,7 +14,7 @@ local o = pg.options {
 
 local students = {
   tiny = function(options)
-    options.depth, options.width, options.heads, options.patch = 4, 64, 2, 2
+    options.depth, options.width, options.heads, options.patch = 4, 64, 2, 8
     return pg.models.sit(options)
   end,
 }
@@ -25,7 +25,7 @@ local teachers = {
     return pg.models.dinov2_vit_b_14(options)
   end,
   tiny = function(options)
-    options.depth, options.width, options.heads, options.patch, options.image = 4, 48, 3, 16, 256
+    options.depth, options.width, options.heads, options.patch, options.image = 4, 48, 3, 16, 64
     return pg.models.vit(options)
   end,
 }

@@ -29,7 +29,8 @@ function M.open(recipe, options)
   return run
 end
 
---- Seconds of each of `count` whole steps: batch, gradients, update.
+--- Seconds of each of `count` whole steps: batch, gradients, update. On a device with a queue a step is timed from when the one
+--- before the last was done, so the list is to be taken as a whole, between two calls of `device.synchronise`.
 ---@return number[]
 function M.seconds(run, count)
   local list = {}
@@ -54,10 +55,12 @@ end
 
 -- ---- memory of the process --------------------------------------------------------------------------------------
 
---- Lets peaks be measured from now on. Where the kernel does not allow it for the process, its peak is since its start.
-function M.reset_peaks()
+--- Lets peaks be measured from now on, on a device and of the process. Where the kernel does not allow it for the process, its
+--- peak is since its start.
+---@param device? string
+function M.reset_peaks(device)
   collectgarbage()
-  C.pg_memory_reset_peak(C.PG_CPU)
+  C.pg_memory_reset_peak(core_ffi.device_code[device or "cpu"])
   local file = io.open("/proc/self/clear_refs", "w")
   if file then
     file:write "5\n" -- resets VmHWM
@@ -65,14 +68,15 @@ function M.reset_peaks()
   end
 end
 
---- The most bytes of tensors held on the CPU, and of the process resident in memory.
-function M.peaks()
+--- The most bytes of tensors held on a device, and of the process resident in memory.
+---@param device? string
+function M.peaks(device)
   local file, kilobytes = io.open "/proc/self/status", nil
   if file then
     kilobytes = tonumber(file:read("*a"):match "VmHWM:%s*(%d+)")
     file:close()
   end
-  return tonumber(C.pg_memory_peak(C.PG_CPU, -1)), kilobytes and kilobytes * 1024
+  return tonumber(C.pg_memory_peak(core_ffi.device_code[device or "cpu"], -1)), kilobytes and kilobytes * 1024
 end
 
 -- ---- what a call belongs to -------------------------------------------------------------------------------------
