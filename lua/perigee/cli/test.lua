@@ -199,9 +199,12 @@ local function sanitize(options)
     run_specs("Lua tests under the sanitizers", { specs }, 1, arguments,
               ("%s OMP_NUM_THREADS=2 PERIGEE_BUILD=%s LD_PRELOAD=%s"):format(settings, quote(folder), quote(runtime)))
     local plugin = folder .. "/runtime/libperigee_cuda_on_cpu.so"
+    local on_shim = ("%s OMP_NUM_THREADS=2 PERIGEE_BUILD=%s LD_PRELOAD=%s PERIGEE_CUDA_LIBRARY=%s"):format(settings, quote(folder),
+                    quote(runtime), quote(plugin))
     run_specs("Lua tests of CUDA's kernels on the CPU, under the sanitizers", { specs }, 1, arguments,
-              ("%s OMP_NUM_THREADS=2 PERIGEE_BUILD=%s LD_PRELOAD=%s PERIGEE_TEST_DEVICES=cuda PERIGEE_CUDA_LIBRARY=%s"):format(
-              settings, quote(folder), quote(runtime), quote(plugin)))
+              on_shim .. " PERIGEE_TEST_DEVICES=cuda")
+    run_specs("Lua tests of training on that, under the sanitizers", { home .. "/tests/lua/cuda_spec.lua",
+              home .. "/tests/lua/cuda_training_spec.lua" }, 1, arguments, on_shim)
   end
 end
 

@@ -1,0 +1,44 @@
+--- The cases of tests/ops on a device, forward and gradients, against the CPU's float64 (tests/lua/ops_harness.lua says how).
+--- Needs no test framework. Prints one JSON text: { passed =, failed = [{ name, message }], missing = [kernels] }.
+---
+---   perigee run tests/gpu/ops.lua DEVICE DTYPES FILE...        DTYPES: float32,bfloat16; FILE: tests/ops/matmul.lua
+local core = require "perigee.core.ffi"
+local json = require "perigee.io.json"
+local harness = dofile(core.home .. "/tests/lua/ops_harness.lua")
+
+local device, dtypes = arg[1], {}
+for dtype in arg[2]:gmatch "[^,]+" do dtypes[dtype] = true end
+local result = { passed = 0, failed = json.array {}, missing = json.array {} }
+local missing = {}
+
+local function attempt(name, body, ...)
+  local fine, message = pcall(body, ...)
+  if fine then
+    result.passed = result.passed + 1
+    return
+  end
+  local kernel = harness.missing_kernel(message)
+  if kernel then missing[kernel] = true end
+  table.insert(result.failed, { name = name, message = tostring(message) })
+end
+
+local function check(case)
+  harness.validate(case)
+  if case.error or case.check then return end
+  for _, dtype in ipairs(case.dtypes or { "float32", "bfloat16" }) do
+    if dtypes[dtype] then
+      attempt(("%s, %s"):format(case.name, dtype), harness.forward, case, dtype, device)
+      if case.gradients then
+        attempt(("%s: gradients in %s"):format(case.name, dtype), harness.gradients, case, dtype, device)
+      end
+    end
+  end
+end
+
+require("perigee.core.device").open(device)
+for k = 3, #arg do
+  for _, case in ipairs(dofile(arg[k])) do check(case) end
+end
+for kernel in pairs(missing) do table.insert(result.missing, kernel) end
+table.sort(result.missing)
+print(json.encode(result))

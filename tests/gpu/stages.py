@@ -1,0 +1,191 @@
+"""The stages of tests/gpu/run: each takes the work, the result to fill in, and the result of an earlier call."""
+
+import concurrent.futures
+import glob
+import json
+import os
+import re
+import shutil
+
+import beside
+import curves
+from work import HERE, ROOT, Failure, cublas_of_python
+
+RECIPE = os.path.join(HERE, "cifar10.lua")
+TOOLKIT_FLAGS = "-DPERIGEE_TESTS=OFF"
+SHIM_FLAGS = "-DPERIGEE_TESTS=ON"
+
+
+# ---- build ------------------------------------------------------------------------------------------------------
+
+def gpu_flags(work):
+    """For cmake: the GPU's own architecture alone, and cuBLAS from where it is."""
+    status, text = work.command(["nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version",
+                                 "--format=csv,noheader"], may_fail=True)
+    if status:
+        raise Failure(f"no GPU answers: {text.strip()}")
+    work.results["gpu"] = text.strip()
+    capability = re.search(r", (\d+)\.(\d+),", text)
+    flags = [TOOLKIT_FLAGS]
+    if capability:
+        flags.append(f"-DPERIGEE_CUDA_ARCHITECTURES={''.join(capability.groups())}")
+    cublas = os.environ.get("PERIGEE_CUBLAS") or cublas_of_python()
+    return flags + ([f"-DPERIGEE_CUBLAS={cublas}"] if cublas else [])
+
+
+def build(work, result, _):
+    flags = [SHIM_FLAGS] if work.rehearse else gpu_flags(work)
+    target = "perigee_cuda_on_cpu" if work.rehearse else "perigee_cuda"
+    given = os.environ.get("PERIGEE_CMAKE_FLAGS")
+    work.environment["PERIGEE_CMAKE_FLAGS"] = " ".join(flags + ([given] if given else []))
+    work.perigee("--help")
+    work.command(["cmake", "--build", work.build, "--target", target, "-j", str(os.cpu_count())])
+    if work.rehearse:
+        work.environment["PERIGEE_CUDA_LIBRARY"] = os.path.join(work.build, "runtime", "libperigee_cuda_on_cpu.so")
+    result["about"] = work.perigee_json(os.path.join(HERE, "about.lua"), "cuda", 64 if work.rehearse else 8192)
+    status, commit = work.command(["git", "describe", "--always", "--dirty"], may_fail=True)
+    result["commit"] = commit.strip() if status == 0 else "unknown"
+
+
+# ---- ops --------------------------------------------------------------------------------------------------------
+
+def ops(work, result, _):
+    """Op by op, as many at a time as there are cores."""
+    files = sorted(glob.glob(os.path.join(ROOT, "tests", "ops", "*.lua")))
+
+    def one(path):
+        try:
+            return work.perigee_json(os.path.join(HERE, "ops.lua"), "cuda", "float32,bfloat16", path,
+                                     environment={"OMP_NUM_THREADS": "1"})
+        except Failure as failure:
+            return {"passed": 0, "failed": [{"name": "all", "message": str(failure)}], "missing": []}
+
+    with concurrent.futures.ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 12)) as pool:
+        by_op = dict(zip((os.path.basename(f)[:-4] for f in files), pool.map(one, files)))
+    result["by_op"] = by_op
+    result["checks"] = sum(r["passed"] for r in by_op.values())
+    result["failures"] = [f"{f['name']}: {f['message'][:300]}" for r in by_op.values() for f in r["failed"]]
+    result["missing"] = sorted({kernel for r in by_op.values() for kernel in r["missing"]})
+    if result["failures"]:
+        raise Failure(f"{len(result['failures'])} checks failed, {result['checks']} passed; the first: {result['failures'][0]}")
+
+
+# ---- runs of the recipe -----------------------------------------------------------------------------------------
+
+def settings(work, **more):
+    """--set for the recipe: its sizes, and the teacher's weights, made where none were given."""
+    sizes = {"size": "small", "total": work.options.steps, "align": work.options.steps * 2 // 3, "checkpoint": 10}
+    if work.rehearse:
+        sizes = {"size": "tiny", "total": 6, "align": 4, "angle": 2, "checkpoint": 2, "batch": 4, "micro": 4}
+    if work.options.data:
+        sizes["data"] = os.path.abspath(work.options.data)
+    teacher = work.options.teacher and os.path.abspath(work.options.teacher)
+    if not teacher or work.rehearse:
+        teacher = work.path(f"teacher-{sizes['size']}.safetensors")
+        if not os.path.exists(teacher):
+            work.perigee("run", os.path.join(HERE, "teacher.lua"), RECIPE, teacher, "--size", sizes["size"])
+    return {**sizes, "teacher": teacher, **more}
+
+
+def recipe_options(values):
+    return [word for key, value in values.items() for word in (f"--{key}", str(value))]
+
+
+def train(work, name, values, *flags, device="cuda", environment=None):
+    """A new run, or one that goes on; returns its folder."""
+    folder = work.path("runs", name)
+    if "--resume" not in flags:
+        shutil.rmtree(folder, ignore_errors=True)
+    chosen = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    work.perigee("train", RECIPE, "--runs", work.path("runs"), "--name", name, "--device", device, "--no-console", "--quiet", *chosen,
+                 *flags, environment=environment)
+    return folder
+
+
+def events(folder):
+    return curves.read(os.path.join(folder, "events.jsonl"))
+
+
+def other_isa(work):
+    """An instruction set below the machine's own, with another order of sums."""
+    own = work.results["stages"]["build"]["about"]["isa"]
+    return {"x86-64-v4": "v3", "x86-64-v3": "baseline"}.get(own)
+
+
+def compare_devices(work, result, _):
+    result["curves"] = {}
+    for precision in ("float32", "bf16"):
+        values = settings(work, precision=precision)
+        cpu = events(train(work, f"cpu-{precision}", values, device="cpu"))
+        isa, other = other_isa(work), {}
+        if isa:
+            other = events(train(work, f"other-{precision}", values, device="cpu", environment={"PERIGEE_ISA": isa}))
+        cuda = events(train(work, f"cuda-{precision}", values))
+        found = curves.compare(cuda, cpu, other, precision)
+        found["rounding"] = isa and f"the CPU as {isa}"
+        found["cpu"], found["cuda"], found["cpu_other"] = cpu, cuda, other
+        result["curves"][precision] = found
+    result["data"] = work.options.data and "CIFAR-10" or "shapes"
+    bad = [f"{p}: {c.get('error') or c['too_far'][0]}" for p, c in result["curves"].items() if not c["passed"]]
+    if bad:
+        raise Failure("; ".join(bad))
+
+
+def checkpoint(folder, step):
+    with open(os.path.join(folder, "checkpoints", f"step-{step:07d}.safetensors"), "rb") as file:
+        return file.read()
+
+
+def resume(work, result, _):
+    """Twice the same bits; and the same after a stop in each stage."""
+    result["checked"] = {}
+    for precision in ("float32", "bf16"):
+        values = settings(work, precision=precision)
+        last, align = values["total"], values["align"]
+        whole = checkpoint(train(work, f"whole-{precision}", values), last)
+        again = checkpoint(train(work, f"again-{precision}", values), last)
+        folder = train(work, f"parts-{precision}", values, "--steps", str(align // 2 + 1))
+        train(work, f"parts-{precision}", values, "--steps", str(align + 1), "--resume")
+        train(work, f"parts-{precision}", values, "--resume")
+        result["checked"][precision] = {"twice": again == whole, "resumed": checkpoint(folder, last) == whole, "steps": last}
+    bad = [f"{precision}: other bits when {'run twice' if key == 'twice' else 'resumed'}"
+           for precision, found in result["checked"].items() for key in ("twice", "resumed") if not found[key]]
+    if bad:
+        raise Failure("; ".join(bad))
+
+
+# ---- graph, memory ----------------------------------------------------------------------------------------------
+
+def graph(work, result, _):
+    options = recipe_options(settings(work))
+    result["by_stage"] = work.perigee_json(os.path.join(HERE, "graph.lua"), "cuda", 5, RECIPE, *options)
+    for stage in result["by_stage"]:
+        first, rest, programs = stage["first"], stage["rest"], stage["programs"]
+        if first["captures"] != programs:
+            raise Failure(f"stage {stage['stage']}: {first['captures']} captures in two steps, expected {programs}")
+        if rest["calls"] or rest["captures"] or rest["launches"] != programs * stage["steps"]:
+            raise Failure(f"stage {stage['stage']}: {stage['steps']} steps queued {rest['calls']} calls one by one, {rest['captures']} "
+                          f"captures and {rest['launches']} launches of graphs; expected none, none, {programs * stage['steps']}")
+
+
+def memory(work, result, _):
+    """A batch that no GPU of today holds is refused before the first step, with what was planned."""
+    batch = 4096 if work.rehearse else 131072
+    values = settings(work, batch=batch, micro=batch)
+    folder = work.path("runs", "too-large")
+    shutil.rmtree(folder, ignore_errors=True)
+    chosen = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    status, text = work.perigee("train", RECIPE, "--runs", work.path("runs"), "--name", "too-large", "--device", "cuda", "--no-console",
+                                "--quiet", *chosen, may_fail=True, environment={"CUDA_ON_CPU_MEMORY": "64"} if work.rehearse else None)
+    result["status"], result["message"] = status, text.strip()[-1500:]
+    if status <= 0:
+        raise Failure(f"batch {batch} ended with status {status}: {result['message'][-300:]}")
+    if not re.search(r"memory|MiB|GiB", text) or "batch" not in text:
+        raise Failure(f"the message says nothing of memory and batch: {result['message'][-300:]}")
+    path = os.path.join(folder, "events.jsonl")
+    if os.path.exists(path) and curves.read(path):
+        raise Failure("steps were taken before it was refused")
+
+
+ALL = {"build": build, "ops": ops, "graph": graph, "memory": memory, "train": compare_devices, "resume": resume,
+       "peers": beside.peers}

@@ -1,0 +1,104 @@
+"""What the stages share: folders, the environment of commands, their log and time limit, and the results kept between calls."""
+
+import datetime
+import glob
+import json
+import os
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+
+
+class Failure(Exception):
+    """A check that did not hold, or a command that failed: the stage ends, the next one begins."""
+
+
+def cublas_of_python():
+    """The newest folder among Python's packages with cuBLAS and its headers, or None."""
+    found = []
+    for path in sys.path:
+        found += glob.glob(os.path.join(path, "nvidia", "*", "include", "cublasLt.h"))
+    return os.path.dirname(os.path.dirname(sorted(found)[-1])) if found else None
+
+
+class Work:
+    def __init__(self, options):
+        self.options, self.rehearse = options, options.rehearse
+        self.build = os.path.abspath(os.environ.get("PERIGEE_BUILD") or os.path.join(ROOT, "build"))
+        self.scratch = os.path.join(self.build, "gpu-rehearsal" if self.rehearse else "gpu")
+        self.out = os.path.abspath(options.out or self.path("results"))
+        os.makedirs(self.out, exist_ok=True)
+        os.makedirs(self.scratch, exist_ok=True)
+        self.end = time.monotonic() + options.seconds
+        self.log = open(os.path.join(self.out, "log.txt"), "w", encoding="utf-8")
+        self.environment = {**os.environ, "PERIGEE_BUILD": self.build, "PERIGEE_PACKAGES": "no",
+                            "PERIGEE_CACHE": os.path.join(self.scratch, "cache")}
+        self.kept = os.path.join(self.scratch, "results.json")
+        self.results = {"stages": {}}
+        if os.path.exists(self.kept) and not options.fresh:
+            with open(self.kept, encoding="utf-8") as file:
+                self.results = json.load(file)
+        self.results["rehearsal"] = self.rehearse
+
+    def path(self, *parts):
+        return os.path.join(self.scratch, *parts)
+
+    def say(self, text):
+        print(text, flush=True)
+        self.log.write(text + "\n")
+        self.log.flush()
+
+    def seconds_left(self):
+        return self.end - time.monotonic()
+
+    def command(self, command, environment=None, cwd=ROOT, may_fail=False):
+        """Standard output of a command; with may_fail the status and all that it printed."""
+        left = self.seconds_left()
+        if left <= 1:
+            raise Failure("no time is left (--seconds)")
+        self.log.write(f"$ {' '.join(command)}\n")
+        try:
+            done = subprocess.run(command, cwd=cwd, env={**self.environment, **(environment or {})}, timeout=left,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        except subprocess.TimeoutExpired as expired:
+            raise Failure(f"{' '.join(command[:4])} ...: no time was left for it (--seconds)") from expired
+        except FileNotFoundError as missing:
+            raise Failure(f"there is no {command[0]}") from missing
+        self.log.write(done.stdout[-20000:] + done.stderr[-20000:])
+        self.log.flush()
+        if may_fail:
+            return done.returncode, done.stdout + done.stderr
+        if done.returncode:
+            last = (done.stderr.strip() or done.stdout.strip() or "it said nothing")[-800:]
+            raise Failure(f"{' '.join(command[:4])} ... ended with status {done.returncode}: {last}")
+        return done.stdout
+
+    def perigee(self, *arguments, **how):
+        return self.command([os.path.join(ROOT, "perigee"), *map(str, arguments)], **how)
+
+    def perigee_json(self, *arguments, **how):
+        """The JSON text that a script of this folder prints as its last line."""
+        return json.loads(self.perigee("run", *arguments, **how).strip().splitlines()[-1])
+
+    def passed(self, name):
+        return self.results["stages"].get(name, {}).get("passed", False)
+
+    def stage(self, name, body):
+        """Runs a stage; what it returns or how it failed goes into the results."""
+        self.say(f"== {name}")
+        start, before = time.monotonic(), self.results["stages"].get(name, {})
+        result = {"date": datetime.date.today().isoformat()}
+        try:
+            body(self, result, before)
+            result.setdefault("passed", True)
+        except Failure as failure:
+            result.update(passed=False, error=str(failure))
+        result["seconds"] = round(time.monotonic() - start, 1)
+        self.results["stages"][name] = result
+        self.say(f"{name}: {'passed' if result['passed'] else 'FAILED'} in {result['seconds']} s"
+                 + (f": {result['error']}" if "error" in result else ""))
+        with open(self.kept, "w", encoding="utf-8") as file:
+            json.dump(self.results, file, indent=1)
