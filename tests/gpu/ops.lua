@@ -1,5 +1,6 @@
 --- The cases of tests/ops on a device, forward and gradients, against the CPU's float64 (tests/lua/ops_harness.lua says how).
---- Needs no test framework. Prints one JSON text: { passed =, failed = [{ name, message }], missing = [kernels] }.
+--- Needs no test framework. Prints one JSON text: { passed =, float64 = checks that need it, which stays on the CPU,
+--- failed = [{ name, message }], missing = [kernels] }.
 ---
 ---   perigee run tests/gpu/ops.lua DEVICE DTYPES FILE...        DTYPES: float32,bfloat16; FILE: tests/ops/matmul.lua
 local core = require "perigee.core.ffi"
@@ -8,13 +9,17 @@ local harness = dofile(core.home .. "/tests/lua/ops_harness.lua")
 
 local device, dtypes = arg[1], {}
 for dtype in arg[2]:gmatch "[^,]+" do dtypes[dtype] = true end
-local result = { passed = 0, failed = json.array {}, missing = json.array {} }
+local result = { passed = 0, float64 = 0, failed = json.array {}, missing = json.array {} }
 local missing = {}
 
 local function attempt(name, body, ...)
   local fine, message = pcall(body, ...)
   if fine then
     result.passed = result.passed + 1
+    return
+  end
+  if tostring(message):find(("is not available on %s in float64"):format(device), 1, true) then
+    result.float64 = result.float64 + 1
     return
   end
   local kernel = harness.missing_kernel(message)

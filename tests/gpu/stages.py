@@ -9,7 +9,7 @@ import shutil
 
 import beside
 import curves
-from work import HERE, ROOT, Failure, cublas_of_python
+from work import HERE, ROOT, Failure, cublas
 
 RECIPE = os.path.join(HERE, "cifar10.lua")
 TOOLKIT_FLAGS = "-DPERIGEE_TESTS=OFF"
@@ -29,8 +29,8 @@ def gpu_flags(work):
     flags = [TOOLKIT_FLAGS]
     if capability:
         flags.append(f"-DPERIGEE_CUDA_ARCHITECTURES={''.join(capability.groups())}")
-    cublas = os.environ.get("PERIGEE_CUBLAS") or cublas_of_python()
-    return flags + ([f"-DPERIGEE_CUBLAS={cublas}"] if cublas else [])
+    folder = cublas()
+    return flags + ([f"-DPERIGEE_CUBLAS={folder}"] if folder else [])
 
 
 def build(work, result, _):
@@ -64,6 +64,7 @@ def ops(work, result, _):
         by_op = dict(zip((os.path.basename(f)[:-4] for f in files), pool.map(one, files)))
     result["by_op"] = by_op
     result["checks"] = sum(r["passed"] for r in by_op.values())
+    result["float64"] = sum(r.get("float64", 0) for r in by_op.values())
     result["failures"] = [f"{f['name']}: {f['message'][:300]}" for r in by_op.values() for f in r["failed"]]
     result["missing"] = sorted({kernel for r in by_op.values() for kernel in r["missing"]})
     if result["failures"]:

@@ -4,6 +4,8 @@ import datetime
 import glob
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,12 +18,36 @@ class Failure(Exception):
     """A check that did not hold, or a command that failed: the stage ends, the next one begins."""
 
 
-def cublas_of_python():
-    """The newest folder among Python's packages with cuBLAS and its headers, or None."""
+def toolkits():
+    """Folders in which a CUDA toolkit may lie."""
+    nvcc = shutil.which("nvcc")
+    found = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda", "/usr",
+             nvcc and os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))]
+    return [folder for folder in found if folder]
+
+
+def cublas():
+    """PERIGEE_CUBLAS for cmake: as it was given; None where a toolkit has cuBLAS; else the newest among Python's packages."""
+    if os.environ.get("PERIGEE_CUBLAS"):
+        return os.environ["PERIGEE_CUBLAS"]
+    for folder in toolkits():
+        for place in ("include", os.path.join("targets", "*", "include")):
+            if glob.glob(os.path.join(folder, place, "cublasLt.h")):
+                return None
     found = []
     for path in sys.path:
         found += glob.glob(os.path.join(path, "nvidia", "*", "include", "cublasLt.h"))
     return os.path.dirname(os.path.dirname(sorted(found)[-1])) if found else None
+
+
+def finish(process, seconds):
+    """Standard output and error of a process in a session of its own; None where time ran out: it and all it started are ended."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None
 
 
 class Work:
@@ -61,20 +87,22 @@ class Work:
             raise Failure("no time is left (--seconds)")
         self.log.write(f"$ {' '.join(command)}\n")
         try:
-            done = subprocess.run(command, cwd=cwd, env={**self.environment, **(environment or {})}, timeout=left,
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
-        except subprocess.TimeoutExpired as expired:
-            raise Failure(f"{' '.join(command[:4])} ...: no time was left for it (--seconds)") from expired
+            process = subprocess.Popen(command, cwd=cwd, env={**self.environment, **(environment or {})}, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         except FileNotFoundError as missing:
             raise Failure(f"there is no {command[0]}") from missing
-        self.log.write(done.stdout[-20000:] + done.stderr[-20000:])
+        said = finish(process, left)
+        if said is None:
+            raise Failure(f"{' '.join(command[:4])} ...: no time was left for it (--seconds)")
+        out, errors = said
+        self.log.write(out[-20000:] + errors[-20000:])
         self.log.flush()
         if may_fail:
-            return done.returncode, done.stdout + done.stderr
-        if done.returncode:
-            last = (done.stderr.strip() or done.stdout.strip() or "it said nothing")[-800:]
-            raise Failure(f"{' '.join(command[:4])} ... ended with status {done.returncode}: {last}")
-        return done.stdout
+            return process.returncode, out + errors
+        if process.returncode:
+            last = (errors.strip() or out.strip() or "it said nothing")[-800:]
+            raise Failure(f"{' '.join(command[:4])} ... ended with status {process.returncode}: {last}")
+        return out
 
     def perigee(self, *arguments, **how):
         return self.command([os.path.join(ROOT, "perigee"), *map(str, arguments)], **how)

@@ -58,7 +58,7 @@ end
 
 local answer = {
   threads = core.C.pg_threads(), digest = digest(), version = ffi.string(core.C.pg_version()), isa = ffi.string(core.C.pg_cpu_isa()),
-  device = ffi.string(core.C.pg_cpu_name()),
+  device = ffi.string(core.C.pg_cpu_name()), gpu = device ~= "cpu" and devices.description(device) or nil,
 }
 while true do
   io.write(json.encode(answer), "\n")
