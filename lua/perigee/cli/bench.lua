@@ -3,8 +3,9 @@ local M = {
   summary = "measure a recipe's step, op by op",
   usage = "RECIPE [options]",
   description = "Runs steps of each stage from the recipe's start and prints their time, peak memory, and a table of ops beside\n"
-    .. "the floor: the longer of a call's arithmetic at this machine's matmul rate and its traffic at its memory speed, both\n"
-    .. "measured in the same run. Nothing is saved.",
+    .. "the floor: the longer of a call's arithmetic at the device's matmul rate and its traffic at its memory speed, both\n"
+    .. "measured in the same run. On a GPU a call's time is its own clock's, one call after the other, outside of the graph that\n"
+    .. "a step is. Nothing is saved.",
   recipe = true,
   options = {
     { name = "stage", type = "string", help = "measure this stage only (default: each)" },
@@ -14,7 +15,7 @@ local M = {
     { name = "calls", type = "integer", default = 0, help = "list so many of the longest calls too" },
     { name = "synthetic", type = "boolean", default = false, help = "random data and teacher's weights: no file is needed" },
     { name = "json", type = "string", value = "FILE", help = "write all of it to a file" },
-    { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
+    { name = "device", type = "string", help = "cpu or cuda (default: the recipe's, else cpu)" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
   },
 }
@@ -51,13 +52,13 @@ local function sum(rows, key, test)
 end
 
 --- Everything about one stage.
-local function measure(recipe, stage, options, machine)
+local function measure(recipe, stage, options, machine, device)
   local profile = require "perigee.train.profile"
-  local run = profile.open(recipe, { device = options.device, synthetic = options.synthetic, stage = stage.index })
+  local run = profile.open(recipe, { device = device, synthetic = options.synthetic, stage = stage.index })
   profile.seconds(run, options.warmup)
-  profile.reset_peaks()
+  profile.reset_peaks(device)
   local seconds = profile.seconds(run, options.steps)
-  local tensors, resident = profile.peaks()
+  local tensors, resident = profile.peaks(device)
   local rows, loader = profile.profile(run, options.profiled)
   run:free()
   local dtype = recipe.dtype
@@ -158,28 +159,33 @@ function M.run(options)
   local ffi = require "ffi"
   local recipe = options.recipe
   if not require("perigee.recipe").is_recipe(recipe) then error(options.recipe_path .. " returns no recipe", 0) end
-  if options.device ~= "cpu" then core.fail("--device %s: this build runs on the CPU", options.device) end
   if options.steps < 1 or options.profiled < 1 or options.warmup < 0 then
     core.fail("bench: --steps and --profiled are 1 or more, --warmup 0 or more")
   end
+  local device = options.device or recipe.device
+  require("perigee.core.device").choose(device)
+  require("perigee.core.device").expect_dtype(device, recipe.dtype)
   core.check(core.C.pg_threads_set(options.threads or recipe.threads or core.C.pg_threads()))
-  local machine = require("perigee.train.machine").find "cpu"
+  core.C.pg_tf32_set(recipe.tf32 and 1 or 0)
+  local machine = require("perigee.train.machine").find(device)
   print(("%s: batch %d (in pieces of %d), %s; %s, %s, %d threads%s"):format(recipe.name, recipe.batch, recipe.micro,
     recipe.precision, machine.name, ffi.string(core.C.pg_cpu_isa()), machine.threads,
     options.synthetic and "; random data and teacher" or ""))
-  print(("this machine: matmul %.0f GFLOP/s, memory %.1f GB/s"):format(machine.float32 / 1e9, machine.bandwidth / 1e9))
+  print(("%s: matmul %.0f GFLOP/s, memory %.1f GB/s"):format(machine.processor and "this machine" or "this GPU",
+    machine[recipe.dtype] / 1e9, machine.bandwidth / 1e9))
   local measured, results = {}, {}
   for k, stage in ipairs(chosen_stages(recipe, options.stage)) do
-    local result, rows = measure(recipe, stage, options, machine)
+    local result, rows = measure(recipe, stage, options, machine, device)
     print_stage(result, rows, options)
     measured[k], results[k] = { stage = stage, result = result, rows = rows }, result
   end
   print_alignment(measured)
   if options.json then
     require("perigee.io.json").write(options.json, {
-      recipe = recipe.name, batch = recipe.batch, precision = recipe.precision, processor = machine.name, threads = machine.threads,
+      recipe = recipe.name, batch = recipe.batch, precision = recipe.precision, device = device, machine = machine.name,
+      processor = ffi.string(core.C.pg_cpu_name()), threads = machine.threads,
       isa = ffi.string(core.C.pg_cpu_isa()), version = ffi.string(core.C.pg_version()), synthetic = options.synthetic,
-      matmul_flops_per_second = machine.float32, bytes_per_second = machine.bandwidth, stages = results,
+      matmul_flops_per_second = machine[recipe.dtype], bytes_per_second = machine.bandwidth, stages = results,
     })
   end
   return 0

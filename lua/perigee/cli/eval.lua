@@ -14,6 +14,7 @@ local M = {
     { name = "against", type = "string", value = "DATA", help = "test (the recipe's, the default), train, or a .npy file, uint8 [N,H,W,3]" },
     { name = "size", type = "integer", help = "side that the judges' pictures are resized to (default: what each was made for)" },
     { name = "json", type = "boolean", default = false, help = "print JSON" },
+    { name = "device", type = "string", default = "cpu", help = "where samples are drawn and judged: cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
   },
 }
@@ -57,7 +58,7 @@ end
 local function draw(run, options, progress)
   local parts = {}
   local plan = sampling.resolve(options, run.recipe)
-  plan.count = options.count
+  plan.count, plan.device = options.count, options.device
   local clock = require("perigee.core.ffi").C.pg_clock_seconds
   local started = clock()
   plan.progress = function(done)
@@ -98,7 +99,7 @@ end
 local function name_of(path) return (path:gsub("/+$", ""):gsub("^.*/([^/]+)/checkpoints/([^/]+)%.safetensors$", "%1 %2"):match "[^/]+$") end
 
 local function open_run(path, options)
-  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path, { ema = options.ema })
+  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path, { ema = options.ema, device = options.device })
   return { recipe = recipe, step = state.step, folder = checkpoint:match "^(.*)/checkpoints/[^/]+$", path = path, name = name_of(path) }
 end
 
@@ -114,7 +115,7 @@ end
 local function accuracy(run, options)
   local images, labels, name = reference_of(options.against, run.recipe, run.path)
   if not labels then fail("--against %s: accuracy needs labels", options.against) end
-  local right, loss = require("perigee.metrics.judge").classify(run.recipe.student, images, labels)
+  local right, loss = require("perigee.metrics.judge").classify(run.recipe.student, images, labels, options.device)
   return record(run, { name = "accuracy", accuracy = right, cross_entropy = loss, pictures = images.shape[1], against = name })
 end
 
@@ -129,7 +130,8 @@ local function distances(run, options, shared, progress)
     shared.judges, shared.name, shared.count = {}, name, images.shape[1]
     for k, text in ipairs(options.features[1] and options.features or { "teacher" }) do
       progress:line("features %s of %d %s", text, images.shape[1], name)
-      shared.judges[k] = with_reference(require("perigee.metrics.judge").open(text, run.path, options.size), images, training)
+      local judge = require("perigee.metrics.judge").open(text, run.path, { size = options.size, device = options.device })
+      shared.judges[k] = with_reference(judge, images, training)
     end
   end
   local images, settings = draw(run, options, progress)
@@ -190,6 +192,7 @@ function M.run(options)
   if not options[1] then error("perigee eval needs a run's folder or a checkpoint", 0) end
   if options.count < 2 then fail("--count %d: at least 2", options.count) end
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
+  require("perigee.core.device").choose(options.device)
   core.check(core.C.pg_signals_install())
   local progress = require("perigee.train.progress").new { clock = core.C.pg_clock_seconds, quiet = options.json }
   local rows, shared, all = {}, {}, {}
@@ -211,6 +214,7 @@ function M.run(options)
     student:dematerialise()
   end
   progress:close()
+  require("perigee.samplers.restore").keep_choices()
   if options.json then print(require("perigee.io.json").encode(all))
   elseif rows[1] then print_distances(rows, shared, options) end
   return 0

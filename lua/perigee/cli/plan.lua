@@ -6,7 +6,7 @@ local M = {
     .. "Data and weights need not be there.",
   recipe = true,
   options = {
-    { name = "device", type = "string", default = "cpu", help = "cpu (this machine), a100, h100 or h200" },
+    { name = "device", type = "string", default = "cpu", help = "cpu or cuda (of this machine, measured), a100, h100 or h200" },
     { name = "json", type = "boolean", default = false, help = "print JSON" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
   },
@@ -26,6 +26,12 @@ function M.run(options)
   local core = require "perigee.core.ffi"
   if not require("perigee.recipe").is_recipe(options.recipe) then error(options.recipe_path .. " returns no recipe", 0) end
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
+  core.C.pg_tf32_set(options.recipe.tf32 and 1 or 0)
+  if options.device == "cuda" then
+    local device = require "perigee.core.device"
+    device.choose "cuda"
+    device.expect_dtype("cuda", options.recipe.dtype)
+  end
   if options.recipe.cache_teacher then -- how many images there are, if they are there
     pcall(options.recipe.data.open, options.recipe.data)
   end

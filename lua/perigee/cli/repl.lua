@@ -6,13 +6,13 @@ return {
     .. "and a run of it that goes on step by step.",
   options = {
     { name = "set", type = "pairs", help = "set an option of the recipe; may be repeated" },
-    { name = "device", type = "string", default = "cpu", help = "where the recipe's run lives: cpu or cuda" },
+    { name = "device", type = "string", help = "where the recipe's run lives: cpu or cuda (default: the recipe's, else cpu)" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
   },
   run = function(options)
     local core = require "perigee.core.ffi"
     if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
-    require("perigee.core.device").choose(options.device)
+    if options.device then require("perigee.core.device").choose(options.device) end
     local values = {}
     for key, value in pairs(options.set or {}) do values[key] = tonumber(value) or value end
     require("perigee.console.repl").run(options[1], values, options.device)

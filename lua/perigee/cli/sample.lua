@@ -118,6 +118,7 @@ function M.run(options)
       if core.C.pg_signals_pending() ~= 0 then error("interrupted; the same command goes on from there", 0) end
     end)
   end
+  require("perigee.samplers.restore").keep_choices()
   progress:line("%d samples of step %d: %s", options.count, state.step, sink:finish())
   return 0
 end

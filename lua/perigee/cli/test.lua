@@ -203,8 +203,9 @@ local function sanitize(options)
                     quote(runtime), quote(plugin))
     run_specs("Lua tests of CUDA's kernels on the CPU, under the sanitizers", { specs }, 1, arguments,
               on_shim .. " PERIGEE_TEST_DEVICES=cuda")
-    run_specs("Lua tests of training on that, under the sanitizers", { home .. "/tests/lua/cuda_spec.lua",
-              home .. "/tests/lua/cuda_training_spec.lua" }, 1, arguments, on_shim)
+    local on_it = {}
+    for k, name in ipairs { "cuda", "cuda_training", "cuda_commands" } do on_it[k] = ("%s/tests/lua/%s_spec.lua"):format(home, name) end
+    run_specs("Lua tests of training and commands on that, under the sanitizers", on_it, 1, arguments, on_shim)
   end
 end
 

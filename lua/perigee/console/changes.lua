@@ -96,7 +96,7 @@ end
 
 local function summary(t)
   return tensor.tidy(function()
-    local wide = t:to "float64"
+    local wide = t:to("cpu"):to "float64"
     return { shape = t.shape, mean = wide:mean():item(), norm = math.sqrt((wide * wide):sum():item()) }
   end)
 end

@@ -42,7 +42,7 @@ local function new_environment(pg)
   return environment, base
 end
 
---- Runs until the person leaves. `path`: a recipe, `values` its options, `device` where its run lives.
+--- Runs until the person leaves. `path`: a recipe, `values` its options, `device` where its run lives (default: as the recipe says).
 function M.run(path, values, device)
   local pg = require "perigee"
   local environment, base = new_environment(pg)

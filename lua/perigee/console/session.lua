@@ -26,7 +26,7 @@ function Session:__tostring()
   return ("run of %s, %d steps done, stage %s"):format(self.recipe.name, self.inner.step, self.inner.stage.name)
 end
 
---- Loads a recipe and materialises it on a device. `values` are the recipe's options.
+--- Loads a recipe and materialises it on a device, by default its own. `values` are the recipe's options.
 ---@return perigee.Session
 function M.open(path, values, device)
   local load = recipes.load(path, { values = values })
@@ -36,7 +36,7 @@ function M.open(path, values, device)
   end
   recipe.cache_teacher = false -- here the teacher itself is at hand, and its results are the same
   return tensor.outlive(function()
-    local inner = Run.new(recipe, { device = device })
+    local inner = Run.new(recipe, { device = device or recipe.device })
     inner.progress = Progress.new { clock = core_ffi.C.pg_clock_seconds }
     inner:build_stage()
     return setmetatable({ path = path, values = values, recipe = recipe, inner = inner, stage = inner.stage, optim = inner.optim,

@@ -10,8 +10,15 @@ local M = {
   ops = ops, tensor = tensor, program = program, plan = plan, executable = executable, gradient = grad.gradient,
 }
 
+--- Where the first of some tensors lies: there the program runs that reads them.
+local function device_of(tensors)
+  local device = tensors[1] and tensors[1].device
+  return device ~= "meta" and device or nil
+end
+
 --- Traces a function over symbolic values shaped like the given tensors, and returns a function that runs the compiled
---- program on tensors. The traced function returns one value or several.
+--- program on tensors, where the first one lies unless `options.device` says otherwise. The traced function returns one value
+--- or several.
 function M.compile(body, examples, options)
   local p = program.new "compiled"
   local values, names = {}, {}
@@ -25,7 +32,9 @@ function M.compile(body, examples, options)
     if tensor.is_tensor(v) then v = p:capture(v) end
     outputs[k] = { name = "output " .. k, value = v }
   end
-  local exe = executable.compile(p, outputs, options)
+  local settings = { device = device_of(examples) }
+  for key, value in pairs(options or {}) do settings[key] = value end
+  local exe = executable.compile(p, outputs, settings)
   return function(...)
     local bound = {}
     for k, name in ipairs(names) do bound[name] = (select(k, ...)) end
@@ -57,11 +66,12 @@ function M.grad(body, inputs, options)
   for k, g in ipairs(gradients) do
     if g then outputs[#outputs + 1] = { name = "gradient " .. k, value = tensor.is_tensor(g) and p:capture(g) or g } end
   end
-  local exe = executable.compile(p, outputs, options and { fuse = options.fuse })
+  local device = device_of(inputs)
+  local exe = executable.compile(p, outputs, { device = device, fuse = options and options.fuse })
   local out = exe:run(bound)
   local result = {}
   for k, v in ipairs(wrt) do
-    result[k] = out["gradient " .. k] or ops.fill(v.shape, { value = 0, dtype = v.dtype })
+    result[k] = out["gradient " .. k] or ops.fill(v.shape, { value = 0, dtype = v.dtype, device = device })
   end
   local value = out.loss
   exe:free()

@@ -12,19 +12,20 @@ local BATCH = 50 -- pictures a pass
 ---@field name string
 ---@field model perigee.Vit
 ---@field size integer[]   { height, width } that pictures are resized to
+---@field device string
 local Judge = {}
 Judge.__index = Judge
 
 local M = {}
 
-local function new(name, model, size)
+local function new(name, model, options)
   if not model.features then core_ffi.fail("--features %s: a %s is no encoder: it has no features", name, model.name or "model") end
-  size = size and { size, size } or model.image
-  return setmetatable({ name = name, model = model, size = size }, Judge)
+  local size = options.size and { options.size, options.size } or model.image
+  return setmetatable({ name = name, model = model, size = size, device = options.device }, Judge)
 end
 
 --- A run's teacher, its weights in place. A teacher that is a recipe must have been trained: by the run, which keeps it.
-local function teacher_of(run, size)
+local function teacher_of(run, options)
   local recipe = require("perigee.samplers.restore").recipe(run)
   local teacher = recipe.teacher or core_ffi.fail("--features teacher: the recipe of %s has no teacher", run)
   if recipes.is_recipe(teacher) then
@@ -32,42 +33,44 @@ local function teacher_of(run, size)
       or core_ffi.fail("--features teacher: the teacher of %s, the recipe '%s', is not in the cache; it is trained when a run needs it",
         run, teacher.name)
     require("perigee.train.teacher").load_model(teacher.student, folder, "ema.student.",
-      { dtype = "float32", device = "cpu", purpose = "teacher" })
-    return new("teacher", teacher.student, size)
+      { dtype = "float32", device = options.device, purpose = "teacher" })
+    return new("teacher", teacher.student, options)
   end
-  teacher:load { dtype = "float32", device = "cpu", purpose = "teacher" }
-  return new("teacher", teacher, size)
+  teacher:load { dtype = "float32", device = options.device, purpose = "teacher" }
+  return new("teacher", teacher, options)
 end
 
 --- A judge by what the command line calls it: "teacher" (of the run given), a run that trained an encoder, or MODEL:WEIGHTS.
 ---@param text string
 ---@param run string     the folder or checkpoint whose teacher is meant
----@param size? integer  pictures' side in pixels; by default what the model was made for
+---@param options { device: string, size?: integer }  `size`: the pictures' side; by default what the model was made for
 ---@return perigee.Judge
-function M.open(text, run, size)
-  if text == "teacher" then return teacher_of(run, size) end
+function M.open(text, run, options)
+  if text == "teacher" then return teacher_of(run, options) end
   local name, weights = text:match "^([%w_]+):(.+)$"
   if name then
     local model = models[name] { weights = weights }
-    model:load { dtype = "float32", device = "cpu", purpose = "teacher" }
-    return new(name, model, size)
+    model:load { dtype = "float32", device = options.device, purpose = "teacher" }
+    return new(name, model, options)
   end
-  local recipe = require("perigee.samplers.restore").open(text)
-  return new(text:match "([^/]+)/*$", recipe.student, size)
+  local recipe = require("perigee.samplers.restore").open(text, { device = options.device })
+  return new(text:match "([^/]+)/*$", recipe.student, options)
 end
 
---- Compiles `outputs(pixels)` -> a table of values [B,...] by name for uint8 pictures [BATCH,H,W,3].
-local function compile(shape, outputs)
+--- Compiles `outputs(pixels)` -> a table of values [B,...] by name for uint8 pictures [BATCH,H,W,3]; pixels have the model's
+--- dtype.
+local function compile(model, device, shape, outputs)
   local p = core.program.new "judge"
   local pictures = p:input("pictures", { BATCH, shape[2], shape[3], shape[4] }, "uint8")
-  local list = {}
-  for name, value in pairs(outputs(ops.images(pictures, { scale = 1 / 255, offset = 0, dtype = "float32" }))) do
+  local list, dtype = {}, model.class_token.dtype
+  for name, value in pairs(outputs(ops.images(pictures, { scale = 1 / 255, offset = 0, dtype = dtype }))) do
     list[#list + 1] = { name = name, value = value }
   end
-  return core.executable.compile(p, list, { purpose = "signal" })
+  return core.executable.compile(p, list, { purpose = "signal", device = device })
 end
 
---- Runs a compiled program over pictures in batches, the last one filled up with black; `take(outputs, wanted)` gets each.
+--- Runs a compiled program over pictures in batches, the last one filled up with black; `take(outputs, wanted, first)` gets
+--- each, the outputs on the CPU.
 local function each(executable, pictures, take)
   for first = 0, pictures.shape[1] - 1, BATCH do
     tensor.tidy(function()
@@ -77,7 +80,9 @@ local function each(executable, pictures, take)
         local black = ops.fill({ BATCH - wanted, unpack(pictures.shape, 2) }, { value = 0, dtype = "uint8" })
         batch = ops.concat({ batch, black }, 1)
       end
-      take(executable:run { pictures = batch }, wanted, first)
+      local outputs = {}
+      for name, t in pairs(executable:run { pictures = batch:to(executable.plan.device) }) do outputs[name] = t:to "cpu" end
+      take(outputs, wanted, first)
     end)
   end
   executable:free()
@@ -89,7 +94,7 @@ end
 function Judge:features(pictures)
   local n, width = pictures.shape[1], self.model.width
   local result = tensor.empty({ n, width }, "float64")
-  local executable = compile(pictures.shape, function(pixels)
+  local executable = compile(self.model, self.device, pictures.shape, function(pixels)
     local _, extra = self.model:features(pixels, { input = self.size, class_token = true })
     return { features = extra.class_token }
   end)
@@ -101,10 +106,11 @@ end
 
 --- How a classifier does on pictures with labels int64 [N]: the share that it names right, and the mean cross-entropy.
 ---@param model perigee.Vit
+---@param device string  where it is
 ---@return number accuracy, number cross_entropy
-function M.classify(model, pictures, labels)
+function M.classify(model, pictures, labels, device)
   local names, right, loss, n = tensor.to_host(labels), 0, 0, pictures.shape[1]
-  local executable = compile(pictures.shape, function(pixels) return { logits = model:classify(pixels) } end)
+  local executable = compile(model, device, pictures.shape, function(pixels) return { logits = model:classify(pixels) } end)
   each(executable, pictures, function(out, wanted, first)
     local classes = out.logits.shape[2]
     local logs = tensor.to_host(out.logits:to("float64"):log_softmax(2))

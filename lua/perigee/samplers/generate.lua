@@ -13,7 +13,7 @@ local spec = {
   count = { "integer", 64 }, first = { "integer", 0 }, batch = { "integer", 64 }, seed = { "integer", 0 }, cfg = { "number", 1 },
   interval = { "table", { 0, 1 } }, sampler = { "string", "euler" }, steps = { "integer", 50 }, path = { "string", "linear" },
   labels = { "string|table", "balanced" }, captures = { "table" }, dtype = { "string", "float32" }, device = { "string", "cpu" },
-  decode = { "function" }, progress = { "function" },
+  tf32 = { "boolean", false }, decode = { "function" }, progress = { "function" },
 }
 
 --- Labels of samples first .. first+count−1 (numbered from 0): "balanced" goes round the classes, "drawn" draws each
@@ -38,6 +38,7 @@ end
 function M.each(student, options, take)
   local o = check.options("sample", options, spec)
   local batch = math.min(o.batch, o.count)
+  core_ffi.C.pg_tf32_set(o.tf32 and 1 or 0)
   local executable = field.compile(student, batch, { captures = o.captures, dtype = o.dtype, device = o.device })
   local shape = { batch, student.channels, student.size[1], student.size[2] }
   local done = 0

@@ -7,8 +7,9 @@ local ops = core.ops
 
 local M = {}
 
---- Joins uint8 images [N,H,W,C] into one [R·H, columns·W, C], row by row; missing places are black.
+--- Joins uint8 images [N,H,W,C] into one [R·H, columns·W, C] on the CPU, row by row; missing places are black.
 function M.join(images, columns)
+  images = images:to "cpu"
   local n, h, w, c = unpack(images.shape)
   columns = columns or math.ceil(math.sqrt(n))
   local rows = math.ceil(n / columns)
@@ -36,7 +37,7 @@ function M.during(run, given)
   generate.each(recipe.student, {
     count = settings.count, batch = math.min(settings.count, 64), seed = settings.seed, cfg = settings.cfg, interval = settings.interval,
     sampler = settings.sampler, steps = settings.steps, path = matching.path, captures = captures,
-    dtype = recipe.dtype, device = run.device, decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
+    dtype = recipe.dtype, device = run.device, tf32 = recipe.tf32, decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
   }, function(_, images) parts[#parts + 1] = images:clone() end)
   local images = #parts == 1 and parts[1] or ops.concat(parts, 1)
   files.make_folder(run.folder .. "/samples")

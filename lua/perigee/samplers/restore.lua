@@ -1,5 +1,7 @@
 --- A trained student out of a run's folder or a checkpoint, ready to sample: by its moving averages unless told otherwise.
 local checkpoint = require "perigee.train.checkpoint"
+local choices = require "perigee.train.choices"
+local device = require "perigee.core.device"
 local json = require "perigee.io.json"
 local lfs = require "lfs"
 
@@ -19,16 +21,26 @@ function M.recipe(path)
   return load.value, folder
 end
 
---- Returns the recipe, the checkpoint's state, and the path of the checkpoint. The student is materialised.
+--- Returns the recipe, the checkpoint's state, and the path of the checkpoint. The student is materialised; on a GPU the
+--- checkpoint's choices of algorithms are taken over, and those that were made on this machine.
 ---@param options? { ema?: boolean, device?: string }
 function M.open(path, options)
   options = options or {}
-  local recipe = M.recipe(path)
+  local recipe, teacher, where = M.recipe(path), require "perigee.train.teacher", options.device or "cpu"
+  device.expect_dtype(where, recipe.dtype)
   local state, _, found = checkpoint.open(path)
+  if where ~= "cpu" then
+    choices.recall(teacher.choices_path())
+    choices.take(state.choices)
+  end
   local prefix = options.ema == false and "student." or "ema.student."
-  require("perigee.train.teacher").load_model(recipe.student, found, prefix,
-    { dtype = recipe.dtype, device = options.device or "cpu", purpose = "parameters" })
+  teacher.load_model(recipe.student, found, prefix, { dtype = recipe.dtype, device = where, purpose = "parameters" })
   return recipe, state, found
+end
+
+--- Keeps the choices of algorithms that were made since, for the next time.
+function M.keep_choices()
+  choices.save(require("perigee.train.teacher").choices_path())
 end
 
 return M

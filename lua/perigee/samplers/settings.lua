@@ -37,7 +37,7 @@ function M.resolve(options, recipe)
   return {
     cfg = options.cfg or settings.cfg, interval = interval(options.interval, settings.interval), steps = options.steps or settings.steps,
     sampler = options.sampler or settings.sampler, seed = options.seed, labels = labels_of(options.labels),
-    path = recipe:flow_matching().path, dtype = recipe.dtype, batch = options.batch,
+    path = recipe:flow_matching().path, dtype = recipe.dtype, tf32 = recipe.tf32, batch = options.batch,
     decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
   }
 end

@@ -1,7 +1,9 @@
---- Machines that a plan is priced on. Accelerators by their makers' dense peaks; the processor at hand by two short
+--- Machines that a plan is priced on. Accelerators by their makers' dense peaks; the processor and the GPU at hand by short
 --- measurements, made once.
+local ffi = require "ffi"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
+local device = require "perigee.core.device"
 local ops, tensor = core.ops, core.tensor
 
 local C = core_ffi.C
@@ -14,41 +16,78 @@ local accelerators = {
   h200 = { name = "H200 SXM", bfloat16 = 989e12, float32 = 67e12, float64 = 34e12, bandwidth = 4.8e12 },
 }
 
-local function fastest(repeats, body)
-  local best = math.huge
-  for _ = 1, repeats do
-    local start = C.pg_clock_seconds()
-    body()
-    best = math.min(best, C.pg_clock_seconds() - start)
-  end
-  return best
-end
+local REPEATS, LONG = 6, 1e-3 -- seconds: a call of that length is measured well by a GPU's clock
 
-local measured
-
---- This processor: the rate of a square matmul and of a copy, at the current number of threads.
-local function processor()
-  local threads = C.pg_threads()
-  if measured and measured.threads == threads then return measured end
-  measured = tensor.tidy(function()
-    local n = 1024
-    local a, b = ops.fill({ n, n }, { value = 0.5, dtype = "float32" }), ops.fill({ n, n }, { value = 0.25, dtype = "float32" })
-    local matmul = fastest(6, function() a:matmul(b):free() end)
-    local big = ops.fill({ 16 * 2 ^ 20 }, { value = 1, dtype = "float32" })
-    local other = big:clone()
-    local copy = fastest(6, function() ops.add(big, other):free() end)
-    local rate = 2 * n ^ 3 / matmul
-    return {
-      name = require("ffi").string(C.pg_cpu_name()), threads = threads, float32 = rate, bfloat16 = rate, float64 = rate / 8,
-      bandwidth = 3 * 4 * big:numel() / copy, processor = true,
-    }
+--- Seconds that an op of two tensors takes, by the device's own clock: the best of a few runs.
+local function seconds_of(op, where, shape, dtype)
+  return tensor.tidy(function()
+    local p, inputs = core.program.new "rate", {}
+    for _, name in ipairs { "a", "b" } do
+      inputs[name] = ops.fill(shape, { value = 0.5, dtype = dtype, device = where })
+    end
+    local result = op(p:input("a", shape, dtype), p:input("b", shape, dtype))
+    local executable = core.executable.compile(p, { { name = "result", value = result } }, { device = where })
+    local best = math.huge
+    for _ = 1, REPEATS do
+      local seconds = 0
+      for _, row in ipairs(executable:profile(inputs)) do seconds = seconds + row.seconds end
+      best = math.min(best, seconds)
+    end
+    executable:free()
+    return best
   end)
-  return measured
 end
+
+--- FLOP/s of a matmul of two n×n matrices; n is doubled up to `most` while a product is too short to be measured.
+local function matmul_rate(where, dtype, n, most)
+  local seconds = seconds_of(ops.matmul, where, { n, n }, dtype)
+  if n < most and seconds < LONG then return matmul_rate(where, dtype, 2 * n, most) end
+  return 2 * n ^ 3 / seconds
+end
+
+--- Bytes/s of a sum of two vectors of `count` float32, doubled likewise.
+local function bandwidth(where, count, most)
+  local seconds = seconds_of(ops.add, where, { count }, "float32")
+  if count < most and seconds < LONG then return bandwidth(where, 2 * count, most) end
+  return 3 * 4 * count / seconds
+end
+
+local VECTOR, MATRIX = 16 * 2 ^ 20, 1024 -- numbers: larger than a processor's caches
+local GPU_VECTOR, GPU_MATRIX = 64 * 2 ^ 20, 8192
+
+--- This processor, at the current number of threads.
+local function processor()
+  local rate = matmul_rate("cpu", "float32", MATRIX, MATRIX)
+  return {
+    name = ffi.string(C.pg_cpu_name()), threads = C.pg_threads(), float32 = rate, bfloat16 = rate, float64 = rate / 8,
+    bandwidth = bandwidth("cpu", VECTOR, VECTOR), processor = true,
+  }
+end
+
+--- The GPU at hand, which computes in no float64.
+local function gpu()
+  device.choose "cuda"
+  local in_bfloat16 = C.pg_device_has(C.PG_CUDA, C.PG_BFLOAT16) == 1
+  local rate = matmul_rate("cuda", "float32", 128, GPU_MATRIX)
+  return {
+    name = device.description "cuda", threads = C.pg_threads(), float32 = rate,
+    bfloat16 = in_bfloat16 and matmul_rate("cuda", "bfloat16", 128, GPU_MATRIX) or rate,
+    bandwidth = bandwidth("cuda", 2 ^ 16, GPU_VECTOR),
+  }
+end
+
+local at_hand, measured = { cpu = processor, cuda = gpu }, {}
 
 function M.find(name)
-  if name == "cpu" then return processor() end
-  return accelerators[name] or core_ffi.fail("--device %s: there are cpu, a100, h100 and h200", tostring(name))
+  if not at_hand[name] then
+    return accelerators[name] or core_ffi.fail("--device %s: there are cpu, cuda, a100, h100 and h200", tostring(name))
+  end
+  local known, tf32 = measured[name], C.pg_tf32()
+  if not known or known.threads ~= C.pg_threads() or known.tf32 ~= tf32 then
+    known = at_hand[name]()
+    measured[name], known.tf32 = known, tf32
+  end
+  return known
 end
 
 -- What a processor reaches of its matmul rate in calls that are arithmetic but no matmul (exponentials, small tiles).

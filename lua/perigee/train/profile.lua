@@ -199,12 +199,13 @@ end
 ---@field signature string
 ---@field call table       of the plan
 
---- Profiles `count` steps: a row for each call of the stage's program and of the update, and the seconds that the
---- loop waited for a batch.
+--- Profiles `count` steps: a row for each call of the stage's program and of the update, by the device's own clock, and the
+--- seconds that the loop waited for a batch.
 ---@return perigee.ProfileRow[] rows
 ---@return number loader
 function M.profile(run, count)
   local gradients, updates, waits = {}, {}, {}
+  train.settle(run, 0)
   for k = 1, count do
     local start = C.pg_clock_seconds()
     local batch = run:batch()
