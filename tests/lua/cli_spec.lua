@@ -1,3 +1,4 @@
+local message_of = require("tests.lua.expect").message_of
 local nearest = require "perigee.nearest"
 local options = require "perigee.cli.options"
 local recipes = require "perigee.recipe_options"
@@ -5,7 +6,7 @@ local recipes = require "perigee.recipe_options"
 local home = debug.getinfo(1, "S").source:match "^@(.*)/tests/lua/[^/]*$" or "."
 local program = (os.getenv "PERIGEE_BUILD" or home .. "/build") .. "/runtime/perigee"
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = require("tests.lua.tiny").quote
 
 local function read(path)
   local file = assert(io.open(path))
@@ -33,12 +34,6 @@ local function perigee(arguments, environment)
   os.remove(out)
   os.remove(errors)
   return status / 256, printed, complained
-end
-
-local function message_of(f, ...)
-  local fine, message = pcall(f, ...)
-  assert.is_false(fine)
-  return message
 end
 
 describe("nearest", function()

@@ -2,6 +2,7 @@
 local curves = require "perigee.compare.curves"
 local core = require "perigee.core.ffi"
 local differences = require "perigee.compare.differences"
+local fails = require("tests.lua.expect").fails
 local figure = require "perigee.plot.figure"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
@@ -17,14 +18,6 @@ local in_folder = dofile(core.home .. "/tests/lua/folder.lua")(before_each, afte
 
 local function near(expected, found, within)
   assert.is_true(math.abs(expected - found) <= (within or 1e-9), ("%s is not %s"):format(found, expected))
-end
-
-local function fails(body, ...)
-  local fine, message = pcall(body)
-  assert.is_false(fine, "expected an error")
-  for _, text in ipairs { ... } do
-    assert.is_truthy(message:find(text, 1, true), ("'%s' is not in: %s"):format(text, message))
-  end
 end
 
 --- A run of steps 10, 20, ... at 16 images each: denoise = 2 - step / 200, features until `stop`; 8 images a second until

@@ -142,7 +142,7 @@ end)
 
 -- ---- a run ------------------------------------------------------------------------------------------------------
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = require("tests.lua.tiny").quote
 local environment = ("PERIGEE_HOME=%s OMP_NUM_THREADS=1"):format(quote(home))
 
 --- A trainer in the background; its folder, once its console is open.

@@ -1,4 +1,5 @@
 --- Data sets and their loader: every layout on the disk, what a batch holds, restarts, messages.
+local fails = require("tests.lua.expect").fails
 local pg = require "perigee"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
@@ -10,15 +11,6 @@ local tensor = require "perigee.core.tensor"
 local in_folder = dofile(core.home .. "/tests/lua/folder.lua")(before_each, after_each)
 
 local CLASSES = { "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" }
-
---- Runs the function and expects an error that has every given text in it.
-local function fails(body, ...)
-  local fine, message = pcall(body)
-  assert.is_false(fine, "expected an error")
-  for _, text in ipairs { ... } do
-    assert.is_truthy(message:find(text, 1, true), ("'%s' is not in: %s"):format(text, message))
-  end
-end
 
 --- uint8 [n,side,side,3] whose sample k is full of values that depend on k, and differ from pixel to pixel.
 local function pictures(n, side)

@@ -2,6 +2,7 @@
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 local executable = require "perigee.core.executable"
+local message_of = require("tests.lua.expect").message_of
 local program = require "perigee.core.program"
 local safetensors = require "perigee.io.safetensors"
 
@@ -159,8 +160,7 @@ end)
 
 describe("messages", function()
   local function fails(pattern, f, ...)
-    local fine, message = pcall(f, ...)
-    assert.is_false(fine)
+    local message = message_of(f, ...)
     assert(message:find(pattern, 1, true), message)
   end
   local function empty(...) return tensor.empty({ ... }, "float32") end

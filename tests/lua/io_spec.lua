@@ -1,4 +1,5 @@
 --- Files, JSON, npy, npz, PNG and safetensors: what is written reads back, what lies is refused with a message.
+local fails = require("tests.lua.expect").fails
 local ffi = require "ffi"
 local pg = require "perigee"
 local core = require "perigee.core.ffi"
@@ -18,15 +19,6 @@ local function put(path, bytes)
   file:write(bytes)
   file:close()
   return path
-end
-
---- Runs the function and expects an error that has every given text in it.
-local function fails(body, ...)
-  local fine, message = pcall(body)
-  assert.is_false(fine, "expected an error")
-  for _, text in ipairs { ... } do
-    assert.is_truthy(message:find(text, 1, true), ("'%s' is not in: %s"):format(text, message))
-  end
 end
 
 local function little(value, bytes)

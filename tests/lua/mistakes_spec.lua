@@ -1,17 +1,12 @@
 -- What a user can get wrong about a run, and what the program says: one line that names the place.
 local door = require "perigee.core.ffi"
 local files = require "perigee.io.files"
+local message_of = require("tests.lua.expect").message_of
 local pg = require "perigee"
 local tiny = require "tests.lua.tiny"
 local train = require "perigee.train"
 
 local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, after_each)
-
-local function message_of(f, ...)
-  local fine, message = pcall(f, ...)
-  assert.is_false(fine)
-  return message
-end
 
 --- Writes a recipe file and runs a command on it; the message, in which FILE stands for the recipe's path.
 local function complaint(text, verb, arguments)

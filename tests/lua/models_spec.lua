@@ -1,6 +1,7 @@
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
+local message_of = require("tests.lua.expect").message_of
 local models = require "perigee.models"
 local module = require "perigee.nn.module"
 local nn = require "perigee.nn"
@@ -32,12 +33,6 @@ end
 
 --- [B,N,H,d] as the fixtures have it, [B,H,N,d].
 local function heads_first(x) return x:permute({ 1, 3, 2, 4 }):contiguous() end
-
-local function message_of(body, ...)
-  local fine, message = pcall(body, ...)
-  assert.is_false(fine)
-  return tostring(message)
-end
 
 -- ---- SiT --------------------------------------------------------------------------------------------------------
 

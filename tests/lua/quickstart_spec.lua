@@ -7,17 +7,10 @@ local json = require "perigee.io.json"
 local program = (os.getenv "PERIGEE_BUILD" or core.home .. "/build") .. "/runtime/perigee"
 
 describe("quickstart", function()
-  local folder
-
-  setup(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    files.make_folder(folder)
-  end)
-  teardown(function() files.remove_tree(folder) end)
+  local in_folder = dofile(core.home .. "/tests/lua/folder.lua")(setup, teardown)
 
   it("trains, lets go of its teacher and draws what it is asked for", function()
-    local log = folder .. "/log"
+    local folder, log = in_folder(), in_folder "log"
     local started = core.C.pg_clock_seconds()
     local status = os.execute(("PERIGEE_CACHE='%s/cache' '%s' train '%s/recipes/quickstart.lua' --runs '%s' >'%s' 2>&1"):format(
       folder, program, core.home, folder, log))

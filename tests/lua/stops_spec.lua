@@ -1,16 +1,11 @@
 -- Termination policies and the signals that they read.
 local json = require "perigee.io.json"
+local message_of = require("tests.lua.expect").message_of
 local pg = require "perigee"
 local signals = require "perigee.signals"
 local tiny = require "tests.lua.tiny"
 
 local stop, signal = pg.stop, pg.signal
-
-local function message_of(f, ...)
-  local fine, message = pcall(f, ...)
-  assert.is_false(fine)
-  return message
-end
 
 local function copy(x)
   if type(x) ~= "table" then return x end

@@ -65,20 +65,28 @@ local wrap, unwrap
 local hidden = { free = true, copy_ = true, save = true, pointer = true }
 local fields = { dtype = true, device = true }
 
-local function wrapped_function(f)
-  local function through(...)
-    local n, given = select("#", ...), { ... }
-    for k = 1, n do given[k] = unwrap(given[k], 1) end
-    local function back(...)
-      local results, count = { ... }, select("#", ...)
-      for k = 1, count do results[k] = wrap(results[k], 1) end
-      return unpack(results, 1, count)
-    end
-    return back(f(unpack(given, 1, n)))
-  end
+function M.wrap(x) return wrap(x, 1) end
+function M.unwrap(x) return unwrap(x, 1) end
+
+local function each(convert, ...)
+  local list, n = { ... }, select("#", ...)
+  for k = 1, n do list[k] = convert(list[k]) end
+  return unpack(list, 1, n)
+end
+
+--- A function for the other world: its arguments are converted one way, its results the other.
+local function between(f, arguments, results)
+  return function(...) return each(results, f(each(arguments, ...))) end
+end
+
+--- A function of the library's for a console.
+function M.wrapped_function(f)
+  local through = between(f, M.unwrap, M.wrap)
   real_of[through] = f
   return through
 end
+
+local wrapped_function = M.wrapped_function
 
 local template = newproxy(true) -- of tensors and symbolic values
 local tensor_class = getmetatable(template)
@@ -133,17 +141,7 @@ function unwrap(x, depth)
   local kind = type(x)
   if kind == "userdata" then return object_of[x] end
   if kind == "function" then
-    if real_of[x] then return real_of[x] end
-    return function(...)
-      local n, given = select("#", ...), { ... }
-      for k = 1, n do given[k] = wrap(given[k], 1) end
-      local function back(...)
-        local results, count = { ... }, select("#", ...)
-        for k = 1, count do results[k] = unwrap(results[k], 1) end
-        return unpack(results, 1, count)
-      end
-      return back(x(unpack(given, 1, n)))
-    end
+    return real_of[x] or between(x, M.wrap, M.unwrap)
   end
   if kind ~= "table" then return x end
   if depth > 16 then core.fail "a table that is nested too deeply" end
@@ -151,8 +149,6 @@ function unwrap(x, depth)
   for key, value in next, x do result[key] = unwrap(value, depth + 1) end
   return result
 end
-
-M.wrap, M.unwrap, M.wrapped_function = function(x) return wrap(x, 1) end, function(x) return unwrap(x, 1) end, wrapped_function
 
 --- A namespace of library functions and of other namespaces.
 local function namespace(name, members)
@@ -178,8 +174,8 @@ end
 local function custom(options)
   if type(options) ~= "table" then core.fail "stop.custom: expected a table of options" end
   local given, body = {}, options[1]
-  for key, value in next, options do given[key] = key == 1 and body or unwrap(value, 1) end
-  return wrap(source.custom(given), 1)
+  for key, value in next, options do given[key] = key == 1 and body or M.unwrap(value) end
+  return M.wrap(source.custom(given))
 end
 
 local library

@@ -8,17 +8,7 @@ local Graph = {}
 Graph.__index = Graph
 
 local function index(self)
-  self.read_by, self.position = {}, {}
-  for k, node in ipairs(self.nodes) do
-    self.position[node] = k
-    for _, v in ipairs(node.inputs) do
-      if v then
-        local list = self.read_by[v] or {}
-        self.read_by[v] = list
-        if not rawequal(list[#list], node) then list[#list + 1] = node end
-      end
-    end
-  end
+  self.read_by, self.position = program_module.readers(self.nodes), program_module.positions(self.nodes)
 end
 
 --- The nodes that read a value.

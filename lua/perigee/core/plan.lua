@@ -44,13 +44,10 @@ local function own_storage(outputs)
   return values
 end
 
---- First and last reader of every storage, by position in the list of calls.
+--- Maker and last reader of every storage, by position in the list of calls.
 local function lifetimes(nodes, outputs_of)
-  local first, last = {}, {}
+  local first, last = {}, program_module.last_reads(nodes)
   for k, node in ipairs(nodes) do
-    for _, v in ipairs(node.inputs) do
-      if v then last[storage(v)] = k end
-    end
     if not node.definition.view then
       for _, v in ipairs(node.outputs) do
         first[v], last[v] = k, math.max(last[v] or k, k)

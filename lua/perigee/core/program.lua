@@ -215,4 +215,37 @@ function Program:live_nodes(outputs)
   return list
 end
 
+--- The nodes of a list that read a value, by value; each once, in order.
+function M.readers(nodes)
+  local readers = {}
+  for _, node in ipairs(nodes) do
+    for _, v in ipairs(node.inputs) do
+      if v then
+        local list = readers[v] or {}
+        readers[v] = list
+        if not rawequal(list[#list], node) then list[#list + 1] = node end
+      end
+    end
+  end
+  return readers
+end
+
+--- Positions of the nodes of a list.
+function M.positions(nodes)
+  local position = {}
+  for k, node in ipairs(nodes) do position[node] = k end
+  return position
+end
+
+--- The position in a list of nodes of the last one that reads a storage, by storage.
+function M.last_reads(nodes)
+  local last = {}
+  for k, node in ipairs(nodes) do
+    for _, v in ipairs(node.inputs) do
+      if v then last[M.storage(v)] = k end
+    end
+  end
+  return last
+end
+
 return M

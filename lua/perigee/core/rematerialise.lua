@@ -10,17 +10,6 @@ local storage = program_module.storage
 
 local M = {}
 
---- Position of the last reader of every storage.
-local function last_reads(nodes)
-  local last = {}
-  for k, node in ipairs(nodes) do
-    for _, v in ipairs(node.inputs) do
-      if v then last[storage(v)] = k end
-    end
-  end
-  return last
-end
-
 --- The call that makes a node's first output anew, or nothing.
 local function again(node)
   local recompute = node.definition.recompute
@@ -44,20 +33,13 @@ local function alive(inputs, last, k)
   return true
 end
 
---- The readers of v in the backward pass, and the position of the first.
-local function backward_readers(nodes, v)
-  local readers, first = {}, nil
-  for k, node in ipairs(nodes) do
-    if node.backward then
-      for _, x in ipairs(node.inputs) do
-        if rawequal(x, v) then
-          readers[#readers + 1], first = node, first or k
-          break
-        end
-      end
-    end
+--- Those of some nodes that belong to the backward pass.
+local function of_backward(nodes)
+  local list = {}
+  for _, node in ipairs(nodes or {}) do
+    if node.backward then list[#list + 1] = node end
   end
-  return readers, first
+  return list
 end
 
 --- Rewrites a fused program's list of nodes. `outputs` stay what they are.
@@ -65,13 +47,15 @@ function M.run(program, outputs)
   local is_output = {}
   for _, v in ipairs(outputs) do is_output[v] = true end
   local nodes = program:live_nodes(outputs)
-  local last, before = last_reads(nodes), {}
+  local readers_of, position = program_module.readers(nodes), program_module.positions(nodes)
+  local last, before = program_module.last_reads(nodes), {}
   for _, node in ipairs(nodes) do
     local v = node.outputs[1]
     if node.definition.recompute and not node.backward and not is_output[v] then
-      local readers, first = backward_readers(nodes, v)
+      local readers = of_backward(readers_of[v])
+      local first = readers[1]
       local definition, inputs, attributes = again(node)
-      if first and definition and alive(inputs, last, first) then
+      if first and definition and alive(inputs, last, position[first]) then
         local copy = program:make_node(definition, inputs, attributes, specs(node, definition))
         copy.backward = true
         for _, reader in ipairs(readers) do
@@ -79,8 +63,8 @@ function M.run(program, outputs)
             if rawequal(x, v) then reader.inputs[i] = copy.outputs[1] end
           end
         end
-        before[nodes[first]] = before[nodes[first]] or {}
-        table.insert(before[nodes[first]], copy)
+        before[first] = before[first] or {}
+        table.insert(before[first], copy)
       end
     end
   end
