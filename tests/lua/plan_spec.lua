@@ -55,6 +55,12 @@ describe("perigee show", function()
     assert.is_nil(align:match "gradient teacher")
   end)
 
+  it("prints programs in bfloat16", function()
+    local status, output = tiny.perigee("show " .. tiny.quote(tiny.path) .. " --set precision=bf16 --stage align")
+    assert.equal(0, status, output)
+    assert.matches("bf16%[32,32%] +gradient student", output)
+  end)
+
   it("names a stage that isn't there", function()
     local status, output = tiny.perigee("show " .. tiny.quote(tiny.path) .. " --stage fre")
     assert.equal(1, status)

@@ -28,6 +28,7 @@ function M.run(options)
   end
   local names, parameters = {}, {}
   local function add(prefix, module, trained)
+    module:assume_dtype(recipe.dtype)
     for _, entry in ipairs(module:named_parameters()) do
       names[entry.tensor] = prefix .. "." .. entry.name
       if trained and not options.forward then parameters[#parameters + 1] = { name = prefix .. "." .. entry.name, tensor = entry.tensor } end
