@@ -285,6 +285,10 @@ uint32_t pg_crc32(uint32_t crc, const void *host, int64_t bytes) {
   return crc;
 }
 
+uint32_t pg_record_crc32(uint32_t seed, int64_t number, const void *host, int64_t bytes) {
+  return pg_crc32(pg_crc32(seed, &number, sizeof number), host, bytes);
+}
+
 pg_status pg_writer_crc32(pg_writer *w, int64_t offset, int64_t bytes, uint32_t *crc) {
   pg_status status = check_inside(w, offset, bytes);
   if (status) return status;
@@ -339,4 +343,46 @@ void pg_writer_abort(pg_writer *w) {
   if (!w) return;
   unlink(w->part);
   writer_free(w);
+}
+
+/* ---- locks ---- */
+
+struct pg_lock {
+  int fd;
+};
+
+/* The number that the holder of a lock wrote into it. */
+static int64_t read_holder(int fd) {
+  char text[24] = "";
+  ssize_t got = pread(fd, text, sizeof text - 1, 0);
+  long long number = 0;
+  return got > 0 && sscanf(text, "%lld", &number) == 1 ? number : 0;
+}
+
+pg_status pg_lock_take(pg_lock **out, const char *path, int64_t *holder) {
+  *out = NULL;
+  *holder = 0;
+  pg_lock *l = pg_host_calloc(1, sizeof *l);
+  if (!l) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+  l->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (l->fd < 0) {
+    pg_status status = io_error(path, "cannot be opened");
+    pg_host_free(l);
+    return status;
+  }
+  if (flock(l->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) { /* a file system without locks lets everyone in */
+    *holder = read_holder(l->fd);
+    close(l->fd);
+    pg_host_free(l);
+    return PG_OK;
+  }
+  if (ftruncate(l->fd, 0) || dprintf(l->fd, "%d\n", (int)getpid()) < 0) *holder = 0; /* the number only helps a message */
+  *out = l;
+  return PG_OK;
+}
+
+void pg_lock_free(pg_lock *l) {
+  if (!l) return;
+  close(l->fd);
+  pg_host_free(l);
 }

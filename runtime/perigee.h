@@ -230,6 +230,15 @@ pg_status pg_writer_suspend(pg_writer *w);
 void pg_writer_abort(pg_writer *w);
 /* CRC-32 of what came before, `crc` (0: nothing), followed by these bytes. */
 uint32_t pg_crc32(uint32_t crc, const void *host, int64_t bytes);
+/* The same of one record of a file: it goes on from the file's `seed` and the record's number, so that none passes for
+ * another. */
+uint32_t pg_record_crc32(uint32_t seed, int64_t number, const void *host, int64_t bytes);
+
+/* A file that one process at a time may hold, made if it isn't there; it is let go by pg_lock_free or with the process,
+ * however that ends. Where another has it, *out is NULL and *holder that one's number (0: not known). */
+typedef struct pg_lock pg_lock;
+pg_status pg_lock_take(pg_lock **out, const char *path, int64_t *holder);
+void pg_lock_free(pg_lock *l);
 /* Test hook: after `bytes` more, writes fail as on a full disk; bytes < 0 turns it off. */
 void pg_writer_fail_after(int64_t bytes);
 

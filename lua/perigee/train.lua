@@ -71,11 +71,21 @@ local function decide(run, log, report)
   return finished, reason
 end
 
+--- The decision that a run owes at its first step (run.ask_now), where no signal is measured for it: before anything is built
+--- and no teacher's cache is filled for a stage that ends here.
+---@return { reason: string? }|false  whether the stage ends, and why
+local function decide_first(run, log)
+  if not run.ask_now or #run:signals_due() > 0 then return false end
+  run.ask_now = false
+  local finished, reason = decide(run, log)
+  return finished and { reason = reason }
+end
+
 --- Ends a stage: the next one is built. False: that was interrupted.
 local function change_stage(run, log, reason)
   local before, from = device.held(run.device), run.stage.name
   local built = run:enter_stage(run.stage.index + 1)
-  local freed = (before - device.held(run.device)) / 2 ^ 20
+  local freed = math.max(before - device.held(run.device), 0) / 2 ^ 20
   log { event = "stage", step = run.step, stage = run.stage.name, from = from, reason = reason, freed_mib = freed,
         policy = run.stage.finish.text }
   run.progress:line("step %d: stage %s ends (%s); stage %s begins: %s; %.1f MiB given back", run.step, from, reason,
@@ -83,8 +93,8 @@ local function change_stage(run, log, reason)
   return built
 end
 
---- Steps until the recipe ends, or `options.steps`, or a signal.
-local function loop(run, log, options, goes_on)
+--- Steps until the recipe ends, or `options.steps`, or a signal. `ending`: what decide_first() gave.
+local function loop(run, log, options, goes_on, ending)
   local recipe, every, progress = run.recipe, run.recipe.every, run.progress
   local last = options.steps or folder.last_step(recipe)
   local started, done = C.pg_clock_seconds(), run.step
@@ -143,13 +153,11 @@ local function loop(run, log, options, goes_on)
   end
 
   console = consoles.open(run, { listen = options.console and run.folder, save = save, resumed = goes_on })
-  local ended = false
   if run.ask_now then
     local finished, reason = decide(run, log, report)
-    run.ask_now = false
-    ended = finished and finish_stage(reason)
+    run.ask_now, ending = false, finished and { reason = reason }
   end
-  ended = ended or listen()
+  local ended = ending and finish_stage(ending.reason) or listen()
   while not ended and (not options.steps or run.step < options.steps) do
     M.step(run, report)
     local finished, reason = decide(run, log, report)
@@ -171,11 +179,13 @@ end
 
 local function train(run, options)
   local log, goes_on = folder.prepare(run, options)
+  if not log then return "interrupted" end
   if run.finished then
     run.progress:line("the run in %s is finished: %d steps", run.folder, run.step)
     return "finished"
   end
-  if not run:build_stage() then return "interrupted" end
+  local ending = decide_first(run, log)
+  if not ending and not run:build_stage() then return "interrupted" end
   if run.recipe.dtype == "bfloat16" and run.device == "cpu" then
     run.progress:line("precision bf16: on the CPU its numbers are converted to float32 and back, which is no faster than float32")
   end
@@ -185,7 +195,7 @@ local function train(run, options)
           parameters = run.groups[1].count }
   end
   run.progress:line("stage %s: %s; until %s", run.stage.name, folder.describe_losses(run.stage), run.stage.finish.text)
-  return loop(run, log, options, goes_on)
+  return loop(run, log, options, goes_on, ending)
 end
 
 ---@class perigee.TrainOptions
@@ -194,6 +204,7 @@ end
 ---@field device? string
 ---@field resume? boolean        go on from the newest checkpoint, if there is one
 ---@field from? string           begin where another run stood: its folder, or one of its checkpoints
+---@field wait? boolean          where another process trains in the folder, wait for it instead of failing
 ---@field quiet? boolean
 ---@field prefix? string         what begins the lines shown
 ---@field console? boolean       open the run's folder to consoles

@@ -3,16 +3,11 @@ local checkpoint = require "perigee.train.checkpoint"
 local door = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
+local message_of = require("tests.lua.expect").message_of
 local tiny = require "tests.lua.tiny"
 local train = require "perigee.train"
 
 local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, after_each)
-
-local function message_of(f, ...)
-  local fine, message = pcall(f, ...)
-  assert.is_false(fine)
-  return message
-end
 
 --- Trains in one go and in pieces that end at the given steps; every checkpoint that both have must have the same bytes.
 local function compare(options, ends)
@@ -136,6 +131,30 @@ describe("a run from another one's checkpoint", function()
     assert.equal(10, checkpoint.open(in_folder "never").step)
   end)
 
+  it("builds nothing of a stage that ends where it begins, and fills no cache for it", function()
+    tiny.train({ total = 10, checkpoint = 2, keep = 9 }, { folder = in_folder "never", steps = 6, change = ends_at(20) })
+    local Run, cache = require "perigee.train.run", require "perigee.train.teacher_cache"
+    local build, open, built = Run.build_stage, cache.open, {}
+    Run.build_stage = function(run)
+      built[#built + 1] = run.stage.name
+      return build(run)
+    end
+    cache.open = function() error "the teacher's cache was asked for" end
+    finally(function() Run.build_stage, cache.open = build, open end)
+    local parent = checkpoint.path(in_folder "never", 4)
+    tiny.train({ total = 10, cache = true }, { folder = in_folder "forked", from = parent, change = ends_at(4) })
+    assert.same({ "free" }, built)
+    tiny.train({ total = 10 }, { folder = in_folder "whole", change = ends_at(4) })
+    assert.is_true(tiny.checkpoint(in_folder "whole", 10) == tiny.checkpoint(in_folder "forked", 10))
+    built = {} -- and where that was the last stage
+    local run, outcome = tiny.train({}, { folder = in_folder "ended", from = parent, change = function(recipe)
+      ends_at(4)(recipe)
+      recipe.stages[2] = nil
+    end })
+    assert.same({ 4, "finished", {} }, { run.step, outcome, built })
+    assert.is_true(checkpoint.open(in_folder "ended").finished)
+  end)
+
   it("has the log of its beginning, each step once", function()
     local function angles(recipe)
       recipe.stages[1].finish = stop.at_step(20)
@@ -182,6 +201,38 @@ describe("a run from another one's checkpoint", function()
     assert.matches("was trained with batch 8, not 16",
       message_of(tiny.train, { batch = 16, micro = 16 }, { folder = in_folder "other", from = in_folder "run" }))
     assert.matches("already holds a run", message_of(tiny.train, {}, { folder = in_folder "run", from = in_folder "run" }))
+  end)
+end)
+
+describe("a run's folder", function()
+  it("is one trainer's at a time", function()
+    tiny.train({}, { folder = in_folder "tiny", steps = 4 })
+    local lock = files.lock(in_folder "tiny/lock")
+    local complaint = message_of(tiny.train, {}, { folder = in_folder "tiny", resume = true })
+    assert.matches("tiny: process %d+ trains in this folder; wait for its end, stop it, or choose another folder", complaint)
+    lock:free()
+    assert.equal(6, tiny.train({}, { folder = in_folder "tiny", steps = 6, resume = true }).step)
+    assert.equal(8, tiny.train({}, { folder = in_folder "tiny", steps = 8, resume = true }).step)
+  end)
+
+  it("is let go of by one that is killed", function()
+    local arguments = ("train %s --runs %s --align 1000000 --total 2000000 --checkpoint 2 --quiet"):format(tiny.quote(tiny.path), in_folder())
+    local pipe = io.popen(("( %s >/dev/null 2>&1 & echo $! )"):format(tiny.command(arguments)))
+    local process = pipe:read "*l"
+    pipe:close()
+    finally(function() os.execute("kill -KILL " .. process .. " 2>/dev/null") end)
+    for _ = 1, 600 do
+      if #checkpoint.list(in_folder "tiny") > 0 then break end
+      os.execute "sleep 0.1"
+    end
+    local status, output = tiny.perigee(arguments .. " --resume")
+    assert.equal(1, status)
+    assert.matches("tiny: process " .. process .. " trains in this folder", output)
+    os.execute("kill -KILL " .. process .. "; while kill -0 " .. process .. " 2>/dev/null; do sleep 0.1; done")
+    local step = checkpoint.open(in_folder "tiny").step
+    status, output = tiny.perigee(arguments .. " --resume --steps " .. step + 1)
+    assert.equal(0, status, output)
+    assert.equal(step + 1, checkpoint.open(in_folder "tiny").step)
   end)
 end)
 

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -179,6 +181,38 @@ static void resumes_where_it_was(void **state) {
   assert_int_equal(count_files(0), 1);
 }
 
+static void one_process_holds_a_lock(void **state) {
+  (void)state;
+  pg_lock *first, *second;
+  int64_t holder = -1;
+  assert_int_equal(pg_lock_take(&first, in_folder("lock"), &holder), PG_OK);
+  assert_non_null(first);
+  assert_int_equal(pg_lock_take(&second, in_folder("lock"), &holder), PG_OK);
+  assert_null(second);
+  assert_int_equal(holder, getpid());
+  pg_lock_free(first);
+  int ready[2];
+  assert_int_equal(pipe(ready), 0);
+  pid_t child = fork();
+  if (child == 0) { /* takes it, and is killed */
+    if (pg_lock_take(&first, in_folder("lock"), &holder) || !first || write(ready[1], "x", 1) != 1) _exit(1);
+    pause();
+  }
+  char byte;
+  assert_int_equal(read(ready[0], &byte, 1), 1);
+  assert_int_equal(pg_lock_take(&second, in_folder("lock"), &holder), PG_OK);
+  assert_null(second);
+  assert_int_equal(holder, child);
+  kill(child, SIGKILL);
+  waitpid(child, NULL, 0);
+  close(ready[0]);
+  close(ready[1]);
+  assert_int_equal(pg_lock_take(&second, in_folder("lock"), &holder), PG_OK);
+  assert_non_null(second);
+  pg_lock_free(second);
+  assert_int_equal(pg_lock_take(&first, in_folder("no/lock"), &holder), PG_ERROR_IO);
+}
+
 static void every_allocation_may_fail(void **state) {
   (void)state;
   int failures = 0;
@@ -213,6 +247,7 @@ int main(void) {
       WITH_FOLDER(a_full_disk_spoils_nothing),
       WITH_FOLDER(a_refusing_system_spoils_nothing),
       WITH_FOLDER(resumes_where_it_was),
+      WITH_FOLDER(one_process_holds_a_lock),
       WITH_FOLDER(every_allocation_may_fail),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -180,6 +180,31 @@ function Writer:commit() check(C.pg_writer_commit(ending(self))) end
 function Writer:suspend() check(C.pg_writer_suspend(ending(self))) end
 function Writer:abort() if self.handle then C.pg_writer_abort(ending(self)) end end
 
+-- ---- locks ------------------------------------------------------------------------------------------------------
+
+---@class perigee.Lock
+local Lock = {}
+Lock.__index = Lock
+
+local lock = ffi.new "pg_lock *[1]"
+
+--- Holds a file against other processes until it is freed, or this process ends. Nil where another has it, and that one's
+--- number (0: not known).
+---@return perigee.Lock?
+---@return integer? holder
+function M.lock(path)
+  check(C.pg_lock_take(lock, path, size))
+  if lock[0] == nil then return nil, tonumber(size[0]) end
+  return setmetatable({ handle = ffi.gc(lock[0], C.pg_lock_free) }, Lock)
+end
+
+function Lock:free()
+  if self.handle then C.pg_lock_free(ffi.gc(self.handle, nil)) end
+  self.handle = nil
+end
+
+-- ---- whole files ------------------------------------------------------------------------------------------------
+
 --- Runs body(writer) and commits; an error in it aborts and goes on.
 function M.with_writer(path, body)
   local w = M.writer(path)

@@ -7,6 +7,7 @@ local device = require "perigee.core.device"
 local Events = require "perigee.train.events"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
+local turn = require "perigee.train.turn"
 
 local C = core.C
 local M = {}
@@ -171,6 +172,21 @@ function M.check(path, resume)
   end
 end
 
+--- Holds the run's folder against other trainers, or waits for one where `options.wait` says so. False: that was interrupted.
+local function take_folder(run, options)
+  local path, holder = run.folder .. "/lock", 0
+  local function attempt()
+    run.lock, holder = files.lock(path)
+    return run.lock
+  end
+  if options.wait then
+    return turn.wait(run, ("another process trains in %s: waiting for it"):format(run.folder), attempt) ~= nil
+  end
+  if attempt() then return true end
+  error(("%s: %s trains in this folder; wait for its end, stop it, or choose another folder with --name or --runs"):format(
+    run.folder, holder > 0 and ("process %d"):format(holder) or "another process"), 0)
+end
+
 --- Writes what a new run's folder holds from its beginning.
 local function describe_run(run, options)
   if options.recipe_path then files.write(run.folder .. "/recipe.lua", files.read(options.recipe_path)) end
@@ -199,12 +215,13 @@ local function fork(run, options)
   return event
 end
 
---- Makes or finds the run's folder. Returns the function that logs an event, and how the run goes on from a checkpoint:
---- "resumed", "forked", or false. Without a folder, nothing is written.
+--- Makes or finds the run's folder and holds it. Returns the function that logs an event, and how the run goes on from a
+--- checkpoint: "resumed", "forked", or false. Without a folder, nothing is written. Nil: interrupted while it was another's.
 function M.prepare(run, options)
   if not run.folder then return function() end, false end
-  M.check(run.folder, options.resume)
   files.make_folder(run.folder)
+  if not take_folder(run, options) then return nil end
+  M.check(run.folder, options.resume)
   local goes_on, first = false
   if #checkpoint.list(run.folder) > 0 then
     files.sweep(run.folder .. "/checkpoints")

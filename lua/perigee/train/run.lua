@@ -354,7 +354,8 @@ function Run:free()
   if teacher and self.teacher_ready then teacher:dematerialise() end
   self.teacher_ready = false
   if self.events then self.events:close() end
-  self.events = nil
+  if self.lock then self.lock:free() end
+  self.events, self.lock = nil, nil
 end
 
 return Run

@@ -87,7 +87,7 @@ local function train_recipe(run, recipe)
   run.progress:line("teacher %s: training it now; it will be kept in %s", recipe.name, path)
   local started = core.C.pg_clock_seconds()
   local taught, outcome = require("perigee.train").train(recipe, {
-    folder = path, resume = true, device = run.device, quiet = run.progress.quiet, prefix = "teacher: ",
+    folder = path, resume = true, wait = true, device = run.device, quiet = run.progress.quiet, prefix = "teacher: ",
   })
   local steps = taught.step
   taught:free()
