@@ -65,20 +65,23 @@ pg_status pg_field_file(pg_field *f, int64_t count, const char *path, int64_t of
   return PG_OK;
 }
 
-/* The end of the last sample's bytes, or of its mirror image's; -1: it makes no sense. */
+enum { SUM_BYTES = 4 }; /* of a record's CRC-32 */
+
+/* The end of the last sample's record, or of its mirror image's; -1: it makes no sense. */
 static int64_t mapped_end(const pg_field *f, int64_t count) {
-  int64_t end = 0;
-  if (f->offset < 0 || f->stride < f->sample_bytes || f->mirrored < 0 ||
+  int64_t end = 0, record = f->sample_bytes + SUM_BYTES;
+  if (f->offset < 0 || f->stride < record || f->mirrored < 0 || f->mirrored % f->stride ||
       __builtin_mul_overflow(count - 1, f->stride, &end) || __builtin_add_overflow(end, f->offset, &end) ||
-      __builtin_add_overflow(end, f->mirrored, &end) || __builtin_add_overflow(end, f->sample_bytes, &end))
+      __builtin_add_overflow(end, f->mirrored, &end) || __builtin_add_overflow(end, record, &end))
     return -1;
   return end;
 }
 
 pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t offset, int64_t stride,
-                          int64_t mirrored) {
+                          int64_t mirrored, uint32_t seed) {
   int64_t size = 0;
   f->kind = PG_FIELD_MAPPED;
+  f->seed = seed;
   f->offset = offset;
   f->stride = stride;
   f->mirrored = mirrored;
@@ -88,6 +91,8 @@ pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t 
   if (end < 0)
     return pg_error(PG_ERROR_ARGUMENT, "%s: %lld records of %lld bytes, %lld apart, from byte %lld make no sense", path,
                     (long long)count, (long long)f->sample_bytes, (long long)stride, (long long)offset);
+  f->sound = pg_host_calloc((size_t)(mirrored / stride + count), sizeof *f->sound);
+  if (!f->sound) return pg_error(PG_ERROR_MEMORY, "loader: out of memory");
   int fd = pg_file_open(path, &size);
   if (fd < 0) return PG_ERROR_IO;
   pg_status status = PG_OK;
@@ -132,6 +137,7 @@ void pg_field_free(pg_field *f) {
   if (f->kind == PG_FIELD_FILE && f->fd >= 0) close(f->fd);
   if (f->map) munmap((void *)(uintptr_t)f->map, (size_t)f->map_bytes);
   pg_tensor_release(f->tensor);
+  pg_host_free(f->sound);
   pg_host_free(f->path);
   pg_host_free(f->names);
   pg_host_free(f->name_at);
@@ -191,6 +197,19 @@ static pg_status read_png(const pg_field *f, int64_t index, uint8_t *out) {
   return status;
 }
 
+/* A record of a mapped file; its sum is looked at the first time. */
+static pg_status read_mapped(const pg_field *f, int64_t number, uint8_t *out) {
+  const uint8_t *record = f->map + f->offset + number * f->stride;
+  memcpy(out, record, (size_t)f->sample_bytes);
+  if (atomic_load_explicit(&f->sound[number], memory_order_relaxed)) return PG_OK;
+  uint32_t sum;
+  memcpy(&sum, record + f->sample_bytes, sizeof sum);
+  if (pg_record_crc32(f->seed, number, out, f->sample_bytes) != sum)
+    return pg_error(PG_ERROR_FORMAT, "%s: record %lld is damaged: its CRC-32 is another", f->path, (long long)number);
+  atomic_store_explicit(&f->sound[number], 1, memory_order_relaxed);
+  return PG_OK;
+}
+
 /* ---- augmentation ---- */
 
 static void mirror(uint8_t *pixels, int64_t height, int64_t width, int64_t channels) {
@@ -231,7 +250,7 @@ pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentatio
     status = pg_file_read_at(f->fd, f->path, f->offset + index * f->sample_bytes, out, f->sample_bytes);
     break;
   case PG_FIELD_MAPPED:
-    memcpy(out, f->map + f->offset + index * f->stride + (a->flip ? f->mirrored : 0), (size_t)f->sample_bytes);
+    status = read_mapped(f, index + (a->flip ? f->mirrored / f->stride : 0), out);
     break;
   case PG_FIELD_FILES: status = read_file(f, index, out); break;
   default: status = read_png(f, index, out);

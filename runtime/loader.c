@@ -132,11 +132,11 @@ pg_status pg_loader_add_file(pg_loader *l, const char *path, int64_t offset, int
 }
 
 pg_status pg_loader_add_mapped(pg_loader *l, const char *path, int64_t offset, int64_t stride, int64_t mirrored,
-                               int dtype, int ndim, const int64_t *shape) {
+                               uint32_t seed, int dtype, int ndim, const int64_t *shape) {
   pg_field *field = next_field(l);
   if (!field) return PG_ERROR_ARGUMENT;
   pg_status status = pg_field_shape(field, dtype, ndim, shape, 0);
-  if (!status) status = pg_field_mapped(field, l->options.count, path, offset, stride, mirrored);
+  if (!status) status = pg_field_mapped(field, l->options.count, path, offset, stride, mirrored, seed);
   return keep_field(l, status);
 }
 

@@ -2,6 +2,8 @@
 #ifndef PERIGEE_LOADER_H
 #define PERIGEE_LOADER_H
 
+#include <stdatomic.h>
+
 #include "internal.h"
 
 /* ---- order.c: what is drawn for a position, from the seed alone ---- */
@@ -38,6 +40,8 @@ typedef struct pg_field {
   int64_t offset;                      /* of the first record; for files: the header's bytes */
   const uint8_t *map;                  /* PG_FIELD_MAPPED: the file */
   int64_t map_bytes, stride, mirrored; /* from a sample to the next, and to its mirror image */
+  uint32_t seed;                       /* of the records' sums */
+  atomic_uchar *sound;                 /* by record: 1 once its sum was found right */
   char *names;                         /* zero-terminated names, one after another */
   uint32_t *name_at;                   /* [count]: where each begins */
   char *header;
@@ -47,7 +51,7 @@ pg_status pg_field_shape(pg_field *f, int dtype, int ndim, const int64_t *shape,
 pg_status pg_field_tensor(pg_field *f, int64_t count, pg_tensor *data, int augment);
 pg_status pg_field_file(pg_field *f, int64_t count, const char *path, int64_t offset);
 pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t offset, int64_t stride,
-                          int64_t mirrored);
+                          int64_t mirrored, uint32_t seed);
 pg_status pg_field_names(pg_field *f, int64_t count, const char *folder, const char *names, int64_t names_bytes);
 pg_status pg_field_header(pg_field *f, const void *header, int64_t header_bytes);
 void pg_field_free(pg_field *f);

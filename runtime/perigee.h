@@ -277,10 +277,11 @@ pg_status pg_loader_add_tensor(pg_loader *l, pg_tensor *data, int augment);
 /* One file with `count` records of `shape`, the first at byte `offset`: */
 pg_status pg_loader_add_file(pg_loader *l, const char *path, int64_t offset, int dtype, int ndim, const int64_t *shape,
                              int augment);
-/* One file, mapped: sample k's record of `shape` begins at byte `offset` + k·`stride`, that of its mirror image `mirrored`
- * bytes after that. The file must not be shortened while the loader lives: */
+/* One file, mapped: sample k's record of `shape`, number k, begins at byte `offset` + k·`stride`, that of its mirror image
+ * `mirrored` bytes, a multiple of `stride`, after that. Behind each stands its pg_record_crc32, which is checked when the
+ * record is first read. The file must not be shortened while the loader lives: */
 pg_status pg_loader_add_mapped(pg_loader *l, const char *path, int64_t offset, int64_t stride, int64_t mirrored,
-                               int dtype, int ndim, const int64_t *shape);
+                               uint32_t seed, int dtype, int ndim, const int64_t *shape);
 /* One file a sample, FOLDER/NAME, `names` being `count` zero-terminated strings one after another. Each must start with
  * `header` and go on with one record of `shape`, nothing more: */
 pg_status pg_loader_add_files(pg_loader *l, const char *folder, const char *names, int64_t names_bytes,

@@ -22,7 +22,7 @@
 
 ---@class perigee.CacheTeacher
 ---@field precision? "float32"|"bf16"|"float64"  of what is kept: the recipe's
----@field limit_gib? number                      the largest file: 16
+---@field limit_gib? number                      all files of a run together: 16
 
 ---@class perigee.StageOptions
 ---@field name string

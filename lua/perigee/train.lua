@@ -9,6 +9,7 @@ local pace = require "perigee.train.pace"
 local Progress = require "perigee.train.progress"
 local Run = require "perigee.train.run"
 local signals = require "perigee.signals"
+local teacher_cache = require "perigee.train.teacher_cache"
 
 local C = core.C
 ---@class perigee.training
@@ -223,6 +224,7 @@ function M.train(recipe, options)
   run.progress = Progress.new { quiet = options.quiet, prefix = options.prefix, clock = C.pg_clock_seconds }
   local fine, outcome = xpcall(function() return train(run, options) end, failure.handler)
   if not fine then
+    if run.teacher_cache then outcome = teacher_cache.set_aside(run.teacher_cache, outcome) end
     run:free()
     error(outcome, 0)
   end

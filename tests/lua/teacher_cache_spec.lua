@@ -1,9 +1,11 @@
--- A cached teacher: the same bits as without, a file that is found, checked, mended and bounded, and given up when it isn't needed.
+-- A cached teacher: the same bits as without, files that are found, shared, checked, mended and bounded, and given up when they
+-- aren't needed.
 local ffi = require "ffi"
 local Context = require "perigee.losses.context"
 local door = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
+local message_of = require("tests.lua.expect").message_of
 local pg = require "perigee"
 local price = require "perigee.train.price"
 local tiny = require "tests.lua.tiny"
@@ -13,6 +15,7 @@ ffi.cdef "int setenv(const char *name, const char *value, int overwrite); int un
 
 local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, after_each)
 local STEPS = 12
+local FILES = 3 -- of the tiny recipe: patches, queries and keys of two blocks
 
 local given = os.getenv "PERIGEE_CACHE"
 before_each(function() ffi.C.setenv("PERIGEE_CACHE", in_folder "cache", 1) end)
@@ -39,7 +42,7 @@ local function trained(name, options, how)
   return tiny.checkpoint(in_folder(name), STEPS), table.concat(events, "\n")
 end
 
---- Paths of the cache's files.
+--- Paths of the cache's files: of the patches first.
 local function cached()
   local paths = {}
   for k, name in ipairs(files.list(in_folder "cache/features")) do paths[k] = in_folder("cache/features/" .. name) end
@@ -51,17 +54,11 @@ local function same_bits(options)
   local cached_bytes, cached_events = trained("on", with(options, { cache = true }))
   assert.equal(events, cached_events)
   assert.is_true(bytes == cached_bytes)
-  assert.equal(1, #cached())
+  assert.equal(FILES, #cached())
 end
 
---- The part of a file's name behind "vit-", as the mappings of this process show it.
+--- Does this process map any of them?
 local function mapped() return io.open("/proc/self/maps"):read("*a"):find(in_folder "cache", 1, true) ~= nil end
-
-local function message_of(f, ...)
-  local fine, message = pcall(f, ...)
-  assert.is_false(fine)
-  return message
-end
 
 describe("a run with a cached teacher", function()
   it("equals the one without, bit for bit", function() same_bits {} end)
@@ -98,7 +95,7 @@ describe("a run with a cached teacher", function()
       tiny.train({ micro = 4, cache = true }, { folder = in_folder "pieces", steps = step, resume = true })
     end
     assert.is_true(whole == trained("pieces", { micro = 4, cache = true }, { resume = true }))
-    assert.equal(1, #cached())
+    assert.equal(FILES, #cached())
   end)
 
   it("has no teacher in memory, maps the file while it is read, and gives it up with the alignment", function()
@@ -120,41 +117,74 @@ describe("a run with a cached teacher", function()
   end)
 end)
 
-describe("the file", function()
+describe("a file", function()
+  --- Trains a step; the bytes of the file of patches.
   local function bytes_of(options)
     tiny.train(with({ cache = true }, options), { steps = 1 })
     return files.read(cached()[1])
   end
 
-  it("is one for all students, seeds and names of recipes, and another for another teacher, data, precision or set of layers", function()
-    tiny.train({ cache = true }, { steps = 1 })
-    tiny.train({ cache = true, width = 48, depth = 4, batch = 4, micro = 2 }, { steps = 1,
-      change = function(recipe) recipe.seed, recipe.name = 5, "another" end })
-    assert.equal(1, #cached())
-    tiny.train({ cache = true, kept = "bf16" }, { steps = 1 })
-    assert.equal(2, #cached())
-    tiny.train({ cache = true }, { steps = 1, change = function(recipe) recipe.teacher.resize.mode = "bilinear" recipe.teacher.image = { 32, 32 }
-      recipe.teacher.grid = { 8, 8 } end })
-    assert.equal(3, #cached())
-    local weights = files.read(door.home .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors")
-    files.write(in_folder "weights.safetensors", weights:sub(1, -3) .. string.char((weights:byte(-2) + 1) % 256) .. weights:sub(-1))
-    tiny.train({ cache = true, weights = in_folder "weights.safetensors" }, { steps = 1 })
-    assert.equal(4, #cached())
-    tiny.train({ cache = true }, { steps = 1, change = function(recipe)
+  --- How many files a training step adds.
+  local function added(options, change)
+    local before = files.kind(in_folder "cache/features") and #cached() or 0
+    tiny.train(with({ cache = true }, options), { steps = 1, change = change })
+    return #cached() - before
+  end
+
+  it("is one for all students, seeds and names of recipes, and another for another teacher, data or precision", function()
+    assert.equal(FILES, added {})
+    assert.equal(0, added({ width = 48, depth = 4, batch = 4, micro = 2 }, function(recipe) recipe.seed, recipe.name = 5, "another" end))
+    assert.equal(FILES, added { kept = "bf16" })
+    assert.equal(FILES, added({}, function(recipe)
+      recipe.teacher.resize.mode, recipe.teacher.image, recipe.teacher.grid = "bilinear", { 32, 32 }, { 8, 8 }
+    end))
+    assert.equal(FILES, added({}, function(recipe)
       recipe.data:open()
       recipe.data.sources.images.tensor:pointer()[0] = 255 - recipe.data.sources.images.tensor:pointer()[0]
-    end })
-    assert.equal(5, #cached())
-    local aligned = tiny.recipe { cache = true }
-    aligned.stages[1].losses[3] = nil
-    tiny.train(nil, { steps = 1, recipe = aligned })
-    assert.equal(6, #cached())
+    end))
+  end)
+
+  it("is another where a weight is that it depends on, and no other", function()
+    added {}
+    local weights = require("perigee.io.safetensors").load(door.home .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors")
+    local function with_another(name)
+      local list = {}
+      for key, t in pairs(weights) do list[key] = key == name and t + 1 or t end
+      require("perigee.io.safetensors").save(in_folder(name), list, {})
+      return added { weights = in_folder(name) }
+    end
+    assert.equal(FILES, with_another "cls_token")
+    assert.equal(1, with_another "norm.bias")                -- patches
+    assert.equal(2, with_another "blocks.3.attn.qkv.bias")   -- the last block's: its queries and keys, and patches
+  end)
+
+  it("is shared by runs that read other values too, whichever comes first", function()
+    local function without(k)
+      return function(recipe)
+        table.remove(recipe.stages[1].losses, k)
+        recipe.stages[1].finish = pg.stop.at_step(6) -- the policy reads the features' loss
+      end
+    end
+    local whole = trained("whole", {})
+    assert.equal(1, added({}, without(3)))
+    local patches = files.stat(cached()[1])
+    files.write(in_folder "marked", files.read(cached()[1]))
+    assert.is_true(whole == trained("shared", { cache = true }))
+    assert.equal(FILES, #cached())
+    assert.same(patches, files.stat(cached()[1]))
+    assert.is_true(files.read(in_folder "marked") == files.read(cached()[1]))
+    assert.equal(0, added({}, without(2)))
+    for _, path in ipairs(cached()) do files.remove(path) end
+    assert.equal(2, added({}, without(2)))
+    assert.equal(1, added({}, without(3)))
+    assert.equal(0, added {})
+    assert.is_true(files.read(in_folder "marked") == files.read(cached()[1]))
   end)
 
   it("goes on from whatever an interrupted filling left", function()
     local whole = bytes_of()
-    local path = cached()[1]
-    local header = 4096
+    local paths = cached()
+    local path, header = paths[1], 4096
     local record = (#whole - header) / 128
     assert.equal(0, record % 64)
     local hole = whole:sub(1, header + 20 * record) .. ("\0"):rep(3 * record) .. whole:sub(header + 23 * record + 1, header + 40 * record + 5)
@@ -163,14 +193,14 @@ describe("the file", function()
       files.remove(path)
       files.write(path .. ".part", left)
       assert.is_true(whole == bytes_of { micro = 4 }, #left)
-      assert.same({ path }, cached())
+      assert.same(paths, cached())
     end
   end)
 
   it("outlives a kill while it is being filled", function()
     local whole = bytes_of()
     local path = cached()[1]
-    files.remove(path)
+    for _, one in ipairs(cached()) do files.remove(one) end
     for _ = 1, 3 do
       local script = ("( %s ) >/dev/null 2>&1 & pid=$!; n=0\nuntil [ -s %s.part ] || [ $n -gt 6000 ]; do sleep 0.001; n=$((n+1)); done\n"
         .. "kill -KILL $pid; wait $pid"):format(tiny.command(("train %s --set cache=true --set micro=1 --name killed --runs %s"):format(
@@ -180,35 +210,57 @@ describe("the file", function()
     assert.is_true(whole == bytes_of())
   end)
 
-  it("that is damaged, cut short or another's is said to be, and made anew", function()
+  --- Trains once through the data, with the cache.
+  local function once_through()
+    files.remove_tree(in_folder "runs")
+    return tiny.perigee(("train %s --set cache=true --align 8 --steps 8 --checkpoint 0 --name one --runs %s"):format(
+      tiny.quote(tiny.path), tiny.quote(in_folder "runs")))
+  end
+
+  it("that is cut short or another's is said to be, and made anew", function()
     local whole = bytes_of()
-    local path = cached()[1]
-    local function run()
-      files.remove_tree(in_folder "runs")
-      local status, output = tiny.perigee(("train %s --set cache=true --steps 1 --name one --runs %s"):format(tiny.quote(tiny.path),
-        tiny.quote(in_folder "runs")))
+    local paths = cached()
+    for _, other in ipairs { whole, whole:sub(1, -2), "x" .. whole:sub(2) } do
+      files.write(paths[1], other)
+      local status, output = once_through()
       assert.equal(0, status, output)
-      assert.is_true(whole == files.read(path))
-      assert.same({ path }, cached())
-      return output
+      assert.matches(other == whole and "vit%-patches%-%x+%.cache, 128 records, 252.0 KiB"
+        or "is not what its name says %(%d+ bytes; %d+ and another header are expected%): it is made anew", output)
+      assert.is_true(whole == files.read(paths[1]))
+      assert.same(paths, cached())
     end
-    assert.matches("teacher cache: [^\n]+, 128 records, 1%.2 MiB, checked in ", run())
-    local place = 4096 + 30000
-    files.write(path, whole:sub(1, place) .. string.char((whole:byte(place + 1) + 1) % 256) .. whole:sub(place + 2))
-    assert.matches("1 of 128 records are damaged: they are made anew", run())
-    files.write(path, whole:sub(1, -2))
-    assert.matches("is not what its name says %(%d+ bytes; %d+ and another header are expected%): it is made anew", run())
-    files.write(path, "x" .. whole:sub(2))
-    assert.matches("is not what its name says", run())
-    local first, second = whole:sub(1, 4096), whole:sub(4097)
-    local record = #second / 128 -- two records in each other's place
-    files.write(path, first .. second:sub(record + 1, 2 * record) .. second:sub(1, record) .. second:sub(2 * record + 1))
-    assert.matches("2 of 128 records are damaged", run())
+  end)
+
+  it("whose records are damaged stops the run that reads them, and the next start makes those anew", function()
+    local whole = bytes_of()
+    local paths = cached()
+    local head, body = whole:sub(1, 4096), whole:sub(4097)
+    local record = #body / 128
+    local function flipped(at) return body:sub(1, at) .. string.char((body:byte(at + 1) + 1) % 256) .. body:sub(at + 2) end
+    local first, second = body:sub(1, record), body:sub(record + 1, 2 * record)
+    local mirrored = body:sub(64 * record + 1, 65 * record)
+    for what, damaged in pairs {
+      ["a changed byte, in an image's record and its mirror image's"] = flipped(5 * record + 30):sub(1, 64 * record)
+        .. flipped(69 * record + 1000):sub(64 * record + 1),
+      ["records in another's place"] = second .. first .. body:sub(2 * record + 1, 64 * record) .. second .. mirrored
+        .. body:sub(66 * record + 1),
+    } do
+      files.write(paths[1], head .. damaged)
+      local status, output = once_through()
+      assert.equal(1, status, what)
+      assert.matches("vit%-patches%-%x+%.cache: record %d+ is damaged: its CRC%-32 is another; start the run again, with %-%-resume if it "
+        .. "has a checkpoint: what is damaged is computed anew\n$", output)
+      status, output = once_through()
+      assert.equal(0, status, output)
+      assert.matches("going on after 128 records, [24] of them damaged", output)
+      assert.is_true(whole == files.read(paths[1]))
+      assert.same(paths, cached())
+    end
   end)
 
   it("is refused before anything is written where it is larger than allowed, or than the disk", function()
     local message = message_of(tiny.train, { cache = true, limit = 0.001 })
-    assert.matches("cache_teacher: 64 images and their mirror images of 9%.4 KiB each are 1%.2 MiB, more than the limit of 1%.0 MiB", message)
+    assert.matches("cache_teacher: 64 images and their mirror images of 9%.6 KiB each are 1%.2 MiB, more than the limit of 1%.0 MiB", message)
     assert.is_nil(files.kind(in_folder "cache"))
     local free = files.free_space
     files.free_space = function() return 1000 end -- luacheck: ignore 122
@@ -272,7 +324,9 @@ describe("perigee plan", function()
     with_cache.data:open()
     local cost, stage, before = price.cache(with_cache), price.recipe(with_cache)[1], price.recipe(without)[1]
     tiny.train({ cache = true }, { steps = 1 })
-    assert.equal(files.size(cached()[1]), cost.bytes)
+    local bytes = 0
+    for _, path in ipairs(cached()) do bytes = bytes + files.size(path) end
+    assert.equal(bytes, cost.bytes)
     assert.is_true(cost.seconds > 0)
     assert.equal(0, stage.memory.teacher)
     assert.is_true(stage.flops < before.flops)

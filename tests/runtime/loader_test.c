@@ -314,13 +314,18 @@ static void files_give_what_memory_gives(void **state) {
   free_batch(&b);
 }
 
-/* Records of a float [2] with something behind each; those of mirror images follow. */
+/* Records of a float [2], their sums behind them; those of mirror images follow. */
 static void a_mapped_file_knows_mirror_images(void **state) {
   (void)state;
-  enum { STRIDE = 12, OFFSET = 4 };
+  enum { STRIDE = 16, OFFSET = 4, SEED = 7 };
   unsigned char content[OFFSET + 2 * COUNT * STRIDE];
   memset(content, 0xff, sizeof content);
-  for (int k = 0; k < 2 * COUNT; k++) memcpy(content + OFFSET + k * STRIDE, (float[2]){(float)k, -1}, 8);
+  for (int k = 0; k < 2 * COUNT; k++) {
+    unsigned char *record = content + OFFSET + k * STRIDE;
+    memcpy(record, (float[2]){(float)k, -1}, 8);
+    uint32_t sum = pg_record_crc32(SEED, k, record, 8);
+    memcpy(record + 8, &sum, 4);
+  }
   put_file(in_folder("mapped"), content, sizeof content);
   pg_loader_options options = plain_options();
   options.shuffle = 0;
@@ -333,14 +338,14 @@ static void a_mapped_file_knows_mirror_images(void **state) {
     make_data(&images, &labels);
     assert_int_equal(pg_loader_new(&l, &options), PG_OK);
     assert_int_equal(pg_loader_add_tensor(l, images, 1), PG_OK);
-    assert_int_equal(pg_loader_add_mapped(l, in_folder("mapped"), OFFSET, STRIDE, COUNT * STRIDE, PG_FLOAT32, 1, &two),
-                     PG_OK);
-    /* one byte further than the last record's filling allows; records that overlap; before the file */
+    const char *path = in_folder("mapped");
+    assert_int_equal(pg_loader_add_mapped(l, path, OFFSET, STRIDE, COUNT * STRIDE, SEED, PG_FLOAT32, 1, &two), PG_OK);
+    /* one byte further than the last record's filling allows; records that overlap; before the file; between records */
     assert_int_equal(
-        pg_loader_add_mapped(l, in_folder("mapped"), OFFSET + 5, STRIDE, COUNT * STRIDE, PG_FLOAT32, 1, &two),
-        PG_ERROR_FORMAT);
-    assert_int_equal(pg_loader_add_mapped(l, in_folder("mapped"), 0, 7, 0, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
-    assert_int_equal(pg_loader_add_mapped(l, in_folder("mapped"), -1, 8, 0, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
+        pg_loader_add_mapped(l, path, OFFSET + 5, STRIDE, COUNT * STRIDE, SEED, PG_FLOAT32, 1, &two), PG_ERROR_FORMAT);
+    assert_int_equal(pg_loader_add_mapped(l, path, 0, 11, 0, SEED, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
+    assert_int_equal(pg_loader_add_mapped(l, path, -1, 12, 0, SEED, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
+    assert_int_equal(pg_loader_add_mapped(l, path, 0, 16, 24, SEED, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
     int mirrored = 0;
     pg_tensor *fields[2] = {b.fields[0], kept};
     for (int64_t step = 0; step < 6; step++) {
@@ -358,6 +363,36 @@ static void a_mapped_file_knows_mirror_images(void **state) {
     pg_tensor_release(labels);
     pg_tensor_release(kept);
     free_batch(&b);
+  }
+}
+
+/* A record that changed, stands in another's place or belongs to another file is noticed when it is first read. */
+static void a_damaged_record_is_noticed(void **state) {
+  (void)state;
+  enum { STRIDE = 8, SEED = 7, BAD = BATCH + 1 };
+  unsigned char content[COUNT * STRIDE];
+  for (int damage = 0; damage < 4; damage++) {
+    for (int k = 0; k < COUNT; k++) {
+      float value = (float)k;
+      memcpy(content + k * STRIDE, &value, 4);
+      uint32_t sum = pg_record_crc32(SEED + (damage == 3), k, &value, 4);
+      memcpy(content + k * STRIDE + 4, &sum, 4);
+    }
+    if (damage == 1) content[BAD * STRIDE] ^= 1;
+    if (damage == 2) memcpy(content + BAD * STRIDE, content, STRIDE);
+    put_file(in_folder("mapped"), content, sizeof content);
+    pg_loader *l;
+    pg_loader_options options = plain_options();
+    options.shuffle = 0;
+    pg_tensor *kept = new_tensor(PG_FLOAT32, 1, BATCH, 0, 0, 0);
+    assert_int_equal(pg_loader_new(&l, &options), PG_OK);
+    assert_int_equal(pg_loader_add_mapped(l, in_folder("mapped"), 0, STRIDE, 0, SEED, PG_FLOAT32, 0, NULL), PG_OK);
+    assert_int_equal(pg_loader_next(l, 1, &kept, NULL, NULL), damage == 3 ? PG_ERROR_FORMAT : PG_OK);
+    if (damage < 3)
+      assert_int_equal(pg_loader_next(l, 1, &kept, NULL, NULL), damage ? PG_ERROR_FORMAT : PG_OK);
+    if (damage == 1) assert_message("mapped: record 8 is damaged: its CRC-32 is another", folder);
+    pg_loader_free(l);
+    pg_tensor_release(kept);
   }
 }
 
@@ -556,6 +591,7 @@ int main(void) {
       cmocka_unit_test(ranks_share_a_step),
       WITH_FOLDER(files_give_what_memory_gives),
       WITH_FOLDER(a_mapped_file_knows_mirror_images),
+      WITH_FOLDER(a_damaged_record_is_noticed),
       WITH_FOLDER(reads_one_record_a_file),
       WITH_FOLDER(a_bad_file_comes_out_at_next),
       WITH_FOLDER(resizes_and_crops_at_the_centre),

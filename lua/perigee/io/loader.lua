@@ -12,13 +12,15 @@ local M = {}
 ---@field dtype string
 ---@field shape integer[]   of one sample
 
---- Where a field's samples come from: one of `tensor`, `path`, `folder`. A `path` with a `stride` is mapped.
+--- Where a field's samples come from: one of `tensor`, `path`, `folder`. A `path` with a `stride` is mapped, and each of its
+--- records checked when it is first read.
 ---@class perigee.Source
 ---@field tensor? perigee.Tensor  [count, ...]
 ---@field path? string            a file of records, the first at byte `offset`
 ---@field offset? integer
 ---@field stride? integer         bytes from one record to the next
 ---@field mirrored? integer       bytes from a record to that of its mirror image
+---@field seed? integer           what the records' sums go on from (pg_record_crc32)
 ---@field folder? string          a folder with one file a sample
 ---@field names? string[]         their names in it
 ---@field header? string          the bytes that each of them begins with; without: they are PNG files
@@ -37,8 +39,8 @@ local function add_field(handle, field, source)
   if source.tensor then return C.pg_loader_add_tensor(handle, tensor.handle(source.tensor), augment) end
   local dtype = core.dtype_code[field.dtype]
   if source.stride then
-    return C.pg_loader_add_mapped(handle, source.path, source.offset, source.stride, source.mirrored, dtype, #field.shape,
-      shape)
+    return C.pg_loader_add_mapped(handle, source.path, source.offset, source.stride, source.mirrored, source.seed, dtype,
+      #field.shape, shape)
   elseif source.path then
     return C.pg_loader_add_file(handle, source.path, source.offset, dtype, #field.shape, shape, augment)
   end

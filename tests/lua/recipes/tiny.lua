@@ -18,7 +18,7 @@ local o = pg.options {
   { "angle", false, "measure the gradient angle too" },
   { "cache", false, "keep what the losses read of the teacher" },
   { "kept", "", "precision of what is kept" },
-  { "limit", 16, "the cache's largest file, in GiB" },
+  { "limit", 16, "the cache's files of a run, in GiB at the most" },
   { "crop", 0, "pixels that pictures are shifted by" },
   { "flip", true, "mirror pictures" },
 }
