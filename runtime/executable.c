@@ -13,11 +13,12 @@ typedef struct value {
 } value;
 
 typedef struct recorded_call {
-  pg_call call;
   const pg_kernel_instance *instance;
-  int kernel;
-  int values[PG_MAX_VIEWS];
-  int64_t scratch_offset;
+  int kernel, n;
+  int values[PG_MAX_VIEWS]; /* their numbers; -1: absent */
+  int64_t i[PG_MAX_ATTRIBUTES];
+  double f[PG_MAX_ATTRIBUTES];
+  int64_t scratch_offset, scratch_bytes;
 } recorded_call;
 
 struct pg_executable {
@@ -148,15 +149,15 @@ pg_status pg_executable_call(pg_executable *e, int kernel, int dtype, int n, con
   memset(c, 0, sizeof *c);
   c->instance = instance;
   c->kernel = kernel;
-  c->call.n = n;
+  c->n = n;
   for (int k = 0; k < n; k++) {
     c->values[k] = values[k];
     if (values[k] >= e->n_values) return pg_error(PG_ERROR_ARGUMENT, "executable: value %d of %d", values[k], e->n_values);
   }
-  memcpy(c->call.i, ints, sizeof c->call.i);
-  memcpy(c->call.f, floats, sizeof c->call.f);
-  c->call.scratch_bytes = scratch_bytes;
+  memcpy(c->i, ints, sizeof c->i);
+  memcpy(c->f, floats, sizeof c->f);
   c->scratch_offset = scratch_offset;
+  c->scratch_bytes = scratch_bytes;
   e->n_calls++;
   e->rebind = true;
   return PG_OK;
@@ -219,7 +220,7 @@ pg_status pg_executable_feed(pg_executable *e, int slot, pg_tensor *t) {
   return PG_OK;
 }
 
-/* Writes the slots' addresses into every call that reads them. */
+/* Writes the slots' addresses into the values that lie there. */
 static pg_status resolve(pg_executable *e) {
   for (int k = 0; k < e->n_values; k++) {
     value *v = &e->values[k];
@@ -227,18 +228,23 @@ static pg_status resolve(pg_executable *e) {
     if (!e->slots[v->slot]) return pg_error(PG_ERROR_ARGUMENT, "run: nothing is bound to slot %d", v->slot);
     v->view.data = (char *)pg_tensor_info(e->slots[v->slot])->data + v->offset;
   }
-  for (int c = 0; c < e->n_calls; c++) {
-    recorded_call *r = &e->calls[c];
-    for (int k = 0; k < r->call.n; k++) {
-      if (r->values[k] >= 0) r->call.v[k] = e->values[r->values[k]].view;
-      else r->call.v[k].ndim = -1;
-    }
-    r->call.scratch = r->call.scratch_bytes ? e->arena + r->scratch_offset : NULL;
-    r->call.stream = e->queues ? e->queues->stream[PG_QUEUE_COMPUTE] : NULL;
-  }
   drop_graph(e);
   e->rebind = false;
   return PG_OK;
+}
+
+/* A recorded call as its kernel gets it. */
+static void assemble(const pg_executable *e, const recorded_call *r, pg_call *call) {
+  call->n = r->n;
+  for (int k = 0; k < r->n; k++) {
+    if (r->values[k] >= 0) call->v[k] = e->values[r->values[k]].view;
+    else call->v[k].data = NULL, call->v[k].ndim = -1;
+  }
+  memcpy(call->i, r->i, sizeof call->i);
+  memcpy(call->f, r->f, sizeof call->f);
+  call->scratch = r->scratch_bytes ? e->arena + r->scratch_offset : NULL;
+  call->scratch_bytes = r->scratch_bytes;
+  call->stream = e->queues ? e->queues->stream[PG_QUEUE_COMPUTE] : NULL;
 }
 
 /* A device's error says nothing of the op: puts its name and shapes in front. */
@@ -253,24 +259,25 @@ static pg_status blame(const char *kernel, const pg_call *call, pg_status status
   return pg_error(status, "%s of %s: %s", kernel, shapes, message);
 }
 
-static pg_status run_call(const recorded_call *c) {
-  return blame(pg_kernel_name(c->kernel), &c->call, c->instance->run(&c->call));
-}
-
 /* PERIGEE_CUDA_CHECK=1: no graphs, and a wait after every call, so that the one that fails is named. */
 static bool checking(void) {
   const char *wish = getenv("PERIGEE_CUDA_CHECK");
   return wish && *wish && strcmp(wish, "0") != 0;
 }
 
-static pg_status run_calls(pg_executable *e) {
-  const bool check = e->queues && checking();
+static pg_status run_call(const pg_executable *e, int number, bool wait) {
+  const recorded_call *r = &e->calls[number];
+  pg_call call;
+  assemble(e, r, &call);
+  pg_status status = r->instance->run(&call);
+  if (wait && status == PG_OK) status = e->queues->synchronise();
+  return blame(pg_kernel_name(r->kernel), &call, status);
+}
+
+static pg_status run_calls(const pg_executable *e) {
+  const bool wait = e->queues && checking();
   pg_status status = PG_OK;
-  for (int c = 0; c < e->n_calls && status == PG_OK; c++) {
-    status = run_call(&e->calls[c]);
-    if (check && status == PG_OK)
-      status = blame(pg_kernel_name(e->calls[c].kernel), &e->calls[c].call, e->queues->synchronise());
-  }
+  for (int c = 0; c < e->n_calls && status == PG_OK; c++) status = run_call(e, c, wait);
   return status;
 }
 
@@ -320,7 +327,7 @@ static pg_status profile_queue(pg_executable *e, void **events, double *seconds)
   for (int c = 0; c <= e->n_calls && status == PG_OK; c++) status = e->queues->event_new(&events[c]);
   for (int c = 0; c <= e->n_calls && status == PG_OK; c++) {
     status = e->queues->event_record(events[c], PG_QUEUE_COMPUTE);
-    if (status == PG_OK && c < e->n_calls) status = run_call(&e->calls[c]);
+    if (status == PG_OK && c < e->n_calls) status = run_call(e, c, false);
   }
   if (status == PG_OK) status = e->queues->event_wait(events[e->n_calls]);
   for (int c = 0; c < e->n_calls && status == PG_OK; c++)
@@ -342,7 +349,7 @@ pg_status pg_executable_profile(pg_executable *e, double *seconds) {
   }
   for (int c = 0; c < e->n_calls && status == PG_OK; c++) {
     double start = pg_clock_seconds();
-    status = run_call(&e->calls[c]);
+    status = run_call(e, c, false);
     seconds[c] = pg_clock_seconds() - start;
   }
   return status;

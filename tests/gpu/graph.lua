@@ -1,5 +1,5 @@
---- What a device does in a step: after two steps of a stage nothing is queued call by call or captured, and every program is
---- one launch of a graph, also when the learning rate, a loss's weight and the EMA decay change. Prints one JSON text.
+--- What a device does in a step: after two steps of a stage nothing is queued call by call or captured, and a step is one launch
+--- of a graph, in pieces too, and when the learning rate, a loss's weight and the EMA decay change. Prints one JSON text.
 ---
 ---   perigee run tests/gpu/graph.lua DEVICE STEPS RECIPE [the recipe's options]
 local core = require "perigee.core.ffi"
@@ -35,7 +35,7 @@ for number, stage in ipairs(recipe.stages) do
     profile.seconds(run, 1)
   end
   local rest = queued()
-  result[number] = { stage = stage.name, steps = steps, programs = recipe.batch / recipe.micro + 1, first = first, rest = rest }
+  result[number] = { stage = stage.name, steps = steps, first = first, rest = rest }
 end
 run:free()
 print(json.encode(result))

@@ -78,6 +78,10 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
     expect_alike(train("cpu", "cpu", "float32"), train("cuda", "cuda", "float32"), 2e-5)
   end)
 
+  it("the same in pieces", function()
+    expect_alike(train("cpu-pieces", "cpu", "float32", "--set micro=2"), train("cuda-pieces", "cuda", "float32", "--set micro=2"), 2e-5)
+  end)
+
   it("the same in bfloat16, as near as bfloat16 is", function()
     expect_alike(train("cpu-bf16", "cpu", "bf16"), train("cuda-bf16", "cuda", "bf16"), 2e-2)
   end)
@@ -96,12 +100,14 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
     expect_alike(whole, train("moved", "cpu", "float32", "--resume"), 2e-5)
   end)
 
-  it("a step is one graph for each program, and no call beside them", function()
-    local words = { "run tests/gpu/graph.lua cuda 2", RECIPE, "--teacher", tiny.quote(teacher) }
-    for key, value in pairs(OPTIONS) do words[#words + 1] = ("--%s %s"):format(key, tostring(value)) end
-    for _, stage in ipairs(json.decode(perigee(unpack(words)):match "[^\n]+")) do
-      assert.equal(stage.programs, stage.first.captures)
-      assert.same({ calls = 0, captures = 0, launches = stage.programs * stage.steps }, stage.rest)
-    end
-  end)
+  for _, micro in ipairs { 4, 2, 1 } do
+    it(("a step in pieces of %d of 4 is one graph, and no call beside it"):format(micro), function()
+      local words = { "run tests/gpu/graph.lua cuda 2", RECIPE, "--teacher", tiny.quote(teacher) }
+      for key, value in pairs(OPTIONS) do words[#words + 1] = ("--%s %s"):format(key, tostring(key == "micro" and micro or value)) end
+      for _, stage in ipairs(json.decode(perigee(unpack(words)):match "[^\n]+")) do
+        assert.equal(1, stage.first.captures)
+        assert.same({ calls = 0, captures = 0, launches = stage.steps }, stage.rest)
+      end
+    end)
+  end
 end)

@@ -128,15 +128,14 @@ local function three_steps(options, bound)
     assert.is_truthy(fixture["grad." .. name], name)
   end
   for step = 1, 3 do
-    local found = run:gradients(run:batch())
+    local result = run:result_of(run:advance())
     for _, name in ipairs { "denoise", "features", "attention" } do
       local expected = fixture[("step%d.%s"):format(step, name)]:totable()[1]
-      assert.is_true(math.abs(found[name] - expected) <= bound * math.abs(expected), ("step %d: %s"):format(step, name))
+      assert.is_true(math.abs(result.losses[name] - expected) <= bound * math.abs(expected), ("step %d: %s"):format(step, name))
     end
     if step == 1 then assert.equal(total, near_all(public, "gradients", "grad", bound)) end
-    local norm = run.update:run(run.optim, run.ema, step)
     local expected = fixture[("step%d.gradient_norm"):format(step)]:totable()[1]
-    assert.is_true(math.abs(norm - expected) <= bound * expected, ("step %d: the gradient's norm"):format(step))
+    assert.is_true(math.abs(result.gradient_norm - expected) <= bound * expected, ("step %d: the gradient's norm"):format(step))
     if step == 1 then
       assert.is_true(near_all(public, "parameters", "after1", bound) > 10)
       assert.is_true(near_all(public, "average", "ema1", bound) > 10)
@@ -181,13 +180,7 @@ local function gradients_of(options, how)
   end
   run:build_stage()
   local found
-  for step = 1, how.steps or 1 do
-    found = run:gradients(run:batch())
-    if step < (how.steps or 1) then
-      run.update:run(run.optim, run.ema, step)
-      run.step = step
-    end
-  end
+  for _ = 1, how.steps or 1 do found = run:result_of(run:advance()).losses end
   door.check(door.C.pg_threads_set(1))
   local gradients = {}
   for _, group in ipairs(run.groups) do gradients[group.prefix] = group.gradients:clone() end
@@ -251,14 +244,11 @@ describe("a step", function()
     local function change(turn)
       local run = Run.new(tiny.recipe {})
       run:build_stage()
-      local program, update = run.gradients_program, run.update
-      run:gradients(run:batch())
-      run.update:run(run.optim, run.ema, 1)
+      local program = run.program
+      run:result_of(run:advance())
       turn(run)
-      run:gradients(run:batch())
-      local norm = run.update:run(run.optim, run.ema, 2)
-      assert.equal(program, run.gradients_program)
-      assert.equal(update, run.update)
+      local norm = run:result_of(run:advance()).gradient_norm
+      assert.equal(program, run.program)
       local student = run.groups[1]
       local result = bytes(student.parameters) .. bytes(student.average)
       run:free()

@@ -62,9 +62,8 @@ local function batch_of(self, batch) return batch or self.last_batch or self:bat
 function Session:step(given)
   local inner = self.inner
   for _ = 1, type(given) == "number" and given or 1 do
-    inner.losses = inner:gradients(type(given) == "table" and given or inner:batch())
-    inner.gradient_norm = inner.update:run(inner.optim, inner.ema, inner.step + 1)
-    inner.step = inner.step + 1
+    local result = inner:result_of(inner:advance(type(given) == "table" and given or nil))
+    inner.losses, inner.gradient_norm = result.losses, result.gradient_norm
   end
   return inner.losses
 end

@@ -21,7 +21,7 @@ function M.new(device, dtype, count)
   return setmetatable({ handle = ffi.gc(pointer[0], C.pg_reading_free), dtype = dtype, count = count }, Reading)
 end
 
---- Queues the copy of a tensor's one number to a place, from 1.
+--- Queues the copy of a tensor's numbers to a place, from 1, and those after it.
 function Reading:add(place, t)
   if t.dtype ~= self.dtype then core.fail("reading: a %s among numbers of %s", t.dtype, self.dtype) end
   check(C.pg_reading_add(self.handle, (place - 1) * core.dtype_bytes[self.dtype], tensor.handle(t)))

@@ -17,8 +17,7 @@ local Probe = {}
 Probe.__index = Probe
 
 local function zeros(count, dtype, device)
-  local t = tensor.empty({ count }, dtype, { purpose = "signal", device = device })
-  return tensor.tidy(function() return t:copy_(ops.fill({ count }, { value = 0, dtype = dtype })) end)
+  return tensor.empty({ count }, dtype, { purpose = "signal", device = device }):fill_(0)
 end
 
 --- The losses whose gradients are compared: the denoising loss, and the sum of the weighted alignment losses.

@@ -10,8 +10,7 @@ local Group = {}
 Group.__index = Group
 
 local function zeros(count, dtype, purpose, device)
-  local t = tensor.empty({ count }, dtype, { purpose = purpose, device = device })
-  return tensor.tidy(function() return t:copy_(ops.fill({ count }, { value = 0, dtype = dtype })) end)
+  return tensor.empty({ count }, dtype, { purpose = purpose, device = device }):fill_(0)
 end
 
 --- The dtype of a group's masters, gradients and moments, by that of its programs.
@@ -42,17 +41,15 @@ end
 
 --- Sets the gradients to zero: a program leaves those alone that its losses do not reach.
 function Group:clear_gradients()
-  tensor.tidy(function()
-    for _, flat in ipairs { self.gradients, self.written } do
-      flat:copy_(ops.fill({ self.count }, { value = 0, dtype = flat.dtype }))
-    end
-  end)
+  for _, flat in ipairs { self.gradients, self.written } do flat:fill_(0) end
 end
 
---- Adds what a program wrote to the sum over the pieces of a batch, as their mean.
-function Group:reduce(piece, pieces)
+--- Records in a program that what another one wrote is added to the sum over the pieces of a batch, as their mean; `first`:
+--- begins that sum. Nothing, where gradients are written in their place at once.
+---@param p perigee.Program
+function Group:reduce(p, pieces, first)
   if self.written ~= self.gradients then
-    ops.accumulate(self.gradients, self.written, { scale = 1 / pieces, first = piece == 1 })
+    ops.accumulate(p:capture(self.gradients), p:capture(self.written), { scale = 1 / pieces, first = first })
   end
 end
 

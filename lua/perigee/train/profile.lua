@@ -154,38 +154,34 @@ end
 
 -- ---- profiles ---------------------------------------------------------------------------------------------------
 
---- Lets an object's executable be profiled while `body` runs; the seconds of each call are added up.
-local function watched(owner, key, body)
-  local executable, seconds = owner[key], {}
-  owner[key] = {
+--- One step of a run with a clock around every call: seconds by call of its plans, those of all pieces added up.
+local function timed(run, batch)
+  local program, seconds = run.program, {}
+  local executable = program.executable
+  program.executable = {
     run = function(_, inputs)
-      for k, row in ipairs(executable:profile(inputs)) do seconds[k] = (seconds[k] or 0) + row.seconds end
-      return executable.outputs
+      for _, row in ipairs(executable:profile(inputs)) do seconds[row.call] = (seconds[row.call] or 0) + row.seconds end
     end,
   }
-  local fine, result = pcall(body)
-  owner[key] = executable
+  local fine, result = pcall(function() return run:result_of(run:advance(batch)) end)
+  program.executable = executable
   if not fine then error(result, 0) end
-  return seconds, result
+  return seconds
 end
 
-local function medians(samples)
-  local list = {}
-  for k = 1, #samples[1] do
-    local column = {}
-    for s, sample in ipairs(samples) do column[s] = sample[k] end
-    list[k] = M.quantile(column, 0.5)
-  end
-  return list
-end
-
-local function rows_of(plan, seconds, parts, pieces)
-  local rows = {}
-  for k, call in ipairs(plan.calls) do
-    rows[k] = {
-      op = call.node.definition.name, part = parts and parts[k] or "update", seconds = seconds[k], flops = call.flops * pieces,
-      bytes = call.bytes * pieces, signature = signature(call), call = call,
-    }
+--- A row for each call of the plans that an executable consists of, in order; the time is the samples' median.
+local function rows_of(executable, samples, part_of)
+  local rows, by_call = {}, {}
+  for _, call in ipairs(executable.calls) do
+    local row = by_call[call]
+    if not row then
+      local column = {}
+      for s, sample in ipairs(samples) do column[s] = sample[call] end
+      row = { op = call.node.definition.name, part = part_of[call] or "update", seconds = M.quantile(column, 0.5), flops = 0,
+              bytes = 0, signature = signature(call), call = call }
+      by_call[call], rows[#rows + 1] = row, row
+    end
+    row.flops, row.bytes = row.flops + call.flops, row.bytes + call.bytes
   end
   return rows
 end
@@ -199,24 +195,22 @@ end
 ---@field signature string
 ---@field call table       of the plan
 
---- Profiles `count` steps: a row for each call of the stage's program and of the update, by the device's own clock, and the
---- seconds that the loop waited for a batch.
+--- Profiles `count` steps: a row for each call of the step's programs, by the device's own clock, and the seconds that the
+--- loop waited for a batch.
 ---@return perigee.ProfileRow[] rows
 ---@return number loader
 function M.profile(run, count)
-  local gradients, updates, waits = {}, {}, {}
+  local samples, waits, part_of = {}, {}, {}
   train.settle(run, 0)
   for k = 1, count do
     local start = C.pg_clock_seconds()
     local batch = run:batch()
     waits[k] = C.pg_clock_seconds() - start
-    gradients[k] = watched(run, "gradients_program", function() run:gradients(batch) end)
-    updates[k] = watched(run.update, "executable", function() run.update:run(run.optim, run.ema, run.step + 1) end)
-    run.step = run.step + 1
+    samples[k] = timed(run, batch)
   end
-  local rows = rows_of(run.plan, medians(gradients), M.parts(run.plan, run.recipe), run.batch_size / run.micro)
-  for _, row in ipairs(rows_of(run.update.plan, medians(updates), nil, 1)) do rows[#rows + 1] = row end
-  return rows, M.quantile(waits, 0.5)
+  local parts = M.parts(run.plan, run.recipe)
+  for k, call in ipairs(run.plan.calls) do part_of[call] = parts[k] end
+  return rows_of(run.program.executable, samples, part_of), M.quantile(waits, 0.5)
 end
 
 --- Seconds that aligning adds to a step beyond the teacher and the projector: of the calls that the profile of a stage without

@@ -8,10 +8,9 @@ local device = require "perigee.core.device"
 local json = require "perigee.io.json"
 local op = require "perigee.core.op"
 local optimisers = require "perigee.optim"
-local reading = require "perigee.core.reading"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.train.stage"
-local update = require "perigee.train.update"
+local step_program = require "perigee.train.step"
 local used_from = require("perigee.train.folder").used_from
 local tensor = core.tensor
 
@@ -54,7 +53,7 @@ function Run.new(recipe, options)
   local self = setmetatable({
     recipe = recipe, folder = options.folder or false, device = where, step = 0, losses = {}, gradient_norm = 0,
     batch_size = recipe.batch, micro = recipe.micro, ema = recipe.ema, optim = {}, groups = {}, weights = {},
-    trace = options.trace or {}, readings = {}, pending = {}, lag = where == "cpu" and 0 or 1,
+    trace = options.trace or {}, pending = {}, lag = where == "cpu" and 0 or 1,
   }, Run)
   for key, value in pairs(recipe.optim) do self.optim[key] = value end
   local group_options = {
@@ -186,17 +185,14 @@ function Run:settle_cache(teacher, needed)
   return true
 end
 
---- Frees the programs of the stage under way.
+--- Frees what runs the stage under way.
 function Run:free_programs()
-  if self.gradients_program then self.gradients_program:free() end
-  if self.update then self.update:free() end
+  if self.program then self.program:free() end
   for _, weight in pairs(self.weights) do weight:free() end
-  for _, held in ipairs(self.readings) do held:free() end
-  self.gradients_program, self.update, self.plan, self.weights = nil, nil, nil, {}
-  self.readings, self.pending = {}, {}
+  self.program, self.plan, self.weights, self.pending = nil, nil, {}, {}
 end
 
---- Builds the programs of the stage under way. False: interrupted while the teacher was being trained.
+--- Builds what runs the stage under way. False: interrupted while the teacher was being trained.
 function Run:build_stage()
   self:free_programs()
   local active, kept = {}, {}
@@ -225,16 +221,16 @@ function Run:build_stage()
   for _, list in ipairs { self.recipe.data:fields(), self.teacher_cache and self.teacher_cache.fields or {} } do
     for _, field in ipairs(list) do self.loader:want(field.name, read[field.name] or false) end
   end
-  self.gradients_program = core.executable.new(plan, { into = into })
-  self.update = update.build(active, self.device)
+  self.program = step_program.build {
+    plan = plan, into = into, groups = active, losses = self.stage.losses, pieces = self.batch_size / self.micro,
+    dtype = self.recipe.dtype, device = self.device, ahead = self.lag,
+  }
   if self.device ~= "cpu" then choices.save(require("perigee.train.teacher").choices_path()) end
   self.active_groups = active
   self.weights = {}
   for _, entry in ipairs(self.stage.losses) do
     self.weights[entry.name] = tensor.empty({}, op.stat(self.recipe.dtype), { device = self.device })
   end
-  local numbers = #self.stage.losses * self.batch_size / self.micro + 1
-  for k = 1, self.lag + 1 do self.readings[k] = reading.new(self.device, op.stat(self.recipe.dtype), numbers) end
   return true
 end
 
@@ -258,7 +254,7 @@ function Run:bind_weights(inputs)
   return inputs
 end
 
---- Says which random numbers a pass draws: (seed, step, first sample of the pass in the whole batch).
+--- Says which random numbers a pass beside the steps draws: (seed, step, first sample of the pass in the whole batch).
 function Run:set_state(step, first_sample)
   local values = ffi.new("int64_t[3]", self.recipe.seed, step, first_sample)
   core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(self.state), values, 24))
@@ -274,57 +270,20 @@ function Run:probe_loader(size)
   }
 end
 
---- Part one and two of a step, queued: gradients of a batch, piece by piece, summed in the groups' gradient buffers. Every
---- piece's losses go into a reading, piece after piece, in the stage's order.
-local function queue_gradients(self, batch, into)
-  local pieces, n = self.batch_size / self.micro, #self.stage.losses
-  for piece = 1, pieces do
-    local first = (piece - 1) * self.micro
-    local inputs = self:bind_weights { state = self.state }
-    for name, t in pairs(batch) do inputs[name] = pieces == 1 and t or t:narrow(1, first + 1, self.micro) end
-    self:set_state(self.step, first)
-    local out = self.gradients_program:run(inputs)
-    for k, entry in ipairs(self.stage.losses) do into:add((piece - 1) * n + k, out["loss " .. entry.name]) end
-    for _, group in ipairs(self.active_groups) do group:reduce(piece, pieces) end
-  end
-end
-
---- The losses by name, from a reading's numbers: means over the pieces.
-local function losses_of(losses, numbers, pieces)
-  local sums = {}
-  for piece = 1, pieces do
-    for k, entry in ipairs(losses) do
-      sums[entry.name] = (sums[entry.name] or 0) + numbers[(piece - 1) * #losses + k] / pieces
-    end
-  end
-  return sums
-end
-
---- Part one and two of a step; returns the losses by name.
-function Run:gradients(batch)
-  local into = self.readings[1]
-  queue_gradients(self, batch, into)
-  into:close()
-  return losses_of(self.stage.losses, into:wait(), self.batch_size / self.micro)
-end
-
---- One step, queued: gradients | reduce | update. Its numbers are on their way: result_of() waits for them.
-function Run:advance()
-  local into = self.readings[self.step % #self.readings + 1]
-  queue_gradients(self, self:batch(), into)
-  into:add(into.count, self.update:queue(self.optim, self.ema, self.step + 1))
-  into:close()
+--- One step, queued, on the next batch or the one given. Its numbers are on their way: result_of() waits for them.
+---@param batch? table<string, perigee.Tensor>
+function Run:advance(batch)
+  local held = self.program:queue(self, batch or self:batch())
   self.step = self.step + 1
-  return { step = self.step, reading = into, stage = self.stage.name, losses = self.stage.losses,
+  return { step = self.step, reading = held, stage = self.stage.name, losses = self.stage.losses,
            lr = optimisers.rate(self.optim, self.step) }
 end
 
 --- What came of a step that was queued.
 ---@return { step: integer, stage: string, losses: table<string, number>, gradient_norm: number, lr: number }
 function Run:result_of(pending)
-  local numbers = pending.reading:wait()
-  return { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = math.sqrt(numbers[#numbers]),
-           losses = losses_of(pending.losses, numbers, self.batch_size / self.micro) }
+  local losses, norm = self.program:numbers_of(pending.reading)
+  return { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = norm, losses = losses }
 end
 
 --- The names of the tensors of a run and their current values, as views: student, losses' modules, moving averages, moments.

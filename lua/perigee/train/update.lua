@@ -8,13 +8,10 @@ local ops, program, tensor = core.ops, core.program, core.tensor
 
 local M = {}
 
----@class perigee.Update
-local Update = {}
-Update.__index = Update
-
---- Builds the update of some groups.
----@return perigee.Update
-function M.build(groups, device)
+--- The update of some groups, planned: `hyper` in (see M.settings), the gradient's squared norm before clipping out as
+--- `squares`.
+---@return perigee.Plan
+function M.plan(groups, device)
   local p = program.new "update"
   local hyper = p:input("hyper", { 8 }, "float64")
   local squares
@@ -30,28 +27,19 @@ function M.build(groups, device)
       square_sum = squares,
     }
   end
-  local plan = core.plan.build(p, { { name = "squares", value = squares } }, { device = device })
-  return setmetatable({
-    plan = plan, executable = core.executable.new(plan), hyper = tensor.empty({ 8 }, "float64", { device = device }),
-    values = ffi.new "double[8]",
-  }, Update)
+  return core.plan.build(p, { { name = "squares", value = squares } }, { device = device })
 end
 
---- Queues one update; `step` counts from 1. Returns the tensor of the gradient's squared norm before clipping.
-function Update:queue(settings, ema, step)
-  local values = self.values
+--- Room for the settings of an update, on a device.
+function M.hyper(device) return tensor.empty({ 8 }, "float64", { device = device }) end
+
+local values = ffi.new "double[8]"
+
+--- Writes the settings of the update that makes step `step`, counted from 1.
+function M.settings(hyper, settings, ema, step)
   values[0], values[1], values[2] = optim.rate(settings, step), settings.betas[1], settings.betas[2]
   values[3], values[4], values[5], values[6], values[7] = settings.epsilon, settings.decay, settings.clip, ema, step
-  core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(self.hyper), values, 64))
-  return self.executable:run({ hyper = self.hyper }).squares
-end
-
---- One update; returns the gradient's norm before clipping.
-function Update:run(settings, ema, step) return math.sqrt(self:queue(settings, ema, step):item()) end
-
-function Update:free()
-  self.executable:free()
-  self.hyper:free()
+  core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(hyper), values, 64))
 end
 
 return M

@@ -1,9 +1,11 @@
 --- Moving elements: copies, dtypes, constants, joining, padding.
+local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 local program = require "perigee.core.program"
+local tensor = require "perigee.core.tensor"
 
 local fail, text = op.fail, op.shape_text
 
@@ -69,6 +71,15 @@ local function full_like(x, value, options)
     return x.program:record(fill_op, {}, attributes, { { shape, dtype } })[1]
   end
   return fill(shape, { value = value, dtype = dtype, device = x.device ~= "meta" and x.device or nil })
+end
+
+--- Sets every element of a tensor to one number, in place and on its device.
+function tensor.methods.fill_(t, value)
+  if not layout.is_contiguous(t) then fail("fill_: the tensor %s is a strided view", text(t.shape)) end
+  local handle, dtype = ffi.new("pg_tensor *[1]", tensor.handle(t)), core.is_floating[t.dtype] and t.dtype or "float32"
+  local ints, floats = op.attributes(fill_op, { value = value })
+  core.check(core.C.pg_kernel_run(fill_op.kernel_index(), core.device_code[t.device], core.dtype_code[dtype], 1, handle, ints, floats))
+  return t
 end
 
 local arange_op = op.define {

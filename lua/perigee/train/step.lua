@@ -1,0 +1,112 @@
+--- A step as one executable: gradients | reduce | update. The stage's program runs once for each piece of the batch, each piece's
+--- gradients are added to their sum, and the update follows, all over one arena; on a device with queues that is one
+--- graph. What changes from step to step is an input of it, so nothing is traced or captured anew.
+local ffi = require "ffi"
+local core = require "perigee.core"
+local core_ffi = require "perigee.core.ffi"
+local reading = require "perigee.core.reading"
+local update = require "perigee.train.update"
+local op = require "perigee.core.op"
+local program, tensor = core.program, core.tensor
+
+local M = {}
+
+---@class perigee.Step
+---@field executable perigee.Executable
+---@field plan perigee.Plan  of the gradients of one piece
+local Step = {}
+Step.__index = Step
+
+--- The sum over the pieces, planned, of all groups that need one; nil where none does.
+local function planned_sum(groups, pieces, first, device)
+  local p = program.new "reduce"
+  for _, group in ipairs(groups) do group:reduce(p, pieces, first) end
+  return #p.nodes > 0 and core.plan.build(p, {}, { device = device }) or nil
+end
+
+--- What differs from piece to piece: inputs but for the losses' weights, and the losses.
+local function split_of(plan)
+  local split = {}
+  for _, slot in ipairs(plan.slots) do
+    if slot.kind == "input" then split[slot.name] = not slot.name:match "^weight "
+    elseif slot.kind == "output" then split[slot.name] = slot.name:match "^loss " ~= nil end
+  end
+  return split
+end
+
+--- gradients | reduce, piece after piece | update.
+local function parts_of(plan, groups, pieces, device)
+  local parts, split = {}, split_of(plan)
+  local first = planned_sum(groups, pieces, true, device)
+  local more = pieces > 1 and planned_sum(groups, pieces, false, device)
+  for piece = 1, pieces do
+    parts[#parts + 1] = { plan = plan, piece = piece, split = split }
+    local sum = piece == 1 and first or more
+    if sum then parts[#parts + 1] = { plan = sum } end
+  end
+  parts[#parts + 1] = { plan = update.plan(groups, device) }
+  return parts
+end
+
+--- A step of `pieces` pieces whose gradients `plan` makes; `into` holds the place of each gradient by output name.
+---@param options { plan: perigee.Plan, into: table<string, perigee.Tensor>, groups: perigee.Group[], losses: table[], pieces: integer, dtype: string, device: string, ahead: integer }
+---  `losses` in the order of their numbers; `ahead`: steps that may be queued while an earlier one's numbers are awaited
+---@return perigee.Step
+function M.build(options)
+  local pieces, device, stat = options.pieces, options.device, op.stat(options.dtype)
+  local self = setmetatable({
+    plan = options.plan, pieces = pieces, losses = options.losses, readings = {},
+    numbers = tensor.empty({ #options.losses * pieces + 1 }, stat, { device = device }), -- each loss by pieces; the squared norm
+    state = tensor.empty({ 3 * pieces }, "int64", { device = device }), hyper = update.hyper(device),
+    states = ffi.new("int64_t[?]", 3 * pieces),
+  }, Step)
+  local into = { squares = self.numbers:narrow(1, self.numbers.shape[1], 1):reshape {} }
+  for name, t in pairs(options.into) do into[name] = t end
+  for k, entry in ipairs(options.losses) do into["loss " .. entry.name] = self.numbers:narrow(1, (k - 1) * pieces + 1, pieces) end
+  self.executable = core.executable.sequence(parts_of(options.plan, options.groups, pieces, device), { into = into })
+  for k = 1, options.ahead + 1 do self.readings[k] = reading.new(device, stat, self.numbers.shape[1]) end
+  return self
+end
+
+--- Says which random numbers each piece draws: (seed, step, first sample of the piece in the whole batch).
+local function set_states(self, seed, step, micro)
+  for piece = 0, self.pieces - 1 do
+    self.states[3 * piece], self.states[3 * piece + 1], self.states[3 * piece + 2] = seed, step, piece * micro
+  end
+  core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(self.state), self.states, 24 * self.pieces))
+end
+
+--- Queues a run's next step on a whole batch. Returns the reading in which its numbers will be.
+---@param run perigee.Run
+---@param batch table<string, perigee.Tensor>
+---@return perigee.Reading
+function Step:queue(run, batch)
+  local inputs = run:bind_weights { state = self.state, hyper = self.hyper }
+  for name, t in pairs(batch) do inputs[name] = t end
+  set_states(self, run.recipe.seed, run.step, run.micro)
+  update.settings(self.hyper, run.optim, run.ema, run.step + 1)
+  self.executable:run(inputs)
+  local into = self.readings[run.step % #self.readings + 1]
+  into:add(1, self.numbers)
+  into:close()
+  return into
+end
+
+--- What a reading holds, once it is there: the losses by name, means over the pieces, and the gradient's norm before clipping.
+---@return table<string, number> losses, number gradient_norm
+function Step:numbers_of(held)
+  local numbers, sums = held:wait(), {}
+  for k, entry in ipairs(self.losses) do
+    sums[entry.name] = 0
+    for piece = 1, self.pieces do sums[entry.name] = sums[entry.name] + numbers[(k - 1) * self.pieces + piece] / self.pieces end
+  end
+  return sums, math.sqrt(numbers[#numbers])
+end
+
+function Step:free()
+  self.executable:free()
+  for _, held in ipairs(self.readings) do held:free() end
+  for _, t in ipairs { self.numbers, self.state, self.hyper } do t:free() end
+end
+
+return M
