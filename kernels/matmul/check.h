@@ -1,9 +1,13 @@
-/* Whether a call keeps to the contract of matmul.h, for every device alike. */
+/* Whether a call keeps to the contract of matmul.h, for every device alike, and what of it reduce.h can do. */
 #ifndef PERIGEE_MATMUL_CHECK_H
 #define PERIGEE_MATMUL_CHECK_H
 
 #include "activation/kinds.h"
 #include "kernel.h"
+#include "reduce/reduce.h"
+
+/* The views' places. */
+enum { MATMUL_OUT, MATMUL_PRE, MATMUL_SUMS, MATMUL_A, MATMUL_B, MATMUL_BIAS, MATMUL_AUX };
 
 /* Matrices in a batch. */
 static int64_t batch_count(const pg_view *v) {
@@ -13,8 +17,9 @@ static int64_t batch_count(const pg_view *v) {
 }
 
 static pg_status matmul_check(const pg_call *call) {
-  PG_EXPECT(pg_present(call, 0) && pg_present(call, 2) && pg_present(call, 3), "matmul: out, a or b is missing");
-  const pg_view *out = &call->v[0], *a = &call->v[2], *b = &call->v[3];
+  PG_EXPECT(pg_present(call, MATMUL_OUT) && pg_present(call, MATMUL_A) && pg_present(call, MATMUL_B),
+            "matmul: out, a or b is missing");
+  const pg_view *out = &call->v[MATMUL_OUT], *a = &call->v[MATMUL_A], *b = &call->v[MATMUL_B];
   PG_EXPECT(out->ndim >= 2 && a->ndim >= 2 && b->ndim >= 2 && a->ndim <= out->ndim && b->ndim <= out->ndim,
             "matmul: a is %s, b is %s, out is %s; each needs two dimensions or more, out as many as the others",
             pg_shape_text(a), pg_shape_text(b), pg_shape_text(out));
@@ -25,7 +30,7 @@ static pg_status matmul_check(const pg_call *call) {
             "matmul: a is %s%s, b is %s%s, out is %s; the inner sizes must match", pg_shape_text(a),
             ta ? " transposed" : "", pg_shape_text(b), tb ? " transposed" : "", pg_shape_text(out));
   for (int d = 0; d < out->ndim - 2; d++) {
-    for (int k2 = 2; k2 <= 3; k2++) {
+    for (int k2 = MATMUL_A; k2 <= MATMUL_B; k2++) {
       const pg_view *v = &call->v[k2];
       int shift = out->ndim - v->ndim;
       PG_EXPECT(d < shift || v->shape[d - shift] == 1 || v->shape[d - shift] == out->shape[d],
@@ -36,13 +41,29 @@ static pg_status matmul_check(const pg_call *call) {
   int64_t activation = call->i[2];
   PG_EXPECT(activation >= 0 && activation <= ACTIVATION_DERIVATIVE + ACTIVATION_SILU,
             "matmul: activation %lld; 0 to 6 exist", (long long)activation);
-  PG_EXPECT(!pg_present(call, 1) || pg_same_shape(&call->v[1], out), "matmul: pre is %s, out is %s; they must match",
-            pg_shape_text(&call->v[1]), pg_shape_text(out));
-  PG_EXPECT(!pg_present(call, 4) || pg_numel(&call->v[4]) == n, "matmul: bias is %s, out is %s",
-            pg_shape_text(&call->v[4]), pg_shape_text(out));
-  PG_EXPECT(activation <= ACTIVATION_DERIVATIVE || (pg_present(call, 5) && pg_same_shape(&call->v[5], out)),
+  PG_EXPECT(!pg_present(call, MATMUL_PRE) || pg_same_shape(&call->v[MATMUL_PRE], out),
+            "matmul: pre is %s, out is %s; they must match", pg_shape_text(&call->v[MATMUL_PRE]), pg_shape_text(out));
+  PG_EXPECT(!pg_present(call, MATMUL_BIAS) || pg_numel(&call->v[MATMUL_BIAS]) == n, "matmul: bias is %s, out is %s",
+            pg_shape_text(&call->v[MATMUL_BIAS]), pg_shape_text(out));
+  PG_EXPECT(activation <= ACTIVATION_DERIVATIVE ||
+              (pg_present(call, MATMUL_AUX) && pg_same_shape(&call->v[MATMUL_AUX], out)),
             "matmul: activation %lld needs aux of out's shape %s", (long long)activation, pg_shape_text(out));
+  if (!pg_present(call, MATMUL_SUMS)) return PG_OK;
+  PG_EXPECT(ta && a->ndim == 2 && out->ndim == 2 && activation == ACTIVATION_NONE && !pg_present(call, MATMUL_PRE) &&
+              !pg_present(call, MATMUL_BIAS) && pg_numel(&call->v[MATMUL_SUMS]) == m,
+            "matmul: sums is %s, a is %s%s; sums go with one transposed matrix a, and with no bias, pre or activation",
+            pg_shape_text(&call->v[MATMUL_SUMS]), pg_shape_text(a), ta ? " transposed" : "");
   return PG_OK;
+}
+
+/* The sums as a call of reduce: for devices and shapes whose product does not make them along the way. */
+static pg_call matmul_sums(const pg_call *call) {
+  pg_call sums = {.n = 2, .scratch = call->scratch, .scratch_bytes = call->scratch_bytes, .stream = call->stream};
+  sums.v[0] = call->v[MATMUL_SUMS];
+  sums.v[1] = call->v[MATMUL_A];
+  sums.i[0] = PG_REDUCE_SUM;
+  sums.i[1] = 1; /* over the first dimension */
+  return sums;
 }
 
 #endif

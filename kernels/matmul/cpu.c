@@ -159,8 +159,8 @@ static tile tile_of(const product *p, int64_t number) {
   t.left = moved(p->left, t.row, 0);
   t.right = moved(p->right, t.column, 0);
   if (p->batches > 1) {
-    t.left.data += batch_offset(p, &p->call->v[p->swapped ? 3 : 2], batch);
-    t.right.data += batch_offset(p, &p->call->v[p->swapped ? 2 : 3], batch);
+    t.left.data += batch_offset(p, &p->call->v[p->swapped ? MATMUL_B : MATMUL_A], batch);
+    t.right.data += batch_offset(p, &p->call->v[p->swapped ? MATMUL_A : MATMUL_B], batch);
   }
   return t;
 }
@@ -251,7 +251,7 @@ static void *data_of(const pg_call *call, int k) { return pg_present(call, k) ? 
 
 /* What to do for a call that has been checked. */
 static product describe(const pg_call *call) {
-  const pg_view *out = &call->v[0], *a = &call->v[2], *b = &call->v[3];
+  const pg_view *out = &call->v[MATMUL_OUT], *a = &call->v[MATMUL_A], *b = &call->v[MATMUL_B];
   int64_t m = out->shape[out->ndim - 2], n = out->shape[out->ndim - 1], k = a->shape[a->ndim - (call->i[0] ? 2 : 1)];
   product p = {.rows = m,
                .columns = n,
@@ -260,9 +260,9 @@ static product describe(const pg_call *call) {
                .call = call,
                .batch_dims = out->ndim - 2,
                .out = out->data,
-               .pre = data_of(call, 1),
-               .bias = data_of(call, 4),
-               .aux = data_of(call, 5),
+               .pre = data_of(call, MATMUL_PRE),
+               .bias = data_of(call, MATMUL_BIAS),
+               .aux = data_of(call, MATMUL_AUX),
                .out_columns = n,
                .activation = (int)call->i[2]};
   p.left = call->i[0] ? (operand){a->data, 1, m} : (operand){a->data, k, 1};
@@ -286,17 +286,29 @@ static product describe(const pg_call *call) {
   return p;
 }
 
+static int64_t scratch_of_sums(const pg_call *call) {
+  if (!pg_present(call, MATMUL_SUMS)) return 0;
+  pg_call sums = matmul_sums(call);
+  return PG_CPU(reduce_scratch)(&sums);
+}
+
 int64_t PG_CPU(matmul_scratch)(const pg_call *call) {
   if (matmul_check(call)) return -1;
-  if (pg_numel(&call->v[0]) == 0) return 0;
+  int64_t sums = scratch_of_sums(call);
+  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return sums;
   product p = describe(call);
-  return pg_kernel_threads() * p.thread_space * (int64_t)sizeof(stat);
+  int64_t bytes = pg_kernel_threads() * p.thread_space * (int64_t)sizeof(stat);
+  return bytes > sums ? bytes : sums;
 }
 
 pg_status PG_CPU(matmul)(const pg_call *call) {
   pg_status status = matmul_check(call);
+  if (!status && pg_present(call, MATMUL_SUMS)) {
+    pg_call sums = matmul_sums(call);
+    status = PG_CPU(reduce)(&sums);
+  }
   if (status) return status;
-  if (pg_numel(&call->v[0]) == 0) return PG_OK;
+  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return PG_OK;
   product p = describe(call);
   int64_t tiles = p.row_tiles * p.column_tiles * p.batches;
   int64_t room = call->scratch_bytes / (p.thread_space * (int64_t)sizeof(stat));

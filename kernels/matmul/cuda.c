@@ -1,26 +1,31 @@
-/* Matrix multiplication on GPUs: cuBLASLt, with bias, GELU (tanh) and its derivative as its epilogues; the rest of the
- * contract by a pass over the product (epilogue.h).
+/* Matrix multiplication on GPUs: cuBLASLt, with bias, GELU (tanh), its derivative and the bias's gradient as its epilogues;
+ * the rest of the contract by a pass over the product (epilogue.h), or over a for its sums (reduce.h).
  *
  * cuBLASLt counts by columns: a row-major [M,N] is its N×M. So D = op(A)·op(B) there has the call's b as A and its a as B.
  *
  * The algorithm for a shape is taken from cuBLASLt's heuristic when a program is planned, the first few timed against each
  * other, and kept as a choice (runtime/choices.c): which one runs never depends on a later timing. Those whose sum over the
- * depth depends on the order in which blocks finish are left out. Eager calls of shapes that no plan has met take the first. */
+ * depth depends on the order in which blocks finish are left out. Eager calls of shapes that no plan has met take the first.
+ * The bias's gradient is an epilogue only where that is faster than a product and the sums apart, which it isn't at every size. */
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* The entries of the plugin's table, for both dtypes. */
+#define PG_KERNEL(name) \
+  pg_status name##_cuda_float32(const pg_call *call); \
+  pg_status name##_cuda_bfloat16(const pg_call *call);
+#define PG_KERNEL_PLAN(name) \
+  int64_t name##_scratch_cuda_float32(const pg_call *call); \
+  int64_t name##_scratch_cuda_bfloat16(const pg_call *call);
+
 #include "matmul/check.h"
 #include "matmul/epilogue.h"
-
-/* The entries of the plugin's table (matmul.h has the contract). */
-pg_status matmul_cuda_float32(const pg_call *call);
-pg_status matmul_cuda_bfloat16(const pg_call *call);
-int64_t matmul_scratch_cuda_float32(const pg_call *call);
-int64_t matmul_scratch_cuda_bfloat16(const pg_call *call);
+#include "matmul/matmul.h"
 
 enum {
   ALIGNMENT = 16,              /* bytes that planned addresses are multiples of */
@@ -91,7 +96,7 @@ static int64_t batch_stride(const pg_view *out, const pg_view *v, int d) {
 
 /* Joins batch dimensions from the last to the first, as long as both operands advance evenly. */
 static void join_batches(product *p) {
-  const pg_view *out = &p->call->v[0], *a = &p->call->v[3], *b = &p->call->v[2];
+  const pg_view *out = &p->call->v[MATMUL_OUT], *a = &p->call->v[MATMUL_B], *b = &p->call->v[MATMUL_A];
   int d = out->ndim - 2;
   p->batches = p->outer = 1;
   for (; d > 0; d--) {
@@ -114,17 +119,18 @@ static int alignment_of(const product *p) {
     if (pg_present(call, k)) bits |= (uintptr_t)call->v[k].data;
   if (p->outer > 1) bits |= (uintptr_t)(p->batches * p->rows * p->columns * size);
   for (int d = 0; d < p->outer_dims; d++)
-    for (int k = 2; k <= 3; k++) bits |= (uintptr_t)(batch_stride(&call->v[0], &call->v[k], d) * size);
+    for (int k = MATMUL_A; k <= MATMUL_B; k++) bits |= (uintptr_t)(batch_stride(&call->v[MATMUL_OUT], &call->v[k], d) * size);
   return (int)(bits & (~bits + 1));
 }
 
 /* The epilogue of cuBLASLt that does it all, or the one before a pass of our own. */
 static cublasLtEpilogue_t epilogue_of(const product *p, int fused) {
-  const int bias = pg_present(p->call, 4), pre = pg_present(p->call, 1);
+  const int bias = pg_present(p->call, MATMUL_BIAS), pre = pg_present(p->call, MATMUL_PRE);
   const int64_t activation = p->call->i[2];
   const cublasLtEpilogue_t plain = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
   const int saves = p->rows % 8 == 0 && p->batches == 1 && p->outer == 1 && p->alignment >= 16; /* what its aux asks for */
   if (!fused) return plain;
+  if (pg_present(p->call, MATMUL_SUMS)) return CUBLASLT_EPILOGUE_BGRADB;
   if (activation == ACTIVATION_GELU_TANH && !pre) return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
   if (activation == ACTIVATION_GELU_TANH && saves) return bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
   if (activation == ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH && saves && !bias) return CUBLASLT_EPILOGUE_DGELU;
@@ -134,9 +140,10 @@ static cublasLtEpilogue_t epilogue_of(const product *p, int fused) {
 static int is_fused(const product *p) {
   return p->epilogue != CUBLASLT_EPILOGUE_BIAS && p->epilogue != CUBLASLT_EPILOGUE_DEFAULT;
 }
+/* A bias, or its gradient. */
 static int has_bias(const product *p) {
   return p->epilogue == CUBLASLT_EPILOGUE_BIAS || p->epilogue == CUBLASLT_EPILOGUE_GELU_BIAS ||
-         p->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+         p->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || p->epilogue == CUBLASLT_EPILOGUE_BGRADB;
 }
 static int has_aux(const product *p) {
   return p->epilogue == CUBLASLT_EPILOGUE_GELU_AUX || p->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS ||
@@ -144,7 +151,7 @@ static int has_aux(const product *p) {
 }
 
 static product describe(const pg_call *call, int dtype, int fused) {
-  const pg_view *out = &call->v[0], *a = &call->v[2];
+  const pg_view *out = &call->v[MATMUL_OUT], *a = &call->v[MATMUL_A];
   product p = {.dtype = dtype, .call = call, .transpose_a = call->i[1] != 0, .transpose_b = call->i[0] != 0};
   p.compute = dtype == PG_FLOAT32 && pg_tf32() ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   p.rows = out->shape[out->ndim - 1];
@@ -170,8 +177,8 @@ typedef struct descriptions {
 
 /* Device memory of one group of the batch. */
 typedef struct operands {
-  const void *a, *b, *bias;
-  void *d, *aux, *workspace;
+  const void *a, *b;
+  void *d, *bias, *aux, *workspace;
   size_t workspace_bytes;
 } operands;
 
@@ -260,34 +267,51 @@ static pg_status ask(const product *p, const descriptions *t, size_t workspace, 
   return PG_OK;
 }
 
-/* Milliseconds of a few runs of one candidate. */
-static pg_status time_one(const descriptions *t, const operands *o, const cublasLtMatmulAlgo_t *algorithm, cudaEvent_t *events,
-                          float *milliseconds) {
-  TRY(multiply(t, o, algorithm, NULL));
-  cudaError_t code = cudaEventRecord(events[0], NULL);
-  for (int k = 0; k < REPEATS && !code; k++) TRY(multiply(t, o, algorithm, NULL));
+/* The sums of a call apart from its product. */
+static pg_status add_up(const pg_call *sums, int dtype) {
+  return dtype == PG_FLOAT32 ? reduce_cuda_float32(sums) : reduce_cuda_bfloat16(sums);
+}
+
+/* What is timed: a product, and after it the sums, or NULL. */
+typedef struct trial {
+  const descriptions *product;
+  const operands *memory;
+  const pg_call *sums;
+  int dtype;
+} trial;
+
+static pg_status try_once(const trial *t, const cublasLtMatmulAlgo_t *algorithm) {
+  TRY(multiply(t->product, t->memory, algorithm, NULL));
+  return t->sums ? add_up(t->sums, t->dtype) : PG_OK;
+}
+
+/* Milliseconds of a few runs with one algorithm. */
+static pg_status time_one(const trial *t, const cublasLtMatmulAlgo_t *algorithm, float *milliseconds) {
+  cudaEvent_t events[2] = {NULL, NULL};
+  pg_status status = try_once(t, algorithm);
+  cudaError_t code = cudaEventCreate(&events[0]);
+  if (!code) code = cudaEventCreate(&events[1]);
+  if (!code) code = cudaEventRecord(events[0], NULL);
+  for (int k = 0; k < REPEATS && !code && !status; k++) status = try_once(t, algorithm);
   if (!code) code = cudaEventRecord(events[1], NULL);
   if (!code) code = cudaEventSynchronize(events[1]);
   if (!code) code = cudaEventElapsedTime(milliseconds, events[0], events[1]);
+  for (int k = 0; k < 2; k++)
+    if (events[k]) cudaEventDestroy(events[k]);
+  if (status) return status;
   return code ? pg_error(PG_ERROR_DEVICE, "timing cuBLASLt: %s", cudaGetErrorString(code)) : PG_OK;
 }
 
-/* Moves the fastest candidate to the front. One that fails when run is passed over. */
-static pg_status rank(const descriptions *t, const operands *o, cublasLtMatmulHeuristicResult_t *results, int count) {
-  cudaEvent_t events[2] = {NULL, NULL};
-  cudaError_t code = cudaEventCreate(&events[0]);
-  if (!code) code = cudaEventCreate(&events[1]);
-  pg_status status = code ? pg_error(PG_ERROR_DEVICE, "timing cuBLASLt: %s", cudaGetErrorString(code)) : PG_OK;
+/* Moves the fastest candidate to the front; *least: its milliseconds. One that fails when run is passed over. */
+static pg_status rank(const trial *t, cublasLtMatmulHeuristicResult_t *results, int count, float *least) {
+  pg_status status = PG_OK;
   int best = -1;
-  float least = 0;
-  for (int k = 0; k < count && !code; k++) {
+  for (int k = 0; k < count; k++) {
     float milliseconds;
-    pg_status one = time_one(t, o, &results[k].algo, events, &milliseconds);
+    pg_status one = time_one(t, &results[k].algo, &milliseconds);
     if (one) status = one;
-    else if (best < 0 || milliseconds < least) best = k, least = milliseconds;
+    else if (best < 0 || milliseconds < *least) best = k, *least = milliseconds;
   }
-  for (int k = 0; k < 2; k++)
-    if (events[k]) cudaEventDestroy(events[k]);
   if (best < 0) return status;
   results[0] = results[best];
   return PG_OK;
@@ -297,9 +321,10 @@ static pg_status rank(const descriptions *t, const operands *o, cublasLtMatmulHe
 static pg_tensor *rehearsal(const product *p, operands *o) {
   const int64_t size = p->dtype == PG_FLOAT32 ? 4 : 2;
   const int64_t batches = p->batches;
+  const int64_t longer = p->rows > p->columns ? p->rows : p->columns; /* of a bias and a bias's gradient */
   const int64_t bytes[5] = {p->rows * p->depth * (p->stride_a ? batches : 1) * size,
                             p->columns * p->depth * (p->stride_b ? batches : 1) * size, p->rows * p->columns * batches * size,
-                            has_aux(p) ? p->rows * p->columns * size : 0, p->rows * size};
+                            has_aux(p) ? p->rows * p->columns * size : 0, longer * size};
   int64_t at[5], total = WORKSPACE_BYTES;
   for (int k = 0; k < 5; k++) {
     at[k] = total;
@@ -312,6 +337,12 @@ static pg_tensor *rehearsal(const product *p, operands *o) {
   *o = (operands){.a = base + at[0], .b = base + at[1], .d = base + at[2], .aux = base + at[3], .bias = base + at[4],
                   .workspace = base, .workspace_bytes = WORKSPACE_BYTES};
   return t;
+}
+
+static int64_t scratch_of_sums(const pg_call *call, int dtype) {
+  if (!pg_present(call, MATMUL_SUMS)) return 0;
+  const pg_call sums = matmul_sums(call);
+  return dtype == PG_FLOAT32 ? reduce_scratch_cuda_float32(&sums) : reduce_scratch_cuda_bfloat16(&sums);
 }
 
 static const char *gpu_name(void) {
@@ -369,19 +400,46 @@ static int still_fits(const descriptions *t, choice *c) {
   return result.workspaceSize <= c->workspace;
 }
 
+static pg_status choose(const product *p, choice *c);
+
+/* Milliseconds of the plain product of a call with sums, and of the sums after it; INFINITY where cuBLASLt has no such
+ * product. */
+static pg_status time_apart(const product *p, const operands *memory, float *milliseconds) {
+  const product plain = describe(p->call, p->dtype, 0);
+  pg_call sums = matmul_sums(p->call);
+  sums.v[0].data = memory->bias;
+  sums.v[1].data = (void *)(uintptr_t)memory->b;
+  sums.scratch = memory->workspace, sums.scratch_bytes = (int64_t)memory->workspace_bytes;
+  descriptions d;
+  choice c;
+  TRY(choose(&plain, &c));
+  *milliseconds = INFINITY;
+  if (c.none || scratch_of_sums(p->call, p->dtype) > sums.scratch_bytes) return PG_OK;
+  const trial t = {&d, memory, &sums, p->dtype};
+  pg_status status = build(&d, &plain);
+  if (!status) status = time_one(&t, &c.algorithm, milliseconds);
+  destroy(&d);
+  return status;
+}
+
+/* The best candidate; none where the epilogue is one to be done without. */
 static pg_status pick(const product *p, const descriptions *t, choice *c) {
+  const int sums = p->epilogue == CUBLASLT_EPILOGUE_BGRADB;
   cublasLtMatmulHeuristicResult_t results[CANDIDATES];
   memset(results, 0, sizeof results);
   int count;
+  float fused = 0, apart = 0;
   operands o = {.bias = ANYWHERE, .aux = ANYWHERE};
   pg_tensor *memory = rehearsal(p, &o);
+  const trial candidates = {t, &o, NULL, p->dtype};
   pg_status status = aim(t, p, &o);
   if (!status) status = ask(p, t, WORKSPACE_BYTES, results, &count);
-  if (!status && memory && count > 1) status = rank(t, &o, results, count);
+  if (!status && memory && count > (sums ? 0 : 1)) status = rank(&candidates, results, count, &fused);
+  if (!status && memory && count && sums) status = time_apart(p, &o, &apart);
   pg_tensor_release(memory);
   if (status) return status;
-  *c = (choice){.none = count == 0};
-  if (count) c->algorithm = results[0].algo, c->workspace = results[0].workspaceSize;
+  *c = (choice){.none = count == 0 || (sums && !(fused < apart))};
+  if (!c->none) c->algorithm = results[0].algo, c->workspace = results[0].workspaceSize;
   return PG_OK;
 }
 
@@ -407,39 +465,39 @@ static void *data_of(const pg_call *call, int k) { return pg_present(call, k) ? 
 
 /* Does cuBLASLt write what the pass reads, elsewhere than to out? Where the product itself is wanted, there. */
 static void *product_place(const product *p) {
-  void *pre = data_of(p->call, 1);
-  return is_fused(p) || !pre ? p->call->v[0].data : pre;
+  void *pre = data_of(p->call, MATMUL_PRE);
+  return is_fused(p) || !pre ? p->call->v[MATMUL_OUT].data : pre;
 }
 
 static pg_status pass_over(const product *p, const void *sums) {
   const pg_call *call = p->call;
-  const pg_view *out = &call->v[0];
+  const pg_view *out = &call->v[MATMUL_OUT];
   const int64_t columns = out->shape[out->ndim - 1];
   matmul_epilogue e = {.rows = pg_numel(out) / columns, .columns = columns, .out = out->data, .product = sums,
-                       .aux = data_of(call, 5), .activation = (int)call->i[2]};
-  if (!sums) e.bias = data_of(call, 4), e.pre = data_of(call, 1);
+                       .aux = data_of(call, MATMUL_AUX), .activation = (int)call->i[2]};
+  if (!sums) e.bias = data_of(call, MATMUL_BIAS), e.pre = data_of(call, MATMUL_PRE);
   return p->dtype == PG_FLOAT32 ? matmul_epilogue_cuda_float32(&e, call->stream) : matmul_epilogue_cuda_bfloat16(&e, call->stream);
 }
 
 static operands operands_of(const product *p, int64_t group) {
   const pg_call *call = p->call;
-  const pg_view *out = &call->v[0];
+  const pg_view *out = &call->v[MATMUL_OUT];
   const int64_t size = p->dtype == PG_FLOAT32 ? 4 : 2, number = group;
   int64_t a = 0, b = 0;
   for (int d = p->outer_dims - 1; d >= 0; d--) {
-    a += group % out->shape[d] * batch_stride(out, &call->v[3], d);
-    b += group % out->shape[d] * batch_stride(out, &call->v[2], d);
+    a += group % out->shape[d] * batch_stride(out, &call->v[MATMUL_B], d);
+    b += group % out->shape[d] * batch_stride(out, &call->v[MATMUL_A], d);
     group /= out->shape[d];
   }
   const uintptr_t scratch = (uintptr_t)call->scratch;
   const uintptr_t workspace = (scratch + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT * WORKSPACE_ALIGNMENT;
   const int64_t room = call->scratch_bytes - (int64_t)(workspace - scratch);
   return (operands){
-    .a = (const char *)call->v[3].data + a * size,
-    .b = (const char *)call->v[2].data + b * size,
-    .bias = data_of(call, 4),
+    .a = (const char *)call->v[MATMUL_B].data + a * size,
+    .b = (const char *)call->v[MATMUL_A].data + b * size,
+    .bias = data_of(call, p->epilogue == CUBLASLT_EPILOGUE_BGRADB ? MATMUL_SUMS : MATMUL_BIAS),
     .d = (char *)product_place(p) + number * p->batches * p->rows * p->columns * size,
-    .aux = data_of(call, call->i[2] > ACTIVATION_DERIVATIVE ? 5 : 1),
+    .aux = data_of(call, call->i[2] > ACTIVATION_DERIVATIVE ? MATMUL_AUX : MATMUL_PRE),
     .workspace = scratch && room > 0 ? (void *)workspace : NULL,
     .workspace_bytes = scratch && room > 0 ? (size_t)room : 0,
   };
@@ -476,37 +534,53 @@ static pg_status run_product(const product *p, int *none) {
   return status;
 }
 
+static pg_status sums_apart(const pg_call *call, int dtype) {
+  if (!pg_present(call, MATMUL_SUMS)) return PG_OK;
+  const pg_call sums = matmul_sums(call);
+  return add_up(&sums, dtype);
+}
+
 static pg_status run(const pg_call *call, int dtype) {
   TRY(matmul_check(call));
-  if (pg_numel(&call->v[0]) == 0) return PG_OK;
+  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return sums_apart(call, dtype);
   int none = 1;
   product p = describe(call, dtype, 1);
-  if (p.depth == 0) return pass_over(&p, NULL);
+  if (p.depth == 0) {
+    TRY(pass_over(&p, NULL));
+    return sums_apart(call, dtype);
+  }
   TRY(run_product(&p, &none));
   if (none && is_fused(&p)) {
     p = describe(call, dtype, 0);
     TRY(run_product(&p, &none));
   }
   if (none) return pg_error(PG_ERROR_UNSUPPORTED, "matmul: cuBLASLt has no algorithm for a %s, b %s",
-                            pg_shape_text(&call->v[2]), pg_shape_text(&call->v[3]));
-  return is_fused(&p) || (call->i[2] == ACTIVATION_NONE && !pg_present(call, 1)) ? PG_OK : pass_over(&p, product_place(&p));
+                            pg_shape_text(&call->v[MATMUL_A]), pg_shape_text(&call->v[MATMUL_B]));
+  if (is_fused(&p)) return PG_OK;
+  if (call->i[2] != ACTIVATION_NONE || pg_present(call, MATMUL_PRE)) TRY(pass_over(&p, product_place(&p)));
+  return sums_apart(call, dtype);
 }
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static int64_t scratch(const pg_call *call, int dtype) {
   if (matmul_check(call)) return -1;
-  if (pg_numel(&call->v[0]) == 0) return 0;
-  int eager = call->v[0].data != NULL;
+  const int64_t sums = scratch_of_sums(call, dtype);
+  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return sums;
+  int eager = call->v[MATMUL_OUT].data != NULL;
   for (int fused = 1; fused >= 0; fused--) {
     product p = describe(call, dtype, fused);
     choice c;
     char key[KEY_BYTES];
-    if (p.depth == 0) return 0;
+    if (p.depth == 0) return sums;
     key_of(&p, key);
-    if (eager && !recall(key, &c)) return EAGER_WORKSPACE;
+    if (eager && !recall(key, &c)) return larger(EAGER_WORKSPACE, sums);
     if (!eager && choose(&p, &c)) return -1;
-    if (!c.none || !is_fused(&p)) return c.workspace ? (int64_t)c.workspace + WORKSPACE_ALIGNMENT : 0;
+    const int64_t workspace = c.workspace ? (int64_t)c.workspace + WORKSPACE_ALIGNMENT : 0;
+    if (!is_fused(&p)) return larger(workspace, sums);
+    if (!c.none) return workspace;
   }
-  return 0;
+  return sums;
 }
 
 pg_status matmul_cuda_float32(const pg_call *call) { return run(call, PG_FLOAT32); }

@@ -8,10 +8,13 @@
  *
  *   v[0] out    real [batch...,M,N]   =
  *   v[1] pre    real [batch...,M,N]   = saved: the product before f; may be absent, and is for activations 0 and 4 to 6
- *   v[2] a      real [batch...,M,K], or [batch...,K,M] with transpose_a
- *   v[3] b      real [batch...,K,N], or [batch...,N,K] with transpose_b
- *   v[4] bias   real [N]              or absent
- *   v[5] aux    real [batch...,M,N]   for activations 4 to 6: the pre-activation at which the derivative is taken
+ *   v[2] sums   real [M]              = the sum over k of op(A); may be absent, and is for one matrix a [K,M] with transpose_a,
+ *                                     without bias, pre and activation: where a [rows,M] is the gradient of a linear
+ *                                     layer's result and b its input, out is its weight's gradient and sums its bias's
+ *   v[3] a      real [batch...,M,K], or [batch...,K,M] with transpose_a
+ *   v[4] b      real [batch...,K,N], or [batch...,N,K] with transpose_b
+ *   v[5] bias   real [N]              or absent
+ *   v[6] aux    real [batch...,M,N]   for activations 4 to 6: the pre-activation at which the derivative is taken
  *   i[0] transpose_a, i[1] transpose_b, i[2] activation
  *
  * The batch dimensions of a and b broadcast to out's. Nothing may alias. An element's sum runs over k in a fixed order

@@ -14,7 +14,7 @@ struct cuda_on_cpu_operation {
   cublasComputeType_t compute;
   int32_t transpose_a, transpose_b;
   uint32_t epilogue;
-  const void *bias;
+  void *bias; /* or where its gradient goes */
   void *aux;
   int64_t aux_leading;
 };
@@ -123,6 +123,11 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 static bool has_aux(uint32_t epilogue) { return epilogue & 128; }
 static bool has_bias(uint32_t epilogue) { return epilogue & 4; }
 
+/* Elements at the bias's pointer: a bias for each of D's rows, or the gradient of one for each of its columns. */
+static int64_t vector_length(uint32_t epilogue, const cuda_on_cpu_layout *d) {
+  return has_bias(epilogue) ? d->rows : epilogue == CUBLASLT_EPILOGUE_BGRADB ? d->columns : 0;
+}
+
 static bool known(uint32_t epilogue) {
   switch (epilogue) {
     case CUBLASLT_EPILOGUE_DEFAULT:
@@ -131,7 +136,8 @@ static bool known(uint32_t epilogue) {
     case CUBLASLT_EPILOGUE_GELU_BIAS:
     case CUBLASLT_EPILOGUE_GELU_AUX:
     case CUBLASLT_EPILOGUE_GELU_AUX_BIAS:
-    case CUBLASLT_EPILOGUE_DGELU: return true;
+    case CUBLASLT_EPILOGUE_DGELU:
+    case CUBLASLT_EPILOGUE_BGRADB: return true;
   }
   return false;
 }
@@ -151,7 +157,8 @@ static cublasStatus_t check(const cuda_on_cpu_operation *o, const cuda_on_cpu_la
   if (d->count > 1 && d->stride < d->leading * d->columns) return CUBLAS_STATUS_INVALID_VALUE; /* results would overlap */
   if (d->type == CUDA_R_16BF && o->compute != CUBLAS_COMPUTE_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (!known(o->epilogue)) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (has_bias(o->epilogue) && !o->bias) return CUBLAS_STATUS_INVALID_VALUE;
+  if (vector_length(o->epilogue, d) && !o->bias) return CUBLAS_STATUS_INVALID_VALUE;
+  if (o->epilogue == CUBLASLT_EPILOGUE_BGRADB && d->count > 1) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (!has_aux(o->epilogue)) return CUBLAS_STATUS_SUCCESS;
   if (!o->aux || o->aux_leading < d->rows || o->aux_leading % 8) return CUBLAS_STATUS_INVALID_VALUE;
   return d->count == 1 && reinterpret_cast<uintptr_t>(o->aux) % 16 == 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -258,10 +265,26 @@ static float sum(const product *p, int64_t row, int64_t column, int64_t batch) {
   return total;
 }
 
+/* The bias's gradient: the sum over the depth of a column of op(B). */
+static void add_columns(const product *p) {
+  const cuda_on_cpu_layout *b = &p->b_layout;
+  const bool tb = p->operation.transpose_b;
+  const int64_t depth = tb ? b->columns : b->rows;
+  for (int64_t column = 0; column < p->d_layout.columns; column++) {
+    float total = 0;
+    for (int64_t i = 0; i < depth; i++) {
+      int64_t k = p->backward ? depth - 1 - i : i;
+      total += load(p->b, b->type, tb ? column + k * b->leading : k + column * b->leading);
+    }
+    store(static_cast<char *>(p->operation.bias), p->d_layout.type, column, total);
+  }
+}
+
 static cudaError_t run(const void *data) {
   const product *p = static_cast<const product *>(data);
   const cuda_on_cpu_layout *d = &p->d_layout;
   if (p->backward) memset(p->workspace, 0xff, p->workspace_bytes);
+  if (p->operation.epilogue == CUBLASLT_EPILOGUE_BGRADB) add_columns(p);
   for (int64_t batch = 0; batch < d->count; batch++)
     for (int64_t column = 0; column < d->columns; column++)
       for (int64_t row = 0; row < d->rows; row++)
@@ -296,8 +319,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
   for (int k = 0; k < 4; k++)
     if (!is_aligned(pointers[k], algorithm->data[1 + k])) return CUBLAS_STATUS_INVALID_VALUE;
   const size_t element = d_layout->type == CUDA_R_32F ? 4 : 2;
-  if (has_bias(operation->epilogue) && !cuda_on_cpu_holds(operation->bias, static_cast<size_t>(d_layout->rows) * element))
-    return CUBLAS_STATUS_INVALID_VALUE;
+  const int64_t length = vector_length(operation->epilogue, d_layout);
+  if (length && !cuda_on_cpu_holds(operation->bias, static_cast<size_t>(length) * element)) return CUBLAS_STATUS_INVALID_VALUE;
   if (has_aux(operation->epilogue) &&
       !cuda_on_cpu_holds(operation->aux, static_cast<size_t>(operation->aux_leading * d_layout->columns) * element))
     return CUBLAS_STATUS_INVALID_VALUE;

@@ -60,7 +60,7 @@ local FUNCTION = {
 
 for _, name in ipairs { "none", "gelu_tanh", "gelu_erf", "silu" } do
   local body = FUNCTION[name] or function(_, x) return x end
-  for _, shape in ipairs { { 2, 7, 5 }, { 3, 20 }, { 33, 31 }, { 9 } } do
+  for _, shape in ipairs { { 2, 7, 5 }, { 3, 20 }, { 33, 31 }, { 130, 5 }, { 9 } } do
     local width = shape[#shape]
     local function reference(ops, x, weight, bias)
       return body(ops, ops.sum(ops.unsqueeze(x, -2) * weight, -1) + bias)
@@ -73,7 +73,7 @@ for _, name in ipairs { "none", "gelu_tanh", "gelu_erf", "silu" } do
       end,
       inputs = inputs,
       reference = reference,
-      gradients = #shape < 3 and { 1, 2, 3 } or { 1 },
+      gradients = { 1, 2, 3 },
       tolerance = { float32 = 3e-6, float64 = 1e-12, bfloat16 = 1e-2 },
     }
     if name ~= "none" and #shape > 1 then -- compiled, the activation moves into the product; not so when run eagerly
@@ -126,6 +126,26 @@ add {
     assert(not count.activation_backward, "a derivative is left by itself")
     assert(count.activation == 1, "the forward's is an epilogue, and one is computed again for dw2; found "
       .. tostring(count.activation))
+  end,
+}
+
+add {
+  name = "a linear layer's two gradients are one call",
+  check = function()
+    local ops, p = core.ops, core.program.new "layer"
+    local x, weight, bias = p:input("x", { 2, 4, 3 }), p:input("weight", { 5, 3 }), p:input("bias", { 5 })
+    local y = ops.linear(x, weight, bias)
+    local gradients = core.gradient(p, { y }, { ops.full_like(y, 1) }, { weight, bias })
+    local outputs = { { name = "bias", value = gradients[2] }, { name = "weight", value = gradients[1] } }
+    local executable = core.executable.compile(p, outputs)
+    local names = {}
+    for k, call in ipairs(executable.plan.calls) do names[k] = call.node.definition.name end
+    assert(table.concat(names, " ") == "fill matmul", table.concat(names, " "))
+    local out = executable:run { x = ops.arange(24):reshape { 2, 4, 3 } }
+    for k = 1, 5 do
+      assert(out.bias:totable()[k] == 8)
+      for c = 1, 3 do assert(out.weight:totable()[k][c] == 8 * (c - 1) + 84) end
+    end
   end,
 }
 

@@ -64,9 +64,10 @@ local function gradient_of_a(n, dy)
   return op.unbroadcast(da, n.a.shape)
 end
 
-local function gradient_of_b(n, dy)
+--- `rows`: dy as one matrix.
+local function gradient_of_b(n, dy, rows)
   local a = n.a
-  if n.transpose_a == 0 and #n.b.shape == 2 and #a.shape > 2 then a, dy = rows_of(a), rows_of(dy) end
+  if n.transpose_a == 0 and #n.b.shape == 2 then a, dy = #a.shape > 2 and rows_of(a) or a, rows end
   local db
   if n.transpose_b == 1 then db = product(dy, a, 1, n.transpose_a)
   else db = product(a, dy, 1 - n.transpose_a, 0) end
@@ -99,27 +100,44 @@ local function take_in_derivative(graph, node)
     { [reader.outputs[1]] = 1 }, { node, reader })
 end
 
+--- aᵀ·b and the sums of a's columns, the gradients of a linear layer's weight and bias: one call makes both.
+local function take_in_sums(graph, node)
+  local a, b, bias = unpack(node.inputs, 1, 3)
+  if node.transpose_a ~= 1 or node.activation ~= NONE or bias or #a.shape ~= 2 or #b.shape ~= 2 then return end
+  if graph:is_used(node.outputs[2]) or graph:is_used(node.outputs[3]) then return end
+  for _, reader in ipairs(graph:readers(a)) do
+    if reader.definition.name == "sum" and op.same_shape(reader.outputs[1].shape, node.outputs[3].shape) and reader.mask == 1
+      and not graph:depends_on({ b }, reader) then
+      graph:rewrite(node, node.definition, node.inputs,
+        { transpose_a = node.transpose_a, transpose_b = node.transpose_b, activation = NONE },
+        { [node.outputs[1]] = 1, [reader.outputs[1]] = 3 }, { node, reader })
+      return
+    end
+  end
+end
+
 matmul = op.define {
   name = "matmul",
   inputs = { "a", "b", "bias?", "aux?" },
-  outputs = { "out", "pre" },
+  outputs = { "out", "pre", "sums" },
   ints = { "transpose_a", "transpose_b", "activation" },
-  optional_outputs = { pre = true },
+  optional_outputs = { pre = true, sums = true },
   recompute = function(n) -- f(a·b) from a·b
     if n.activation == NONE or n.activation > DERIVATIVE then return end
     return op.defined.activation, { n.pre }, { kind = n.activation }
   end,
   shape = function(a)
     local shape = result_shape(a)
-    return { { shape, a.a.dtype }, { shape, a.a.dtype } }
+    return { { shape, a.a.dtype }, { shape, a.a.dtype }, { { (matrix(a.a.shape, a.transpose_a)) }, a.a.dtype } }
   end,
   vjp = function(n, dy)
     if n.activation > DERIVATIVE then fail "matmul: a fused backward pass has no gradient of its own" end
     if n.activation ~= NONE then dy = ops.activation_backward(dy, n.pre, n.activation) end
+    local rows = #dy.shape > 2 and rows_of(dy) or dy
     return {
       a = n:needs "a" and gradient_of_a(n, dy) or nil,
-      b = n:needs "b" and gradient_of_b(n, dy) or nil,
-      bias = n.bias and n:needs "bias" and ops.sum(rows_of(dy), 1) or nil,
+      b = n:needs "b" and gradient_of_b(n, dy, rows) or nil,
+      bias = n.bias and n:needs "bias" and ops.sum(rows, 1) or nil,
     }
   end,
   plain = function(a)
@@ -135,7 +153,7 @@ matmul = op.define {
     local _, k = matrix(a.a.shape, a.transpose_a)
     return 2 * k * op.numel(a.out.shape)
   end,
-  fusions = { take_in_activation, take_in_derivative },
+  fusions = { take_in_activation, take_in_derivative, take_in_sums },
 }
 
 --- A transposed view is read through a flag instead of being copied.
