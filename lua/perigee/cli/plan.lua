@@ -12,6 +12,13 @@ local M = {
   },
 }
 
+--- With which device's kernels the memory is planned.
+local function kernels_text(planned_for, device)
+  if planned_for == "cuda" then return "  kernels        CUDA's, on " .. require("perigee.core.device").description "cuda" end
+  if device == "cpu" then return "  kernels        this processor's" end
+  return "  kernels        this processor's; CUDA's, whose scratch differs, can't be asked here (perigee doctor says why)"
+end
+
 local function millions(n) return n and ("%.2f M"):format(n / 1e6) or "-" end
 
 --- The line about the teacher's cache; without the data the number of images isn't known.
@@ -51,6 +58,7 @@ function M.run(options)
   end
   local recipe = options.recipe
   print(("%s: batch %d (in pieces of %d), %s"):format(recipe.name, recipe.batch, recipe.micro, recipe.precision))
+  print(kernels_text(stages[1].planned_for, options.device))
   if cache then print(cache_text(cache)) end
   for _, s in ipairs(stages) do
     print(("\nstage %s"):format(s.stage))

@@ -21,10 +21,16 @@ function M.choose(name)
   if C.pg_device_open(code) ~= 0 then error(("--device %s: %s"):format(name, ffi.string(C.pg_last_error())), 0) end
 end
 
+--- Is a device there, and does it compute in a dtype?
+function M.computes(name, dtype)
+  local code = core.device_code[name]
+  return C.pg_device_open(code) == 0 and C.pg_device_has(code, core.dtype_code[dtype]) == 1
+end
+
 --- An error unless a device computes in a dtype.
 function M.expect_dtype(name, dtype)
-  local code = M.open(name)
-  if C.pg_device_has(code, core.dtype_code[dtype]) == 1 then return end
+  M.open(name)
+  if M.computes(name, dtype) then return end
   local reason = dtype == "float64" and "float64 programs (gradient checks) run on the CPU"
     or "it needs compute capability 8.0; use precision = \"float32\""
   core.fail("device %s (%s) does not compute in %s: %s", name, M.description(name), dtype, reason)

@@ -80,14 +80,16 @@ local function planned(run, blocks)
   return core.plan.build(trace.program, outputs, { device = run.device }), places, totals
 end
 
---- Bytes that a measurement takes beside a step's: arena, both sides' gradients, their sums, and one converted.
+--- Bytes that a measurement takes on the run's device beside a step's: arena, both sides' gradients, and on the CPU, where
+--- they are added up, their sums and one converted.
 function M.bytes(run, blocks)
   local plan, _, totals = planned(run, blocks)
-  local bytes, most = plan.arena_bytes, 0
+  local bytes, sums, most = plan.arena_bytes, 0, 0
   for _, total in ipairs(totals) do
-    bytes, most = bytes + total * (2 * core_ffi.dtype_bytes[run.recipe.dtype] + 2 * 8), math.max(most, total)
+    bytes, sums = bytes + total * 2 * core_ffi.dtype_bytes[run.recipe.dtype], sums + total * 2 * 8
+    most = math.max(most, total)
   end
-  return bytes + most * 8
+  return run.device == "cpu" and bytes + sums + most * 8 or bytes
 end
 
 --- A probe of the blocks in a list, whose numbers count from 1.

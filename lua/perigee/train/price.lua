@@ -1,7 +1,8 @@
 --- What a recipe's stages cost, planned and not run: parameters, FLOPs, bytes by purpose, and a roofline time of a step on a
---- named device. Nothing is allocated and no file is read, so it works for recipes whose data and weights aren't there.
+--- named machine. Nothing is allocated and no file is read, so it works for recipes whose data and weights aren't there.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
+local device = require "perigee.core.device"
 local gradient_angle = require "perigee.signals.gradient_angle"
 local Group = require "perigee.train.group"
 local layout = require "perigee.core.layout"
@@ -33,10 +34,15 @@ local function buffer_bytes(module, dtype)
   return bytes
 end
 
+--- The device with whose kernels a machine's plan is made. Their scratch differs: an accelerator's are CUDA's where that can be
+--- opened, else the CPU's stand for them.
+local function planned_for(on, dtype) return not on.processor and device.computes("cuda", dtype) and "cuda" or "cpu" end
+
 --- The gradients program of one stage over meta parameters, with everything counted.
 function M.stage(recipe, stage, options)
   options = options or {}
   local on = machine.find(options.device or "cpu")
+  local where = planned_for(on, recipe.dtype)
   local size = core_ffi.dtype_bytes[recipe.dtype]
   local modules = { { name = "student", module = recipe.student } }
   for _, entry in ipairs(stage.losses) do
@@ -65,14 +71,15 @@ function M.stage(recipe, stage, options)
   end
   local loaded = { unpack(recipe.data:fields()) }
   for _, field in ipairs(options.kept or {}) do loaded[#loaded + 1] = field end
-  local plan = stage_program.plan(recipe, stage, { batch = recipe.micro, parameters = trained })
+  local plan = stage_program.plan(recipe, stage, { batch = recipe.micro, parameters = trained, device = where })
   local cost = plan:cost()
   local pieces = recipe.batch / recipe.micro
   local batch_bytes = 0
   for _, field in ipairs(loaded) do
     batch_bytes = batch_bytes + recipe.batch * layout.numel(field.shape) * core_ffi.dtype_bytes[field.dtype]
   end
-  local data_bytes = batch_bytes * (1 + (recipe.data.depth or 0)) + 8 * recipe.batch -- made ahead; and the samples' numbers
+  local data_bytes = batch_bytes * 3 -- the batch, and two on their way (runtime/feed.c)
+  if where == "cpu" then data_bytes = batch_bytes * (1 + (recipe.data.depth or 0)) + 8 * recipe.batch end -- made ahead; samples' numbers
   local master = core_ffi.dtype_bytes[Group.master_dtype(recipe.dtype)]
   local low = master ~= size
   local memory = {
@@ -82,9 +89,9 @@ function M.stage(recipe, stage, options)
   }
   for _, members in ipairs(signals.families(signals.of_stage(stage.finish, stage.signals))) do
     if members[1].kind == "gradient_angle" then
-      local run, blocks = { recipe = recipe, stage = stage, micro = recipe.micro, trace = {} }, {}
+      local run, blocks = { recipe = recipe, stage = stage, micro = recipe.micro, trace = {}, device = where }, {}
       for k, signal in ipairs(members) do blocks[k] = signal.settings.block end
-      local bytes = gradient_angle.bytes(run, blocks) + batch_bytes / pieces * 2
+      local bytes = gradient_angle.bytes(run, blocks) + batch_bytes / pieces * (where == "cpu" and 2 or 3)
       memory.signal = math.max(memory.signal or 0, bytes) -- while it measures; one does at a time
     end
   end
@@ -95,7 +102,7 @@ function M.stage(recipe, stage, options)
   return {
     stage = stage.name, parameters = parameters, flops = cost.flops * pieces, flops_per_image = cost.flops / recipe.micro,
     bytes_moved = cost.bytes * pieces + update_bytes, memory = memory, memory_total = total, calls = cost.calls,
-    seconds = seconds, images_per_second = recipe.batch / seconds, device = on.name, plan = plan,
+    seconds = seconds, images_per_second = recipe.batch / seconds, device = on.name, planned_for = where, plan = plan,
   }
 end
 

@@ -46,8 +46,8 @@ function Run.new(recipe, options)
   device.expect_dtype(where, recipe.dtype)
   core_ffi.C.pg_tf32_set(recipe.tf32 and 1 or 0)
   if where ~= "cpu" then
+    choices.recall(require("perigee.train.teacher").choices_path()) -- planning makes those that are missing
     require("perigee.train.fits").check(recipe, where)
-    choices.recall(require("perigee.train.teacher").choices_path())
   end
   recipe.data:open()
   local self = setmetatable({

@@ -49,8 +49,17 @@ local function parts_of(plan, groups, pieces, device)
 end
 
 --- A step of `pieces` pieces whose gradients `plan` makes; `into` holds the place of each gradient by output name.
----@param options { plan: perigee.Plan, into: table<string, perigee.Tensor>, groups: perigee.Group[], losses: table[], pieces: integer, dtype: string, device: string, ahead: integer }
----  `losses` in the order of their numbers; `ahead`: steps that may be queued while an earlier one's numbers are awaited
+---@class perigee.StepOptions
+---@field plan perigee.Plan
+---@field into table<string, perigee.Tensor>
+---@field groups perigee.Group[]
+---@field losses table[]  in the order of their numbers
+---@field pieces integer
+---@field dtype string
+---@field device string
+---@field ahead integer   steps that may be queued while an earlier one's numbers are awaited
+
+---@param options perigee.StepOptions
 ---@return perigee.Step
 function M.build(options)
   local pieces, device, stat = options.pieces, options.device, op.stat(options.dtype)
