@@ -1,10 +1,9 @@
-/* Whether a call keeps to the contract of matmul.h, for every device alike, and what of it reduce.h can do. */
+/* Whether a call keeps to the contract of matmul.h, for every device alike. */
 #ifndef PERIGEE_MATMUL_CHECK_H
 #define PERIGEE_MATMUL_CHECK_H
 
 #include "activation/kinds.h"
 #include "kernel.h"
-#include "reduce/reduce.h"
 
 /* The views' places. */
 enum { MATMUL_OUT, MATMUL_PRE, MATMUL_SUMS, MATMUL_A, MATMUL_B, MATMUL_BIAS, MATMUL_AUX };
@@ -50,20 +49,10 @@ static pg_status matmul_check(const pg_call *call) {
             "matmul: activation %lld needs aux of out's shape %s", (long long)activation, pg_shape_text(out));
   if (!pg_present(call, MATMUL_SUMS)) return PG_OK;
   PG_EXPECT(ta && a->ndim == 2 && out->ndim == 2 && activation == ACTIVATION_NONE && !pg_present(call, MATMUL_PRE) &&
-              !pg_present(call, MATMUL_BIAS) && pg_numel(&call->v[MATMUL_SUMS]) == m,
-            "matmul: sums is %s, a is %s%s; sums go with one transposed matrix a, and with no bias, pre or activation",
-            pg_shape_text(&call->v[MATMUL_SUMS]), pg_shape_text(a), ta ? " transposed" : "");
+              !pg_present(call, MATMUL_BIAS) && pg_numel(&call->v[MATMUL_SUMS]) == m && n > 0,
+            "matmul: sums is %s, a is %s%s, out is %s; sums go with one transposed matrix a, and with no bias, pre or activation",
+            pg_shape_text(&call->v[MATMUL_SUMS]), pg_shape_text(a), ta ? " transposed" : "", pg_shape_text(out));
   return PG_OK;
-}
-
-/* The sums as a call of reduce: for devices and shapes whose product does not make them along the way. */
-static pg_call matmul_sums(const pg_call *call) {
-  pg_call sums = {.n = 2, .scratch = call->scratch, .scratch_bytes = call->scratch_bytes, .stream = call->stream};
-  sums.v[0] = call->v[MATMUL_SUMS];
-  sums.v[1] = call->v[MATMUL_A];
-  sums.i[0] = PG_REDUCE_SUM;
-  sums.i[1] = 1; /* over the first dimension */
-  return sums;
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* Matrix multiplication on the CPU: tiles of the output are shared out among the threads; a tile is computed by
  * register tiles (gemm.h), and the epilogue runs on each while it is in the first-level cache. Oblong work is turned so
- * that the operand with few rows is the packed one. */
+ * that the operand with few rows is the packed one. The sums of op(A) are added up from its packed panels. */
 #include <omp.h>
 
 #include "cpu.h"
@@ -32,7 +32,7 @@ typedef struct product {
   const pg_call *call;
   int batch_dims;
   /* epilogue */
-  real *out, *pre;
+  real *out, *pre, *sums;
   const real *bias, *aux;
   int64_t out_columns;
   int activation;
@@ -180,14 +180,38 @@ ALWAYS_INLINE int aim_at_out(const product *p, const tile *t, int64_t i, int64_t
 #endif
 }
 
+/* totals[r] += the sum of row r of `rows` packed rows; what is added to what depends on the depth alone. */
+static void add_panels(double *totals, const stat *panels, int64_t rows, int64_t depth) {
+  for (int64_t start = 0; start < rows; start += MR) {
+    const stat *panel = panels + start * depth;
+    vector parts[MR] = {{0}}; /* of LANES depths in a piece, each MR rows */
+    stat part[LANES * MR];
+    int64_t k = 0;
+    for (; k + LANES <= depth; k += LANES)
+#pragma GCC unroll 14
+      for (int v = 0; v < MR; v++) parts[v] += load_vector(panel + k * MR + v * LANES);
+    memcpy(part, parts, sizeof part);
+    for (; k < depth; k++)
+      for (int r = 0; r < MR; r++) part[k % LANES * MR + r] += panel[k * MR + r];
+    for (int r = 0; r < MR && start + r < rows; r++)
+      for (int l = 0; l < LANES; l++) totals[start + r] += (double)part[l * MR + r];
+  }
+}
+
 /* Adds one block of the depth, from `start` to `start + depth`, to a tile; the last block finishes it. */
 static void multiply_block(const product *p, const tile *t, int64_t start, int64_t depth, stat *scratch) {
   stat *left_panels = scratch, *right_panel = scratch + p->left_space, *partial = right_panel + NR * KC + PANEL_SLACK;
+  double *totals = (double *)(partial + p->partial_space); /* of the tile's rows of op(A) */
   stat local[MR * NR] __attribute__((aligned(64)));
   int64_t whole = t->rows - t->rows % MR, last = start + depth == p->depth;
   operand l = moved(t->left, 0, start), r = moved(t->right, 0, start);
   if (p->pack_left) pack(left_panels, l, t->rows, depth, MR);
   else if (whole < t->rows) pack_edge(left_panels, moved(l, whole, 0), t->rows - whole, depth, MR);
+  if (p->sums && t->column == 0) {
+    if (start == 0) memset(totals, 0, (size_t)t->rows * sizeof *totals);
+    add_panels(totals, left_panels, t->rows, depth);
+    for (int64_t r = 0; last && r < t->rows; r++) p->sums[t->row + r] = store((stat)totals[r]);
+  }
   for (int64_t j = 0; j < t->columns; j += NR) {
     sums s = {.add = start > 0, .right = right_panel, .right_pitch = NR, .depth = depth};
     int64_t columns = least(NR, t->columns - j);
@@ -242,7 +266,8 @@ static void choose_tiles(product *p) {
   }
   p->left_space = (p->pack_left ? p->tile_rows : MR) * KC + PANEL_SLACK;
   p->partial_space = p->depth > KC ? p->tile_rows * p->tile_columns : 0;
-  p->thread_space = divided(p->left_space + NR * KC + PANEL_SLACK + p->partial_space, 64) * 64;
+  int64_t totals = pg_present(p->call, MATMUL_SUMS) ? p->tile_rows * (int64_t)(sizeof(double) / sizeof(stat)) : 0;
+  p->thread_space = divided(p->left_space + NR * KC + PANEL_SLACK + p->partial_space + totals, 64) * 64;
 }
 
 /* ---- the contract ---- */
@@ -261,6 +286,7 @@ static product describe(const pg_call *call) {
                .batch_dims = out->ndim - 2,
                .out = out->data,
                .pre = data_of(call, MATMUL_PRE),
+               .sums = data_of(call, MATMUL_SUMS),
                .bias = data_of(call, MATMUL_BIAS),
                .aux = data_of(call, MATMUL_AUX),
                .out_columns = n,
@@ -271,7 +297,8 @@ static product describe(const pg_call *call) {
     p.rows *= p.batches;
     p.batches = 1;
   }
-  if (p.rows <= SWAP_ROWS && p.right.step == 1 && p.columns > p.rows) {
+  const int summed = pg_present(call, MATMUL_SUMS); /* they are made of packed rows of op(A) */
+  if (!summed && p.rows <= SWAP_ROWS && p.right.step == 1 && p.columns > p.rows) {
     operand t = p.left;
     p.left = p.right, p.right = t;
     int64_t rows = p.rows;
@@ -280,33 +307,21 @@ static product describe(const pg_call *call) {
   }
   /* Rows at a distance of many half pages share few places in the first-level cache. */
   int crowded = MANY_REGISTERS && p.left.row * (int64_t)sizeof(real) % 2048 == 0;
-  p.pack_left = PG_REAL == 2 || p.left.step != 1 || crowded;
+  p.pack_left = PG_REAL == 2 || summed || p.left.step != 1 || crowded;
   p.right_in_place = PG_REAL != 2 && !p.pack_left && p.right.row == 1 && p.rows <= SKINNY_ROWS;
   choose_tiles(&p);
   return p;
 }
 
-static int64_t scratch_of_sums(const pg_call *call) {
-  if (!pg_present(call, MATMUL_SUMS)) return 0;
-  pg_call sums = matmul_sums(call);
-  return PG_CPU(reduce_scratch)(&sums);
-}
-
 int64_t PG_CPU(matmul_scratch)(const pg_call *call) {
   if (matmul_check(call)) return -1;
-  int64_t sums = scratch_of_sums(call);
-  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return sums;
+  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return 0;
   product p = describe(call);
-  int64_t bytes = pg_kernel_threads() * p.thread_space * (int64_t)sizeof(stat);
-  return bytes > sums ? bytes : sums;
+  return pg_kernel_threads() * p.thread_space * (int64_t)sizeof(stat);
 }
 
 pg_status PG_CPU(matmul)(const pg_call *call) {
   pg_status status = matmul_check(call);
-  if (!status && pg_present(call, MATMUL_SUMS)) {
-    pg_call sums = matmul_sums(call);
-    status = PG_CPU(reduce)(&sums);
-  }
   if (status) return status;
   if (pg_numel(&call->v[MATMUL_OUT]) == 0) return PG_OK;
   product p = describe(call);

@@ -26,6 +26,7 @@
 #include "matmul/check.h"
 #include "matmul/epilogue.h"
 #include "matmul/matmul.h"
+#include "reduce/reduce.h"
 
 enum {
   ALIGNMENT = 16,              /* bytes that planned addresses are multiples of */
@@ -267,7 +268,16 @@ static pg_status ask(const product *p, const descriptions *t, size_t workspace, 
   return PG_OK;
 }
 
-/* The sums of a call apart from its product. */
+/* The sums of a call apart from its product, as a call of reduce. */
+static pg_call matmul_sums(const pg_call *call) {
+  pg_call sums = {.n = 2, .scratch = call->scratch, .scratch_bytes = call->scratch_bytes, .stream = call->stream};
+  sums.v[0] = call->v[MATMUL_SUMS];
+  sums.v[1] = call->v[MATMUL_A];
+  sums.i[0] = PG_REDUCE_SUM;
+  sums.i[1] = 1; /* over the first dimension */
+  return sums;
+}
+
 static pg_status add_up(const pg_call *sums, int dtype) {
   return dtype == PG_FLOAT32 ? reduce_cuda_float32(sums) : reduce_cuda_bfloat16(sums);
 }
@@ -542,7 +552,7 @@ static pg_status sums_apart(const pg_call *call, int dtype) {
 
 static pg_status run(const pg_call *call, int dtype) {
   TRY(matmul_check(call));
-  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return sums_apart(call, dtype);
+  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return PG_OK;
   int none = 1;
   product p = describe(call, dtype, 1);
   if (p.depth == 0) {
@@ -565,8 +575,8 @@ static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static int64_t scratch(const pg_call *call, int dtype) {
   if (matmul_check(call)) return -1;
+  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return 0;
   const int64_t sums = scratch_of_sums(call, dtype);
-  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return sums;
   int eager = call->v[MATMUL_OUT].data != NULL;
   for (int fused = 1; fused >= 0; fused--) {
     product p = describe(call, dtype, fused);

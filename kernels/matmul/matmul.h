@@ -9,7 +9,7 @@
  *   v[0] out    real [batch...,M,N]   =
  *   v[1] pre    real [batch...,M,N]   = saved: the product before f; may be absent, and is for activations 0 and 4 to 6
  *   v[2] sums   real [M]              = the sum over k of op(A); may be absent, and is for one matrix a [K,M] with transpose_a,
- *                                     without bias, pre and activation: where a [rows,M] is the gradient of a linear
+ *                                     N > 0, without bias, pre and activation: where a [rows,M] is the gradient of a linear
  *                                     layer's result and b its input, out is its weight's gradient and sums its bias's
  *   v[3] a      real [batch...,M,K], or [batch...,K,M] with transpose_a
  *   v[4] b      real [batch...,K,N], or [batch...,N,K] with transpose_b
