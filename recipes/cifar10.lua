@@ -15,7 +15,8 @@ local o = pg.options {
 }
 
 local student = o.model == "small"
-  and pg.models.sit { depth = 8, width = 192, heads = 3, patch = 4, size = 32, channels = 3, classes = 10, drop_label = 0.1 }
+  and pg.models.sit { depth = 8, width = 192, heads = 3, patch = 4, size = 32, channels = 3, classes = 10,
+    drop_label = 0.1 }
   or pg.models["sit_" .. o.model] { size = 32, channels = 3, classes = 10, drop_label = 0.1 }
 local middle = math.floor(student.depth / 2)
 

@@ -1,5 +1,6 @@
---- A judge for samples: a small ViT trained on CIFAR-10 as a classifier, so that a Fréchet distance can be taken on features
---- that are not the teacher's. `perigee eval RUN` says its accuracy on the test pictures, `--features RUN` uses it.
+--- A judge for samples: a small ViT trained on CIFAR-10 as a classifier, so that a Fréchet distance can be taken on
+--- features that are not the teacher's. `perigee eval RUN` says its accuracy on the test pictures, `--features RUN`
+--- uses it.
 local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 

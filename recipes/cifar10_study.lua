@@ -1,14 +1,14 @@
---- Does aligning help, and letting go? CIFAR-10 in pixels, a small SiT, pretrained ViT-Tiny as the teacher; one arm a run,
---- all of equal steps over the same pictures with the same noise:
+--- Does aligning help, and letting go? CIFAR-10 in pixels, a small SiT, pretrained ViT-Tiny as the teacher; one arm a
+--- run, all of equal steps over the same pictures with the same noise:
 ---
 ---   sit    flow matching alone
 ---   repa   and feature alignment (REPA)
 ---   atta   and attention alignment
 ---   haste  and both (HASTE)
 ---
---- `ends` lets go at a fixed step, `trigger` when the gradients turn against each other, neither never. `record` logs the
---- gradient angle of every block that both alignment losses reach, without ending anything. An arm that ends later shares its
---- beginning with one that doesn't: `--from RUN/checkpoints/step-NNNNNNN.safetensors` begins there.
+--- `ends` lets go at a fixed step, `trigger` when the gradients turn against each other, neither never. `record` logs
+--- the gradient angle of every block that both alignment losses reach, without ending anything. An arm that ends later
+--- shares its beginning with one that doesn't: `--from RUN/checkpoints/step-NNNNNNN.safetensors` begins there.
 local pg = require "perigee"
 local loss, signal, stop = pg.loss, pg.signal, pg.stop
 
@@ -55,7 +55,8 @@ end
 local ends = {}
 if o.trigger then
   ends[#ends + 1] = stop.gradient_angle {
-    block = o.block, time = { 0.02, 0.1, 0.5, 0.8 }, images = o.images, from = o.from_step, every = o.every, below = o.below,
+    block = o.block, time = { 0.02, 0.1, 0.5, 0.8 }, images = o.images, from = o.from_step, every = o.every,
+    below = o.below,
   }
 end
 if o.ends > 0 then ends[#ends + 1] = stop.at_step(o.ends) end
@@ -63,7 +64,8 @@ if o.ends > 0 then ends[#ends + 1] = stop.at_step(o.ends) end
 local stages = {}
 if align[o.arm] then
   ends[#ends + 1] = stop.at_step(o.total)
-  stages[1] = { name = "align", losses = align[o.arm], finish = #ends == 1 and ends[1] or stop.any(unpack(ends)), signals = recorded }
+  stages[1] = { name = "align", losses = align[o.arm], finish = #ends == 1 and ends[1] or stop.any(unpack(ends)),
+    signals = recorded }
 end
 if not align[o.arm] or #ends > 1 then
   stages[#stages + 1] = { name = "free", losses = { { 1.0, denoise } }, finish = stop.at_step(o.total) }
@@ -71,8 +73,10 @@ end
 
 return pg.recipe {
   name    = "cifar10-" .. o.arm .. (o.trigger and "-trigger" or "") .. (o.ends > 0 and "-" .. o.ends or ""),
-  student = pg.models.sit { depth = 6, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 10, drop_label = 0.1 },
-  teacher = pg.models.vit_tiny_patch16_224 { weights = o.teacher }, -- on 128x128 pixels: its 8x8 patches are the student's
+  student = pg.models.sit { depth = 6, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 10,
+    drop_label = 0.1 },
+  -- on 128x128 pixels: its 8x8 patches are the student's
+  teacher = pg.models.vit_tiny_patch16_224 { weights = o.teacher },
   cache_teacher = o.cache and align[o.arm] ~= nil,
   data    = pg.data.cifar10 { dir = o.data, batch = o.batch, flip = true },
   test    = pg.data.cifar10 { dir = o.data, batch = o.batch, split = "test" },

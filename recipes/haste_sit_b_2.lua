@@ -4,7 +4,8 @@ local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 
 local o = pg.options {
-  data = { default = "data/imagenet256", help = "folder with images/ and vae-sd/, as REPA's preprocessing leaves them" },
+  data = { default = "data/imagenet256",
+    help = "folder with images/ and vae-sd/, as REPA's preprocessing leaves them" },
   teacher = { default = "weights/dinov2_vitb14.safetensors", help = "DINOv2-B/14 weights" },
   batch = { default = 256, help = "images a step" },
   micro = { default = 64, help = "images a pass; divides batch" },
@@ -28,7 +29,8 @@ return pg.recipe {
     { name = "align",
       losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } },
       finish = stop.any(
-        stop.gradient_angle { block = 5, time = { 0.02, 0.1, 0.5, 0.8 }, images = 2048, from = 50000, every = 10000, below = -0.05 },
+        stop.gradient_angle { block = 5, time = { 0.02, 0.1, 0.5, 0.8 }, images = 2048, from = 50000, every = 10000,
+          below = -0.05 },
         stop.at_step(100000)) },
     { name = "free",
       losses = { { 1.0, denoise } },

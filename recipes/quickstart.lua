@@ -1,6 +1,6 @@
---- The quickstart: no download, a few minutes on two processor cores. Shapes drawn here, a small ViT trained on them as a
---- classifier, then HASTE: a SiT student aligned with that teacher until their gradients turn against each other (or until
---- a step), and then let go.
+--- The quickstart: no download, a few minutes on two processor cores. Shapes drawn here, a small ViT trained on them as
+--- a classifier, then HASTE: a SiT student aligned with that teacher until their gradients turn against each other (or
+--- until a step), and then let go.
 local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 
@@ -12,7 +12,8 @@ local o = pg.options {
 
 local teacher = pg.recipe {
   name    = "shapes-teacher",
-  student = pg.models.vit { depth = 3, width = 64, heads = 2, patch = 4, image = 32, classes = 8, mean = { 0.5, 0.5, 0.5 }, std = { 0.5, 0.5, 0.5 } },
+  student = pg.models.vit { depth = 3, width = 64, heads = 2, patch = 4, image = 32, classes = 8,
+    mean = { 0.5, 0.5, 0.5 }, std = { 0.5, 0.5, 0.5 } },
   data    = pg.data.shapes { batch = 32, count = 16384, seed = 1 },
   optim   = pg.optim.adamw { lr = 3e-3, betas = { 0.9, 0.99 }, clip = 1, warmup = 50, cooldown = { 400, 800 } },
   ema     = 0.9,
@@ -26,11 +27,13 @@ local attention = loss.attention_alignment { student = { 2, 3 }, teacher = { 2, 
 
 return pg.recipe {
   name    = "quickstart",
-  student = pg.models.sit { depth = 4, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 8, drop_label = 0.1,
+  student = pg.models.sit { depth = 4, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 8,
+    drop_label = 0.1,
                             label_deviation = 0.5, time_deviation = 0.08 },
   teacher = teacher,
   data    = pg.data.shapes { batch = o.batch, count = 16384, seed = 2 },
-  optim   = pg.optim.adamw { lr = 3e-3, betas = { 0.9, 0.99 }, clip = 1, warmup = 50, cooldown = { o.total * 0.6, o.total } },
+  optim   = pg.optim.adamw { lr = 3e-3, betas = { 0.9, 0.99 }, clip = 1, warmup = 50,
+    cooldown = { o.total * 0.6, o.total } },
   ema     = 0.995,
 
   stages = {

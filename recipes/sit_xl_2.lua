@@ -3,7 +3,8 @@ local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 
 local o = pg.options {
-  data = { default = "data/imagenet256", help = "folder with images/ and vae-sd/, as REPA's preprocessing leaves them" },
+  data = { default = "data/imagenet256",
+    help = "folder with images/ and vae-sd/, as REPA's preprocessing leaves them" },
   batch = { default = 256, help = "images a step" },
   micro = { default = 32, help = "images a pass; divides batch" },
 }
@@ -18,7 +19,8 @@ return pg.recipe {
   ema       = 0.9999,
 
   stages = {
-    { name = "train", losses = { { 1.0, loss.flow_matching { path = "linear", time = pg.time.uniform() } } }, finish = stop.at_step(400000) },
+    { name = "train", losses = { { 1.0, loss.flow_matching { path = "linear", time = pg.time.uniform() } } },
+      finish = stop.at_step(400000) },
   },
 
   every  = { log = 100, sample = 20000, checkpoint = 50000 },

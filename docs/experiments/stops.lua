@@ -1,11 +1,13 @@
 --- When would the gradient-angle trigger have ended the alignment? Replays the rule "the mean over the times is below a
---- threshold" over a run that recorded angles (`recipes/cifar10_study.lua --set record=100`), for every block recorded and a
---- range of times, thresholds and cadences, and prints a Markdown table of steps; `-` is never. Then the readings' spread.
+--- threshold" over a run that recorded angles (`recipes/cifar10_study.lua --set record=100`), for every block recorded
+--- and a range of times, thresholds and cadences, and prints a Markdown table of steps; `-` is never. Then the
+--- readings' spread.
 ---
 ---   perigee run docs/experiments/stops.lua RUN [FIRST_STEP]
 local Events = require "perigee.train.events"
 
-local run, from = arg[1] or error("usage: perigee run docs/experiments/stops.lua RUN [FIRST_STEP]", 0), tonumber(arg[2] or 300)
+local run, from = arg[1] or error("usage: perigee run docs/experiments/stops.lua RUN [FIRST_STEP]", 0),
+  tonumber(arg[2] or 300)
 local THRESHOLDS, CADENCES = { 0, -0.02, -0.05, -0.1 }, { 1, 2, 5 }
 local TIMES = {
   { name = "0.02, 0.1, 0.5, 0.8", set = { [0.02] = true, [0.1] = true, [0.5] = true, [0.8] = true } },

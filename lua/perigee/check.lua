@@ -48,8 +48,8 @@ end
 
 --- Checks an options table and returns a copy with defaults filled in. `spec` maps a key to { type, default }, or to a
 --- type name where the option is required; { type } alone is optional; { "string", default, choices = { ... } } allows
---- only those. Types: number, integer, count (from 1), natural (from 0), fraction (0 to 1), numbers, counts (lists), size
---- (n or { height, width }), string, boolean, table, function, tensor, any, or several with "|".
+--- only those. Types: number, integer, count (from 1), natural (from 0), fraction (0 to 1), numbers, counts (lists),
+--- size (n or { height, width }), string, boolean, table, function, tensor, any, or several with "|".
 function M.options(what, given, spec)
   if type(given) ~= "table" then core.fail("%s: expected a table of options, got %s", what, type(given)) end
   local result = {}

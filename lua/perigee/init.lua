@@ -83,7 +83,9 @@ function pg.load_safetensors(path) return require("perigee.io.safetensors").load
 ---@param path string
 ---@param tensors table<string, perigee.Tensor>
 ---@param metadata? table<string, string>
-function pg.save_safetensors(path, tensors, metadata) return require("perigee.io.safetensors").save(path, tensors, metadata) end
+function pg.save_safetensors(path, tensors, metadata)
+  return require("perigee.io.safetensors").save(path, tensors, metadata)
+end
 
 ---@param path string
 ---@return perigee.Tensor  uint8 [H,W,3]
@@ -101,7 +103,8 @@ tensor.methods.save = function(t, path) return require("perigee.io.npy").save(pa
 function pg.options(declaration) return require("perigee.recipe_options").declare(declaration) end
 
 local parts = {
-  nn = "perigee.nn", models = "perigee.models", loss = "perigee.losses", stop = "perigee.stops", signal = "perigee.signals",
+  nn = "perigee.nn", models = "perigee.models", loss = "perigee.losses", stop = "perigee.stops",
+  signal = "perigee.signals",
   data = "perigee.data", sampler = "perigee.samplers", optim = "perigee.optim", time = "perigee.losses.time",
   recipe = "perigee.recipe", train = "perigee.train",
 }

@@ -7,7 +7,8 @@
 ---@field tf32? boolean             lets a GPU compute float32 products from TF32: false
 ---@field precision? "float32"|"bf16"|"float64"  float32
 ---@field student perigee.Module    what is trained
----@field teacher? perigee.Vit|perigee.Recipe  an encoder, or a recipe whose student is one: it is trained first, and cached
+---@field teacher? perigee.Vit|perigee.Recipe  an encoder, or a recipe whose student is one: it is trained first,
+---  and cached
 ---@field data perigee.Dataset
 ---@field test? perigee.Dataset     what training does not see: `perigee eval` compares with it
 ---@field optim? perigee.Adamw      pg.optim.adamw {} with its defaults
@@ -65,12 +66,15 @@ local precisions = { float32 = "float32", bf16 = "bfloat16", float64 = "float64"
 local function stage_value(given, number, names)
   local losses_module, signals, stops = require "perigee.losses", require "perigee.signals", require "perigee.stops"
   local what = ("stage %d"):format(number)
-  local o = check.options(what, given, { name = "string", losses = "table", finish = { "table" }, signals = { "table", {} } })
+  local o = check.options(what, given,
+    { name = "string", losses = "table", finish = { "table" }, signals = { "table", {} } })
   what = ("stage '%s'"):format(o.name)
   if names[o.name] then core.fail("two stages are named '%s'", o.name) end
   names[o.name] = true
   if #o.losses == 0 then core.fail("%s has no losses", what) end
-  if not o.finish then core.fail("%s: 'finish' is missing; say when the stage ends, e.g. finish = stop.at_step(1000)", what) end
+  if not o.finish then
+    core.fail("%s: 'finish' is missing; say when the stage ends, e.g. finish = stop.at_step(1000)", what)
+  end
   if not stops.is_stop(o.finish) then core.fail("%s: finish is no stop; see pg.stop", what) end
   signals.of_stage(o.finish, o.signals)
   local stage, seen = { name = o.name, index = number, losses = {}, finish = o.finish, signals = o.signals }, {}
@@ -138,14 +142,20 @@ end
 ---@return perigee.Recipe
 function M.new(given)
   local o = check.options("recipe", given, {
-    name = "string", seed = { "natural", 0 }, precision = { "string", "float32" }, student = "table", teacher = { "table" },
-    data = "table", test = { "table" }, optim = { "table", require("perigee.optim").adamw() }, ema = { "number", 0.9999 }, stages = "table",
-    every = { "table", {} }, micro = { "count" }, keep = { "count", 3 }, sample = { "table", {} }, threads = { "count" },
-    cache_teacher = { "boolean|table", false },
+    name = "string", seed = { "natural", 0 }, precision = { "string", "float32" }, student = "table",
+    teacher = { "table" },
+    data = "table", test = { "table" }, optim = { "table", require("perigee.optim").adamw() },
+    ema = { "number", 0.9999 }, stages = "table",
+    every = { "table", {} }, micro = { "count" }, keep = { "count", 3 }, sample = { "table", {} },
+    threads = { "count" }, cache_teacher = { "boolean|table", false },
     device = { "string", "cpu" }, tf32 = { "boolean", false },
   })
-  if o.device ~= "cpu" and o.device ~= "cuda" then core.fail("recipe: device is '%s'; there are cpu and cuda", o.device) end
-  if not o.name:match "^[%w%._-]+$" then core.fail("recipe: the name '%s' may hold letters, digits, '.', '_' and '-' only", o.name) end
+  if o.device ~= "cpu" and o.device ~= "cuda" then
+    core.fail("recipe: device is '%s'; there are cpu and cuda", o.device)
+  end
+  if not o.name:match "^[%w%._-]+$" then
+    core.fail("recipe: the name '%s' may hold letters, digits, '.', '_' and '-' only", o.name)
+  end
   o.dtype = precisions[o.precision]
   if not o.dtype then core.fail("recipe: precision is '%s'; there are float32, bf16 and float64", o.precision) end
   o.cache_teacher = cache_option(o.cache_teacher, o)

@@ -6,8 +6,8 @@
 ---   }
 ---
 --- or, where their order matters to --help, as a list of { "name", default, "help" }. The values are the defaults, with
---- the command's flags (`perigee train recipe.lua --batch 32`) and `--set batch=32` applied. They belong to the file that
---- the command names: a recipe that other Lua code loads, another recipe for instance, gets its defaults.
+--- the command's flags (`perigee train recipe.lua --batch 32`) and `--set batch=32` applied. They belong to the file
+--- that the command names: a recipe that other Lua code loads, another recipe for instance, gets its defaults.
 local core = require "perigee.core.ffi"
 local failure = require "perigee.failure"
 local nearest = require "perigee.nearest"

@@ -27,17 +27,21 @@ local function of_step(run, step, body, ...)
   return unpack(results, 2)
 end
 
---- Takes in the numbers of steps that were queued, all but the last `left`, and tells `report` of each. A loss or gradient
---- that is no number stops the run; before a checkpoint is written nothing is left, so none holds what came of it.
+--- Takes in the numbers of steps that were queued, all but the last `left`, and tells `report` of each. A loss or
+--- gradient that is no number stops the run; before a checkpoint is written nothing is left, so none holds what came of
+--- it.
 function M.settle(run, left, report)
   while #run.pending > left do
     local pending = table.remove(run.pending, 1)
     local result = of_step(run, pending.step, run.result_of, run, pending)
     local function stop(what, value)
-      error(("step %d: %s is %s; the run stops and its last checkpoint stands"):format(result.step, what, tostring(value)), 0)
+      error(("step %d: %s is %s; the run stops and its last checkpoint stands"):format(result.step, what,
+        tostring(value)), 0)
     end
     for _, entry in ipairs(pending.losses) do
-      if not finite(result.losses[entry.name]) then stop(("loss '%s'"):format(entry.name), result.losses[entry.name]) end
+      if not finite(result.losses[entry.name]) then
+        stop(("loss '%s'"):format(entry.name), result.losses[entry.name])
+      end
     end
     if not finite(result.gradient_norm) then stop("the gradient's norm", result.gradient_norm) end
     run.losses, run.gradient_norm = result.losses, result.gradient_norm
@@ -45,8 +49,8 @@ function M.settle(run, left, report)
   end
 end
 
---- One optimisation step: gradients | reduce | update. On a device with a queue of its own the step's numbers are taken in
---- while it works on the next one.
+--- One optimisation step: gradients | reduce | update. On a device with a queue of its own the step's numbers are taken
+--- in while it works on the next one.
 ---@param report? fun(result: table)
 function M.step(run, report)
   run.pending[#run.pending + 1] = of_step(run, run.step + 1, run.advance, run)
@@ -72,8 +76,8 @@ local function decide(run, log, report)
   return finished, reason
 end
 
---- The decision that a run owes at its first step (run.ask_now), where no signal is measured for it: before anything is built
---- and no teacher's cache is filled for a stage that ends here.
+--- The decision that a run owes at its first step (run.ask_now), where no signal is measured for it: before anything is
+--- built and no teacher's cache is filled for a stage that ends here.
 ---@return { reason: string? }|false  whether the stage ends, and why
 local function decide_first(run, log)
   if not run.ask_now or #run:signals_due() > 0 then return false end
@@ -117,7 +121,8 @@ local function loop(run, log, options, goes_on, ending)
     local before, now = steps:gained()
     if before then
       log { event = "pace", step = result.step, stage = result.stage, seconds_before = before, seconds = now }
-      progress:line("without the teacher a step takes %.1f ms, %.1f ms less than before", now * 1e3, (before - now) * 1e3)
+      progress:line("without the teacher a step takes %.1f ms, %.1f ms less than before", now * 1e3,
+        (before - now) * 1e3)
     end
   end
 
@@ -188,7 +193,8 @@ local function train(run, options)
   local ending = decide_first(run, log)
   if not ending and not run:build_stage() then return "interrupted" end
   if run.recipe.dtype == "bfloat16" and run.device == "cpu" then
-    run.progress:line("precision bf16: on the CPU its numbers are converted to float32 and back, which is no faster than float32")
+    run.progress:line("precision bf16: on the CPU its numbers are converted to float32 and back, which is no faster "
+      .. "than float32")
   end
   if goes_on then run.progress:line("%s at step %d, stage %s", goes_on, run.step, run.stage.name)
   else
@@ -213,8 +219,8 @@ end
 ---@field recipe_path? string    copied into the folder
 ---@field recipe_options? table  the recipe's options, for config.json
 
---- Trains a recipe to its end, or to `options.steps`, or until a signal asks to stop. The run that it returns holds its models
---- still; run:free() gives them back. After an error everything is given back.
+--- Trains a recipe to its end, or to `options.steps`, or until a signal asks to stop. The run that it returns holds its
+--- models still; run:free() gives them back. After an error everything is given back.
 ---@param options? perigee.TrainOptions
 ---@return perigee.Run run, string outcome   "finished" | "steps" | "interrupted"
 function M.train(recipe, options)

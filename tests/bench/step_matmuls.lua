@@ -1,6 +1,6 @@
 --- A step beside its matmuls alone at oneDNN's own threaded rate: every product of the stage's program is timed with
---- dnnl_sgemm at its shape, in the same run as the step, in turn; medians over the rounds. A product of two batches (attention's
---- among them) is timed matrix by matrix of an image.
+--- dnnl_sgemm at its shape, in the same run as the step, in turn; medians over the rounds. A product of two batches
+--- (attention's among them) is timed matrix by matrix of an image.
 ---
 ---   perigee run tests/bench/step_matmuls.lua RECIPE STAGE [the recipe's options]     on random data
 local core = require "perigee.core.ffi"
@@ -31,7 +31,8 @@ local function add(kind, transpose_a, transpose_b, m, n, k, count)
   local key = ("%s %s %s %d %d %d"):format(kind, transpose_a, transpose_b, m, n, k)
   local product = by_key[key]
   if not product then
-    product = { kind = kind, transpose_a = transpose_a, transpose_b = transpose_b, m = m, n = n, k = k, count = 0, times = {} }
+    product = { kind = kind, transpose_a = transpose_a, transpose_b = transpose_b, m = m, n = n, k = k,
+      count = 0, times = {} }
     by_key[key], products[#products + 1] = product, product
   end
   product.count = product.count + count
@@ -59,8 +60,10 @@ local function add_matmul(node)
   else add("linear layers", ta, tb, m, n, k, batch) end
 end
 
---- Products of one image's heads in an attention op, with the number of products between [N,d] and [N,d] or [N,N] and [N,d].
-local attention_products = { attention = { 1, 1 }, attention_backward = { 2, 3 }, attention_aligned_backward = { 2, 3 } }
+--- Products of one image's heads in an attention op, with the number of products between [N,d] and [N,d] or [N,N] and
+--- [N,d].
+local attention_products = { attention = { 1, 1 }, attention_backward = { 2, 3 },
+  attention_aligned_backward = { 2, 3 } }
 
 local function add_attention(node)
   local counts = attention_products[node.definition.name]
@@ -97,8 +100,8 @@ end
 
 local step, totals, flops = median(steps) * (recipe.micro / recipe.batch), {}, 0
 table.sort(products, function(x, y) return median(x.times) * x.count > median(y.times) * y.count end)
-print(("%s, stage %s, batch %d; oneDNN %s, %d threads, %s"):format(recipe.name, stage.name, recipe.micro, onednn.version(),
-  core.C.pg_threads(), ffi.string(core.C.pg_cpu_name())))
+print(("%s, stage %s, batch %d; oneDNN %s, %d threads, %s"):format(recipe.name, stage.name, recipe.micro,
+  onednn.version(), core.C.pg_threads(), ffi.string(core.C.pg_cpu_name())))
 for _, p in ipairs(products) do
   local seconds, work = median(p.times), 2 * p.m * p.n * p.k
   totals[p.kind] = (totals[p.kind] or 0) + seconds * p.count

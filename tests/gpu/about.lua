@@ -1,5 +1,5 @@
---- What a device is, and the rate that its matmul reaches: of square bfloat16 matrices, random numbers, the best of five rounds.
---- Prints one JSON text.
+--- What a device is, and the rate that its matmul reaches: of square bfloat16 matrices, random numbers, the best of
+--- five rounds. Prints one JSON text.
 ---
 ---   perigee run tests/gpu/about.lua DEVICE SIZE
 local core = require "perigee.core.ffi"
@@ -15,7 +15,8 @@ devices.choose(device)
 local free, total = devices.memory(device)
 
 local function matrix(seed)
-  return ops.random_normal({ n, n }, { state = tensor.tensor({ seed, 0, 0 }, "int64"), purpose = "matrix" }):to("bfloat16"):to(device)
+  return ops.random_normal({ n, n },
+    { state = tensor.tensor({ seed, 0, 0 }, "int64"), purpose = "matrix" }):to("bfloat16"):to(device)
 end
 
 local rate = tensor.tidy(function()
@@ -30,7 +31,8 @@ local rate = tensor.tidy(function()
   return 2 * n ^ 3 / best
 end)
 print(json.encode {
-  device = devices.description(device), free_bytes = free, total_bytes = total, matmul_flops_per_second = rate, matmul_size = n,
+  device = devices.description(device), free_bytes = free, total_bytes = total, matmul_flops_per_second = rate,
+  matmul_size = n,
   processor = ffi.string(core.C.pg_cpu_name()), isa = ffi.string(core.C.pg_cpu_isa()), threads = core.C.pg_threads(),
   version = ffi.string(core.C.pg_version()),
 })

@@ -1,5 +1,6 @@
---- The recipe that tests/gpu/run trains: HASTE on 32×32 pictures in two stages, every step logged. CIFAR-10 where a folder is
---- given, else the drawn shapes; the teacher's weights come from a file (tests/gpu/teacher.lua makes random ones).
+--- The recipe that tests/gpu/run trains: HASTE on 32×32 pictures in two stages, every step logged. CIFAR-10 where a
+--- folder is given, else the drawn shapes; the teacher's weights come from a file (tests/gpu/teacher.lua makes random
+--- ones).
 local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 
@@ -41,8 +42,8 @@ local attention = loss.attention_alignment(size.layers)
 -- the policy of the paper, with a threshold that is not reached: every run has the same steps
 local finish = stop.at_step(o.align)
 if o.angle > 0 then
-  finish = stop.any(stop.gradient_angle { block = model.depth / 2, time = { 0.1, 0.5 }, images = o.batch, from = o.angle, every = o.angle,
-                                          below = -1.5 }, finish)
+  finish = stop.any(stop.gradient_angle { block = model.depth / 2, time = { 0.1, 0.5 }, images = o.batch,
+                                          from = o.angle, every = o.angle, below = -1.5 }, finish)
 end
 
 return pg.recipe {

@@ -1,5 +1,6 @@
---- What a device does in a step: after two steps of a stage nothing is queued call by call or captured, and a step is one launch
---- of a graph, in pieces too, and when the learning rate, a loss's weight and the EMA decay change. Prints one JSON text.
+--- What a device does in a step: after two steps of a stage nothing is queued call by call or captured, and a step is
+--- one launch of a graph, in pieces too, and when the learning rate, a loss's weight and the EMA decay change. Prints
+--- one JSON text.
 ---
 ---   perigee run tests/gpu/graph.lua DEVICE STEPS RECIPE [the recipe's options]
 local core = require "perigee.core.ffi"
@@ -12,12 +13,16 @@ local device, steps, path = arg[1], tonumber(arg[2]), arg[3]
 local recipe = load(path, { arguments = { unpack(arg, 4) } }).value
 local run = profile.open(recipe, { device = device })
 -- a test hook of runtime/internal.h
-ffi.cdef "typedef struct { int64_t calls, captures, launches; } pg_queue_counts; void pg_queue_counted(pg_queue_counts *out);"
+ffi.cdef [[
+  typedef struct { int64_t calls, captures, launches; } pg_queue_counts;
+  void pg_queue_counted(pg_queue_counts *out);
+]]
 local counts = ffi.new "pg_queue_counts"
 
 --- Queued since the last time: calls one by one, captures, launches of graphs.
 local function queued()
-  local before = { calls = tonumber(counts.calls), captures = tonumber(counts.captures), launches = tonumber(counts.launches) }
+  local before = { calls = tonumber(counts.calls), captures = tonumber(counts.captures),
+    launches = tonumber(counts.launches) }
   core.C.pg_queue_counted(counts)
   local since = {}
   for key, value in pairs(before) do since[key] = tonumber(counts[key]) - value end

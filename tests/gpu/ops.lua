@@ -1,6 +1,6 @@
---- The cases of tests/ops on a device, forward and gradients, against the CPU's float64 (tests/lua/ops_harness.lua says how).
---- Needs no test framework. Prints one JSON text: { passed =, float64 = checks that need it, which stays on the CPU,
---- failed = [{ name, message }], missing = [kernels] }.
+--- The cases of tests/ops on a device, forward and gradients, against the CPU's float64 (tests/lua/ops_harness.lua says
+--- how). Needs no test framework. Prints one JSON text: { passed =, float64 = checks that need it, which stays on the
+--- CPU, failed = [{ name, message }], missing = [kernels] }.
 ---
 ---   perigee run tests/gpu/ops.lua DEVICE DTYPES FILE...        DTYPES: float32,bfloat16; FILE: tests/ops/matmul.lua
 local core = require "perigee.core.ffi"

@@ -20,8 +20,8 @@ local function near(expected, found, within)
   assert.is_true(math.abs(expected - found) <= (within or 1e-9), ("%s is not %s"):format(found, expected))
 end
 
---- A run of steps 10, 20, ... at 16 images each: denoise = 2 - step / 200, features until `stop`; 8 images a second until
---- there, then 16. `tail` follows the last event.
+--- A run of steps 10, 20, ... at 16 images each: denoise = 2 - step / 200, features until `stop`; 8 images a second
+--- until there, then 16. `tail` follows the last event.
 local function make_run(name, how)
   how = how or {}
   local stop, total = how.stop or 40, how.total or 100
@@ -229,7 +229,9 @@ describe("the report of runs that share a label", function()
                    record.read(make_run("b", { distance = 8, seed = 1, stop = 60 }), "haste"),
                    record.read(make_run("c", { distance = 9, seed = 1 }), "plain") }
     local text = table.concat(report.lines(runs, { last = 1, to = math.huge, width = 120 }), "\n") .. "\n"
-    local function has(line) assert.is_truthy(text:find("\n" .. line .. "\n", 1, true), line .. "\nis not in\n" .. text) end
+    local function has(line)
+      assert.is_truthy(text:find("\n" .. line .. "\n", 1, true), line .. "\nis not in\n" .. text)
+    end
     has "                     haste                     plain"
     has "seed                 0, 1                      1"
     has "loss.denoise        1.5                            1.5"

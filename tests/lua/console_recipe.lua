@@ -1,11 +1,13 @@
 --- A run of a second or so: a tiny student beside a tiny teacher, on shapes drawn here.
 local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
-local o = pg.options { { "align", 30, "steps with a teacher" }, { "total", 40, "steps in all" }, { "checkpoint", 10, "steps between" } }
+local o = pg.options { { "align", 30, "steps with a teacher" }, { "total", 40, "steps in all" },
+  { "checkpoint", 10, "steps between" } }
 local denoise = loss.flow_matching {}
 return pg.recipe {
   name = "tiny",
-  student = pg.models.sit { depth = 2, width = 32, heads = 2, patch = 8, size = 32, channels = 3, classes = 8, drop_label = 0.1 },
+  student = pg.models.sit { depth = 2, width = 32, heads = 2, patch = 8, size = 32, channels = 3, classes = 8,
+    drop_label = 0.1 },
   teacher = pg.recipe {
     name = "tiny-teacher",
     student = pg.models.vit { depth = 2, width = 32, heads = 2, patch = 8, image = 32, classes = 8 },

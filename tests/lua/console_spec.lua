@@ -17,7 +17,9 @@ local in_folder = dofile(home .. "/tests/lua/folder.lua")(before_each, after_eac
 local program = (os.getenv "PERIGEE_BUILD" or home .. "/build") .. "/runtime/perigee"
 local recipe = home .. "/tests/lua/console_recipe.lua"
 
-local function compiled(text, environment) return assert(chunk.compile(text, environment or setmetatable({}, { __index = _G }))) end
+local function compiled(text, environment)
+  return assert(chunk.compile(text, environment or setmetatable({}, { __index = _G })))
+end
 
 describe("a chunk", function()
   it("needs no return, and says when it is unfinished", function()
@@ -39,7 +41,8 @@ describe("a chunk", function()
   end)
 
   it("knows what a function reads from outside", function()
-    local f = compiled "local limit = 1 return function(e) y = 2 return e > limit, function() return math.abs(x) end end"()
+    local f = compiled("local limit = 1 return function(e) y = 2 "
+      .. "return e > limit, function() return math.abs(x) end end")()
     local captured, globals = chunk.outside(f)
     assert.same({ "limit" }, captured)
     assert.same({ "math", "x", "y" }, globals)
@@ -47,7 +50,9 @@ describe("a chunk", function()
 end)
 
 describe("the limit", function()
-  local function run(text, environment) return limit.run(0.05, compiled(text, environment), chunk.handler(limit.is_users)) end
+  local function run(text, environment)
+    return limit.run(0.05, compiled(text, environment), chunk.handler(limit.is_users))
+  end
 
   it("ends loops, in callbacks of library functions too", function()
     for _, text in ipairs { "while true do end", "repeat until false", "pg.tidy(function() while true do end end)",
@@ -105,7 +110,8 @@ describe("policies as source", function()
         local n = (state.n or 0) + 1
         return n >= 2 and event.features < 0.1, { n = n }
       end }]], { custom = source.custom, signal = signal })()
-    local before = stop.any(stop.gradient_angle { block = 2, images = 8, from = 4, every = 2 }, stop.all(own, stop.at_step(3)))
+    local before = stop.any(stop.gradient_angle { block = 2, images = 8, from = 4, every = 2 },
+      stop.all(own, stop.at_step(3)))
     local text = source.write(before)
     local after = source.read(text)
     assert.equal(text, source.write(after))
@@ -124,7 +130,8 @@ describe("policies as source", function()
     local function custom(text) return pcall(compiled, text, { custom = source.custom }) end
     local environment = { custom = source.custom }
     local function message(text) return select(2, pcall(compiled(text, environment))) end
-    assert.matches("captures 'limit'", message "local limit = 1 return custom { function(e) return e.step > limit end }")
+    assert.matches("captures 'limit'",
+      message "local limit = 1 return custom { function(e) return e.step > limit end }")
     assert.matches("global 'threshold'", message "return custom { function(e) return e.step > threshold end }")
     assert.is_true(custom "1")
     local told
@@ -147,7 +154,8 @@ local environment = ("PERIGEE_HOME=%s OMP_NUM_THREADS=1"):format(quote(home))
 
 --- A trainer in the background; its folder, once its console is open.
 local function trainer(folder, arguments)
-  os.execute(("PERIGEE_CACHE=%s %s %s train %s --runs %s %s >%s 2>&1 & echo $! >%s"):format(quote(folder .. "/cache"), environment,
+  os.execute(("PERIGEE_CACHE=%s %s %s train %s --runs %s %s >%s 2>&1 & echo $! >%s"):format(quote(folder
+    .. "/cache"), environment,
     quote(program), quote(recipe), quote(folder), arguments, quote(folder .. "/log"), quote(folder .. "/pid")))
   for _ = 1, 600 do
     if files.kind(folder .. "/tiny/console.sock") then return folder .. "/tiny" end
@@ -157,7 +165,8 @@ local function trainer(folder, arguments)
 end
 
 local function wait_for_end(folder)
-  os.execute(("for k in $(seq 1200); do kill -0 $(cat %s) 2>/dev/null || break; sleep 0.1; done"):format(quote(folder .. "/pid")))
+  local pid = quote(folder .. "/pid")
+  os.execute(("for k in $(seq 1200); do kill -0 $(cat %s) 2>/dev/null || break; sleep 0.1; done"):format(pid))
 end
 
 local function stop(folder)
@@ -216,7 +225,8 @@ describe("a console in a running trainer", function()
     assert.equal("1\t2\n", answer "print(1, 2)".output)
     assert.is_true(answer "for i = 1, 2 do".unfinished)
     assert.matches("did you mean \"step\"", answer "run.stepp".error)
-    for _, text in ipairs { "io", "os", "ffi", "debug", "jit", "require", "load", "string.dump", "coroutine", "package" } do
+    for _, text in ipairs { "io", "os", "ffi", "debug", "jit", "require", "load", "string.dump",
+      "coroutine", "package" } do
       local given = answer(text)
       assert.is_true(given.error ~= nil or given.value == "", text)
     end
@@ -251,27 +261,41 @@ describe("a console in a running trainer", function()
     wait_for_end(quiet)
     local run = trainer(busy, arguments)
     local hostile = {
-      "while true do end", "while true do pcall(function() while true do end end) end", "repeat pcall(error) until false",
-      "local function f() return 1 + f() end f()", "('x'):rep(1e10)", "local t = {} while true do t[#t + 1] = ('x'):rep(1e5) .. #t end",
-      "setmetatable(_G, nil)", "setmetatable(_G, {})", "rawset(run, 'step', 1)", "run.step = -1", "run.stage = nil", "run.stage.losses = {}",
-      "pg.zeros = nil", "pg.ops.matmul = nil", "string.format = nil", "math.floor = 3", "getmetatable('').__index = nil",
-      "getmetatable(run).__index = nil", "getmetatable(pg.zeros{2}).__index = nil", "(''):dump()", "loadstring('\\27LJ\\2')()",
-      "pg.zeros{2}.handle", "pg.zeros{2}.shape[1]", "pg.zeros{2}:free()", "pg.zeros{2}:copy_(pg.ones{2})", "pg.zeros{1e6, 1e6}",
+      "while true do end", "while true do pcall(function() while true do end end) end",
+      "repeat pcall(error) until false",
+      "local function f() return 1 + f() end f()", "('x'):rep(1e10)",
+      "local t = {} while true do t[#t + 1] = ('x'):rep(1e5) .. #t end",
+      "setmetatable(_G, nil)", "setmetatable(_G, {})", "rawset(run, 'step', 1)", "run.step = -1", "run.stage = nil",
+      "run.stage.losses = {}",
+      "pg.zeros = nil", "pg.ops.matmul = nil", "string.format = nil", "math.floor = 3",
+      "getmetatable('').__index = nil",
+      "getmetatable(run).__index = nil", "getmetatable(pg.zeros{2}).__index = nil", "(''):dump()",
+      "loadstring('\\27LJ\\2')()",
+      "pg.zeros{2}.handle", "pg.zeros{2}.shape[1]", "pg.zeros{2}:free()", "pg.zeros{2}:copy_(pg.ones{2})",
+      "pg.zeros{1e6, 1e6}",
       "student.blocks[1] = nil", "student:materialise{}", "student.blocks[1].mlp.hidden.weight:copy_(pg.zeros{1})",
-      "run:set('student.blocks.1.mlp.hidden.weight', pg.zeros{3})", "run:set('nothing', 3)", "run:set()", "run.set(1)", "run.optim.lr = 0/0",
-      "run.optim.lr = {}", "run.optim.lr = -1", "run.optim.betas = { 2, 3 }", "run.ema = 1", "run.stage.losses.denoise.weight = 'x'",
-      "run.stage.finish = nil", "run.stage.finish = 3", "run.stage.finish = stop.custom { 3 }", "run:sample { count = -1 }",
-      "run:sample { nothing = 1 }", "run.stage.finish = stop.gradient_angle { block = 99 }", "error(nil)", "error({})", "error()",
-      "tostring(setmetatable({}, { __tostring = function() while true do end end }))",
-      "setmetatable({}, { __tostring = function() error 'x' end })", "return 1 +", "]]", ("("):rep(5000), ("x = "):rep(3000), "\0\1\2\255",
+      "run:set('student.blocks.1.mlp.hidden.weight', pg.zeros{3})", "run:set('nothing', 3)", "run:set()", "run.set(1)",
+      "run.optim.lr = 0/0",
+      "run.optim.lr = {}", "run.optim.lr = -1", "run.optim.betas = { 2, 3 }", "run.ema = 1",
+      "run.stage.losses.denoise.weight = 'x'",
+      "run.stage.finish = nil", "run.stage.finish = 3", "run.stage.finish = stop.custom { 3 }",
+      "run:sample { count = -1 }",
+      "run:sample { nothing = 1 }", "run.stage.finish = stop.gradient_angle { block = 99 }", "error(nil)",
+      "error({})", "error()", "tostring(setmetatable({}, { __tostring = function() while true do end end }))",
+      "setmetatable({}, { __tostring = function() error 'x' end })", "return 1 +", "]]", ("("):rep(5000),
+      ("x = "):rep(3000), "\0\1\2\255",
       "local s = ('a'):rep(30000) return s:find('.-.-.-.-b')", "table.concat(setmetatable({}, { __index = error }))",
-      "for k, v in pairs(run) do pcall(v) end", "pg.tensor({ { 1 }, { 1, 2 } })", "pg.grad(function() while true do end end, { pg.ones{1} })",
-      "_G = nil", "pairs = nil; print = nil; error = nil", "return run, pg, student, stop, signal", "print(('x'):rep(1e6))",
-      "xpcall(error, function() while true do end end)", "unpack({}, 1, 1e8)", "select(-1)", "('x'):gsub('', ('y'):rep(1e6))",
+      "for k, v in pairs(run) do pcall(v) end", "pg.tensor({ { 1 }, { 1, 2 } })",
+      "pg.grad(function() while true do end end, { pg.ones{1} })",
+      "_G = nil", "pairs = nil; print = nil; error = nil", "return run, pg, student, stop, signal",
+      "print(('x'):rep(1e6))",
+      "xpcall(error, function() while true do end end)", "unpack({}, 1, 1e8)", "select(-1)",
+      "('x'):gsub('', ('y'):rep(1e6))",
     }
     local clients = {}
     for k = 1, 10 do clients[k] = client.connect(run) end
-    local count, malformed = 0, { "", "{", "[]", "null", "1", '"x"', "{}", '{"eval":3}', '{"complete":[]}', ("["):rep(500), "\255\254" }
+    local count, malformed = 0, { "", "{", "[]", "null", "1", '"x"', "{}", '{"eval":3}', '{"complete":[]}',
+      ("["):rep(500), "\255\254" }
     local C = require("perigee.core.ffi").C
     while count < 1000 do
       count = count + 1
@@ -305,7 +329,8 @@ describe("a run whose policy was swapped", function()
 
   --- Trains the tiny recipe; `at[step](run)` acts after that step.
   local function go(folder, at, resume)
-    local loaded = require("perigee.recipe_options").load(recipe, { values = { align = 30, total = 40, checkpoint = 5 } }).value
+    local loaded = require("perigee.recipe_options").load(recipe,
+      { values = { align = 30, total = 40, checkpoint = 5 } }).value
     loaded.every.sample = 1
     local run = train(loaded, { folder = folder, quiet = true, resume = resume, sample = function(run)
       if at[run.step] then at[run.step](run) end
@@ -315,7 +340,9 @@ describe("a run whose policy was swapped", function()
 
   it("is the same after it was killed and resumed", function()
     local policy = [[stop.custom { needs = { signal.loss { "denoise" } },
-      function(event, state) return (state.n or 0) >= 12, { n = (state.n or 0) + 1, sum = (state.sum or 0) + event.denoise } end }]]
+      function(event, state)
+        return (state.n or 0) >= 12, { n = (state.n or 0) + 1, sum = (state.sum or 0) + event.denoise }
+      end }]]
     local function swap(run)
       changes.make(run, "stage.finish", policy, "the policy")
       changes.make(run, "optim.lr", 5e-4, "the rate")
@@ -350,8 +377,8 @@ describe("at a terminal", function()
   after_each(function() stop(in_folder()) end)
 
   local function environment_of()
-    return { PERIGEE_HOME = home, HOME = in_folder(), XDG_STATE_HOME = in_folder "state", OMP_NUM_THREADS = "1", TERM = "xterm",
-             PERIGEE_CACHE = in_folder "cache" }
+    return { PERIGEE_HOME = home, HOME = in_folder(), XDG_STATE_HOME = in_folder "state", OMP_NUM_THREADS = "1",
+             TERM = "xterm", PERIGEE_CACHE = in_folder "cache" }
   end
 
   it("the REPL has history, completion, several lines and Ctrl-C", function()

@@ -32,8 +32,10 @@ describe("on cuda, over tests/cuda_on_cpu,", function()
   end
 
   setup(function()
-    environment = ("PERIGEE_CUDA_LIBRARY=%s PERIGEE_CACHE=%s"):format(tiny.quote(library), tiny.quote(in_folder "cache"))
-    perigee("train", tiny.quote(tiny.path), "--runs", in_folder(), "--total 2 --align 1 --checkpoint 1 --quiet --no-console",
+    environment = ("PERIGEE_CUDA_LIBRARY=%s PERIGEE_CACHE=%s"):format(tiny.quote(library),
+      tiny.quote(in_folder "cache"))
+    perigee("train", tiny.quote(tiny.path), "--runs", in_folder(),
+      "--total 2 --align 1 --checkpoint 1 --quiet --no-console",
       "--set", tiny.quote("weights=" .. weights))
     perigee("train tests/lua/recipes/coloured.lua --runs", in_folder(), "--quiet --no-console")
     tiny_run, classifier = in_folder "tiny", in_folder "coloured"
@@ -41,7 +43,8 @@ describe("on cuda, over tests/cuda_on_cpu,", function()
 
   it("bench times a step's calls by the device's clock", function()
     local path = in_folder "bench.json"
-    local text = perigee("bench", tiny.quote(tiny.path), "--device cuda --synthetic --steps 2 --warmup 2 --profiled 1 --json", path)
+    local text = perigee("bench", tiny.quote(tiny.path),
+      "--device cuda --synthetic --steps 2 --warmup 2 --profiled 1 --json", path)
     assert.matches("this GPU: matmul %d+ GFLOP/s", text)
     local found = json.read(path)
     assert.equal("cuda", found.device)
@@ -68,7 +71,8 @@ describe("on cuda, over tests/cuda_on_cpu,", function()
   it("eval's distances and accuracies are the CPU's", function()
     local results = {}
     for _, device in ipairs { "cpu", "cuda" } do
-      local text = perigee("eval", tiny_run, classifier, "--count 8 --steps 2 --against train --features teacher --features", classifier,
+      local text = perigee("eval", tiny_run, classifier,
+        "--count 8 --steps 2 --against train --features teacher --features", classifier,
         "--json --device", device)
       results[device] = json.decode(text)
     end
@@ -86,7 +90,8 @@ describe("on cuda, over tests/cuda_on_cpu,", function()
 
   it("eval judges by a classifier in bfloat16", function()
     local recipe = in_folder "low.lua"
-    local text = files.read(door.home .. "/tests/lua/recipes/coloured.lua"):gsub('name    = "coloured",', 'name = "low", precision = "bf16",')
+    local text = files.read(door.home .. "/tests/lua/recipes/coloured.lua"):gsub('name    = "coloured",',
+      'name = "low", precision = "bf16",')
     files.write(recipe, text)
     perigee("train", recipe, "--runs", in_folder(), "--quiet --no-console --device cuda")
     local results = json.decode(perigee("eval", in_folder "low", "--json --device cuda"))
@@ -95,12 +100,14 @@ describe("on cuda, over tests/cuda_on_cpu,", function()
 
   it("repl's run lives there", function()
     local lines = {
-      "run:step(2)", "=run:loss().denoise", "run:batch().images.device", "=run:gradient { loss = 'features', of = 'block 1' }:abs():sum():item() > 0",
-      ("run:picture { path = %q }"):format(in_folder "batch.png"), ("run:attention { block = 2, path = %q }"):format(in_folder "map.png"),
+      "run:step(2)", "=run:loss().denoise", "run:batch().images.device",
+      "=run:gradient { loss = 'features', of = 'block 1' }:abs():sum():item() > 0",
+      ("run:picture { path = %q }"):format(in_folder "batch.png"),
+      ("run:attention { block = 2, path = %q }"):format(in_folder "map.png"),
     }
     files.write(in_folder "lines", table.concat(lines, "\n") .. "\n")
-    local status, text = tiny.perigee(("repl %s --device cuda --set %s <%s"):format(tiny.quote(tiny.path), tiny.quote("weights=" .. weights),
-      in_folder "lines"), environment)
+    local status, text = tiny.perigee(("repl %s --device cuda --set %s <%s"):format(tiny.quote(tiny.path),
+      tiny.quote("weights=" .. weights), in_folder "lines"), environment)
     assert.equal(0, status, text)
     assert.matches('"?cuda"?', text)
     assert.is_nil(text:find("error", 1, true), text)
@@ -127,19 +134,22 @@ describe("on cuda, over tests/cuda_on_cpu,", function()
   it("a console reads and changes what is there", function()
     local runs, log = in_folder "attached", in_folder "log"
     files.make_folder(runs)
-    local script = ("%s >%s 2>&1 & echo $!"):format(tiny.command(("train %s --runs %s --device cuda --total 1000000 --align 2 --checkpoint 0 "
+    local script = ("%s >%s 2>&1 & echo $!"):format(tiny.command(("train %s --runs %s --device cuda --total 1000000 "
+      .. "--align 2 --checkpoint 0 "
       .. "--set %s"):format(tiny.quote(tiny.path), runs, tiny.quote("weights=" .. weights)), environment), log)
     local pipe = io.popen("( " .. script .. " )")
     local process = pipe:read "*l"
     pipe:close()
-    finally(function() os.execute("kill " .. process .. "; while kill -0 " .. process .. " 2>/dev/null; do sleep 0.1; done") end)
+    finally(function()
+      os.execute("kill " .. process .. "; while kill -0 " .. process .. " 2>/dev/null; do sleep 0.1; done")
+    end)
     for _ = 1, 600 do
       if files.kind(runs .. "/tiny/console.sock") then break end
       os.execute "sleep 0.1"
     end
     local function tell(text) return perigee("tell", runs .. "/tiny", tiny.quote(text), "--limit 30") end
     assert.equal("cuda\n", tell "run:parameter('student.blocks.1.mlp.hidden.bias').device")
-    tell "before = run:parameter('student.blocks.1.mlp.hidden.bias'); run:set('student.blocks.1.mlp.hidden.bias', before * 0 + 3)"
+    tell "name = 'student.blocks.1.mlp.hidden.bias'; run:set(name, run:parameter(name) * 0 + 3)"
     tell "run:pause()"
     assert.is_near(3, tonumber(tell "run:parameter('student.blocks.1.mlp.hidden.bias'):mean():item()"), 0.5)
     assert.matches("samples/step%-%d+%.png", tell "run:sample { count = 2, steps = 2 }")
@@ -149,10 +159,11 @@ describe("on cuda, over tests/cuda_on_cpu,", function()
   it("every command says in one line what it does not know, or has not", function()
     local gone = "CUDA_ON_CPU_DEVICES=0 " .. environment
     for command, where in pairs {
-      train = tiny.quote(tiny.path), bench = tiny.quote(tiny.path), repl = tiny.quote(tiny.path), plan = tiny.quote(tiny.path),
-      sample = tiny_run, eval = tiny_run,
+      train = tiny.quote(tiny.path), bench = tiny.quote(tiny.path), repl = tiny.quote(tiny.path),
+      plan = tiny.quote(tiny.path), sample = tiny_run, eval = tiny_run,
     } do
-      assert.matches("^perigee: %-%-device tpu: there are cpu[^\n]* cuda[^\n]*\n$", complaint(command, where, "--device tpu </dev/null"))
+      assert.matches("^perigee: %-%-device tpu: there are cpu[^\n]* cuda[^\n]*\n$",
+        complaint(command, where, "--device tpu </dev/null"))
       local status, text = tiny.perigee(("%s %s --device cuda </dev/null"):format(command, where), gone)
       assert.equal(1, status, text)
       assert.matches("^perigee: %-%-device cuda: cuda: there is no usable GPU and driver[^\n]*\n$", text)

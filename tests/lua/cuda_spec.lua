@@ -1,5 +1,5 @@
---- The CUDA device's host side over tests/cuda_on_cpu: queues, graphs, readings, choices, memory, training. Pending where its
---- plugin isn't built (cmake --build build --target perigee_cuda_on_cpu).
+--- The CUDA device's host side over tests/cuda_on_cpu: queues, graphs, readings, choices, memory, training. Pending
+--- where its plugin isn't built (cmake --build build --target perigee_cuda_on_cpu).
 local ffi = require "ffi"
 local lfs = require "lfs"
 local door = require "perigee.core.ffi"
@@ -92,7 +92,9 @@ describe("the CUDA device", function()
     local key
     for name in pairs(before) do if name:find("/3x2x2NN/", 1, true) then key = name end end
     assert.is_string(key)
-    local forced = before[key]:gsub("^%d+:%x%x", function(head) return head:match "^%d+:" .. (head:match "e1$" and "e2" or "e1") end)
+    local forced = before[key]:gsub("^%d+:%x%x", function(head)
+      return head:match "^%d+:" .. (head:match "e1$" and "e2" or "e1")
+    end)
     if forced:match "^0:e2" then forced = forced:gsub("^0:", "1024:") end -- the other algorithm has a workspace
     choices.take { [key] = forced }
     plan()
@@ -111,8 +113,8 @@ describe("the CUDA device", function()
       local seed, weight, bias = p:input("dy", { 3, 4 }), p:input("weight", { 4, 5 }), p:input("bias", { 4 })
       local y = ops.linear(p:input("x", { 3, 5 }), weight, bias)
       local found = core.gradient(p, { y }, { seed }, { weight, bias })
-      local executable = core.executable.compile(p, { { name = "weight", value = found[1] }, { name = "bias", value = found[2] } },
-        { device = "cuda" })
+      local executable = core.executable.compile(p,
+        { { name = "weight", value = found[1] }, { name = "bias", value = found[2] } }, { device = "cuda" })
       assert.equal(1, #executable.plan.calls)
       local out = executable:run { x = x:to "cuda", dy = dy:to "cuda" }
       assert.same({ 3.5, 3, 1, 5 }, numbers(out.bias))
@@ -179,12 +181,13 @@ describe("training on the CUDA device", function()
 
   on_cuda("stops at an error in mid-run with the step named and the last checkpoint as it was", function()
     local weights = door.home .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors"
-    local line = ("train %s --set %s --device cuda --runs %s"):format(tiny.quote(tiny.path), tiny.quote("weights=" .. weights),
-      tiny.quote(folder))
+    local line = ("train %s --set %s --device cuda --runs %s"):format(tiny.quote(tiny.path),
+      tiny.quote("weights=" .. weights), tiny.quote(folder))
     local status, text = tiny.perigee(line, ("CUDA_ON_CPU_FAIL_GRAPH=5 PERIGEE_CUDA_LIBRARY='%s'"):format(plugin))
     if text:find("is not available on cuda", 1, true) then error(text, 0) end
     assert.equal(1, status, text)
-    assert.matches("perigee: step 6: cuda: cudaGraphLaunch: .*cudaErrorLaunchFailure.*; the run stops and its last checkpoint stands\n$",
+    assert.matches("perigee: step 6: cuda: cudaGraphLaunch: .*cudaErrorLaunchFailure.*; the run stops and its last "
+      .. "checkpoint stands\n$",
       text)
     assert.equal("number", type(#tiny.checkpoint(folder .. "/tiny", 4)))
     assert.is_nil(lfs.attributes(folder .. "/tiny/checkpoints/step-0000008.safetensors"))
@@ -196,8 +199,8 @@ describe("training on the CUDA device", function()
       return device.held "cuda"
     end
     local before = held()
-    local run = require("perigee.train").train(tiny.recipe { total = 4, align = 3, precision = "bf16", micro = 4, cache = true },
-      { device = "cuda", quiet = true })
+    local run = require("perigee.train").train(tiny.recipe { total = 4, align = 3, precision = "bf16", micro = 4,
+      cache = true }, { device = "cuda", quiet = true })
     assert.is_true(run.step == 4 and run.gradient_norm > 0)
     run:free()
     run = nil -- luacheck: ignore
@@ -205,7 +208,7 @@ describe("training on the CUDA device", function()
   end)
 
   for _, case in ipairs { { "float32", 8, 2 }, { "bf16", 8, 8 } } do
-    on_cuda(("holds what was planned with CUDA's kernels: %s, batch %d in pieces of %d"):format(unpack(case)), function()
+    on_cuda(("holds what was planned with CUDA's kernels: %s, %d images in pieces of %d"):format(unpack(case)), function()
       local options = { precision = case[1], batch = case[2], micro = case[3] }
       local planned = price.recipe(tiny.recipe(options), { device = "h100" })
       local run = require("perigee.train.run").new(tiny.recipe(options), { device = "cuda" })
@@ -224,7 +227,7 @@ describe("training on the CUDA device", function()
     end)
   end
 
-  on_cuda("gives the teacher and the stage's arena back where the alignment ends, and says what that is worth", function()
+  on_cuda("gives teacher and arena back where the alignment ends, and says what that is worth", function()
     local pace = require "perigee.train.pace"
     local planned, skipped, window = price.recipe(tiny.recipe {}, { device = "h100" }), pace.SKIPPED, pace.WINDOW
     pace.SKIPPED, pace.WINDOW = 1, 2 -- luacheck: ignore 122
@@ -242,7 +245,8 @@ describe("training on the CUDA device", function()
       if event.event == "pace" then gained = event end
     end
     local least = planned[1].memory.teacher + planned[1].memory.arena - planned[2].memory.arena
-    assert.is_true(ended.freed_mib * 2 ^ 20 >= 0.99 * least, ("%g MiB, of the teacher and the arena %g"):format(ended.freed_mib, least / 2 ^ 20))
+    assert.is_true(ended.freed_mib * 2 ^ 20 >= 0.99 * least,
+      ("%g MiB, of the teacher and the arena %g"):format(ended.freed_mib, least / 2 ^ 20))
     assert.equal("free", gained.stage)
     assert.is_true(gained.seconds_before > gained.seconds and gained.seconds > 0)
   end)
@@ -271,7 +275,8 @@ describe("without a GPU", function()
     local status, text = require("tests.lua.tiny").perigee("train recipes/quickstart.lua --device cuda",
       ("CUDA_ON_CPU_DEVICES=0 PERIGEE_CUDA_LIBRARY='%s'"):format(plugin))
     assert.equal(1, status)
-    assert.equal("perigee: --device cuda: cuda: there is no usable GPU and driver (cudaGetDeviceCount: cudaErrorNoDevice); "
+    assert.equal("perigee: --device cuda: cuda: there is no usable GPU and driver (cudaGetDeviceCount: "
+      .. "cudaErrorNoDevice); "
       .. "perigee doctor says more\n", text)
   end)
 end)

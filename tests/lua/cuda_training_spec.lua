@@ -1,5 +1,5 @@
--- tests/gpu/cifar10.lua trained by the program on the device "cuda", which tests/cuda_on_cpu stands for, and on the CPU. Pending
--- where libperigee_cuda_on_cpu.so isn't built (cmake --build build --target perigee_cuda_on_cpu).
+-- tests/gpu/cifar10.lua trained by the program on the device "cuda", which tests/cuda_on_cpu stands for, and on the
+-- CPU. Pending where libperigee_cuda_on_cpu.so isn't built (cmake --build build --target perigee_cuda_on_cpu).
 local door = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
@@ -27,7 +27,8 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
 
   --- Trains, and returns the run's folder.
   local function train(name, device, precision, flags)
-    local words = { "train", RECIPE, "--runs", tiny.quote(in_folder()), "--name", name, "--device", device, "--no-console --quiet",
+    local words = { "train", RECIPE, "--runs", tiny.quote(in_folder()), "--name", name, "--device", device,
+                    "--no-console --quiet",
                     "--set teacher=" .. tiny.quote(teacher), "--set precision=" .. precision }
     for key, value in pairs(OPTIONS) do words[#words + 1] = ("--set %s=%s"):format(key, tostring(value)) end
     perigee(table.concat(words, " "), flags or "")
@@ -56,7 +57,9 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
     assert.equal(LAST, #got)
     for k, step in ipairs(expected) do
       assert.equal(step.stage, got[k].stage)
-      for name, value in pairs(step.losses) do near(value, got[k].losses[name], tolerance, ("step %d, %s"):format(k, name)) end
+      for name, value in pairs(step.losses) do
+        near(value, got[k].losses[name], tolerance, ("step %d, %s"):format(k, name))
+      end
       near(step.gradient_norm, got[k].gradient_norm, tolerance, ("step %d, the gradient's norm"):format(k))
     end
     local signals, measured = events(expected_folder, "signal"), events(folder, "signal")
@@ -69,7 +72,8 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
   end
 
   setup(function()
-    environment = ("PERIGEE_CUDA_LIBRARY=%s PERIGEE_CACHE=%s"):format(tiny.quote(library), tiny.quote(in_folder "cache"))
+    environment = ("PERIGEE_CUDA_LIBRARY=%s PERIGEE_CACHE=%s"):format(tiny.quote(library),
+      tiny.quote(in_folder "cache"))
     teacher = in_folder "teacher.safetensors"
     perigee("run tests/gpu/teacher.lua", RECIPE, tiny.quote(teacher), "--size tiny")
   end)
@@ -79,7 +83,8 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
   end)
 
   it("the same in pieces", function()
-    expect_alike(train("cpu-pieces", "cpu", "float32", "--set micro=2"), train("cuda-pieces", "cuda", "float32", "--set micro=2"), 2e-5)
+    expect_alike(train("cpu-pieces", "cpu", "float32", "--set micro=2"),
+      train("cuda-pieces", "cuda", "float32", "--set micro=2"), 2e-5)
   end)
 
   it("the same in bfloat16, as near as bfloat16 is", function()
@@ -103,7 +108,9 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
   for _, micro in ipairs { 4, 2, 1 } do
     it(("a step in pieces of %d of 4 is one graph, and no call beside it"):format(micro), function()
       local words = { "run tests/gpu/graph.lua cuda 2", RECIPE, "--teacher", tiny.quote(teacher) }
-      for key, value in pairs(OPTIONS) do words[#words + 1] = ("--%s %s"):format(key, tostring(key == "micro" and micro or value)) end
+      for key, value in pairs(OPTIONS) do
+        words[#words + 1] = ("--%s %s"):format(key, tostring(key == "micro" and micro or value))
+      end
       for _, stage in ipairs(json.decode(perigee(unpack(words)):match "[^\n]+")) do
         assert.equal(1, stage.first.captures)
         assert.same({ calls = 0, captures = 0, launches = stage.steps }, stage.rest)

@@ -11,7 +11,8 @@ local ops, tensor = core.ops, core.tensor
 local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, after_each)
 
 local function normal(shape, seed)
-  return ops.random_normal(shape, { state = tensor.tensor({ seed, 0, 0 }, "int64"), purpose = "features", dtype = "float64" })
+  return ops.random_normal(shape,
+    { state = tensor.tensor({ seed, 0, 0 }, "int64"), purpose = "features", dtype = "float64" })
 end
 
 local function greatest(t) return t:abs():max():item() end
@@ -46,14 +47,16 @@ describe("the eigenvalues of a symmetric matrix", function()
   end)
 
   it("of matrices without full rank are found too", function()
-    for _, t in ipairs { ops.fill({ 5, 5 }, { value = 0, dtype = "float64" }), ops.fill({ 40, 40 }, { value = 3, dtype = "float64" }) } do
+    for _, t in ipairs { ops.fill({ 5, 5 }, { value = 0, dtype = "float64" }),
+      ops.fill({ 40, 40 }, { value = 3, dtype = "float64" }) } do
       local values = symmetric.decompose(t):totable()
       table.sort(values)
       local n = #values
       assert.is_true(math.abs(values[n] - (n == 40 and 120 or 0)) < 1e-12)
       for k = 1, n - 1 do assert.is_true(math.abs(values[k]) < 1e-12) end
     end
-    assert.has_error(function() symmetric.eigenvalues(normal({ 2, 3 }, 1)) end, "eigenvalues: [2,3] is no square matrix")
+    assert.has_error(function() symmetric.eigenvalues(normal({ 2, 3 }, 1)) end,
+      "eigenvalues: [2,3] is no square matrix")
   end)
 end)
 
@@ -98,7 +101,8 @@ describe("the Fréchet distance", function()
       rows[i] = {}
       for j = 1, width do rows[i][j] = i == j and 1 or 0 end
     end
-    local truth = { count = 1, mean = ops.fill({ 1, width }, { value = 0, dtype = "float64" }), covariance = tensor.tensor(rows, "float64") }
+    local truth = { count = 1, mean = ops.fill({ 1, width }, { value = 0, dtype = "float64" }),
+      covariance = tensor.tensor(rows, "float64") }
     local sample = normal({ 600, width }, 5)
     local biased = frechet.distance(truth, frechet.moments(sample))
     local limit, slope = frechet.extrapolate(truth, sample)
@@ -138,11 +142,13 @@ describe("perigee eval", function()
     local teacher = tiny.recipe().teacher
     teacher:load {}
     local function features(images) -- [N,H,W,3] -> the class token, by the model alone
-      local _, extra = teacher:features(ops.images(images, { scale = 1 / 255, offset = 0, dtype = "float32" }), { class_token = true })
+      local _, extra = teacher:features(ops.images(images, { scale = 1 / 255, offset = 0, dtype = "float32" }),
+        { class_token = true })
       return frechet.moments(extra.class_token)
     end
     local expected = frechet.distance(features(pictures:narrow(1, 1, 40):contiguous()), features(ops.stack(parts, 1)))
-    assert.is_true(math.abs(event.distance - expected) < 1e-4 * expected, ("%g, not %g"):format(event.distance, expected))
+    assert.is_true(math.abs(event.distance - expected) < 1e-4 * expected,
+      ("%g, not %g"):format(event.distance, expected))
   end)
 
   it("says a classifier's accuracy, whose features then judge", function()
@@ -152,7 +158,8 @@ describe("perigee eval", function()
     local status, output = tiny.perigee(("eval %s"):format(in_folder "coloured"))
     assert.equal(0, status, output)
     assert.matches("coloured, step 30: 100%.0 %% of 70 test pictures right, cross%-entropy 0", output)
-    status, output = tiny.perigee(("eval %s --count 70 --steps 2 --against train --features %s --features teacher"):format(in_folder "tiny",
+    status, output = tiny.perigee(("eval %s --count 70 --steps 2 --against train --features %s --features "
+      .. "teacher"):format(in_folder "tiny",
       in_folder "coloured"))
     assert.equal(0, status, output)
     local list = evaluations(in_folder "tiny")

@@ -8,7 +8,9 @@ local safetensors = require "perigee.io.safetensors"
 
 local ops, tensor = core.ops, core.tensor
 
-local function fixture(name) return safetensors.load(door.home .. "/tests/oracle/fixtures/" .. name .. ".safetensors") end
+local function fixture(name)
+  return safetensors.load(door.home .. "/tests/oracle/fixtures/" .. name .. ".safetensors")
+end
 
 --- |a − b| / |b| over a whole tensor of n elements is at most `bound`; |a − b| / √n where |b| < √n.
 local function close(a, b, bound, what)

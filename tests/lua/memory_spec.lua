@@ -39,8 +39,8 @@ describe("the memory of a step", function()
     { "bf16", 32, 4, true }, { "float64", 16, 16, false },
   } do
     local options = { precision = case[1], batch = case[2], micro = case[3], recompute = case[4], width = 64 }
-    it(("is the plan's: %s, batch %d in pieces of %d%s"):format(case[1], case[2], case[3], case[4] and ", recomputed" or ""),
-      function()
+    it(("is the plan's: %s, batch %d in pieces of %d%s"):format(case[1], case[2], case[3],
+      case[4] and ", recomputed" or ""), function()
         local planned = price.recipe(tiny.recipe(options))
         collect()
         local before = held()
@@ -52,7 +52,8 @@ describe("the memory of a step", function()
             C.pg_memory_reset_peak(C.PG_CPU)
             for _ = 1, 3 do train.step(run) end
             -- pictures that a data set keeps in memory are not a step's
-            local pictures = run.recipe.data.sources.images.tensor:bytes() + run.recipe.data.sources.labels.tensor:bytes()
+            local sources = run.recipe.data.sources
+            local pictures = sources.images.tensor:bytes() + sources.labels.tensor:bytes()
             local actual = peak() - before - pictures
             local expected = planned[stage].memory_total
             assert.is_true(math.abs(actual - expected) <= 0.02 * expected,

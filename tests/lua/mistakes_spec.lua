@@ -35,14 +35,16 @@ local o = {
 describe("a recipe with a mistake", function()
   local cases = {
     { "a syntax error", "local x = = 3\n", "perigee: FILE:1: unexpected symbol near '='" },
-    { "an undefined global", head .. "o.ema = decay\nreturn pg.recipe(o)\n", 'perigee: FILE:10: undefined variable "decay"' },
+    { "an undefined global", head .. "o.ema = decay\nreturn pg.recipe(o)\n",
+      'perigee: FILE:10: undefined variable "decay"' },
     { "an unknown key", head .. "o.stdent = 3\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: recipe: unknown option 'stdent'.*student" },
     { "a wrong type", head .. "o.seed = 'many'\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: recipe: option 'seed' is a string %(many%); expected natural" },
     { "a fraction where a count is meant", head .. "o.keep = 0\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: recipe: option 'keep' is a number %(0%); expected count" },
-    { "an EMA out of range", head .. "o.ema = 1.5\nreturn pg.recipe(o)\n", "perigee: FILE:11: recipe: ema is 1.5; expected 0 <= ema < 1" },
+    { "an EMA out of range", head .. "o.ema = 1.5\nreturn pg.recipe(o)\n",
+      "perigee: FILE:11: recipe: ema is 1.5; expected 0 <= ema < 1" },
     { "no stage", head .. "o.stages = {}\nreturn pg.recipe(o)\n", "perigee: FILE:11: recipe: stages lists no stage" },
     { "a stage without losses", head .. "o.stages[1].losses = {}\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: stage 'train' has no losses" },
@@ -54,10 +56,12 @@ describe("a recipe with a mistake", function()
       "perigee: FILE:11: stage 'train': losses%[1%] is no pair { weight, loss }" },
     { "two stages of one name", head .. "o.stages[2] = o.stages[1]\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: two stages are named 'train'" },
-    { "two losses of one name", head .. "table.insert(o.stages[1].losses, { 1, loss.flow_matching {} })\nreturn pg.recipe(o)\n",
+    { "two losses of one name", head
+      .. "table.insert(o.stages[1].losses, { 1, loss.flow_matching {} })\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: stage 'train': two losses are named 'denoise'; give one another name" },
     { "two losses of one name in two stages",
-      head .. "o.stages[2] = { name = 'free', losses = { { 1, loss.flow_matching { path = 'cosine' } } }, finish = stop.at_step(3) }\nreturn pg.recipe(o)\n",
+      head .. "o.stages[2] = { name = 'free', losses = { { 1, loss.flow_matching { path = 'cosine' } } }, finish = "
+        .. "stop.at_step(3) }\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: two different losses are named 'denoise' %(stage 'free'%); give one another name" },
     { "a teacher's loss without a teacher",
       head .. "table.insert(o.stages[1].losses, { 1, loss.feature_alignment { block = 1 } })\nreturn pg.recipe(o)\n",
@@ -73,7 +77,8 @@ describe("a recipe with a mistake", function()
     { "attention blocks that don't pair",
       "local pg = require 'perigee'\nlocal x = pg.loss.attention_alignment { student = { 1, 2 }, teacher = { 1 } }\n",
       "perigee: FILE:2: loss 'attention': 2 student blocks and 1 teacher blocks; they go in pairs" },
-    { "no recipe at the end", head, "perigee: FILE returns no recipe: its last line should be `return pg.recipe { ... }`" },
+    { "no recipe at the end", head,
+      "perigee: FILE returns no recipe: its last line should be `return pg.recipe { ... }`" },
   }
   for _, case in ipairs(cases) do
     it("has " .. case[1], function()
@@ -100,7 +105,8 @@ describe("a recipe with a mistake", function()
   it("has a loss that returns no number", function()
     local custom = "local mine = loss.custom { name = 'mine', compute = function(_, context)\n  return %s\nend }\n"
       .. "o.stages[1].losses[2] = { 1, mine }\nreturn pg.recipe(o)\n"
-    assert.matches("loss 'mine' returns nil; expected one number that depends on the batch", complaint(head .. custom:format "nil"))
+    assert.matches("loss 'mine' returns nil; expected one number that depends on the batch",
+      complaint(head .. custom:format "nil"))
     assert.matches("loss 'mine' returns symbolic float32 %[4,3,32,32%].*; expected one number",
       complaint(head .. custom:format "context:forward().velocity"))
   end)
@@ -126,13 +132,15 @@ describe("a command about a run", function()
   end)
 
   it("asks for CUDA where there is none, in one line", function()
-    local status, output = tiny.perigee(("train %s --device cuda --runs %s"):format(tiny.quote(tiny.path), tiny.quote(in_folder "runs")))
+    local status, output = tiny.perigee(("train %s --device cuda --runs %s"):format(tiny.quote(tiny.path),
+      tiny.quote(in_folder "runs")))
     assert.equal(1, status)
     assert.matches("^perigee: %-%-device cuda: [^\n]+\n$", output)
   end)
 
   it("names weights that aren't there", function()
-    local status, output = tiny.perigee(("train %s --weights /none/teacher.safetensors --runs %s"):format(tiny.quote(tiny.path),
+    local command = "train %s --weights /none/teacher.safetensors --runs %s"
+    local status, output = tiny.perigee(command:format(tiny.quote(tiny.path),
       tiny.quote(in_folder "runs")))
     assert.equal(1, status)
     assert.matches("^perigee: /none/teacher%.safetensors: there is no such weights file\n$", output)
@@ -149,7 +157,8 @@ describe("a command about a run", function()
   end)
 
   it("names data that aren't there", function()
-    local status, output = tiny.perigee(("train recipes/cifar10.lua --data /none/cifar --runs %s"):format(tiny.quote(in_folder "runs")))
+    local status, output = tiny.perigee("train recipes/cifar10.lua --data /none/cifar --runs "
+      .. tiny.quote(in_folder "runs"))
     assert.equal(1, status)
     assert.matches("/none/cifar", output)
     assert.equal(1, select(2, output:gsub("\n", "\n")), output)
@@ -180,8 +189,10 @@ describe("student and teacher", function()
     local function aligned(value)
       local recipe = tiny.recipe {}
       return message_of(function()
-        local again = pg.recipe { name = "again", student = recipe.student, teacher = recipe.teacher, data = recipe.data,
-          stages = { { name = "align", losses = { { 1, loss.flow_matching() }, { 1, value } }, finish = stop.at_step(1) } } }
+        local again = pg.recipe { name = "again", student = recipe.student, teacher = recipe.teacher,
+          data = recipe.data,
+          stages = { { name = "align", losses = { { 1, loss.flow_matching() }, { 1, value } },
+            finish = stop.at_step(1) } } }
         again:validate()
       end)
     end
@@ -191,7 +202,8 @@ describe("student and teacher", function()
     assert.matches("loss 'attention': 4 heads, where the student has 4 and the teacher 3",
       aligned(loss.attention_alignment { student = { 3 }, teacher = { 4 }, heads = 4 }))
     assert.matches("loss 'attention': head_map names head 4 of the teacher, which has 3",
-      aligned(loss.attention_alignment { student = { 3 }, teacher = { 4 }, head_map = { student = { 1 }, teacher = { 4 } } }))
+      aligned(loss.attention_alignment { student = { 3 }, teacher = { 4 },
+        head_map = { student = { 1 }, teacher = { 4 } } }))
   end)
 
   it("whose grids can't be matched are named: pictures that don't divide into the teacher's patches", function()
@@ -206,7 +218,8 @@ describe("student and teacher", function()
 
   it("data without pixels for the teacher", function()
     local data = pg.data.dataset { name = "latents only", classes = 5, channels = 3, height = 16, width = 16, batch = 8,
-      fields = { { name = "latents", dtype = "float32", shape = { 3, 16, 16 } }, { name = "labels", dtype = "int64", shape = {} } },
+      fields = { { name = "latents", dtype = "float32", shape = { 3, 16, 16 } },
+        { name = "labels", dtype = "int64", shape = {} } },
       latents = function(_, batch) return batch.latents end,
       find = function()
         return 8, { latents = { tensor = pg.zeros { 8, 3, 16, 16 } }, labels = { tensor = pg.zeros({ 8 }, "int64") } }
@@ -242,7 +255,8 @@ describe("a run that fails", function()
       end
       return others
     end)())
-    local run = tiny.train({ align = 20, total = 20, checkpoint = 2 }, { folder = in_folder "run", steps = 7, resume = true })
+    local run = tiny.train({ align = 20, total = 20, checkpoint = 2 },
+      { folder = in_folder "run", steps = 7, resume = true })
     assert.equal(7, run.step)
   end
 

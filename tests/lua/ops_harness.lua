@@ -227,8 +227,8 @@ end
 
 local function run(case, inputs) return { case.run(ops, unpack(inputs, 1, #inputs)) } end
 
---- x in other memory of a device: its last two dimensions (or a gap between elements, if it has one) stored the other way
---- round. x is on the CPU.
+--- x in other memory of a device: its last two dimensions (or a gap between elements, if it has one) stored the other
+--- way round. x is on the CPU.
 local function strided(x, device)
   local n = #x.shape
   if n == 0 then return x:to(device) end
@@ -307,8 +307,8 @@ local function compare(case, dtype, what, results, references)
   end
 end
 
---- Forward: values, guards, inputs left alone, threads (elsewhere than on the CPU: twice the same), strides, compiled (there
---- three times: call by call, captured, replayed).
+--- Forward: values, guards, inputs left alone, threads (elsewhere than on the CPU: twice the same), strides, compiled
+--- (there three times: call by call, captured, replayed).
 function M.forward(case, dtype, device)
   local inputs = inputs_of(case, dtype)
   local references = expected(case, inputs)
@@ -325,7 +325,8 @@ function M.forward(case, dtype, device)
   compare(case, dtype, "", results, references)
   local bytes = all_bytes(results)
   for threads = 2, device == "cpu" and 3 or 2 do
-    check_alike(case, device == "cpu" and "differs with more threads" or "differs the next time", with_threads(threads, once), bytes)
+    check_alike(case, device == "cpu" and "differs with more threads" or "differs the next time",
+      with_threads(threads, once), bytes)
   end
   if case.strided ~= false then
     local views = {}

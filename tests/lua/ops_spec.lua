@@ -6,8 +6,9 @@ local harness = dofile(home .. "/tests/lua/ops_harness.lua")
 
 local DTYPES = { "float32", "bfloat16", "float64" }
 
---- PERIGEE_TEST_DEVICES="cpu cuda" names the devices; with PERIGEE_CUDA_LIBRARY=.../libperigee_cuda_on_cpu.so the second is
---- the one of tests/cuda_on_cpu. Cases that a device has no kernel for yet are pending, and the kernels are listed.
+--- PERIGEE_TEST_DEVICES="cpu cuda" names the devices; with PERIGEE_CUDA_LIBRARY=.../libperigee_cuda_on_cpu.so the
+--- second is the one of tests/cuda_on_cpu. Cases that a device has no kernel for yet are pending, and the kernels are
+--- listed.
 local devices = {}
 for device in (os.getenv "PERIGEE_TEST_DEVICES" or "cpu"):gmatch "%S+" do devices[#devices + 1] = device end
 

@@ -29,7 +29,8 @@ describe("perigee show", function()
     local wrt = { p:capture(weight), p:capture(bias) }
     local gradients = core.gradient(p, { loss }, { core.ops.full_like(loss, 1) }, wrt)
     local plan = core.plan.build(p, {
-      { name = "loss", value = loss }, { name = "d weight", value = gradients[1] }, { name = "d bias", value = gradients[2] },
+      { name = "loss", value = loss }, { name = "d weight", value = gradients[1] },
+      { name = "d bias", value = gradients[2] },
     })
     local printed = text.plan(plan, { names = { [weight] = "weight", [bias] = "bias" } })
     same_as_file("example.txt", printed:gsub(", arena [^\n]*$", "") .. "\n")
@@ -47,7 +48,8 @@ describe("perigee show", function()
     local _, align = tiny.perigee("show " .. tiny.quote(tiny.path) .. " --stage align")
     local status, free = tiny.perigee("show " .. tiny.quote(tiny.path) .. " --stage free")
     assert.equal(0, status)
-    for _, word in ipairs { "teacher%.", "feature_alignment", "attention_aligned_backward", "projector", "weight features" } do
+    for _, word in ipairs { "teacher%.", "feature_alignment", "attention_aligned_backward", "projector",
+      "weight features" } do
       assert.matches(word, align)
       assert.is_nil(free:match(word))
     end
@@ -79,7 +81,8 @@ describe("perigee plan", function()
     it("prices " .. file .. " where neither data nor weights are", function()
       local priced = plan(file:match "^(.*)%.lua$")
       for _, stage in ipairs(priced.stages) do
-        assert.is_true(stage.parameters.student > 0 and stage.flops > 0 and stage.seconds > 0 and stage.memory.arena > 0)
+        assert.is_true(stage.parameters.student > 0 and stage.flops > 0 and stage.seconds > 0
+          and stage.memory.arena > 0)
         local total = 0
         for _, bytes in pairs(stage.memory) do total = total + bytes end
         assert.equal(total, stage.memory_total)
@@ -89,7 +92,8 @@ describe("perigee plan", function()
   end
 
   it("takes seconds of one processor for the largest model", function()
-    local recipe = require("perigee.recipe_options").load(door.home .. "/recipes/haste_sit_xl_2.lua", { values = {} }).value
+    local recipe = require("perigee.recipe_options").load(door.home .. "/recipes/haste_sit_xl_2.lua",
+      { values = {} }).value
     local started = os.clock()
     require("perigee.train.price").recipe(recipe, { device = "h200" })
     assert.is_true(os.clock() - started < 10)
@@ -113,7 +117,8 @@ describe("perigee plan", function()
   it("prints what a person reads, and knows its devices", function()
     local status, output = tiny.perigee("plan " .. tiny.quote(tiny.path) .. " --device h100")
     assert.equal(0, status)
-    assert.matches("tiny: batch 8 %(in pieces of 8%), float32\n  kernels        [^\n]*CUDA's[^\n]*\n\nstage align\n  parameters     student 0%.07 M, ", output)
+    assert.matches("tiny: batch 8 %(in pieces of 8%), float32\n  kernels        [^\n]*CUDA's[^\n]*\n\nstage align\n  "
+      .. "parameters     student 0%.07 M, ", output)
     assert.matches("stage free\n  parameters     student 0%.07 M, projector %-, teacher %-\n", output)
     assert.matches("step time +[%d%.e%-]+ ms, [%d%.e+]+ images/s %(roofline, H100 SXM%)", output)
     local _, here = tiny.perigee("plan " .. tiny.quote(tiny.path) .. " --device cpu --threads 1")

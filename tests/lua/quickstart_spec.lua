@@ -12,7 +12,8 @@ describe("quickstart", function()
   it("trains, lets go of its teacher and draws what it is asked for", function()
     local folder, log = in_folder(), in_folder "log"
     local started = core.C.pg_clock_seconds()
-    local status = os.execute(("PERIGEE_CACHE='%s/cache' '%s' train '%s/recipes/quickstart.lua' --runs '%s' >'%s' 2>&1"):format(
+    local status = os.execute(("PERIGEE_CACHE='%s/cache' '%s' train '%s/recipes/quickstart.lua' --runs '%s' >'%s' "
+      .. "2>&1"):format(
       folder, program, core.home, folder, log))
     local seconds = core.C.pg_clock_seconds() - started
     local text = files.read(log)

@@ -9,7 +9,8 @@ local train = require "perigee.train"
 
 local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, after_each)
 
---- Trains in one go and in pieces that end at the given steps; every checkpoint that both have must have the same bytes.
+--- Trains in one go and in pieces that end at the given steps; every checkpoint that both have must have the same
+--- bytes.
 local function compare(options, ends)
   local whole, pieces = in_folder "whole", in_folder "pieces"
   tiny.train(options, { folder = whole })
@@ -67,12 +68,14 @@ describe("a resumed run", function()
 
   it("follows a recipe that was edited since", function()
     tiny.train({ align = 20, total = 30 }, { folder = in_folder "run", steps = 4 })
-    local run = tiny.train({ align = 20, total = 30, lr = 5e-4 }, { folder = in_folder "run", steps = 5, resume = true })
+    local run = tiny.train({ align = 20, total = 30, lr = 5e-4 },
+      { folder = in_folder "run", steps = 5, resume = true })
     assert.equal(5e-4, run.optim.lr)
     run = tiny.train({ align = 6, total = 8 }, { folder = in_folder "run", resume = true })
     assert.equal(8, run.step)
     assert.is_true(run.finished)
-    run = tiny.train({ align = 6, total = 10 }, { folder = in_folder "run", resume = true }) -- a later end than the one reached
+    -- a later end than the one reached
+    run = tiny.train({ align = 6, total = 10 }, { folder = in_folder "run", resume = true })
     assert.equal(10, run.step)
   end)
 
@@ -119,20 +122,23 @@ describe("a run from another one's checkpoint", function()
   end
 
   it("ends as the run that had its policy from the beginning, in every byte", function()
-    tiny.train({ total = 10, checkpoint = 2, keep = 9 }, { folder = in_folder "never", steps = 10, change = ends_at(20) })
+    tiny.train({ total = 10, checkpoint = 2, keep = 9 },
+      { folder = in_folder "never", steps = 10, change = ends_at(20) })
     for _, align in ipairs { 4, 5, 6 } do
       local whole, forked = in_folder("whole" .. align), in_folder("forked" .. align)
       tiny.train({ total = 10 }, { folder = whole, change = ends_at(align) })
       local parent = checkpoint.path(in_folder "never", 4)
       tiny.train({ total = 10 }, { folder = forked, from = parent, steps = 9, change = ends_at(align) })
-      tiny.train({ total = 10 }, { folder = forked, from = parent, resume = true, change = ends_at(align) }) -- goes on, not anew
+      -- goes on, not anew
+      tiny.train({ total = 10 }, { folder = forked, from = parent, resume = true, change = ends_at(align) })
       assert.is_true(tiny.checkpoint(whole, 10) == tiny.checkpoint(forked, 10), "ends at " .. align)
     end
     assert.equal(10, checkpoint.open(in_folder "never").step)
   end)
 
   it("builds nothing of a stage that ends where it begins, and fills no cache for it", function()
-    tiny.train({ total = 10, checkpoint = 2, keep = 9 }, { folder = in_folder "never", steps = 6, change = ends_at(20) })
+    tiny.train({ total = 10, checkpoint = 2, keep = 9 },
+      { folder = in_folder "never", steps = 6, change = ends_at(20) })
     local Run, cache = require "perigee.train.run", require "perigee.train.teacher_cache"
     local build, open, built = Run.build_stage, cache.open, {}
     Run.build_stage = function(run)
@@ -164,22 +170,26 @@ describe("a run from another one's checkpoint", function()
       recipe.stages[1].finish = stop.gradient_angle { block = 2, images = 8, from = 2, every = 2, below = 1.5 }
     end
     tiny.train({ total = 8, checkpoint = 4 }, { folder = in_folder "never", steps = 6, change = angles })
-    local run = tiny.train({ total = 8 }, { folder = in_folder "forked", from = checkpoint.path(in_folder "never", 4), change = trigger })
+    local run = tiny.train({ total = 8 },
+      { folder = in_folder "forked", from = checkpoint.path(in_folder "never", 4), change = trigger })
     assert.equal(8, run.step)
     local seen = {}
     for line in io.lines(in_folder "forked/events.jsonl") do
       local event = json.decode(line)
       seen[#seen + 1] = event.event == "signal" and "angle" .. event.step or event.event .. event.step
       if event.event == "fork" then assert.equal(checkpoint.path(in_folder "never", 4), event.from) end
-      if event.event == "stage" and event.step == 4 then assert.matches("gradient angle .* is below 1.5", event.reason) end
+      if event.event == "stage" and event.step == 4 then
+        assert.matches("gradient angle .* is below 1.5", event.reason)
+      end
     end
-    assert.same({ "start0", "stage0", "step2", "angle2", "step4", "checkpoint4", "fork4", "angle4", "stage4", "step6", "step8", "end8",
-                  "checkpoint8" }, seen)
+    assert.same({ "start0", "stage0", "step2", "angle2", "step4", "checkpoint4", "fork4", "angle4", "stage4", "step6",
+                  "step8", "end8", "checkpoint8" }, seen)
   end)
 
   it("logs the same readings as the run that had its policy from the beginning", function()
     local function trigger(recipe)
-      recipe.stages[1].finish = stop.any(stop.gradient_angle { block = 2, images = 8, from = 2, every = 2, below = -1.5 }, stop.at_step(6))
+      recipe.stages[1].finish = stop.any(stop.gradient_angle { block = 2, images = 8, from = 2, every = 2,
+        below = -1.5 }, stop.at_step(6))
     end
     tiny.train({ total = 8, checkpoint = 4 }, { folder = in_folder "never", steps = 4, change = ends_at(20) })
     tiny.train({ total = 8 }, { folder = in_folder "forked", from = in_folder "never", change = trigger })
@@ -200,7 +210,8 @@ describe("a run from another one's checkpoint", function()
     tiny.train({}, { folder = in_folder "run", steps = 4 })
     assert.matches("was trained with batch 8, not 16",
       message_of(tiny.train, { batch = 16, micro = 16 }, { folder = in_folder "other", from = in_folder "run" }))
-    assert.matches("already holds a run", message_of(tiny.train, {}, { folder = in_folder "run", from = in_folder "run" }))
+    assert.matches("already holds a run",
+      message_of(tiny.train, {}, { folder = in_folder "run", from = in_folder "run" }))
   end)
 end)
 
@@ -209,14 +220,16 @@ describe("a run's folder", function()
     tiny.train({}, { folder = in_folder "tiny", steps = 4 })
     local lock = files.lock(in_folder "tiny/lock")
     local complaint = message_of(tiny.train, {}, { folder = in_folder "tiny", resume = true })
-    assert.matches("tiny: process %d+ trains in this folder; wait for its end, stop it, or choose another folder", complaint)
+    assert.matches("tiny: process %d+ trains in this folder; wait for its end, stop it, or choose another folder",
+      complaint)
     lock:free()
     assert.equal(6, tiny.train({}, { folder = in_folder "tiny", steps = 6, resume = true }).step)
     assert.equal(8, tiny.train({}, { folder = in_folder "tiny", steps = 8, resume = true }).step)
   end)
 
   it("is let go of by one that is killed", function()
-    local arguments = ("train %s --runs %s --align 1000000 --total 2000000 --checkpoint 2 --quiet"):format(tiny.quote(tiny.path), in_folder())
+    local arguments = ("train %s --runs %s --align 1000000 --total 2000000 --checkpoint 2 --quiet"):format(
+      tiny.quote(tiny.path), in_folder())
     local pipe = io.popen(("( %s >/dev/null 2>&1 & echo $! )"):format(tiny.command(arguments)))
     local process = pipe:read "*l"
     pipe:close()
@@ -275,7 +288,8 @@ describe("checkpoints", function()
 
   it("of a model of another width are refused by tensor and shape", function()
     local message = refusal({ width = 32 }, { width = 48 })
-    assert.matches("step%-0000004%.safetensors: '[%w%._]+' is float32 %[[%d,]+%], this model's is float32 %[[%d,]+%]", message)
+    assert.matches("step%-0000004%.safetensors: '[%w%._]+' is float32 %[[%d,]+%], this model's is float32 "
+      .. "%[[%d,]+%]", message)
     assert.matches("32", message)
     assert.matches("48", message)
   end)

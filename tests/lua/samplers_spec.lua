@@ -14,7 +14,8 @@ local fixture = oracle.load "samplers"
 local function sit_tiny()
   local _, settings = oracle.load "sit_tiny"
   local student = models.sit {
-    depth = settings.depth, width = settings.width, heads = settings.heads, patch = settings.patch, channels = settings.channels,
+    depth = settings.depth, width = settings.width, heads = settings.heads, patch = settings.patch,
+    channels = settings.channels,
     size = { settings.height, settings.columns }, classes = settings.classes, time_features = 2 * settings.frequencies,
     mlp_ratio = settings.ratio,
   }
@@ -53,7 +54,8 @@ local function mixture_velocity(path)
         local v = 0
         for k = 1, 2 do
           local d = away[k][e]
-          v = v + parts[k] / total * (d_alpha * (means[y][k][e] + alpha * spread * d / variance) + d_sigma * sigma * d / variance)
+          local toward = means[y][k][e] + alpha * spread * d / variance
+          v = v + parts[k] / total * (d_alpha * toward + d_sigma * sigma * d / variance)
         end
         flat[#flat + 1] = v
       end
@@ -111,7 +113,8 @@ describe("samples by number", function()
       options.decode = function(x) return x:narrow(2, 1, 3) end
       generate.each(student, options, function(first, images, labels)
         for k = 1, images.shape[1] do
-          rows[first + k] = table.concat(images:select(1, k):reshape({ -1 }):totable(), ",") .. " " .. labels:totable()[k]
+          rows[first + k] = table.concat(images:select(1, k):reshape({ -1 }):totable(), ",") .. " "
+            .. labels:totable()[k]
         end
       end)
       return rows

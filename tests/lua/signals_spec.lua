@@ -19,18 +19,22 @@ end
 --- Shell commands that wait (at most a minute) until a run's log has an event.
 local function wait_for(event)
   local log = tiny.quote(in_folder "runs/tiny/events.jsonl")
-  return ([[n=0; until grep -qs '"event":"%s"' %s || [ $n -gt 6000 ]; do sleep 0.01; n=$((n+1)); done]]):format(event, log)
+  return ([[n=0; until grep -qs '"event":"%s"' %s || [ $n -gt 6000 ]; do sleep 0.01; n=$((n+1)); done]]):format(event,
+    log)
 end
 
-local function train(options) return ("train %s --total 100000 --align 50000 %s --runs %s"):format(tiny.quote(tiny.path), options or "",
-  tiny.quote(in_folder "runs")) end
+local function train(options)
+  return ("train %s --total 100000 --align 50000 %s --runs %s"):format(tiny.quote(tiny.path), options or "",
+    tiny.quote(in_folder "runs"))
+end
 
 describe("a run that is told to stop", function()
   for _, name in ipairs { "INT", "TERM" } do
     it("by SIG" .. name .. " finishes its step, saves, exits with 0 and says how to go on", function()
       local status, output = start(train "--checkpoint 0", wait_for "step" .. "; kill -" .. name .. " $pid")
       assert.equal(0, status, output)
-      local step, command = output:match "stopped after step (%d+); go on with\n  (%./perigee train [^\n]+ %-%-resume)\n"
+      local pattern = "stopped after step (%d+); go on with\n  (%./perigee train [^\n]+ %-%-resume)\n"
+      local step, command = output:match(pattern)
       assert.is_truthy(command, output)
       assert.same({ tonumber(step) }, checkpoint.list(in_folder "runs/tiny"))
       -- the command as printed, a few steps further
@@ -39,7 +43,8 @@ describe("a run that is told to stop", function()
       assert.equal(0, again, resumed)
       assert.matches("resumed at step " .. step, resumed)
       local other = tiny.train({ total = 100000, align = 50000 }, { folder = in_folder "whole", steps = step + 3 })
-      assert.is_true(tiny.checkpoint(in_folder "whole", other.step) == tiny.checkpoint(in_folder "runs/tiny", other.step))
+      assert.is_true(tiny.checkpoint(in_folder "whole",
+        other.step) == tiny.checkpoint(in_folder "runs/tiny", other.step))
     end)
   end
 
@@ -55,18 +60,20 @@ end)
 local function wait_for_beginning()
   local log = tiny.quote(in_folder "runs/tiny/events.jsonl")
   local count = ([[$(cat %s 2>/dev/null | grep -c '"event":"\(start\|resume\)"')]]):format(log)
-  return ([[before=%s; n=0; until [ %s -gt $before ] || [ $n -gt 500 ]; do sleep 0.01; n=$((n+1)); done; ]]):format(count, count)
+  local script = "before=%s; n=0; until [ %s -gt $before ] || [ $n -gt 500 ]; do sleep 0.01; n=$((n+1)); done; "
+  return script:format(count, count)
 end
 
---- Kills a run `times` times at moments drawn at random, from its process's start or from its first step; every time all
---- checkpoints must be readable and none lost.
+--- Kills a run `times` times at moments drawn at random, from its process's start or from its first step; every time
+--- all checkpoints must be readable and none lost.
 local function kill(times)
   local folder, newest = in_folder "runs/tiny", 0
   local random = 12345
   for number = 1, times do
     random = (random * 16807) % 2147483647
     local milliseconds = 20 + random % 280
-    start(train "--checkpoint 3 --resume", (number % 2 == 0 and wait_for_beginning() or "") .. ("sleep %.3f; kill -KILL $pid"):format(milliseconds / 1000))
+    start(train "--checkpoint 3 --resume",
+      (number % 2 == 0 and wait_for_beginning() or "") .. ("sleep %.3f; kill -KILL $pid"):format(milliseconds / 1000))
     local steps = files.exists(folder) and checkpoint.list(folder) or {}
     for _, step in ipairs(steps) do
       local state, file = checkpoint.open(checkpoint.path(folder, step))

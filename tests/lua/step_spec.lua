@@ -49,8 +49,8 @@ local function fixture_run(options)
   local dtype = precision == "float64" and "float64" or "float32"
   local batches = options.batches or function(step)
     return {
-      latents = fixture.x0, images = fixture.images, labels = fixture.y, time = fixture[("step%d.t"):format(step)]:to(dtype),
-      noise = fixture[("step%d.noise"):format(step)]:to(dtype),
+      latents = fixture.x0, images = fixture.images, labels = fixture.y,
+      time = fixture[("step%d.t"):format(step)]:to(dtype), noise = fixture[("step%d.noise"):format(step)]:to(dtype),
     }
   end
   local recipe = pg.recipe {
@@ -131,11 +131,13 @@ local function three_steps(options, bound)
     local result = run:result_of(run:advance())
     for _, name in ipairs { "denoise", "features", "attention" } do
       local expected = fixture[("step%d.%s"):format(step, name)]:totable()[1]
-      assert.is_true(math.abs(result.losses[name] - expected) <= bound * math.abs(expected), ("step %d: %s"):format(step, name))
+      assert.is_true(math.abs(result.losses[name] - expected) <= bound * math.abs(expected),
+        ("step %d: %s"):format(step, name))
     end
     if step == 1 then assert.equal(total, near_all(public, "gradients", "grad", bound)) end
     local expected = fixture[("step%d.gradient_norm"):format(step)]:totable()[1]
-    assert.is_true(math.abs(result.gradient_norm - expected) <= bound * expected, ("step %d: the gradient's norm"):format(step))
+    assert.is_true(math.abs(result.gradient_norm - expected) <= bound * expected,
+      ("step %d: the gradient's norm"):format(step))
     if step == 1 then
       assert.is_true(near_all(public, "parameters", "after1", bound) > 10)
       assert.is_true(near_all(public, "average", "ema1", bound) > 10)
@@ -166,15 +168,16 @@ describe("a run's step", function()
   it("has them in float64", function() three_steps({ precision = "float64" }, 1e-5) end)
 end)
 
---- All gradients of a tiny run's first steps, as bytes, and its losses; everything it draws, labels dropped and pictures
---- mirrored included.
+--- All gradients of a tiny run's first steps, as bytes, and its losses; everything it draws, labels dropped and
+--- pictures mirrored included.
 local function gradients_of(options, how)
   how = how or {}
   door.check(door.C.pg_threads_set(how.threads or 1))
   local run = Run.new(tiny.recipe(options), { trace = how.trace })
   for _, group in ipairs(run.groups) do -- the zero output layers would hide the others' gradients
     local state = tensor.tensor({ 11, 0, 0 }, "int64")
-    local noise = ops.random_normal(group.parameters.shape, { state = state, purpose = group.prefix, dtype = group.dtype })
+    local noise = ops.random_normal(group.parameters.shape,
+      { state = state, purpose = group.prefix, dtype = group.dtype })
     group.parameters:copy_(group.parameters + noise * 0.1)
     group:refresh()
   end
@@ -297,7 +300,8 @@ describe("the gradient angle", function()
         inputs.state = run.state
         local reading = probe:measure(1, function() return inputs end)[1]
         local function expect(what, actual, expected)
-          assert.is_true(math.abs(actual - expected) <= bound * math.max(math.abs(expected), what == "cosine" and 0.1 or 0),
+          assert.is_true(math.abs(actual - expected) <= bound * math.max(math.abs(expected),
+            what == "cosine" and 0.1 or 0),
             ("%s at time %g: %.12g, the fixture has %.12g"):format(what, angle.times[k], actual, expected))
         end
         expect("denoise_norm", reading.denoise, angle_fixture.denoise_norm:totable()[k])
@@ -322,7 +326,9 @@ describe("the gradient angle", function()
       for _, name in ipairs(wanted) do stage.losses[#stage.losses + 1] = run.stage.losses[name] end
       local parameters = {}
       for _, group in ipairs(run.groups) do
-        for _, entry in ipairs(group:trained()) do parameters[#parameters + 1] = { name = entry.name, tensor = entry.tensor } end
+        for _, entry in ipairs(group:trained()) do
+          parameters[#parameters + 1] = { name = entry.name, tensor = entry.tensor }
+        end
       end
       local plan = stage_program.plan(run.recipe, stage, {
         batch = 4, parameters = parameters, fixed_time = true, fixed_noise = true, drop_labels = false,
@@ -335,7 +341,9 @@ describe("the gradient angle", function()
     for name, a in pairs(full.alignment) do
       if name:find("gradient " .. block, 1, true) then
         local d = full.denoise[name]
-        for k, pair in ipairs { { a, d }, { a, a }, { d, d } } do dots[k] = dots[k] + (pair[1] * pair[2]):sum():item() end
+        for k, pair in ipairs { { a, d }, { a, a }, { d, d } } do
+          dots[k] = dots[k] + (pair[1] * pair[2]):sum():item()
+        end
       end
     end
     local probe = require("perigee.signals.gradient_angle").build(run, { 2 })
@@ -350,7 +358,8 @@ describe("the gradient angle", function()
     local function measure(micro)
       local run = Run.new(tiny.recipe { batch = 16, micro = micro, precision = "float64" })
       run:build_stage()
-      local value = require("perigee.signals.gradient_angle").measure(run, { 2 }, { time = { 0.1, 0.8 }, images = 16 })[1]
+      local value = require("perigee.signals.gradient_angle").measure(run, { 2 },
+        { time = { 0.1, 0.8 }, images = 16 })[1]
       run:free()
       return value
     end
@@ -365,10 +374,12 @@ describe("the gradient angle", function()
   it("of several blocks in one pass is that of each alone", function()
     local run = Run.new(tiny.recipe { batch = 8, precision = "float64" })
     run:build_stage()
-    for _ = 1, 3 do require("perigee.train").step(run) end -- away from where the output layers' zeros stop every gradient
+    -- away from where the output layers' zeros stop every gradient
+    for _ = 1, 3 do require("perigee.train").step(run) end
     local signal = require "perigee.signals"
     local function reading(name, block, time)
-      return signal.gradient_angle { name = name, block = block, time = time or { 0.1, 0.8 }, images = 16, from = 1, every = 1 }
+      return signal.gradient_angle { name = name, block = block, time = time or { 0.1, 0.8 }, images = 16,
+        from = 1, every = 1 }
     end
     local list = { reading("third", 3), signal.gradient_norm(), reading("first", 1),
       reading("elsewhere", 1, { 0.5 }), reading("second", 2) }

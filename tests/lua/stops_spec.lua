@@ -14,8 +14,9 @@ local function copy(x)
   return result
 end
 
---- Asks a policy about events one after another, each time twice with copies of the same event and state, and with the state
---- as a checkpoint gives it back: the answers must be the same. Returns the step at which it finished, and the reason.
+--- Asks a policy about events one after another, each time twice with copies of the same event and state, and with the
+--- state as a checkpoint gives it back: the answers must be the same. Returns the step at which it finished, and the
+--- reason.
 local function replay(policy, events)
   local state = policy:initial()
   for _, event in ipairs(events) do
@@ -64,9 +65,10 @@ describe("stop.gradient_angle", function()
 
   it("needs the paper's signal unless told otherwise", function()
     local needed = stop.gradient_angle().needs[1]
-    assert.same({ block = 5, time = { 0.02, 0.1, 0.5, 0.8 }, images = 2048, from = 50000, every = 10000, name = "gradient_angle" },
-      needed.settings)
-    for step, due in pairs { [49999] = false, [50000] = true, [55000] = false, [60000] = true, [80000] = true, [80001] = false } do
+    assert.same({ block = 5, time = { 0.02, 0.1, 0.5, 0.8 }, images = 2048, from = 50000, every = 10000,
+      name = "gradient_angle" }, needed.settings)
+    for step, due in pairs { [49999] = false, [50000] = true, [55000] = false, [60000] = true, [80000] = true,
+      [80001] = false } do
       assert.equal(due, needed:due(step))
     end
   end)
@@ -113,14 +115,16 @@ describe("stops", function()
     assert.equal(5, step)
     assert.equal("step 5 reached and flicker decided", reason)
     assert.equal(4, replay(stop.any(stop.all(stop.at_step(4), flicker), stop.at_step(7)), steps(9)))
-    assert.equal("any(all(at_step(4), flicker), at_step(7))", tostring(stop.any(stop.all(stop.at_step(4), flicker), stop.at_step(7))))
+    assert.equal("any(all(at_step(4), flicker), at_step(7))",
+      tostring(stop.any(stop.all(stop.at_step(4), flicker), stop.at_step(7))))
     assert.matches("stop%.any: it needs at least one stop", message_of(stop.any))
     assert.matches("stop%.all: argument 2 is a number, not a stop", message_of(stop.all, stop.at_step(1), 3))
   end)
 
   it("gather what they need, once each", function()
     local a = stop.custom { needs = { signal.loss { "features" } }, function() return false end }
-    local b = stop.custom { needs = { signal.loss { "features" }, signal.gradient_norm() }, function() return false end }
+    local b = stop.custom { needs = { signal.loss { "features" }, signal.gradient_norm() },
+      function() return false end }
     local unique = signals.unique(stop.any(a, stop.all(b, stop.at_step(1))).needs)
     assert.equal(2, #unique)
     assert.matches("two different signals are named 'features' %(loss features 0 1; loss features 10 5%)",
@@ -144,7 +148,8 @@ describe("stops", function()
       end)
     end
     assert.matches("the policy's state is a number; it must be a table", ask(3))
-    assert.matches("cannot be kept in a checkpoint: .*JSON has no way to write inf, the value of 'value%.best'", ask { best = math.huge })
+    assert.matches("cannot be kept in a checkpoint: .*JSON has no way to write inf, the value of 'value%.best'",
+      ask { best = math.huge })
     assert.matches("cannot be kept in a checkpoint: .*JSON has no way to write a function", ask { f = print })
     assert.matches("stop%.custom: option '1' is missing", message_of(stop.custom, {}))
     assert.matches("unknown option 'need'.*needs", message_of(stop.custom, { need = {}, print }))

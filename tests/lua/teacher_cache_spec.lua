@@ -1,5 +1,5 @@
--- A cached teacher: the same bits as without, files that are found, shared, checked, mended and bounded, and given up when they
--- aren't needed.
+-- A cached teacher: the same bits as without, files that are found, shared, checked, mended and bounded, and given up
+-- when they aren't needed.
 local ffi = require "ffi"
 local Context = require "perigee.losses.context"
 local door = require "perigee.core.ffi"
@@ -37,7 +37,9 @@ local function trained(name, options, how)
   local events = {}
   for line in io.lines(in_folder(name .. "/events.jsonl")) do
     local event = json.decode(line)
-    if event.losses or event.value then events[#events + 1] = json.encode { event.step, event.losses or event.value } end
+    if event.losses or event.value then
+      events[#events + 1] = json.encode { event.step, event.losses or event.value }
+    end
   end
   return tiny.checkpoint(in_folder(name), STEPS), table.concat(events, "\n")
 end
@@ -131,9 +133,12 @@ describe("a file", function()
     return #cached() - before
   end
 
-  it("is one for all students, seeds and names of recipes, and another for another teacher, data or precision", function()
+  it("is one for all students, seeds and names of recipes, and another for another teacher, data or precision",
+    function()
     assert.equal(FILES, added {})
-    assert.equal(0, added({ width = 48, depth = 4, batch = 4, micro = 2 }, function(recipe) recipe.seed, recipe.name = 5, "another" end))
+    assert.equal(0, added({ width = 48, depth = 4, batch = 4, micro = 2 }, function(recipe)
+      recipe.seed, recipe.name = 5, "another"
+    end))
     assert.equal(FILES, added { kept = "bf16" })
     assert.equal(FILES, added({}, function(recipe)
       recipe.teacher.resize.mode, recipe.teacher.image, recipe.teacher.grid = "bilinear", { 32, 32 }, { 8, 8 }
@@ -146,7 +151,8 @@ describe("a file", function()
 
   it("is another where a weight is that it depends on, and no other", function()
     added {}
-    local weights = require("perigee.io.safetensors").load(door.home .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors")
+    local weights = require("perigee.io.safetensors").load(door.home
+      .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors")
     local function with_another(name)
       local list = {}
       for key, t in pairs(weights) do list[key] = key == name and t + 1 or t end
@@ -187,7 +193,8 @@ describe("a file", function()
     local path, header = paths[1], 4096
     local record = (#whole - header) / 128
     assert.equal(0, record % 64)
-    local hole = whole:sub(1, header + 20 * record) .. ("\0"):rep(3 * record) .. whole:sub(header + 23 * record + 1, header + 40 * record + 5)
+    local hole = whole:sub(1, header + 20 * record) .. ("\0"):rep(3 * record)
+      .. whole:sub(header + 23 * record + 1, header + 40 * record + 5)
     for _, left in ipairs { "", whole:sub(1, 100), whole:sub(1, header), whole:sub(1, header + record - 1),
                             whole:sub(1, header + 77 * record), whole, hole, "x" .. whole:sub(2), whole .. "more" } do
       files.remove(path)
@@ -202,8 +209,10 @@ describe("a file", function()
     local path = cached()[1]
     for _, one in ipairs(cached()) do files.remove(one) end
     for _ = 1, 3 do
-      local script = ("( %s ) >/dev/null 2>&1 & pid=$!; n=0\nuntil [ -s %s.part ] || [ $n -gt 6000 ]; do sleep 0.001; n=$((n+1)); done\n"
-        .. "kill -KILL $pid; wait $pid"):format(tiny.command(("train %s --set cache=true --set micro=1 --name killed --runs %s"):format(
+      local script = ("( %s ) >/dev/null 2>&1 & pid=$!; n=0\nuntil [ -s %s.part ] || [ $n -gt 6000 ]; do sleep 0.001; "
+        .. "n=$((n+1)); done\n"
+        .. "kill -KILL $pid; wait $pid"):format(tiny.command(("train %s --set cache=true --set micro=1 --name killed "
+        .. "--runs %s"):format(
         tiny.quote(tiny.path), tiny.quote(in_folder "runs"))), tiny.quote(path))
       os.execute("sh -c " .. tiny.quote(script) .. " 2>/dev/null")
     end
@@ -236,7 +245,9 @@ describe("a file", function()
     local paths = cached()
     local head, body = whole:sub(1, 4096), whole:sub(4097)
     local record = #body / 128
-    local function flipped(at) return body:sub(1, at) .. string.char((body:byte(at + 1) + 1) % 256) .. body:sub(at + 2) end
+    local function flipped(at)
+      return body:sub(1, at) .. string.char((body:byte(at + 1) + 1) % 256) .. body:sub(at + 2)
+    end
     local first, second = body:sub(1, record), body:sub(record + 1, 2 * record)
     local mirrored = body:sub(64 * record + 1, 65 * record)
     for what, damaged in pairs {
@@ -248,7 +259,8 @@ describe("a file", function()
       files.write(paths[1], head .. damaged)
       local status, output = once_through()
       assert.equal(1, status, what)
-      assert.matches("vit%-patches%-%x+%.cache: record %d+ is damaged: its CRC%-32 is another; start the run again, with %-%-resume if it "
+      assert.matches("vit%-patches%-%x+%.cache: record %d+ is damaged: its CRC%-32 is another; start the run again, "
+        .. "with %-%-resume if it "
         .. "has a checkpoint: what is damaged is computed anew\n$", output)
       status, output = once_through()
       assert.equal(0, status, output)
@@ -260,7 +272,8 @@ describe("a file", function()
 
   it("is refused before anything is written where it is larger than allowed, or than the disk", function()
     local message = message_of(tiny.train, { cache = true, limit = 0.001 })
-    assert.matches("cache_teacher: 64 images and their mirror images of 9%.6 KiB each are 1%.2 MiB, more than the limit of 1%.0 MiB", message)
+    assert.matches("cache_teacher: 64 images and their mirror images of 9%.6 KiB each are 1%.2 MiB, more than the "
+      .. "limit of 1%.0 MiB", message)
     assert.is_nil(files.kind(in_folder "cache"))
     local free = files.free_space
     files.free_space = function() return 1000 end -- luacheck: ignore 122
@@ -275,12 +288,14 @@ describe("what can't be cached", function()
   it("is data with random crops, refused at the recipe's line", function()
     local status, output = tiny.perigee(("train %s --set cache=true --set crop=2"):format(tiny.quote(tiny.path)))
     assert.equal(1, status)
-    assert.matches("tests/lua/recipes/tiny%.lua:%d+: recipe: cache_teacher keeps one result an image and its mirror image, but the data set "
+    assert.matches("tests/lua/recipes/tiny%.lua:%d+: recipe: cache_teacher keeps one result an image and its mirror "
+      .. "image, but the data set "
       .. "'noise' crops at random %(crop = 2%); use crop = 0 or cache_teacher = false", output)
   end)
 
   it("is a precision that there isn't, or a teacher that there isn't", function()
-    assert.matches("cache_teacher: precision is 'half'; there are float32, bf16 and float64", message_of(tiny.recipe, { cache = true, kept = "half" }))
+    assert.matches("cache_teacher: precision is 'half'; there are float32, bf16 and float64",
+      message_of(tiny.recipe, { cache = true, kept = "half" }))
     local recipe = tiny.recipe()
     assert.matches("cache_teacher, and the recipe names no teacher", message_of(pg.recipe, {
       name = "x", student = recipe.student, data = recipe.data, cache_teacher = true,
@@ -291,8 +306,8 @@ describe("what can't be cached", function()
   local function custom(cache, compute)
     local recipe = tiny.recipe()
     return pg.recipe {
-      name = "custom", student = recipe.student, teacher = recipe.teacher, data = recipe.data, ema = 0.9, every = { checkpoint = STEPS },
-      cache_teacher = cache,
+      name = "custom", student = recipe.student, teacher = recipe.teacher, data = recipe.data, ema = 0.9,
+      every = { checkpoint = STEPS }, cache_teacher = cache,
       stages = { { name = "a", finish = pg.stop.at_step(STEPS), losses = { { 1, pg.loss.flow_matching() },
         { 1, pg.loss.custom { name = "own", needs_teacher = true, compute = compute } } } } } }
   end
@@ -310,7 +325,8 @@ describe("what can't be cached", function()
     assert.is_true(bytes[1] == bytes[2])
     assert.equal(1, #cached())
     local message = message_of(train.train, custom(true, function(_, context)
-      return pg.ops.mse(context:tap("block 1"):mean(3), context.teacher:features(context:pixels()):mean(3):stop_gradient())
+      return pg.ops.mse(context:tap("block 1"):mean(3),
+        context.teacher:features(context:pixels()):mean(3):stop_gradient())
     end), { quiet = true })
     assert.matches("cache_teacher: a loss runs the teacher itself %(it reads its [%w%._]+%)", message)
   end)

@@ -13,12 +13,14 @@ function M.recipe(options)
   return recipes.load(M.path, { values = values }).value
 end
 
---- Trains the recipe, or `how.recipe`; `how` goes to train(), its `change(recipe)` before. Returns the run, freed, and the outcome.
+--- Trains the recipe, or `how.recipe`; `how` goes to train(), its `change(recipe)` before. Returns the run, freed, and
+--- the outcome.
 function M.train(options, how)
   how = how or {}
   local recipe = how.recipe or M.recipe(options)
   if how.change then how.change(recipe) end
-  local run, outcome = train.train(recipe, { folder = how.folder, steps = how.steps, resume = how.resume, from = how.from, quiet = true })
+  local run, outcome = train.train(recipe,
+    { folder = how.folder, steps = how.steps, resume = how.resume, from = how.from, quiet = true })
   if not how.keep then run:free() end
   return run, outcome
 end
@@ -32,8 +34,8 @@ M.quote = quote
 --- The shell command that runs the built program in the project's folder.
 function M.command(arguments, environment)
   local program = (os.getenv "PERIGEE_BUILD" or door.home .. "/build") .. "/runtime/perigee"
-  return ("cd %s && PERIGEE_HOME=%s OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive %s exec %s %s"):format(quote(door.home), quote(door.home),
-    environment or "", quote(program), arguments)
+  return ("cd %s && PERIGEE_HOME=%s OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive %s exec %s %s"):format(quote(door.home),
+    quote(door.home), environment or "", quote(program), arguments)
 end
 
 --- Runs the built program: its exit status, and what it printed, errors included.

@@ -45,8 +45,9 @@ local function case(name, student, teacher, skip, student_heads, teacher_heads, 
     reference = reference(skip, student_heads, teacher_heads),
     gradients = { 1 },
     tolerance = { float32 = 1e-5, bfloat16 = 1e-5 }, -- the loss of bfloat16 maps is float32
-    -- tensor cores take each dS_ij in bfloat16, half a unit of 2^-8 off, and add those up: the worst element of a gradient
-    -- is off by a few units (seen: 2e-2 where most of the gradient is zero), which a wrong factor exceeds by far
+    -- tensor cores take each dS_ij in bfloat16, half a unit of 2^-8 off, and add those up: the worst element of a
+    -- gradient is off by a few units (seen: 2e-2 where most of the gradient is zero), which a wrong factor exceeds by
+    -- far
     gradient_tolerance = { float32 = 2e-5, bfloat16 = 3e-2 },
   }
   for key, value in pairs(more or {}) do made[key] = value end

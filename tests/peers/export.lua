@@ -1,5 +1,6 @@
---- Writes what a peer needs to do the same work, and what it must find: FOLDER/config.json, weights.safetensors, and for
---- each stage STAGE.safetensors with a batch, times and noise, losses and every gradient. Names are those of public checkpoints.
+--- Writes what a peer needs to do the same work, and what it must find: FOLDER/config.json, weights.safetensors, and
+--- for each stage STAGE.safetensors with a batch, times and noise, losses and every gradient. Names are those of public
+--- checkpoints.
 ---
 ---   perigee run tests/peers/export.lua RECIPE FOLDER [the recipe's options]
 local core = require "perigee.core"
@@ -43,18 +44,21 @@ local function config(recipe)
   end
   return {
     batch = recipe.batch, losses = losses, precision = recipe.precision, drop_label = s.drop_label, ema = recipe.ema,
-    optimizer = { lr = recipe.optim.lr, betas = recipe.optim.betas, eps = recipe.optim.epsilon, decay = recipe.optim.decay,
+    optimizer = { lr = recipe.optim.lr, betas = recipe.optim.betas, eps = recipe.optim.epsilon,
+      decay = recipe.optim.decay,
                   clip = recipe.optim.clip },
     student = { width = s.width, depth = s.depth, heads = s.heads, patch = s.patch, channels = s.channels,
                 height = s.size[1], columns = s.size[2], classes = s.classes },
-    teacher = { width = t.width, depth = t.depth, heads = t.heads, patch = t.patch, image = t:grid_for(s.grid)[1] * t.patch,
+    teacher = { width = t.width, depth = t.depth, heads = t.heads, patch = t.patch,
+      image = t:grid_for(s.grid)[1] * t.patch,
                 stored_grid = t.stored[1], registers = t.registers, layerscale = t.settings.layer_scale,
                 statistics = { t.settings.mean, t.settings.std } },
   }
 end
 
 local function teacher_weights(recipe, into)
-  for _, entry in ipairs(public.public_parameters(recipe.teacher, recipe.teacher.settings.layer_scale and "dinov2" or "timm")) do
+  for _, entry in ipairs(public.public_parameters(recipe.teacher,
+    recipe.teacher.settings.layer_scale and "dinov2" or "timm")) do
     into["teacher." .. entry.name] = entry.parameter:to("float32"):reshape(entry.shape)
   end
 end
@@ -85,7 +89,9 @@ for number = 1, #read().stages do
     batch.time = draw({ recipe.batch }, "time", "random_uniform")
     batch.noise = draw({ recipe.batch, s.channels, s.size[1], s.size[2] }, "noise"):to(recipe.dtype)
     out.time, out.noise = batch.time, batch.noise:to "float32"
-    for name, value in pairs(run:result_of(run:advance(batch)).losses) do out["loss." .. name] = tensor.tensor({ value }, "float64") end
+    for name, value in pairs(run:result_of(run:advance(batch)).losses) do
+      out["loss." .. name] = tensor.tensor({ value }, "float64")
+    end
     for _, group in ipairs(run.active_groups) do named(group, group.gradients, out, "gradient.") end
     safetensors.save(("%s/%s.safetensors"):format(folder, run.stage.name), out)
   end)

@@ -1,6 +1,8 @@
 --- Our side as a worker, like peer.py: answers commands, one JSON text a line: {"time": steps}, {"memory": steps}.
 ---
----   perigee run tests/peers/ours.lua MODE THREADS DEVICE RECIPE [the recipe's options]     MODE: haste, repa, free, denoise
+---   perigee run tests/peers/ours.lua MODE THREADS DEVICE RECIPE [the recipe's options]
+---
+--- MODE: haste, repa, free, denoise
 local core = require "perigee.core.ffi"
 local devices = require "perigee.core.device"
 local ffi = require "ffi"
@@ -29,8 +31,8 @@ local function digest()
   return ("%08x"):format(crc)
 end
 
---- Of `each` steps together, `count` times. A GPU works on a step while the next one is queued, as in training: there the
---- steps are timed together and waited for at the end.
+--- Of `each` steps together, `count` times. A GPU works on a step while the next one is queued, as in training: there
+--- the steps are timed together and waited for at the end.
 local function milliseconds(count, each)
   local elapsed, processor = json.array {}, json.array {}
   for k = 1, count do
@@ -44,8 +46,8 @@ local function milliseconds(count, each)
   return { ms = elapsed, processor_ms = processor }
 end
 
---- Peak bytes as a peer counts them: on the CPU of the process, on a GPU of what was allocated there. With `device_bytes` what
---- the GPU has in use in all.
+--- Peak bytes as a peer counts them: on the CPU of the process, on a GPU of what was allocated there. With
+--- `device_bytes` what the GPU has in use in all.
 local function memory(steps)
   profile.reset_peaks(device)
   profile.seconds(run, steps)
@@ -57,7 +59,8 @@ local function memory(steps)
 end
 
 local answer = {
-  threads = core.C.pg_threads(), digest = digest(), version = ffi.string(core.C.pg_version()), isa = ffi.string(core.C.pg_cpu_isa()),
+  threads = core.C.pg_threads(), digest = digest(), version = ffi.string(core.C.pg_version()),
+  isa = ffi.string(core.C.pg_cpu_isa()),
   device = ffi.string(core.C.pg_cpu_name()), gpu = device ~= "cpu" and devices.description(device) or nil,
 }
 while true do

@@ -51,7 +51,8 @@ return pg.recipe {
   ema       = 0.9999,
 
   stages = {
-    { name = "haste", losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } }, finish = stop.at_step(250000) },
+    { name = "haste", losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } },
+      finish = stop.at_step(250000) },
     { name = "repa", losses = { { 1.0, denoise }, { 0.5, features } }, finish = stop.at_step(300000) },
     { name = "free", losses = { { 1.0, denoise } }, finish = stop.at_step(400000) },
   },

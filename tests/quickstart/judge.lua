@@ -3,8 +3,8 @@
 ---
 ---   ./perigee run tests/quickstart/judge.lua RUN [COUNT]
 ---
---- Prints the classifier's own accuracy on pictures it never saw, the share of samples recognised as the class asked for, and the
---- distances to the nearest training pictures; writes RUN/samples/neighbours.png.
+--- Prints the classifier's own accuracy on pictures it never saw, the share of samples recognised as the class asked
+--- for, and the distances to the nearest training pictures; writes RUN/samples/neighbours.png.
 local pg = require "perigee"
 local generate = require "perigee.samplers.generate"
 local grid = require "perigee.samplers.grid"
@@ -17,7 +17,8 @@ local M = {}
 local function judge_recipe()
   return pg.recipe {
     name    = "judge",
-    student = pg.models.vit { depth = 3, width = 64, heads = 2, patch = 4, image = 32, classes = 8, mean = { 0.5, 0.5, 0.5 }, std = { 0.5, 0.5, 0.5 } },
+    student = pg.models.vit { depth = 3, width = 64, heads = 2, patch = 4, image = 32, classes = 8,
+      mean = { 0.5, 0.5, 0.5 }, std = { 0.5, 0.5, 0.5 } },
     data    = pg.data.shapes { batch = 32, count = 24576, seed = 101 },
     optim   = pg.optim.adamw { lr = 3e-3, betas = { 0.9, 0.99 }, clip = 1, warmup = 50, cooldown = { 500, 1200 } },
     ema     = 0.9,
@@ -52,8 +53,8 @@ function M.samples(path, count)
   local images, labels = {}, {}
   local settings = recipe.sample
   generate.each(recipe.student, {
-    count = count, batch = 100, seed = 1234, cfg = settings.cfg, interval = settings.interval, sampler = settings.sampler,
-    steps = settings.steps, path = recipe:flow_matching().path,
+    count = count, batch = 100, seed = 1234, cfg = settings.cfg, interval = settings.interval,
+    sampler = settings.sampler, steps = settings.steps, path = recipe:flow_matching().path,
   }, function(_, pictures, numbers)
     images[#images + 1], labels[#labels + 1] = pictures:clone(), numbers:clone()
   end)
@@ -66,7 +67,8 @@ function M.nearest(samples, pictures)
   local function flat(x) return ops.cast(x:reshape { x.shape[1], -1 }, "float32") / 255 end
   local a, b = flat(samples), flat(pictures)
   local width = a.shape[2]
-  local square = a:square():sum(2):unsqueeze(2) + b:square():sum(2):unsqueeze(1) - ops.matmul(a, b, { transpose_b = true }) * 2
+  local square = a:square():sum(2):unsqueeze(2) + b:square():sum(2):unsqueeze(1) - ops.matmul(a, b,
+    { transpose_b = true }) * 2
   local nearness = square * -1
   local which, least = nearness:argmax(2):totable(), nearness:max(2):totable()
   local distances = {}

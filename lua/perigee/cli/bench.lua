@@ -2,10 +2,10 @@
 local M = {
   summary = "measure a recipe's step, op by op",
   usage = "RECIPE [options]",
-  description = "Runs steps of each stage from the recipe's start and prints their time, peak memory, and a table of ops beside\n"
-    .. "the floor: the longer of a call's arithmetic at the device's matmul rate and its traffic at its memory speed, both\n"
-    .. "measured in the same run. On a GPU a call's time is its own clock's, one call after the other, outside of the graph that\n"
-    .. "a step is. Nothing is saved.",
+  description = "Runs steps of each stage from the recipe's start and prints their time, peak memory, and a table\n"
+    .. "of ops beside the floor: the longer of a call's arithmetic at the device's matmul rate and its\n"
+    .. "traffic at its memory speed, both measured in the same run. On a GPU a call's time is its own\n"
+    .. "clock's, one call after the other, outside of the graph that a step is. Nothing is saved.",
   recipe = true,
   options = {
     { name = "stage", type = "string", help = "measure this stage only (default: each)" },
@@ -13,7 +13,8 @@ local M = {
     { name = "warmup", type = "integer", default = 3, help = "steps before them" },
     { name = "profiled", type = "integer", default = 5, help = "steps with a clock around every call" },
     { name = "calls", type = "integer", default = 0, help = "list so many of the longest calls too" },
-    { name = "synthetic", type = "boolean", default = false, help = "random data and teacher's weights: no file is needed" },
+    { name = "synthetic", type = "boolean", default = false,
+      help = "random data and teacher's weights: no file is needed" },
     { name = "json", type = "string", value = "FILE", help = "write all of it to a file" },
     { name = "device", type = "string", help = "cpu or cuda (default: the recipe's, else cpu)" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
@@ -21,7 +22,9 @@ local M = {
 }
 
 --- The longer of a call's arithmetic and its traffic, at the machine's rates.
-local function floor_of(row, machine, dtype) return math.max(row.flops / machine[dtype], row.bytes / machine.bandwidth) end
+local function floor_of(row, machine, dtype)
+  return math.max(row.flops / machine[dtype], row.bytes / machine.bandwidth)
+end
 
 local SMALL = 0.001 -- of all calls together: ops below it share a line
 
@@ -84,7 +87,8 @@ local function print_group(g, total)
 end
 
 local function print_ops(result, total)
-  print(("  %-40s %5s %9s %6s %9s %9s %9s %7s %6s"):format("op", "calls", "ms", "share", "GFLOP", "MB", "GFLOP/s", "GB/s", "floor"))
+  print(("  %-40s %5s %9s %6s %9s %9s %9s %7s %6s"):format("op", "calls", "ms", "share", "GFLOP", "MB", "GFLOP/s",
+    "GB/s", "floor"))
   local rest = { calls = 0, seconds = 0, flops = 0, bytes = 0, floor = 0 }
   for _, g in ipairs(result.ops) do
     if g.seconds >= SMALL * total then print_group(g, total)
@@ -138,7 +142,8 @@ local function print_alignment(measured)
     if m.stage.needs_teacher then
       local ms = require("perigee.train.profile").alignment_seconds(m.rows, free.rows) * 1e3
       m.result.alignment_ms, m.result.alignment_share = ms, ms / free.result.ms
-      print(("\nstage %s: alignment's own ops take %.2f ms, %.1f%% of a step of stage %s (the teacher and the projector not counted)")
+      print(("\nstage %s: alignment's own ops take %.2f ms, %.1f%% of a step of stage %s (the teacher and the "
+        .. "projector not counted)")
         :format(m.stage.name, ms, ms / free.result.ms * 100, free.stage.name))
     end
   end

@@ -2,9 +2,9 @@
 local M = {
   summary = "print and plot runs side by side",
   usage = "[LABEL=]RUN... [options]",
-  description = "Prints what differs in the runs' configurations, how their stages went and where their curves end; with\n"
-    .. "--out, plots metrics, a panel each. A run may be going still. Runs given the same label (seeds) are plotted as\n"
-    .. "their mean, in a band from the least to the greatest.",
+  description = "Prints what differs in the runs' configurations, how their stages went and where their curves end;\n"
+    .. "with --out, plots metrics, a panel each. A run may be going still. Runs given the same label\n"
+    .. "(seeds) are plotted as their mean, in a band from the least to the greatest.",
   options = {
     { name = "metric", type = "list", value = "NAME[,NAME]",
       help = "what to plot, or all below a name, such as loss; may be repeated (default: losses and signals)" },

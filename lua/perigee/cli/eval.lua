@@ -1,18 +1,23 @@
---- perigee eval: how near a run's samples are to pictures that it did not see; how often a classifier is right about them.
+--- perigee eval: how near a run's samples are to pictures that it did not see; how often a classifier is right about
+--- them.
 local sampling = require "perigee.samplers.settings"
 
 local M = {
   summary = "Fréchet distances of runs' samples; a classifier's accuracy",
   usage = "RUN|CHECKPOINT... [options]",
-  description = "Draws samples from each run's newest checkpoint (or the given one) and prints their Fréchet distance to pictures that training\n"
-    .. "did not see, on the features of one encoder or several. Beside it stand the distances that real pictures have at the same\n"
-    .. "number, and the distance that is left when the number of samples goes to infinity. Of a run that trains a classifier the\n"
-    .. "accuracy on those pictures is printed. Results are also written into each run's events.jsonl.",
+  description = "Draws samples from each run's newest checkpoint (or the given one) and prints their Fréchet\n"
+    .. "distance to pictures that training did not see, on the features of one encoder or several. Beside\n"
+    .. "it stand the distances that real pictures have at the same number, and the distance that is left\n"
+    .. "when the number of samples goes to infinity. Of a run that trains a classifier the accuracy on\n"
+    .. "those pictures is printed. Results are also written into each run's events.jsonl.",
   options = {
     { name = "count", type = "integer", default = 2000, help = "samples of each run" },
-    { name = "features", type = "list", value = "JUDGE", help = "teacher (the recipe's), a run that trained a classifier, or MODEL:WEIGHTS; may be repeated" },
-    { name = "against", type = "string", value = "DATA", help = "test (the recipe's, the default), train, or a .npy file, uint8 [N,H,W,3]" },
-    { name = "size", type = "integer", help = "side that the judges' pictures are resized to (default: what each was made for)" },
+    { name = "features", type = "list", value = "JUDGE",
+      help = "teacher (the recipe's), a run that trained a classifier, or MODEL:WEIGHTS; may be repeated" },
+    { name = "against", type = "string", value = "DATA",
+      help = "test (the recipe's, the default), train, or a .npy file, uint8 [N,H,W,3]" },
+    { name = "size", type = "integer",
+      help = "side that the judges' pictures are resized to (default: what each was made for)" },
     { name = "json", type = "boolean", default = false, help = "print JSON" },
     { name = "device", type = "string", default = "cpu", help = "where samples are drawn and judged: cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
@@ -30,7 +35,9 @@ local function pictures_of(data, count, drawn)
   local n = math.min(count or data.count, data.count)
   local loader = data:loader { batch = n, shuffle = drawn or false, flip = false, crop = 0, threads = 0, depth = 1 }
   local batch = loader:next()
-  if not batch.images then fail("the data set '%s' has no pictures to compare with; give --against FILE.npy", data.name) end
+  if not batch.images then
+    fail("the data set '%s' has no pictures to compare with; give --against FILE.npy", data.name)
+  end
   local images, labels = batch.images:clone(), batch.labels:clone()
   loader:close()
   return images, labels
@@ -41,7 +48,8 @@ local function reference_of(against, recipe, run)
   if against and against:match "%.npy$" then
     local images = require("perigee.io.npy").load(against)
     if #images.shape ~= 4 or images.dtype ~= "uint8" or images.shape[4] ~= 3 then
-      fail("--against %s: %s %s; expected uint8 [N,H,W,3]", against, images.dtype, require("perigee.core.ffi").shape_text(images.shape))
+      fail("--against %s: %s %s; expected uint8 [N,H,W,3]", against, images.dtype,
+        require("perigee.core.ffi").shape_text(images.shape))
     end
     return images, nil, against:match "[^/]+$"
   end
@@ -66,10 +74,13 @@ local function draw(run, options, progress)
                     rate = done / (clock() - started), batch = 1 }, false)
     if require("perigee.core.ffi").C.pg_signals_pending() ~= 0 then error("interrupted", 0) end
   end
-  require("perigee.samplers.generate").each(run.recipe.student, plan, function(_, images) parts[#parts + 1] = images:clone() end)
+  require("perigee.samplers.generate").each(run.recipe.student, plan, function(_, images)
+    parts[#parts + 1] = images:clone()
+  end)
   local interval = plan.interval
-  return require("perigee.core.ops").concat(parts, 1), ("%s, %d steps, guidance %g in %g:%g, seed %d, labels %s%s"):format(plan.sampler,
-    plan.steps, plan.cfg, interval[1], interval[2], plan.seed, options.labels, options.ema and "" or ", without averages")
+  local settings = ("%s, %d steps, guidance %g in %g:%g, seed %d, labels %s%s"):format(plan.sampler, plan.steps,
+    plan.cfg, interval[1], interval[2], plan.seed, options.labels, options.ema and "" or ", without averages")
+  return require("perigee.core.ops").concat(parts, 1), settings
 end
 
 -- ---- one run after the other ---------------------------------------------------------------------------------------
@@ -96,11 +107,15 @@ local function with_reference(judge, reference, training)
 end
 
 --- A run's or a checkpoint's name, for the table.
-local function name_of(path) return (path:gsub("/+$", ""):gsub("^.*/([^/]+)/checkpoints/([^/]+)%.safetensors$", "%1 %2"):match "[^/]+$") end
+local function name_of(path)
+  return (path:gsub("/+$", ""):gsub("^.*/([^/]+)/checkpoints/([^/]+)%.safetensors$", "%1 %2"):match "[^/]+$")
+end
 
 local function open_run(path, options)
-  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path, { ema = options.ema, device = options.device })
-  return { recipe = recipe, step = state.step, folder = checkpoint:match "^(.*)/checkpoints/[^/]+$", path = path, name = name_of(path) }
+  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path,
+    { ema = options.ema, device = options.device })
+  return { recipe = recipe, step = state.step, folder = checkpoint:match "^(.*)/checkpoints/[^/]+$", path = path,
+    name = name_of(path) }
 end
 
 local function record(run, event)
@@ -116,7 +131,8 @@ local function accuracy(run, options)
   local images, labels, name = reference_of(options.against, run.recipe, run.path)
   if not labels then fail("--against %s: accuracy needs labels", options.against) end
   local right, loss = require("perigee.metrics.judge").classify(run.recipe.student, images, labels, options.device)
-  return record(run, { name = "accuracy", accuracy = right, cross_entropy = loss, pictures = images.shape[1], against = name })
+  return record(run, { name = "accuracy", accuracy = right, cross_entropy = loss, pictures = images.shape[1],
+    against = name })
 end
 
 --- A student that samples: its distance on each judge's features.
@@ -130,7 +146,8 @@ local function distances(run, options, shared, progress)
     shared.judges, shared.name, shared.count = {}, name, images.shape[1]
     for k, text in ipairs(options.features[1] and options.features or { "teacher" }) do
       progress:line("features %s of %d %s", text, images.shape[1], name)
-      local judge = require("perigee.metrics.judge").open(text, run.path, { size = options.size, device = options.device })
+      local judge = require("perigee.metrics.judge").open(text, run.path,
+        { size = options.size, device = options.device })
       shared.judges[k] = with_reference(judge, images, training)
     end
   end
@@ -151,7 +168,7 @@ local function distances(run, options, shared, progress)
   return list
 end
 
--- ---- what is printed -------------------------------------------------------------------------------------------------
+-- ---- what is printed ------------------------------------------------------------------------------------------------
 
 local function number(x) return x and ("%.3f"):format(x) or "-" end
 
@@ -183,8 +200,8 @@ local function print_distances(rows, shared, options)
   lines[#lines + 1] = halves
   print(("Fréchet distance of %d samples from %d %s"):format(options.count, shared.count, shared.name))
   print(table.concat(require("perigee.compare.table").lines(heads, lines, 120), "\n"))
-  print "Both numbers of pictures are finite, so every distance is too large: the bias goes as 1/N. Compare equal numbers only;"
-  print "'N to infinity' takes the samples' share of it away (Chong and Forsyth 2020), the reference's stays."
+  print "Both numbers of pictures are finite, so every distance is too large: the bias goes as 1/N. Compare equal"
+  print "numbers only; 'N to infinity' takes the samples' share of it away (Chong and Forsyth 2020), the reference's stays."
 end
 
 function M.run(options)

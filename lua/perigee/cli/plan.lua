@@ -6,7 +6,8 @@ local M = {
     .. "Data and weights need not be there.",
   recipe = true,
   options = {
-    { name = "device", type = "string", default = "cpu", help = "cpu or cuda (of this machine, measured), a100, h100 or h200" },
+    { name = "device", type = "string", default = "cpu",
+      help = "cpu or cuda (of this machine, measured), a100, h100 or h200" },
     { name = "json", type = "boolean", default = false, help = "print JSON" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
   },
@@ -14,9 +15,12 @@ local M = {
 
 --- With which device's kernels the memory is planned.
 local function kernels_text(planned_for, device)
-  if planned_for == "cuda" then return "  kernels        CUDA's, on " .. require("perigee.core.device").description "cuda" end
+  if planned_for == "cuda" then
+    return "  kernels        CUDA's, on " .. require("perigee.core.device").description "cuda"
+  end
   if device == "cpu" then return "  kernels        this processor's" end
-  return "  kernels        this processor's; CUDA's, whose scratch differs, can't be asked here (perigee doctor says why)"
+  return "  kernels        this processor's; CUDA's, whose scratch differs, can't be asked here (perigee doctor says "
+    .. "why)"
 end
 
 local function millions(n) return n and ("%.2f M"):format(n / 1e6) or "-" end
@@ -26,12 +30,15 @@ local function cache_text(cache)
   local each = ("%.1f KiB an image%s"):format(cache.record / 2 ^ 10,
     cache.images == 2 and ", as much for its mirror image" or "")
   if not cache.bytes then return "  teacher cache  " .. each end
-  return ("  teacher cache  %.2f GiB (%s), filled once in %.3g s (roofline)"):format(cache.bytes / 2 ^ 30, each, cache.seconds)
+  return ("  teacher cache  %.2f GiB (%s), filled once in %.3g s (roofline)"):format(cache.bytes / 2 ^ 30,
+    each, cache.seconds)
 end
 
 function M.run(options)
   local core = require "perigee.core.ffi"
-  if not require("perigee.recipe").is_recipe(options.recipe) then error(options.recipe_path .. " returns no recipe", 0) end
+  if not require("perigee.recipe").is_recipe(options.recipe) then
+    error(options.recipe_path .. " returns no recipe", 0)
+  end
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   core.C.pg_tf32_set(options.recipe.tf32 and 1 or 0)
   if options.device == "cuda" then
@@ -64,7 +71,8 @@ function M.run(options)
     print(("\nstage %s"):format(s.stage))
     print(("  parameters     student %s, projector %s, teacher %s"):format(millions(s.parameters.student),
       millions(s.parameters.projector), millions(s.parameters.teacher)))
-    print(("  arithmetic     %.2f GFLOP an image, %.2f TFLOP a step, in %d calls"):format(s.flops_per_image / 1e9, s.flops / 1e12, s.calls))
+    print(("  arithmetic     %.2f GFLOP an image, %.2f TFLOP a step, in %d calls"):format(s.flops_per_image / 1e9,
+      s.flops / 1e12, s.calls))
     print(("  memory moved   %.2f GiB a step"):format(s.bytes_moved / 2 ^ 30))
     local parts, names = {}, {}
     for name in pairs(s.memory) do names[#names + 1] = name end
@@ -73,7 +81,8 @@ function M.run(options)
       if s.memory[name] > 0 then parts[#parts + 1] = ("%s %.1f"):format(name, s.memory[name] / 2 ^ 20) end
     end
     print(("  peak memory    %.1f MiB: %s"):format(s.memory_total / 2 ^ 20, table.concat(parts, ", ")))
-    print(("  step time      %.4g ms, %.1f images/s (roofline, %s)"):format(s.seconds * 1e3, s.images_per_second, s.device))
+    print(("  step time      %.4g ms, %.1f images/s (roofline, %s)"):format(s.seconds * 1e3,
+      s.images_per_second, s.device))
   end
   return 0
 end

@@ -2,11 +2,12 @@
 return {
   summary = "explore tensors, models and recipes in Lua",
   usage = "[RECIPE] [options]",
-  description = "Reads Lua, evaluates it and prints what it returns. With a recipe, its student, teacher, data and losses are at hand,\n"
-    .. "and a run of it that goes on step by step.",
+  description = "Reads Lua, evaluates it and prints what it returns. With a recipe, its student, teacher, data and\n"
+    .. "losses are at hand, and a run of it that goes on step by step.",
   options = {
     { name = "set", type = "pairs", help = "set an option of the recipe; may be repeated" },
-    { name = "device", type = "string", help = "where the recipe's run lives: cpu or cuda (default: the recipe's, else cpu)" },
+    { name = "device", type = "string",
+      help = "where the recipe's run lives: cpu or cuda (default: the recipe's, else cpu)" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
   },
   run = function(options)

@@ -4,11 +4,13 @@ local sampling = require "perigee.samplers.settings"
 local M = {
   summary = "draw samples from a run",
   usage = "RUN|CHECKPOINT [options]",
-  description = "Samples with the moving averages of a run's newest checkpoint (or of the given one) into a PNG grid, a folder of\n"
-    .. "PNGs, or an .npz for evaluators. Sample k depends on the seed and k alone. A folder or .npz that was interrupted is\ntaken up again.",
+  description = "Samples with the moving averages of a run's newest checkpoint (or of the given one) into a PNG\n"
+    .. "grid, a folder of PNGs, or an .npz for evaluators. Sample k depends on the seed and k alone. A\n"
+    .. "folder or .npz that was interrupted is taken up again.",
   options = {
     { name = "count", type = "integer", default = 64, help = "how many samples" },
-    { name = "out", type = "string", help = "FILE.png (a grid), FILE.npz, or a folder (default: RUN/samples/sample.png)" },
+    { name = "out", type = "string",
+      help = "FILE.png (a grid), FILE.npz, or a folder (default: RUN/samples/sample.png)" },
     { name = "columns", type = "integer", help = "columns of a PNG grid" },
     { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
@@ -25,7 +27,8 @@ local function png_grid(path, columns)
     take = function(_, _, images) parts[#parts + 1] = images:clone() end,
     finish = function()
       local ops = require "perigee.core.ops"
-      require("perigee.io.png").save(path, require("perigee.samplers.grid").join(#parts == 1 and parts[1] or ops.concat(parts, 1), columns))
+      require("perigee.io.png").save(path,
+        require("perigee.samplers.grid").join(#parts == 1 and parts[1] or ops.concat(parts, 1), columns))
       return path
     end,
   }
@@ -40,7 +43,8 @@ local function same_settings(path, settings)
   local before = file:read "*a"
   file:close()
   if before ~= text then
-    error(("%s says that the samples there were made with other settings:\n  there %s  now   %sremove them or choose another --out"):format(
+    error(("%s says that the samples there were made with other settings:\n  there %s  now   %sremove them or choose "
+      .. "another --out"):format(
       path, before, text), 0)
   end
 end
@@ -84,7 +88,8 @@ function M.run(options)
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   core.check(core.C.pg_signals_install())
   require("perigee.core.device").choose(options.device)
-  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path, { ema = options.ema, device = options.device })
+  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path,
+    { ema = options.ema, device = options.device })
   if not recipe:flow_matching() then error(path .. ": its recipe trains no flow-matching student", 0) end
   local run_folder = checkpoint:match "^(.*)/checkpoints/[^/]+$"
   local out = options.out or run_folder .. "/samples/sample.png"
@@ -109,7 +114,8 @@ function M.run(options)
     plan.first, plan.count = before, options.count - before
     local function show(done)
       local seconds = core.C.pg_clock_seconds() - started
-      progress:step({ step = before + math.floor(done), last = options.count, stage = "sampling", losses = {}, rate = done / seconds, batch = 1 }, false)
+      progress:step({ step = before + math.floor(done), last = options.count, stage = "sampling", losses = {},
+        rate = done / seconds, batch = 1 }, false)
     end
     plan.progress = show
     require("perigee.samplers.generate").each(student, plan, function(first, images, labels)

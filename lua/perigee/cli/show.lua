@@ -2,7 +2,8 @@
 local M = {
   summary = "print a stage's program",
   usage = "RECIPE [options]",
-  description = "Prints the calls of a stage's step: inputs, tensors, operations, outputs. No data, weights or memory is needed.",
+  description = "Prints the calls of a stage's step: inputs, tensors, operations, outputs. No data, weights or\n"
+    .. "memory is needed.",
   recipe = true,
   options = {
     { name = "stage", type = "string", help = "name of the stage (default: the first)" },
@@ -24,23 +25,31 @@ function M.run(options)
       names[#names + 1] = s.name
       if s.name == options.stage then stage = s end
     end
-    if not stage then error(("%s has no stage '%s'; it has %s"):format(options.recipe_path, options.stage, table.concat(names, ", ")), 0) end
+    if not stage then
+      error(("%s has no stage '%s'; it has %s"):format(options.recipe_path, options.stage,
+        table.concat(names, ", ")), 0)
+    end
   end
   local names, parameters = {}, {}
   local function add(prefix, module, trained)
     module:assume_dtype(recipe.dtype)
     for _, entry in ipairs(module:named_parameters()) do
       names[entry.tensor] = prefix .. "." .. entry.name
-      if trained and not options.forward then parameters[#parameters + 1] = { name = prefix .. "." .. entry.name, tensor = entry.tensor } end
+      if trained and not options.forward then
+        parameters[#parameters + 1] = { name = prefix .. "." .. entry.name, tensor = entry.tensor }
+      end
     end
     for _, entry in ipairs(module:named_buffers()) do names[entry.tensor] = prefix .. "." .. entry.name end
   end
   add("student", recipe.student, true)
   for _, entry in ipairs(stage.losses) do
-    for name, module in pairs(recipe:loss_modules()[entry.name]) do add(("losses.%s.%s"):format(entry.name, name), module, true) end
+    for name, module in pairs(recipe:loss_modules()[entry.name]) do
+      add(("losses.%s.%s"):format(entry.name, name), module, true)
+    end
   end
   if recipe:teacher_model() then add("teacher", recipe:teacher_model(), false) end
-  local plan = require("perigee.train.stage").plan(recipe, stage, { batch = recipe.micro, parameters = parameters, fuse = options.fuse })
+  local plan = require("perigee.train.stage").plan(recipe, stage,
+    { batch = recipe.micro, parameters = parameters, fuse = options.fuse })
   print(require("perigee.core.text").plan(plan, { names = names, memory = options.memory }))
   return 0
 end

@@ -2,7 +2,8 @@
 local M = {
   summary = "train a recipe",
   usage = "RECIPE [options]",
-  description = "Trains a recipe to its end, into RUNS/NAME. SIGINT and SIGTERM finish the step, save and stop; --resume goes on.",
+  description = "Trains a recipe to its end, into RUNS/NAME. SIGINT and SIGTERM finish the step, save and stop;\n"
+    .. "--resume goes on.",
   recipe = true,
   options = {
     { "runs", "runs", "folder that holds the runs' folders" },
@@ -48,7 +49,8 @@ function M.run(options)
   for key, value in pairs(options.recipe_options) do values[key] = value end
   local sampling = require "perigee.samplers.grid"
   local run, outcome = require("perigee.train").train(recipe, {
-    folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from, quiet = options.quiet,
+    folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
+    quiet = options.quiet,
     recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during, console = options.console,
   })
   if outcome == "interrupted" then

@@ -20,8 +20,8 @@ local function fitted(values, low, high, k)
   return sum / count + (spread > 0 and slope / spread * (k - middle) or 0)
 end
 
---- The mean of the `count` values (the next odd number) around each. At the ends it is the straight line through the last
---- `count` values, so that a slope is not shifted. Where there are fewer than twice as many values, half of them.
+--- The mean of the `count` values (the next odd number) around each. At the ends it is the straight line through the
+--- last `count` values, so that a slope is not shifted. Where there are fewer than twice as many values, half of them.
 ---@param values number[]
 ---@param count integer
 ---@param starts? integer[]   rising places at which values of another kind begin: they are not mixed

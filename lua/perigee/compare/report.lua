@@ -36,7 +36,8 @@ local function stage_lines(out, record)
     or ("no end logged, at step %d"):format(record.last_step)
   local known = record.path == record.label or record.path:match "[^/]+$" == record.label
   local folder = known and "" or (" (%s)"):format(record.path)
-  out[#out + 1] = ("%s%s: %s"):format(record.label, folder, table.concat({ state, rate(record, 0, record.last_step) }, ", "))
+  out[#out + 1] = ("%s%s: %s"):format(record.label, folder,
+    table.concat({ state, rate(record, 0, record.last_step) }, ", "))
   for _, stage in ipairs(record.stages) do
     local reason = stage.to and (stage.reason or "") or "not ended"
     local to = stage.to or record.last_step
@@ -45,8 +46,8 @@ local function stage_lines(out, record)
   end
 end
 
---- What a label's runs say of a series at the end: its value, or their mean and from the least to the greatest. "@350" where
---- the last of it was logged before the runs' end.
+--- What a label's runs say of a series at the end: its value, or their mean and from the least to the greatest. "@350"
+--- where the last of it was logged before the runs' end.
 local function ending_text(records, name, count, to)
   local sum, low, high, values, steps, early = 0, math.huge, -math.huge, 0, {}, false
   for _, record in ipairs(records) do

@@ -33,7 +33,8 @@ function M.attach(folder, seconds)
     evaluate = function(text, guarded, last)
       local fine, answer = guarded(ask, { eval = text, limit = seconds })
       if not fine then
-        if answer == "interrupted" then print "interrupted: the run may still evaluate that line, for as long as its limit allows"
+        if answer == "interrupted" then
+          print "interrupted: the run may still evaluate that line, for as long as its limit allows"
         else error(answer, 0) end
         return false
       end

@@ -1,5 +1,5 @@
---- Changes to a run that is going. Each is checked, made, and written into the run's log with the text that did it and the
---- values before and after; a resumed run makes those again that came after its checkpoint, each at its step.
+--- Changes to a run that is going. Each is checked, made, and written into the run's log with the text that did it and
+--- the values before and after; a resumed run makes those again that came after its checkpoint, each at its step.
 local core = require "perigee.core.ffi"
 local nearest = require "perigee.nearest"
 local signals = require "perigee.signals"
@@ -11,7 +11,8 @@ local M = {}
 
 local function number(what, value, least, below)
   if type(value) ~= "number" or value ~= value or value == math.huge or value < least or (below and value >= below) then
-    core.fail("%s: expected a number from %g%s, got %s", what, least, below and " to below " .. below or "", tostring(value))
+    core.fail("%s: expected a number from %g%s, got %s", what, least, below and " to below " .. below or "",
+      tostring(value))
   end
   return value
 end
@@ -21,7 +22,8 @@ end
 --- A signal that the stage cannot measure would end the run at its first reading.
 local function check_signal(run, signal)
   if signal.kind == "loss" and not run.stage.losses[signal.settings[1]] then
-    core.fail("the policy needs the loss '%s'; the stage '%s' has none of that name", signal.settings[1], run.stage.name)
+    core.fail("the policy needs the loss '%s'; the stage '%s' has none of that name", signal.settings[1],
+      run.stage.name)
   elseif signal.kind == "gradient_angle" then
     local depth, denoise, alignment = run.recipe.student.depth or 0, false, false
     for _, entry in ipairs(run.stage.losses) do
@@ -85,7 +87,8 @@ local function weight(name)
   }
 end
 
---- A tensor of the run by its checkpoint name: masters, moving averages ("ema."), moments ("optimizer.m.", "optimizer.v.").
+--- A tensor of the run by its checkpoint name: masters, moving averages ("ema."), moments ("optimizer.m.",
+--- "optimizer.v.").
 function M.tensor(run, name)
   local all = run:tensors()
   if all[name] then return all[name] end
@@ -113,7 +116,8 @@ end
 
 local function target(path)
   local loss, name = path:match "^stage%.losses%.(.*)%.weight$", path:match "^tensor (.*)$"
-  return fixed[path] or (loss and weight(loss)) or (name and parameter(name)) or core.fail("'%s' cannot be changed", path)
+  return fixed[path] or (loss and weight(loss)) or (name and parameter(name))
+    or core.fail("'%s' cannot be changed", path)
 end
 
 -- ---- making them ------------------------------------------------------------------------------------------------
@@ -125,7 +129,8 @@ local function make(run, change)
   if not run.changes or run.changes.step ~= run.step then run.changes = { step = run.step } end
   table.insert(run.changes, change.number)
   run.saved = nil -- a checkpoint of this step, if there is one, lacks it
-  run.log { event = "change", number = change.number, step = run.step, stage = run.stage.name, text = change.text, path = change.path,
+  run.log { event = "change", number = change.number, step = run.step, stage = run.stage.name, text = change.text,
+            path = change.path,
             before = before, after = change.value == nil and true or change.value, again = change.again }
 end
 
@@ -143,7 +148,8 @@ function M.set(run, name, value, text)
   local now = M.tensor(run, name)
   if not tensor.is_tensor(value) then core.fail("run:set: expected a tensor, got a %s", type(value)) end
   if core.shape_text(value.shape) ~= core.shape_text(now.shape) then
-    core.fail("run:set: '%s' is %s, the new values are %s", name, core.shape_text(now.shape), core.shape_text(value.shape))
+    core.fail("run:set: '%s' is %s, the new values are %s", name, core.shape_text(now.shape),
+      core.shape_text(value.shape))
   end
   local file = ("changes/%06d.npy"):format((run.last_change or 0) + 1)
   tensor.tidy(function()
@@ -165,13 +171,16 @@ function M.pending(run)
   for _, event in ipairs(require("perigee.train.events").read(run.folder)) do
     if event.event == "change" then
       run.last_change = math.max(run.last_change or 0, event.number)
-      if event.step > run.step or (event.step == run.step and not done[event.number]) then by_number[event.number] = event end
+      if event.step > run.step or (event.step == run.step and not done[event.number]) then
+        by_number[event.number] = event
+      end
     end
   end
   for _, event in pairs(by_number) do
     local value = event.after
     if event.path == "finish_stage" then value = nil end
-    list[#list + 1] = { number = event.number, step = event.step, path = event.path, value = value, text = event.text, again = true }
+    list[#list + 1] = { number = event.number, step = event.step, path = event.path, value = value,
+      text = event.text, again = true }
   end
   table.sort(list, function(a, b)
     if a.step ~= b.step then return a.step < b.step end

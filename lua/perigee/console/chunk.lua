@@ -15,8 +15,8 @@ end
 
 local function without_first(_, ...) return ... end
 
---- Compiles text for an environment. Returns the function; or nil, a message, and whether more lines could make it whole.
---- The code is never compiled to machine code: its loops stay interruptible.
+--- Compiles text for an environment. Returns the function; or nil, a message, and whether more lines could make it
+--- whole. The code is never compiled to machine code: its loops stay interruptible.
 ---@return function? chunk, string? message, boolean? unfinished
 function M.compile(text, environment, kind)
   if text:byte(1) == 27 then return nil, "this is bytecode; only source text is evaluated", false end
@@ -68,8 +68,8 @@ local function alone(piece)
   return fine and type(f) == "function" and f or nil, anonymous
 end
 
---- The text of a function that was typed into a console: the piece between a `function` on its first line and an `end` on
---- its last that has the same bytecode. nil where the text is not known (any more).
+--- The text of a function that was typed into a console: the piece between a `function` on its first line and an `end`
+--- on its last that has the same bytecode. nil where the text is not known (any more).
 function M.source_of(f)
   local info = debug.getinfo(f, "S")
   local text = texts[info.source]
@@ -130,7 +130,8 @@ function M.handler(is_users)
       local info = debug.getinfo(level, "Sln")
       if not info then break end
       if is_users(info.source) and info.currentline > 0 then
-        lines[#lines + 1] = ("  %s:%d%s"):format(info.short_src, info.currentline, info.name and " in " .. info.name or "")
+        lines[#lines + 1] = ("  %s:%d%s"):format(info.short_src, info.currentline,
+          info.name and " in " .. info.name or "")
       end
     end
     if #lines > 12 then

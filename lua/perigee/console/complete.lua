@@ -5,8 +5,8 @@ local tensor = require "perigee.core.tensor"
 
 local M = {}
 
-local words = { "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local", "nil", "not", "or",
-                "repeat", "return", "then", "true", "until", "while" }
+local words = { "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local",
+                "nil", "not", "or", "repeat", "return", "then", "true", "until", "while" }
 
 local function add_keys(t, set)
   for key in next, t do
@@ -76,7 +76,8 @@ function M.proposals(word, roots, options)
   end
   local list = {}
   for name in pairs(set) do
-    if type(name) == "string" and name:sub(1, #last) == last and name:match "^[%a_][%w_]*$" and (last ~= "" or name:sub(1, 1) ~= "_") then
+    if type(name) == "string" and name:sub(1, #last) == last and name:match "^[%a_][%w_]*$"
+      and (last ~= "" or name:sub(1, 1) ~= "_") then
       list[#list + 1] = path .. separator .. name
     end
   end

@@ -1,4 +1,5 @@
---- `run` and `student` as a console in a running trainer sees them: what can be read, what can be changed, what can be asked.
+--- `run` and `student` as a console in a running trainer sees them: what can be read, what can be changed, what can be
+--- asked.
 local changes = require "perigee.console.changes"
 local core = require "perigee.core.ffi"
 local limit = require "perigee.console.limit"
@@ -43,7 +44,8 @@ local function loss_record(run, text, name)
   local function entry() return run.stage.losses[name] or core.fail("the stage has no loss '%s' any more", name) end
   return sandbox.record {
     name = "run.stage.losses." .. name,
-    get = { name = function() return name end, weight = function() return entry().weight end, kind = function() return entry().loss.kind end,
+    get = { name = function() return name end, weight = function() return entry().weight end,
+      kind = function() return entry().loss.kind end,
             value = function() return run.losses[name] end },
     set = { weight = function(value) changes.make(run, ("stage.losses.%s.weight"):format(name), value, text()) end },
     text = function() return ("%g·%s, now %s"):format(entry().weight, name, tostring(run.losses[name])) end,
@@ -72,7 +74,9 @@ local function stage_record(run, text)
     set = {
       finish = function(given)
         local stop = sandbox.unwrap(given)
-        if not stops.is_stop(stop) then core.fail("run.stage.finish: expected a stop such as stop.at_step(1000), got a %s", type(given)) end
+        if not stops.is_stop(stop) then
+          core.fail("run.stage.finish: expected a stop such as stop.at_step(1000), got a %s", type(given))
+        end
         local recipe_finish = run.recipe.stages[run.stage.index].finish
         local as_text = stop == run.stage.finish and run.stage.finish_source or source.write(stop, recipe_finish)
         changes.make(run, "stage.finish", as_text, text())
@@ -93,7 +97,9 @@ local function optim_record(run, text)
   end
   return sandbox.record {
     name = "run.optim", get = get, set = set,
-    text = function() return ("%s, lr %g, decay %g, clip %g"):format(run.optim.kind, run.optim.lr, run.optim.decay, run.optim.clip) end,
+    text = function()
+      return ("%s, lr %g, decay %g, clip %g"):format(run.optim.kind, run.optim.lr, run.optim.decay, run.optim.clip)
+    end,
   }
 end
 
@@ -118,7 +124,9 @@ function M.run(run, text, save)
   local methods = {
     finish_stage = function() changes.make(run, "finish_stage", nil, text()) end,
     checkpoint = function() return limit.suspended(save) end,
-    sample = function(options) return limit.suspended(require("perigee.samplers.grid").during, run, sandbox.unwrap(options)) end,
+    sample = function(options)
+      return limit.suspended(require("perigee.samplers.grid").during, run, sandbox.unwrap(options))
+    end,
     pause = function()
       if not run.paused then run.log { event = "pause", step = run.step, text = text() } end
       run.paused = true

@@ -83,7 +83,8 @@ function M.text(name)
   local texts = {}
   for _, entry in ipairs(found) do
     if fits(entry, qualifier) and #texts < 6 then
-      local lines = { ("%s%s    (%s)"):format(entry.name:gsub("^M%.", entry.module:match "[%w_]+$" .. "."), entry.arguments, entry.place) }
+      local lines = { ("%s%s    (%s)"):format(entry.name:gsub("^M%.", entry.module:match "[%w_]+$" .. "."),
+        entry.arguments, entry.place) }
       for _, comment in ipairs(entry.comments) do lines[#lines + 1] = "  " .. comment end
       texts[#texts + 1] = table.concat(lines, "\n")
     end

@@ -67,7 +67,8 @@ end
 ---@return boolean fine, any ...
 function M.run(seconds, body, handler)
   local outer, string_class, allowance = current, debug.getmetatable "", tensor.allowance()
-  current = { deadline = C.pg_clock_seconds() + seconds, seconds = seconds, memory = collectgarbage "count" + LUA_MEMORY, expired = false }
+  current = { deadline = C.pg_clock_seconds() + seconds, seconds = seconds,
+    memory = collectgarbage "count" + LUA_MEMORY, expired = false }
   string_class.__index = strings
   tensor.allow(TENSOR_MEMORY)
   sethook(hook, "", INSTRUCTIONS)

@@ -31,7 +31,8 @@ local function render_table(t, depth, seen)
       break
     end
     local value = render(rawget(t, key), depth + 1, seen)
-    parts[k] = (key == k and "" or (is_name(key) and key or "[" .. render(key, depth + 1, seen) .. "]") .. " = ") .. value
+    parts[k] = (key == k and "" or (is_name(key) and key or "[" .. render(key, depth + 1, seen) .. "]")
+      .. " = ") .. value
     length, long = length + #parts[k] + 2, long or value:find("\n", 1, true) ~= nil
   end
   seen[t] = nil
@@ -50,7 +51,8 @@ function render(x, depth, seen)
     return x % 1 == 0 and math.abs(x) < 2 ^ 53 and ("%d"):format(x) or ("%.10g"):format(x)
   elseif kind == "function" then
     local info = debug.getinfo(x, "S")
-    return info.what == "C" and "function (built in)" or ("function (%s:%d)"):format(info.short_src:match "[^/]+$", info.linedefined)
+    return info.what == "C" and "function (built in)"
+      or ("function (%s:%d)"):format(info.short_src:match "[^/]+$", info.linedefined)
   elseif kind == "table" then
     if depth > 1 and (tensor.is_tensor(x) or program.is_value(x)) then
       return ("%s [%s]"):format(x.dtype, table.concat(x.shape, ","))

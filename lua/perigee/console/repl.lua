@@ -15,7 +15,8 @@ local COMMANDS = [[
 :quit        leave (so does Ctrl-D)
 `pg` is the library, `ops`, `loss`, `stop` and `signal` parts of it. Ctrl-C ends an evaluation.]]
 
-local RECIPE = "`run`, `student`, `teacher`, `data`, `losses` and `recipe` are the recipe's; try run:batch(), run:loss(), run:step(10)."
+local RECIPE = "`run`, `student`, `teacher`, `data`, `losses` and `recipe` are the recipe's; try run:batch(), "
+  .. "run:loss(), run:step(10)."
 
 local function is_users(source) return source:sub(1, 6) == "=input" end
 
@@ -34,7 +35,8 @@ local function new_environment(pg)
     local value = base[name]
     if value == nil then value = rawget(_G, name) end
     if value == nil then
-      error(("undefined variable '%s'%s"):format(tostring(name), nearest.hint(tostring(name), names_of(own, base, _G))), 2)
+      error(("undefined variable '%s'%s"):format(tostring(name),
+        nearest.hint(tostring(name), names_of(own, base, _G))), 2)
     end
     return value
   end })
@@ -42,7 +44,8 @@ local function new_environment(pg)
   return environment, base
 end
 
---- Runs until the person leaves. `path`: a recipe, `values` its options, `device` where its run lives (default: as the recipe says).
+--- Runs until the person leaves. `path`: a recipe, `values` its options, `device` where its run lives (default: as the
+--- recipe says).
 function M.run(path, values, device)
   local pg = require "perigee"
   local environment, base = new_environment(pg)

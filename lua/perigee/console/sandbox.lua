@@ -1,5 +1,6 @@
---- The world of a console in a running trainer. What belongs to the library is seen through read-only proxies: userdata, so
---- that neither rawset nor setmetatable reaches behind them. There is no ffi, debug, jit, io, os, require or coroutine.
+--- The world of a console in a running trainer. What belongs to the library is seen through read-only proxies:
+--- userdata, so that neither rawset nor setmetatable reaches behind them. There is no ffi, debug, jit, io, os, require
+--- or coroutine.
 local core = require "perigee.core.ffi"
 local limit = require "perigee.console.limit"
 local nearest = require "perigee.nearest"
@@ -26,7 +27,8 @@ local function sorted_keys(...)
 end
 
 --- A proxy with properties: `get` and `set` by name, `call` for methods, or `list` for numbered items.
----@param spec { name: string, get?: table<string, function>, set?: table<string, function>, call?: table<string, function>, text?: function, length?: function, index?: function }
+---@param spec { name: string, get?: table<string, function>, set?: table<string, function>, call?: table<string,
+---  function>, text?: function, length?: function, index?: function }
 function M.record(spec)
   local get, set, call = spec.get or {}, spec.set or {}, spec.call or {}
   local proxy = newproxy(true)
@@ -96,7 +98,9 @@ function tensor_class.__index(proxy, key)
   local t = object_of[proxy]
   if key == "shape" or key == "strides" then return { unpack(t[key]) } end
   if fields[key] then return rawget(t, key) end
-  if type(key) ~= "string" or hidden[key] or (rawget(t, key) ~= nil) then core.fail("a tensor has no method '%s' here", tostring(key)) end
+  if type(key) ~= "string" or hidden[key] or (rawget(t, key) ~= nil) then
+    core.fail("a tensor has no method '%s' here", tostring(key))
+  end
   methods[key] = methods[key] or wrapped_function(function(self, ...) return self[key](self, ...) end)
   return methods[key]
 end
@@ -104,7 +108,8 @@ function tensor_class.__newindex() core.fail "tensors are read-only in a console
 function tensor_class.__tostring(proxy) return tostring(object_of[proxy]) end
 tensor_class.__metatable = "read-only"
 for name, operator in pairs {
-  __add = function(a, b) return a + b end, __sub = function(a, b) return a - b end, __mul = function(a, b) return a * b end,
+  __add = function(a, b) return a + b end, __sub = function(a, b) return a - b end,
+  __mul = function(a, b) return a * b end,
   __div = function(a, b) return a / b end, __pow = function(a, b) return a ^ b end, __unm = function(a) return -a end,
 } do tensor_class[name] = wrapped_function(operator) end
 
@@ -136,7 +141,8 @@ function wrap(x, depth)
   return proxy
 end
 
---- A console's value as the library gets it: what a proxy stands for, copies of tables, callbacks between the two worlds.
+--- A console's value as the library gets it: what a proxy stands for, copies of tables, callbacks between the two
+--- worlds.
 function unwrap(x, depth)
   local kind = type(x)
   if kind == "userdata" then return object_of[x] end
@@ -204,7 +210,9 @@ local function copy(t)
   return result
 end
 
-local function record_of(x) return type(x) == "userdata" and object_of[x] and rawget(object_of[x], "record") and object_of[x] end
+local function record_of(x)
+  return type(x) == "userdata" and object_of[x] and rawget(object_of[x], "record") and object_of[x]
+end
 
 local function checked(...)
   limit.check()
@@ -214,8 +222,8 @@ end
 local function language(environment, out)
   local made = setmetatable({}, { __mode = "k" }) -- metatables that this console set
   local own = {
-    assert = assert, error = error, select = select, tonumber = tonumber, tostring = tostring, type = type, unpack = unpack,
-    rawequal = rawequal, rawget = rawget, rawset = rawset, _VERSION = _VERSION,
+    assert = assert, error = error, select = select, tonumber = tonumber, tostring = tostring, type = type,
+    unpack = unpack, rawequal = rawequal, rawget = rawget, rawset = rawset, _VERSION = _VERSION,
     math = copy(math), string = copy(strings), table = copy(table), bit = copy(bit),
     next = function(t, key)
       if type(t) == "userdata" then core.fail "next: use pairs for what belongs to the run" end
@@ -245,7 +253,9 @@ local function language(environment, out)
     end,
     setmetatable = function(t, class)
       if type(t) ~= "table" then core.fail("setmetatable: expected a table, got a %s", type(t)) end
-      if class ~= nil and type(class) ~= "table" then core.fail("setmetatable: expected a table, got a %s", type(class)) end
+      if class ~= nil and type(class) ~= "table" then
+        core.fail("setmetatable: expected a table, got a %s", type(class))
+      end
       if class and rawget(class, "__gc") then core.fail "setmetatable: __gc is not possible here" end
       if class then made[class] = true end
       return setmetatable(t, class)
@@ -265,7 +275,8 @@ local function language(environment, out)
   return own
 end
 
---- A console's environment: the language, the library, and `extra` (run, student, ...). `out(text)` gets what is printed.
+--- A console's environment: the language, the library, and `extra` (run, student, ...). `out(text)` gets what is
+--- printed.
 function M.environment(extra, out)
   library = library or tensor.outlive(build_library)
   local environment = {}
@@ -276,7 +287,8 @@ function M.environment(extra, out)
   setmetatable(environment, { __metatable = "read-only", __index = function(_, name)
     local value = base[name]
     if value == nil then
-      core.fail("undefined variable '%s'%s", tostring(name), nearest.hint(tostring(name), sorted_keys(base, environment)))
+      core.fail("undefined variable '%s'%s", tostring(name),
+        nearest.hint(tostring(name), sorted_keys(base, environment)))
     end
     return value
   end })

@@ -1,6 +1,6 @@
---- The consoles of a running trainer: served between its steps, and the place where a resumed run's changes are made again.
---- What goes over the socket is JSON: { id, eval, limit } or { id, complete } there, { id, output, value | error |
---- unfinished } or { id, proposals } back, and a first { hello }.
+--- The consoles of a running trainer: served between its steps, and the place where a resumed run's changes are made
+--- again. What goes over the socket is JSON: { id, eval, limit } or { id, complete } there, { id, output, value | error
+--- | unfinished } or { id, proposals } back, and a first { hello }.
 local ffi = require "ffi"
 local changes = require "perigee.console.changes"
 local chunk = require "perigee.console.chunk"
@@ -105,12 +105,15 @@ local client, frame, bytes = ffi.new "int64_t[1]", ffi.new "const char *[1]", ff
 
 function Console:send(to, message)
   local fine, text = pcall(json.encode, message)
-  if not fine then text = json.encode { id = message.id, error = "the answer cannot be written: " .. tostring(text) } end
+  if not fine then
+    text = json.encode { id = message.id, error = "the answer cannot be written: " .. tostring(text) }
+  end
   C.pg_console_send(self.handle, to, text, #text)
 end
 
 function Console:hello()
-  return { name = self.run.recipe.name, step = self.run.step, stage = self.run.stage.name, version = ffi.string(C.pg_version()), limit = SECONDS }
+  return { name = self.run.recipe.name, step = self.run.step, stage = self.run.stage.name,
+    version = ffi.string(C.pg_version()), limit = SECONDS }
 end
 
 local function seconds_of(request, spent)
@@ -152,7 +155,10 @@ function Console:repeat_changes()
   while self.pending[1] and self.pending[1].step <= run.step do
     local change = table.remove(self.pending, 1)
     local fine, message = pcall(changes.again, run, change)
-    if not fine then error(("step %d: cannot make the change `%s` of the log again: %s"):format(run.step, change.text, tostring(message)), 0) end
+    if not fine then
+      error(("step %d: cannot make the change `%s` of the log again: %s"):format(run.step, change.text,
+        tostring(message)), 0)
+    end
     run.progress:line("step %d: made again: %s", run.step, change.text)
   end
 end

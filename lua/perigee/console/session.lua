@@ -39,8 +39,8 @@ function M.open(path, values, device)
     local inner = Run.new(recipe, { device = device or recipe.device })
     inner.progress = Progress.new { clock = core_ffi.C.pg_clock_seconds }
     inner:build_stage()
-    return setmetatable({ path = path, values = values, recipe = recipe, inner = inner, stage = inner.stage, optim = inner.optim,
-                          programs = {} }, Session)
+    return setmetatable({ path = path, values = values, recipe = recipe, inner = inner, stage = inner.stage,
+                          optim = inner.optim, programs = {} }, Session)
   end)
 end
 
@@ -57,7 +57,8 @@ end
 
 local function batch_of(self, batch) return batch or self.last_batch or self:batch() end
 
---- Optimisation steps (1 unless told otherwise), on batches from the data or on the one given. Returns the last losses by name.
+--- Optimisation steps (1 unless told otherwise), on batches from the data or on the one given. Returns the last losses
+--- by name.
 ---@param given? integer|table  how many, or a batch
 function Session:step(given)
   local inner = self.inner
@@ -96,7 +97,9 @@ local function compiled(self, key, choose)
   local outputs = {}
   for name, value in pairs(choose(trace)) do outputs[#outputs + 1] = { name = name, value = value } end
   table.sort(outputs, function(a, b) return a.name < b.name end)
-  self.programs[key] = tensor.outlive(function() return { executable = core.executable.compile(trace.program, outputs, { device = inner.device }) } end)
+  self.programs[key] = tensor.outlive(function()
+    return { executable = core.executable.compile(trace.program, outputs, { device = inner.device }) }
+  end)
   return self.programs[key]
 end
 
@@ -104,13 +107,15 @@ end
 local function evaluate(self, program, batch)
   local inner = self.inner
   local inputs = inner:bind_weights { state = inner.state }
-  for name, t in pairs(batch) do inputs[name] = t.shape[1] == inner.micro and t or t:narrow(1, 1, inner.micro):contiguous() end
+  for name, t in pairs(batch) do
+    inputs[name] = t.shape[1] == inner.micro and t or t:narrow(1, 1, inner.micro):contiguous()
+  end
   inner:set_state(inner.step, 0)
   return program.executable:run(inputs)
 end
 
---- The losses of a batch by name, and their weighted sum as `total`; nothing is trained. The times and the noise are those that
---- the next step would draw.
+--- The losses of a batch by name, and their weighted sum as `total`; nothing is trained. The times and the noise are
+--- those that the next step would draw.
 function Session:loss(batch)
   local program = compiled(self, "losses", function(trace)
     local values = { total = trace.total }
@@ -134,7 +139,8 @@ local function find(self, trace, name)
       names[#names + 1] = entry.name
     end
   end
-  core_ffi.fail("there is no tap or parameter '%s'%s", tostring(name), require("perigee.nearest").hint(tostring(name), names))
+  core_ffi.fail("there is no tap or parameter '%s'%s", tostring(name),
+    require("perigee.nearest").hint(tostring(name), names))
 end
 
 --- The gradient of a loss ("total": the weighted sum) with respect to a tap or a parameter, for a batch.
@@ -169,7 +175,8 @@ end
 --- Writes a batch's images as one PNG; returns its path.
 ---@param options? { batch?: table, path?: string, columns?: integer }
 function Session:picture(options)
-  local o = check.options("run:picture", options or {}, { batch = { "table" }, path = { "string", "batch.png" }, columns = { "integer" } })
+  local o = check.options("run:picture", options or {},
+    { batch = { "table" }, path = { "string", "batch.png" }, columns = { "integer" } })
   local images = batch_of(self, o.batch).images
   if not images then core_ffi.fail "run:picture: this data set has no images, but latents" end
   require("perigee.io.png").save(o.path, require("perigee.samplers.grid").join(images, o.columns))
@@ -219,12 +226,13 @@ local function aligned_block(recipe, block)
   end
 end
 
---- Writes an attention map as a PNG, the student's and, where the stage has a teacher, the teacher's to its right: query tokens
---- from top to bottom, keys from left to right, mean over the heads or one of them. Returns the path.
+--- Writes an attention map as a PNG, the student's and, where the stage has a teacher, the teacher's to its right:
+--- query tokens from top to bottom, keys from left to right, mean over the heads or one of them. Returns the path.
 ---@param options { block: integer, teacher?: integer, image?: integer, head?: integer, batch?: table, path?: string }
 function Session:attention(options)
   local o = check.options("run:attention", options, {
-    block = "count", teacher = { "count" }, image = { "count", 1 }, head = { "count" }, batch = { "table" }, path = { "string", "attention.png" },
+    block = "count", teacher = { "count" }, image = { "count", 1 }, head = { "count" }, batch = { "table" },
+    path = { "string", "attention.png" },
   })
   local with_teacher = self.stage.needs_teacher and self.inner.recipe:teacher_model()
   local theirs = with_teacher and (o.teacher or aligned_block(self.recipe, o.block) or with_teacher.depth)
@@ -275,8 +283,8 @@ function Session:names()
     for _, entry in ipairs(stage.losses) do losses[entry.name] = entry.loss end
   end
   return {
-    run = self, recipe = self.recipe, student = self.recipe.student, teacher = self.recipe:teacher_model(), data = self.recipe.data,
-    losses = losses,
+    run = self, recipe = self.recipe, student = self.recipe.student, teacher = self.recipe:teacher_model(),
+    data = self.recipe.data, losses = losses,
   }
 end
 

@@ -18,9 +18,9 @@ end
 local Executable = {}
 Executable.__index = Executable
 
---- Plans that run one after the other as one executable, over one arena: on a device with queues they are one graph. A plan
---- may come several times, once for each piece of what it reads: its inputs and outputs named in `split` lie in tensors that
---- hold all pieces one behind the other, everything else is the same for each.
+--- Plans that run one after the other as one executable, over one arena: on a device with queues they are one graph. A
+--- plan may come several times, once for each piece of what it reads: its inputs and outputs named in `split` lie in
+--- tensors that hold all pieces one behind the other, everything else is the same for each.
 ---@class perigee.Part
 ---@field plan perigee.Plan
 ---@field piece? integer             from 1
@@ -41,8 +41,8 @@ local function declare(self, part, v)
   self.numbers[v] = known
   if not known[piece] then
     local number = ffi.new "int[1]"
-    check(C.pg_executable_value(self.handle, slot, offset, core.dtype_code[v.dtype], #v.shape, tensor.int64_array(v.shape),
-      tensor.int64_array(v.strides), number))
+    check(C.pg_executable_value(self.handle, slot, offset, core.dtype_code[v.dtype], #v.shape,
+      tensor.int64_array(v.shape), tensor.int64_array(v.strides), number))
     known[piece] = number[0]
   end
   return known[piece]
@@ -56,8 +56,8 @@ local function append(self, part)
     for k, v in ipairs(call.values) do numbers[k - 1] = v and declare(self, part, v) or -1 end
     local definition = call.node.definition
     local ints, floats = op.attributes(definition, call.node.attributes)
-    check(C.pg_executable_call(self.handle, definition.kernel_index(), core.dtype_code[op.instance(definition, call.node)], n,
-      numbers, ints, floats, call.scratch_offset, call.scratch))
+    check(C.pg_executable_call(self.handle, definition.kernel_index(),
+      core.dtype_code[op.instance(definition, call.node)], n, numbers, ints, floats, call.scratch_offset, call.scratch))
     self.calls[#self.calls + 1] = call
   end
 end
@@ -100,10 +100,11 @@ local function bind_slots(self, part, pieces, options)
   end
 end
 
---- Builds an executable of several parts. Outputs get tensors of their own unless `options.into` names some by output name;
---- `captures` maps a captured tensor to another that takes its place (the moving average of a parameter, say).
+--- Builds an executable of several parts. Outputs get tensors of their own unless `options.into` names some by output
+--- name; `captures` maps a captured tensor to another that takes its place (the moving average of a parameter, say).
 ---@param parts perigee.Part[]
----@param options? { purpose?: string, output_purpose?: string, into?: table<string, perigee.Tensor>, captures?: table<perigee.Tensor, perigee.Tensor> }
+---@param options? { purpose?: string, output_purpose?: string, into?: table<string, perigee.Tensor>,
+---  captures?: table<perigee.Tensor, perigee.Tensor> }
 ---@return perigee.Executable
 function Executable.sequence(parts, options)
   options = options or {}
@@ -143,7 +144,8 @@ function Executable:bind(inputs)
     local input = self.inputs[name]
     if input then
       if t.dtype ~= input.dtype or not layout.same_shape(t.shape, input.shape) then
-        fail("input %s: expected %s %s, got %s %s", name, input.dtype, core.shape_text(input.shape), t.dtype, core.shape_text(t.shape))
+        fail("input %s: expected %s %s, got %s %s", name, input.dtype, core.shape_text(input.shape), t.dtype,
+          core.shape_text(t.shape))
       end
       check(C.pg_executable_feed(self.handle, input.slot, tensor.handle(t)))
     end
@@ -165,7 +167,8 @@ function Executable:profile(inputs)
   check(C.pg_executable_profile(self.handle, seconds))
   local rows = {}
   for k, call in ipairs(self.calls) do
-    rows[k] = { op = call.node.definition.name, seconds = seconds[k - 1], flops = call.flops, bytes = call.bytes, call = call }
+    rows[k] = { op = call.node.definition.name, seconds = seconds[k - 1], flops = call.flops,
+      bytes = call.bytes, call = call }
   end
   return rows
 end

@@ -1,4 +1,5 @@
---- The door to libperigee.so: the header read verbatim, dtypes by name, and the one place where a status becomes an error.
+--- The door to libperigee.so: the header read verbatim, dtypes by name, and the one place where a status becomes an
+--- error.
 local ffi = require "ffi"
 
 local M = {}
@@ -32,14 +33,15 @@ for index, name in ipairs(M.dtypes) do
   M.dtype_bytes[name] = tonumber(C.pg_dtype_bytes(index - 1))
   M.is_floating[name] = index <= 3
 end
-M.ctype = { float32 = "float", float64 = "double", bfloat16 = "uint16_t", int32 = "int32_t", int64 = "int64_t", uint8 = "uint8_t" }
+M.ctype = { float32 = "float", float64 = "double", bfloat16 = "uint16_t", int32 = "int32_t", int64 = "int64_t",
+  uint8 = "uint8_t" }
 
 M.device_code = { cpu = C.PG_CPU, cuda = C.PG_CUDA }
 M.purpose_code = {}
 for code = 0, C.PG_PURPOSES - 1 do M.purpose_code[ffi.string(C.pg_purpose_name(code))] = code end
 
---- While a recipe is loaded, the place of its last line: `return pg.recipe { ... }` is a tail call, which leaves no trace of
---- its own.
+--- While a recipe is loaded, the place of its last line: `return pg.recipe { ... }` is a tail call, which leaves no
+--- trace of its own.
 M.tail_position = false
 
 --- Source position of the first caller outside the library: "recipe.lua:12", or nil.

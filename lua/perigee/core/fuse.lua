@@ -46,8 +46,9 @@ function Graph:depends_on(values, node) -- luacheck: ignore self
   return false
 end
 
---- Puts a new node in the place of `at` and lets its outputs stand for others: `replaces` maps an old value to the number
---- of the new node's output. `removed` lists the nodes that go. Inputs are values in the definition's order (false: absent).
+--- Puts a new node in the place of `at` and lets its outputs stand for others: `replaces` maps an old value to the
+--- number of the new node's output. `removed` lists the nodes that go. Inputs are values in the definition's order
+--- (false: absent).
 function Graph:rewrite(at, definition, inputs, attributes, replaces, removed)
   local spec_inputs = {}
   for key, value in pairs(attributes) do spec_inputs[key] = value end
@@ -116,8 +117,8 @@ local function sorted(nodes)
   return list
 end
 
---- Applies every rule until none changes anything. `outputs` is a list of values; the returned list names the values that
---- stand for them now.
+--- Applies every rule until none changes anything. `outputs` is a list of values; the returned list names the values
+--- that stand for them now.
 function M.run(program, outputs)
   local set = {}
   for _, v in ipairs(outputs) do set[v] = true end

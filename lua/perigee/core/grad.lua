@@ -78,7 +78,8 @@ function M.gradient(program, outputs, seeds, wrt)
 
   local function accumulate(v, gradient)
     if not layout.same_shape(v.shape, gradient.shape) then
-      error(("internal: a gradient %s for a value %s"):format(core.shape_text(gradient.shape), core.shape_text(v.shape)))
+      error(("internal: a gradient %s for a value %s"):format(core.shape_text(gradient.shape),
+        core.shape_text(v.shape)))
     end
     gradients[v] = gradients[v] and ops().add(gradients[v], gradient) or gradient
   end

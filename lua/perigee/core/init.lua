@@ -17,8 +17,8 @@ local function device_of(tensors)
 end
 
 --- Traces a function over symbolic values shaped like the given tensors, and returns a function that runs the compiled
---- program on tensors, where the first one lies unless `options.device` says otherwise. The traced function returns one value
---- or several.
+--- program on tensors, where the first one lies unless `options.device` says otherwise. The traced function returns one
+--- value or several.
 function M.compile(body, examples, options)
   local p = program.new "compiled"
   local values, names = {}, {}

@@ -121,7 +121,8 @@ Definition.__index = Definition
 
 local known_keys = {
   name = true, kernel = true, inputs = true, outputs = true, results = true, ints = true, floats = true, options = true,
-  defaults = true, shape = true, vjp = true, flops = true, plain = true, strided = true, instance = true, inplace = true,
+  defaults = true, shape = true, vjp = true, flops = true, plain = true, strided = true, instance = true,
+  inplace = true,
   fusions = true, random = true, mutates = true, optional_outputs = true, view = true, bytes = true, piece = true,
   recompute = true,
 }

@@ -206,7 +206,8 @@ function M.build(program, outputs, options)
       for i = 1, #node.definition.inputs do arguments[#node.outputs + i] = node.inputs[i] end
       local scratch = scratch_bytes(node, arguments, device)
       local flops, bytes = priced(node, arguments)
-      local call = { node = node, values = arguments, scratch = scratch, scratch_offset = 0, flops = flops, bytes = bytes }
+      local call = { node = node, values = arguments, scratch = scratch, scratch_offset = 0, flops = flops,
+        bytes = bytes }
       if scratch > 0 then
         call.block = { bytes = aligned(scratch), first = k, last = k }
         blocks[#blocks + 1] = call.block
@@ -219,8 +220,8 @@ function M.build(program, outputs, options)
     if call.block then call.scratch_offset = call.block.offset end
   end
   return setmetatable({
-    program = program, device = device, nodes = nodes, calls = calls, slots = slots, slot_of = slot_of, block_of = block_of,
-    arena_bytes = arena_bytes, outputs = values,
+    program = program, device = device, nodes = nodes, calls = calls, slots = slots, slot_of = slot_of,
+    block_of = block_of, arena_bytes = arena_bytes, outputs = values,
   }, M)
 end
 

@@ -28,7 +28,8 @@ function M.is_value(v) return getmetatable(v) == Value end
 
 local function no_number(verb)
   return function()
-    fail("%s a symbolic value: inside a model or a loss the numbers are not there yet; use ops.where, ops.less, ... instead", verb)
+    fail("%s a symbolic value: inside a model or a loss the numbers are not there yet; use ops.where, ops.less, ... "
+      .. "instead", verb)
   end
 end
 Value.__lt, Value.__le, Value.__eq = no_number "comparing", no_number "comparing", no_number "comparing"

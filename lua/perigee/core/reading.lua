@@ -1,5 +1,5 @@
---- Readings: numbers on their way from a device, which nobody waits for until they are wanted. On the CPU they are there at
---- once.
+--- Readings: numbers on their way from a device, which nobody waits for until they are wanted. On the CPU they are
+--- there at once.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local tensor = require "perigee.core.tensor"

@@ -1,9 +1,9 @@
 --- Rematerialisation: what is cheap to compute is computed again for the backward pass instead of being kept for it.
 ---
---- Of a transformer block's activations a third are outputs of GELU and of the layer normalisations (6 of 18 widths a token
---- with an MLP of four): the gradients of the linear layers after them need them, and they follow in one pass from what is
---- kept anyway. An op's `recompute` says that its first output is of this kind: `true`, or a function of the node that returns
---- the definition, inputs and attributes of a call whose first output it is, or nothing.
+--- Of a transformer block's activations a third are outputs of GELU and of the layer normalisations (6 of 18 widths a
+--- token with an MLP of four): the gradients of the linear layers after them need them, and they follow in one pass
+--- from what is kept anyway. An op's `recompute` says that its first output is of this kind: `true`, or a function of
+--- the node that returns the definition, inputs and attributes of a call whose first output it is, or nothing.
 local program_module = require "perigee.core.program"
 
 local storage = program_module.storage
@@ -17,7 +17,8 @@ local function again(node)
   if recompute then return recompute(node) end
 end
 
---- Shapes and dtypes of what that call makes: those of the node's outputs, of which another op may make the first alone.
+--- Shapes and dtypes of what that call makes: those of the node's outputs, of which another op may make the first
+--- alone.
 local function specs(node, definition)
   local list = {}
   for k = 1, #definition.outputs do list[k] = { node.outputs[k].shape, node.outputs[k].dtype } end

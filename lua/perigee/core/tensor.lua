@@ -1,8 +1,8 @@
 --- Tensors: a shape, a dtype and a view of storage that the runtime counts references of.
 ---
---- Freed by :free(), by the end of a `tidy` scope, or by the collector. LuaJIT's collector does not see native bytes, so a
---- ledger of them asks for a collection now and then. A tensor without storage ("meta") has a shape and dtype only:
---- parameters are that until their model is materialised, so a model can be planned without memory.
+--- Freed by :free(), by the end of a `tidy` scope, or by the collector. LuaJIT's collector does not see native bytes,
+--- so a ledger of them asks for a collection now and then. A tensor without storage ("meta") has a shape and dtype
+--- only: parameters are that until their model is materialised, so a model can be planned without memory.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
@@ -45,7 +45,9 @@ function M.allowance() return allowance end
 
 local function account(bytes)
   if allowance then
-    if bytes > allowance then core.fail("a tensor of %.1f MiB: more than a console may still make at once", bytes / 2 ^ 20) end
+    if bytes > allowance then
+      core.fail("a tensor of %.1f MiB: more than a console may still make at once", bytes / 2 ^ 20)
+    end
     allowance = allowance - bytes
   end
   ledger = ledger + bytes
@@ -121,15 +123,16 @@ end
 --- A tensor without storage.
 function M.meta(shape, dtype)
   shape = checked_shape(shape)
-  return setmetatable({ shape = shape, strides = layout.packed(shape), dtype = checked_dtype(dtype), device = "meta" }, Tensor)
+  return setmetatable({ shape = shape, strides = layout.packed(shape), dtype = checked_dtype(dtype),
+    device = "meta" }, Tensor)
 end
 
 --- The tensor's handle; an error for a tensor without storage.
 function M.handle(t)
   local handle = rawget(t, "handle")
   if not handle then
-    core.fail(rawget(t, "freed") and "this tensor %s was freed" or "this tensor %s has no storage yet; materialise its model first",
-      core.shape_text(t.shape))
+    core.fail(rawget(t, "freed") and "this tensor %s was freed"
+      or "this tensor %s has no storage yet; materialise its model first", core.shape_text(t.shape))
   end
   return handle
 end

@@ -85,7 +85,8 @@ end
 ---@field image_size? integer
 ---@field class_names? string[]
 ---@field latents? function         (self, batch, state, dtype) -> value: what a student sees of the field `latents`
----@field pixels? function          (self, batch, dtype) -> value: the teacher's pixels [B,3,H,W] in [0, 1], where `images` isn't that
+---@field pixels? function          (self, batch, dtype) -> value: the teacher's pixels [B,3,H,W] in [0, 1],
+---  where `images` isn't that
 
 ---@param given perigee.NewDataset
 ---@return perigee.Dataset

@@ -1,10 +1,11 @@
---- Eight kinds of shapes, 32×32 RGB, drawn here: no file is needed. Bright shapes of any hue on dark two-colour gradients,
---- with the shape's place, size, tilt and colours and the background's colours and direction all drawn at random.
+--- Eight kinds of shapes, 32×32 RGB, drawn here: no file is needed. Bright shapes of any hue on dark two-colour
+--- gradients, with the shape's place, size, tilt and colours and the background's colours and direction all drawn at
+--- random.
 ---
 ---   pg.data.shapes { batch = 32, count = 8192, seed = 0 }
 ---
---- Shape k of a set has its sixteen random numbers from (seed, k) alone. Each is drawn by its signed distance (negative inside, in
---- pixels), so its edge is smooth.
+--- Shape k of a set has its sixteen random numbers from (seed, k) alone. Each is drawn by its signed distance (negative
+--- inside, in pixels), so its edge is smooth.
 local ffi = require "ffi"
 local check = require "perigee.check"
 local dataset = require "perigee.data.dataset"
@@ -98,7 +99,8 @@ end
 local function make(count, seed)
   local state = tensor.tensor({ seed, 0, 0 }, "int64")
   local numbers = ops.random_uniform({ count, NUMBERS }, { state = state, purpose = "shapes" })
-  local images, labels = tensor.empty({ count, SIZE, SIZE, 3 }, "uint8", { purpose = "data" }), ffi.new("int64_t[?]", count)
+  local images, labels = tensor.empty({ count, SIZE, SIZE, 3 }, "uint8", { purpose = "data" }),
+    ffi.new("int64_t[?]", count)
   local bytes, u = images:pointer(), numbers:pointer()
   for kind = 0, #NAMES - 1 do -- one kind after another: each loop is compiled for its shape
     for k = kind, count - 1, #NAMES do
@@ -119,8 +121,8 @@ end
 return function(given)
   local o = check.options("data.shapes", given, dataset.spec { count = { "integer", 8192 }, seed = { "integer", 0 } })
   return dataset.new {
-    name = "shapes", classes = #NAMES, channels = 3, height = SIZE, width = SIZE, batch = o.batch, flip = o.flip, crop = o.crop,
-    shuffle = o.shuffle, threads = o.threads, depth = o.depth, class_names = NAMES,
+    name = "shapes", classes = #NAMES, channels = 3, height = SIZE, width = SIZE, batch = o.batch,
+    flip = o.flip, crop = o.crop, shuffle = o.shuffle, threads = o.threads, depth = o.depth, class_names = NAMES,
     find = function()
       local images, labels = make(o.count, o.seed)
       return o.count, { images = { tensor = images, augment = true }, labels = { tensor = labels } }

@@ -188,8 +188,8 @@ Lock.__index = Lock
 
 local lock = ffi.new "pg_lock *[1]"
 
---- Holds a file against other processes until it is freed, or this process ends. Nil where another has it, and that one's
---- number (0: not known).
+--- Holds a file against other processes until it is freed, or this process ends. Nil where another has it, and that
+--- one's number (0: not known).
 ---@return perigee.Lock?
 ---@return integer? holder
 function M.lock(path)

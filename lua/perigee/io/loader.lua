@@ -12,8 +12,8 @@ local M = {}
 ---@field dtype string
 ---@field shape integer[]   of one sample
 
---- Where a field's samples come from: one of `tensor`, `path`, `folder`. A `path` with a `stride` is mapped, and each of its
---- records checked when it is first read.
+--- Where a field's samples come from: one of `tensor`, `path`, `folder`. A `path` with a `stride` is mapped, and each
+--- of its records checked when it is first read.
 ---@class perigee.Source
 ---@field tensor? perigee.Tensor  [count, ...]
 ---@field path? string            a file of records, the first at byte `offset`
@@ -39,8 +39,8 @@ local function add_field(handle, field, source)
   if source.tensor then return C.pg_loader_add_tensor(handle, tensor.handle(source.tensor), augment) end
   local dtype = core.dtype_code[field.dtype]
   if source.stride then
-    return C.pg_loader_add_mapped(handle, source.path, source.offset, source.stride, source.mirrored, source.seed, dtype,
-      #field.shape, shape)
+    return C.pg_loader_add_mapped(handle, source.path, source.offset, source.stride, source.mirrored,
+      source.seed, dtype, #field.shape, shape)
   elseif source.path then
     return C.pg_loader_add_file(handle, source.path, source.offset, dtype, #field.shape, shape, augment)
   end

@@ -17,8 +17,8 @@ local ops = require "perigee.core.ops"
 local Context = {}
 Context.__index = Context
 
---- `fields`: student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C] or latents,
---- labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept.
+--- `fields`: student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C] or
+--- latents, labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept.
 function Context.new(fields)
   return setmetatable(fields, Context)
 end
@@ -43,23 +43,28 @@ function Context:target_images()
   return self.x0
 end
 
---- The batch's pixels in [0, 1], real [B,3,H,W]: of its field `images`, or what a data set's `pixels` method makes of it.
+--- The batch's pixels in [0, 1], real [B,3,H,W]: of its field `images`, or what a data set's `pixels` method makes of
+--- it.
 ---@return perigee.Value
 function Context:pixels()
   if not self.pixel_images then
     if not self.data.pixels and not self.batch.images then
       core.fail("data set '%s' has no pixels for the teacher: no field `images`", self.data.name)
     end
-    self.pixel_images = self.data.pixels and self.data:pixels(self.batch, self.dtype) or ops.images(self.batch.images, { scale = 1 / 255, offset = 0, dtype = self.dtype })
+    self.pixel_images = self.data.pixels and self.data:pixels(self.batch, self.dtype)
+      or ops.images(self.batch.images, { scale = 1 / 255, offset = 0, dtype = self.dtype })
   end
   return self.pixel_images
 end
 
 --- The student's forward pass: { velocity, target, x_t, t, noise, taps }.
----@return { velocity: perigee.Value, target: perigee.Value, x_t: perigee.Value, t: perigee.Value, noise: perigee.Value, taps: table<string, perigee.Value> }
+---@return { velocity: perigee.Value, target: perigee.Value, x_t: perigee.Value, t: perigee.Value,
+---  noise: perigee.Value, taps: table<string, perigee.Value> }
 function Context:forward()
   if self.result then return self.result end
-  if not self.path then core.fail "a loss needs the denoising forward pass, but no loss.flow_matching says its path and times" end
+  if not self.path then
+    core.fail "a loss needs the denoising forward pass, but no loss.flow_matching says its path and times"
+  end
   local taps = require "perigee.nn.taps"
   local x0 = self:target_images()
   local stat = self.dtype == "float64" and "float64" or "float32"
@@ -114,8 +119,9 @@ function Context:teacher_features()
   return self.teacher_result
 end
 
---- The teacher's queries and keys of a block, as ops.attention_alignment takes them: packed [B,skip+N,3,H,d], and `skip`,
---- the class and register tokens in front. The third part, the values, must not be read: with a cache it is a filling.
+--- The teacher's queries and keys of a block, as ops.attention_alignment takes them: packed [B,skip+N,3,H,d], and
+--- `skip`, the class and register tokens in front. The third part, the values, must not be read: with a cache it is a
+--- filling.
 ---@param block integer
 ---@return perigee.Value packed, integer skip
 function Context:teacher_attention(block)

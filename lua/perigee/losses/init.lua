@@ -1,5 +1,5 @@
---- Losses. A loss is a value: its settings, the modules it trains beside the student (`modules`), and a pure function of a
---- step's context (`compute`, see losses/context.lua) that returns one number.
+--- Losses. A loss is a value: its settings, the modules it trains beside the student (`modules`), and a pure function
+--- of a step's context (`compute`, see losses/context.lua) that returns one number.
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
@@ -37,7 +37,8 @@ end
 ---@return perigee.Loss
 function M.flow_matching(options)
   local o = check.options("loss.flow_matching", options or {}, {
-    name = { "string", "denoise" }, path = { "string", "linear" }, time = { "table", require("perigee.losses.time").uniform() },
+    name = { "string", "denoise" }, path = { "string", "linear" },
+    time = { "table", require("perigee.losses.time").uniform() },
   })
   path_option(o)
   return new {
@@ -57,8 +58,8 @@ local function grids_differ(a, b) return a[1] ~= b[1] or a[2] ~= b[2] end
 ---@field block integer     the student's, from 1
 ---@field hidden? integer   width of the projector's hidden layers: 2048
 
---- Feature alignment (REPA, arXiv 2410.06940): −mean over images and patches of cos(projector(h), teacher's patch token),
---- h the output of block `block` (from 1). Where the grids differ, h is resampled bilinearly to the teacher's.
+--- Feature alignment (REPA, arXiv 2410.06940): −mean over images and patches of cos(projector(h), teacher's patch
+--- token), h the output of block `block` (from 1). Where the grids differ, h is resampled bilinearly to the teacher's.
 ---@param options perigee.FeatureAlignmentOptions
 ---@return perigee.Loss
 function M.feature_alignment(options)
@@ -74,7 +75,8 @@ function M.feature_alignment(options)
       end
     end,
     modules = function(_, student, teacher)
-      return { projector = require("perigee.nn").projector { width = student.width, hidden = o.hidden, out = teacher.width } }
+      return { projector = require("perigee.nn").projector { width = student.width, hidden = o.hidden,
+        out = teacher.width } }
     end,
     compute = function(_, context)
       local h = context:tap("block " .. o.block)
@@ -93,9 +95,10 @@ end
 ---@field heads? integer       the first so many of each: as many as both have
 ---@field head_map? { student: integer[], teacher: integer[] }  which heads go together, in place of `heads`
 
---- Attention alignment (ATTA, HASTE arXiv 2505.16792): mean over layer pairs, images, heads and query rows of
---- −Σ_j softmax(T)_ij · log softmax(S)_ij, S and T the student's and the teacher's logits between patches. The first
---- min(student's, teacher's, `heads`) heads take part unless `head_map = { student = {...}, teacher = {...} }` says which.
+--- Attention alignment (ATTA, HASTE arXiv 2505.16792): mean over layer pairs, images, heads and query rows of −Σ_j
+--- softmax(T)_ij · log softmax(S)_ij, S and T the student's and the teacher's logits between patches. The first
+--- min(student's, teacher's, `heads`) heads take part unless `head_map = { student = {...}, teacher = {...} }` says
+--- which.
 ---@param options perigee.AttentionAlignmentOptions
 ---@return perigee.Loss
 function M.attention_alignment(options)
@@ -107,9 +110,11 @@ function M.attention_alignment(options)
     core.fail("loss '%s': %d student blocks and %d teacher blocks; they go in pairs", o.name, #o.student, #o.teacher)
   end
   if o.head_map then
-    local map = check.options(("loss '%s': head_map"):format(o.name), o.head_map, { student = "counts", teacher = "counts" })
+    local map = check.options(("loss '%s': head_map"):format(o.name), o.head_map,
+      { student = "counts", teacher = "counts" })
     if #map.student ~= #map.teacher or #map.student == 0 then
-      core.fail("loss '%s': head_map has %d student heads and %d teacher heads; they go in pairs", o.name, #map.student, #map.teacher)
+      core.fail("loss '%s': head_map has %d student heads and %d teacher heads; they go in pairs", o.name,
+        #map.student, #map.teacher)
     end
   end
   return new {
@@ -130,7 +135,8 @@ function M.attention_alignment(options)
         end
       end
       if o.heads and (o.heads > student.heads or o.heads > teacher.heads) then
-        core.fail("loss '%s': %d heads, where the student has %d and the teacher %d", o.name, o.heads, student.heads, teacher.heads)
+        core.fail("loss '%s': %d heads, where the student has %d and the teacher %d", o.name, o.heads,
+          student.heads, teacher.heads)
       end
     end,
     compute = function(_, context)
@@ -167,7 +173,8 @@ end
 ---@class perigee.CustomLossOptions
 ---@field name string
 ---@field compute fun(self: perigee.Loss, context: perigee.Context): perigee.Value  one number
----@field modules? fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module): table<string, perigee.Module>
+---@field modules? fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module): table<string,
+---  perigee.Module>
 ---@field needs_teacher? boolean  the stage keeps the teacher
 ---@field settings? table         for config.json
 
@@ -176,9 +183,11 @@ end
 ---@return perigee.Loss
 function M.custom(options)
   local o = check.options("loss.custom", options, {
-    name = "string", compute = "function", modules = { "function" }, needs_teacher = { "boolean", false }, settings = { "table", {} },
+    name = "string", compute = "function", modules = { "function" }, needs_teacher = { "boolean", false },
+    settings = { "table", {} },
   })
-  return new { name = o.name, kind = "custom", compute = o.compute, modules = o.modules, needs_teacher = o.needs_teacher, settings = o.settings }
+  return new { name = o.name, kind = "custom", compute = o.compute, modules = o.modules,
+    needs_teacher = o.needs_teacher, settings = o.settings }
 end
 
 return M

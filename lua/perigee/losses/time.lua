@@ -8,18 +8,22 @@ local M = {}
 --- A distribution of t: draw(self, count, state, dtype, path) -> value [count].
 ---@class perigee.Time
 ---@field name string
----@field draw fun(self: perigee.Time, count: integer, state: perigee.Value, dtype: perigee.Dtype, path: string): perigee.Value
+---@field draw fun(self: perigee.Time, count: integer, state: perigee.Value, dtype: perigee.Dtype,
+---  path: string): perigee.Value
 
 --- t uniform on [0, 1].
 ---@return perigee.Time
 function M.uniform()
   return {
     name = "uniform",
-    draw = function(_, count, state, dtype) return ops.random_uniform({ count }, { state = state, purpose = "time", dtype = dtype }) end,
+    draw = function(_, count, state, dtype)
+      return ops.random_uniform({ count }, { state = state, purpose = "time", dtype = dtype })
+    end,
   }
 end
 
---- sigma = exp(z), z ~ N(mu, deviation^2); t = sigma/(1 + sigma) on the linear path, (2/pi)·atan(sigma) on the cosine path.
+--- sigma = exp(z), z ~ N(mu, deviation^2); t = sigma/(1 + sigma) on the linear path, (2/pi)·atan(sigma) on the cosine
+--- path.
 ---@param options? { mu?: number, deviation?: number }  0 and 1
 ---@return perigee.Time
 function M.log_normal(options)

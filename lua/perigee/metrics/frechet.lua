@@ -1,9 +1,10 @@
---- The Fréchet distance between two sets of features, each taken for a Gaussian (Heusel et al. 2017, arXiv 1706.08500, eq. 6):
+--- The Fréchet distance between two sets of features, each taken for a Gaussian (Heusel et al. 2017, arXiv 1706.08500,
+--- eq. 6):
 ---
 ---   |m₁ − m₂|² + Tr(C₁ + C₂ − 2·(C₁·C₂)^½)
 ---
---- With C₁ = B·Bᵀ the product's eigenvalues are those of the symmetric Bᵀ·C₂·B, so that no root of a general matrix is needed.
---- Everything is float64.
+--- With C₁ = B·Bᵀ the product's eigenvalues are those of the symmetric Bᵀ·C₂·B, so that no root of a general matrix is
+--- needed. Everything is float64.
 local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
 local symmetric = require "perigee.metrics.symmetric"
@@ -84,9 +85,10 @@ end
 
 local POINTS = 8
 
---- The distance grows with 1/N as the sample gets smaller; the value that it has at 1/N = 0, by a straight line through the
---- distances of 8 random parts of N/4 ... N samples (Chong and Forsyth 2020, arXiv 1911.07023). Nil where the smallest part has
---- less samples than the features have numbers: then the line isn't straight. The reference stays as it is, with its own bias.
+--- The distance grows with 1/N as the sample gets smaller; the value that it has at 1/N = 0, by a straight line through
+--- the distances of 8 random parts of N/4 ... N samples (Chong and Forsyth 2020, arXiv 1911.07023). Nil where the
+--- smallest part has less samples than the features have numbers: then the line isn't straight. The reference stays as
+--- it is, with its own bias.
 ---@param reference perigee.Moments
 ---@param features perigee.Tensor   [N,D]
 ---@return number? limit, number? slope

@@ -1,5 +1,5 @@
---- Judges: encoders whose features of pictures are compared. A judge's features are the class token after the final norm, which
---- for a classifier are what its head reads.
+--- Judges: encoders whose features of pictures are compared. A judge's features are the class token after the final
+--- norm, which for a classifier are what its head reads.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local models = require "perigee.models"
@@ -19,18 +19,22 @@ Judge.__index = Judge
 local M = {}
 
 local function new(name, model, options)
-  if not model.features then core_ffi.fail("--features %s: a %s is no encoder: it has no features", name, model.name or "model") end
+  if not model.features then
+    core_ffi.fail("--features %s: a %s is no encoder: it has no features", name, model.name or "model")
+  end
   local size = options.size and { options.size, options.size } or model.image
   return setmetatable({ name = name, model = model, size = size, device = options.device }, Judge)
 end
 
---- A run's teacher, its weights in place. A teacher that is a recipe must have been trained: by the run, which keeps it.
+--- A run's teacher, its weights in place. A teacher that is a recipe must have been trained: by the run, which keeps
+--- it.
 local function teacher_of(run, options)
   local recipe = require("perigee.samplers.restore").recipe(run)
   local teacher = recipe.teacher or core_ffi.fail("--features teacher: the recipe of %s has no teacher", run)
   if recipes.is_recipe(teacher) then
     local folder = require("perigee.train.teacher").trained(teacher)
-      or core_ffi.fail("--features teacher: the teacher of %s, the recipe '%s', is not in the cache; it is trained when a run needs it",
+      or core_ffi.fail("--features teacher: the teacher of %s, the recipe '%s', is not in the cache; it is trained "
+        .. "when a run needs it",
         run, teacher.name)
     require("perigee.train.teacher").load_model(teacher.student, folder, "ema.student.",
       { dtype = "float32", device = options.device, purpose = "teacher" })
@@ -40,7 +44,8 @@ local function teacher_of(run, options)
   return new("teacher", teacher, options)
 end
 
---- A judge by what the command line calls it: "teacher" (of the run given), a run that trained an encoder, or MODEL:WEIGHTS.
+--- A judge by what the command line calls it: "teacher" (of the run given), a run that trained an encoder, or
+--- MODEL:WEIGHTS.
 ---@param text string
 ---@param run string     the folder or checkpoint whose teacher is meant
 ---@param options { device: string, size?: integer }  `size`: the pictures' side; by default what the model was made for
@@ -57,8 +62,8 @@ function M.open(text, run, options)
   return new(text:match "([^/]+)/*$", recipe.student, options)
 end
 
---- Compiles `outputs(pixels)` -> a table of values [B,...] by name for uint8 pictures [BATCH,H,W,3]; pixels have the model's
---- dtype.
+--- Compiles `outputs(pixels)` -> a table of values [B,...] by name for uint8 pictures [BATCH,H,W,3]; pixels have the
+--- model's dtype.
 local function compile(model, device, shape, outputs)
   local p = core.program.new "judge"
   local pictures = p:input("pictures", { BATCH, shape[2], shape[3], shape[4] }, "uint8")
@@ -69,8 +74,8 @@ local function compile(model, device, shape, outputs)
   return core.executable.compile(p, list, { purpose = "signal", device = device })
 end
 
---- Runs a compiled program over pictures in batches, the last one filled up with black; `take(outputs, wanted, first)` gets
---- each, the outputs on the CPU.
+--- Runs a compiled program over pictures in batches, the last one filled up with black; `take(outputs, wanted, first)`
+--- gets each, the outputs on the CPU.
 local function each(executable, pictures, take)
   for first = 0, pictures.shape[1] - 1, BATCH do
     tensor.tidy(function()
@@ -81,7 +86,9 @@ local function each(executable, pictures, take)
         batch = ops.concat({ batch, black }, 1)
       end
       local outputs = {}
-      for name, t in pairs(executable:run { pictures = batch:to(executable.plan.device) }) do outputs[name] = t:to "cpu" end
+      for name, t in pairs(executable:run { pictures = batch:to(executable.plan.device) }) do
+        outputs[name] = t:to "cpu"
+      end
       take(outputs, wanted, first)
     end)
   end
@@ -110,7 +117,9 @@ end
 ---@return number accuracy, number cross_entropy
 function M.classify(model, pictures, labels, device)
   local names, right, loss, n = tensor.to_host(labels), 0, 0, pictures.shape[1]
-  local executable = compile(model, device, pictures.shape, function(pixels) return { logits = model:classify(pixels) } end)
+  local executable = compile(model, device, pictures.shape, function(pixels)
+    return { logits = model:classify(pixels) }
+  end)
   each(executable, pictures, function(out, wanted, first)
     local classes = out.logits.shape[2]
     local logs = tensor.to_host(out.logits:to("float64"):log_softmax(2))

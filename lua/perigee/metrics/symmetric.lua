@@ -1,5 +1,6 @@
---- Eigenvalues and eigenvectors of real symmetric matrices in float64: Householder's reduction to tridiagonal form, then the
---- QL method with implicit shifts (Golub and Van Loan, Matrix Computations, §8.3). Rows are worked on as they lie in memory.
+--- Eigenvalues and eigenvectors of real symmetric matrices in float64: Householder's reduction to tridiagonal form,
+--- then the QL method with implicit shifts (Golub and Van Loan, Matrix Computations, §8.3). Rows are worked on as they
+--- lie in memory.
 local core = require "perigee.core.ffi"
 local ffi = require "ffi"
 local tensor = require "perigee.core.tensor"
@@ -9,8 +10,8 @@ local M = {}
 local EPSILON = 2 ^ -52
 local MOST = 60 -- sweeps for one eigenvalue; a few are usual
 
---- Replaces a (n·n numbers) by its reduction: diagonal and off-diagonal (n each, the last of the second zero). Row k keeps, from
---- column k + 1 on, the vector v of the reflection 1 − scale[k]·v·vᵀ.
+--- Replaces a (n·n numbers) by its reduction: diagonal and off-diagonal (n each, the last of the second zero). Row k
+--- keeps, from column k + 1 on, the vector v of the reflection 1 − scale[k]·v·vᵀ.
 local function tridiagonal(a, n)
   local diagonal, off, scale = ffi.new("double[?]", n), ffi.new("double[?]", n), ffi.new("double[?]", n)
   local w = ffi.new("double[?]", n)
@@ -111,7 +112,9 @@ local function diagonalise(d, e, n, z)
 end
 
 local function working_copy(t)
-  if #t.shape ~= 2 or t.shape[1] ~= t.shape[2] then core.fail("eigenvalues: %s is no square matrix", core.shape_text(t.shape)) end
+  if #t.shape ~= 2 or t.shape[1] ~= t.shape[2] then
+    core.fail("eigenvalues: %s is no square matrix", core.shape_text(t.shape))
+  end
   return tensor.to_host(t:to "float64")
 end
 

@@ -17,8 +17,8 @@ local M = {}
 
 ---@class perigee.Adamw : perigee.AdamwOptions
 
---- AdamW (arXiv 1711.05101) with decoupled decay, clipping by the global gradient norm, linear warm-up over `warmup` steps, and, if
---- asked, a linear cool-down to zero over the steps cooldown = { first, last }. clip = 0: no clipping.
+--- AdamW (arXiv 1711.05101) with decoupled decay, clipping by the global gradient norm, linear warm-up over `warmup`
+--- steps, and, if asked, a linear cool-down to zero over the steps cooldown = { first, last }. clip = 0: no clipping.
 ---@param options? perigee.AdamwOptions
 ---@return perigee.Adamw
 function M.adamw(options)
@@ -27,12 +27,15 @@ function M.adamw(options)
     clip = { "number", 1 }, warmup = { "integer", 0 }, cooldown = { "table" },
   })
   local cooldown = o.cooldown
-  if cooldown and not (#cooldown == 2 and type(cooldown[1]) == "number" and type(cooldown[2]) == "number" and cooldown[1] <= cooldown[2]) then
+  if cooldown and not (#cooldown == 2 and type(cooldown[1]) == "number" and type(cooldown[2]) == "number"
+    and cooldown[1] <= cooldown[2]) then
     core.fail "optim.adamw: cooldown is { first step, last step }"
   end
   if #o.betas ~= 2 then core.fail "optim.adamw: betas is a list of two numbers" end
   for k, beta in ipairs(o.betas) do
-    if type(beta) ~= "number" or beta < 0 or beta >= 1 then core.fail("optim.adamw: beta %d is %s; expected 0 <= beta < 1", k, tostring(beta)) end
+    if type(beta) ~= "number" or beta < 0 or beta >= 1 then
+      core.fail("optim.adamw: beta %d is %s; expected 0 <= beta < 1", k, tostring(beta))
+    end
   end
   if o.lr < 0 then core.fail("optim.adamw: lr is %g", o.lr) end
   o.kind = "adamw"

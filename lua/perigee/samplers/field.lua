@@ -14,11 +14,12 @@ function M.compile(student, batch, options)
   local t = p:input("t", { batch }, dtype == "float64" and "float64" or "float32")
   local y = p:input("y", { batch }, "int64")
   local plan_outputs = { { name = "velocity", value = student(x, t, y) } }
-  return core.executable.compile(p, plan_outputs, { captures = options.captures, device = options.device, purpose = "signal" }), dtype
+  return core.executable.compile(p, plan_outputs,
+    { captures = options.captures, device = options.device, purpose = "signal" }), dtype
 end
 
---- Guidance of a field with labels: v = v_null + scale·(v_label − v_null) where low <= t <= high, on all channels; elsewhere,
---- and with scale 1, the labelled velocity. `velocity` is a function (x, t, labels).
+--- Guidance of a field with labels: v = v_null + scale·(v_label − v_null) where low <= t <= high, on all channels;
+--- elsewhere, and with scale 1, the labelled velocity. `velocity` is a function (x, t, labels).
 function M.guided(velocity, labels, null, options)
   local scale, low, high = options.scale or 1, options.low or 0, options.high or 1
   return function(x, t)

@@ -1,5 +1,5 @@
---- Samples by number: sample k has its noise and label from (seed, k) alone, whatever the batch size, so that a set of samples
---- can be made in pieces, in any order, and taken up again after an interruption.
+--- Samples by number: sample k has its noise and label from (seed, k) alone, whatever the batch size, so that a set of
+--- samples can be made in pieces, in any order, and taken up again after an interruption.
 local check = require "perigee.check"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
@@ -10,10 +10,12 @@ local ops, tensor = core.ops, core.tensor
 local M = {}
 
 local spec = {
-  count = { "integer", 64 }, first = { "integer", 0 }, batch = { "integer", 64 }, seed = { "integer", 0 }, cfg = { "number", 1 },
-  interval = { "table", { 0, 1 } }, sampler = { "string", "euler" }, steps = { "integer", 50 }, path = { "string", "linear" },
-  labels = { "string|table", "balanced" }, captures = { "table" }, dtype = { "string", "float32" }, device = { "string", "cpu" },
-  tf32 = { "boolean", false }, decode = { "function" }, progress = { "function" },
+  count = { "integer", 64 }, first = { "integer", 0 }, batch = { "integer", 64 }, seed = { "integer", 0 },
+  cfg = { "number", 1 },
+  interval = { "table", { 0, 1 } }, sampler = { "string", "euler" }, steps = { "integer", 50 },
+  path = { "string", "linear" },
+  labels = { "string|table", "balanced" }, captures = { "table" }, dtype = { "string", "float32" },
+  device = { "string", "cpu" }, tf32 = { "boolean", false }, decode = { "function" }, progress = { "function" },
 }
 
 --- Labels of samples first .. first+count−1 (numbered from 0): "balanced" goes round the classes, "drawn" draws each
@@ -28,13 +30,16 @@ function M.labels(how, first, count, classes, seed)
     if type(how) == "table" then list[k] = how[(first + k - 1) % #how + 1]
     elseif how == "balanced" then list[k] = (first + k - 1) % classes
     else core_ffi.fail("labels are '%s'; there are balanced, drawn, or a list", tostring(how)) end
-    if list[k] < 0 or list[k] >= classes then core_ffi.fail("label %d of a student with %d classes", list[k], classes) end
+    if list[k] < 0 or list[k] >= classes then
+      core_ffi.fail("label %d of a student with %d classes", list[k], classes)
+    end
   end
   return tensor.tensor(list, { count }, "int64")
 end
 
---- Makes samples in batches and hands each to `take(first, images, labels)`: the first one's number from 0, uint8 [b,H,W,C],
---- int64 [b]; the images are freed when it returns. `decode` turns the final state into values in [−1, 1] [b,C,H,W]; by default it is taken as such.
+--- Makes samples in batches and hands each to `take(first, images, labels)`: the first one's number from 0, uint8
+--- [b,H,W,C], int64 [b]; the images are freed when it returns. `decode` turns the final state into values in [−1, 1]
+--- [b,C,H,W]; by default it is taken as such.
 function M.each(student, options, take)
   local o = check.options("sample", options, spec)
   local batch = math.min(o.batch, o.count)

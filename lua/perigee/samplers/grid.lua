@@ -16,28 +16,36 @@ function M.join(images, columns)
   if rows * columns > n then
     images = ops.concat({ images, ops.fill({ rows * columns - n, h, w, c }, { value = 0, dtype = "uint8" }) }, 1)
   end
-  return images:reshape({ rows, columns, h, w, c }):permute({ 1, 3, 2, 4, 5 }):contiguous():reshape { rows * h, columns * w, c }
+  local by_row = images:reshape({ rows, columns, h, w, c }):permute { 1, 3, 2, 4, 5 }
+  return by_row:contiguous():reshape { rows * h, columns * w, c }
 end
 
---- Samples during a run, with the moving averages, as the recipe's `sample` says or `given` instead; returns the picture's path.
----@param given? { count?: integer, cfg?: number, interval?: number[], sampler?: string, steps?: integer, seed?: integer }
+--- Samples during a run, with the moving averages, as the recipe's `sample` says or `given` instead; returns the
+--- picture's path.
+---@param given? { count?: integer, cfg?: number, interval?: number[], sampler?: string, steps?: integer,
+---  seed?: integer }
 function M.during(run, given)
   local Group = require "perigee.train.group"
   local recipe = run.recipe
   local group, spec = run.groups[1], {}
   for key, value in pairs(recipe.sample) do spec[key] = { type(value), value } end
   local settings = require("perigee.check").options("sample", given or {}, spec)
-  if settings.count < 1 or settings.count % 1 ~= 0 then core_ffi.fail("sample: count = %s", tostring(settings.count)) end
-  local matching = recipe:flow_matching() or core_ffi.fail("sample: the recipe '%s' trains no student that samples", recipe.name)
+  if settings.count < 1 or settings.count % 1 ~= 0 then
+    core_ffi.fail("sample: count = %s", tostring(settings.count))
+  end
+  local matching = recipe:flow_matching()
+    or core_ffi.fail("sample: the recipe '%s' trains no student that samples", recipe.name)
   local captures, parameters = {}, recipe.student:parameters()
   local average = group.average
   if group.working then average = average:to(recipe.dtype) end
   for _, entry in ipairs(group.layout) do captures[parameters[entry.name]] = Group.slice(average, entry) end
   local parts = {}
   generate.each(recipe.student, {
-    count = settings.count, batch = math.min(settings.count, 64), seed = settings.seed, cfg = settings.cfg, interval = settings.interval,
+    count = settings.count, batch = math.min(settings.count, 64), seed = settings.seed, cfg = settings.cfg,
+    interval = settings.interval,
     sampler = settings.sampler, steps = settings.steps, path = matching.path, captures = captures,
-    dtype = recipe.dtype, device = run.device, tf32 = recipe.tf32, decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
+    dtype = recipe.dtype, device = run.device, tf32 = recipe.tf32,
+    decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
   }, function(_, images) parts[#parts + 1] = images:clone() end)
   local images = #parts == 1 and parts[1] or ops.concat(parts, 1)
   files.make_folder(run.folder .. "/samples")

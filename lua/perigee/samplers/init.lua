@@ -1,8 +1,8 @@
 --- Samplers: from noise at t = 1 to data at t = 0 along a velocity field (SiT, arXiv 2401.08740). The state is float64.
 ---
 --- A field is a function (x, t) -> velocity: x a float64 tensor [B, ...], t a number. Guidance (classifier-free, arXiv
---- 2207.12598) is part of the field, see samplers/field.lua: drifts and scores are affine in the velocity, so guiding the
---- velocity guides them.
+--- 2207.12598) is part of the field, see samplers/field.lua: drifts and scores are affine in the velocity, so guiding
+--- the velocity guides them.
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 local tensor = require "perigee.core.tensor"
@@ -51,8 +51,8 @@ local function heun(field, x, o)
   return x
 end
 
---- Euler–Maruyama on the reverse SDE: times linspace(1, 0.04, steps), then 0; diffusion w(t) = 2t, drift d = v − ½·w·s with
---- the score s = (r·v − x)/(σ² − r·σ'·σ), r = α/α'. The last step draws no noise.
+--- Euler–Maruyama on the reverse SDE: times linspace(1, 0.04, steps), then 0; diffusion w(t) = 2t, drift d = v − ½·w·s
+--- with the score s = (r·v − x)/(σ² − r·σ'·σ), r = α/α'. The last step draws no noise.
 local function sde(field, x, o)
   local times = linspace(1, 0.04, o.steps)
   times[#times + 1] = 0
@@ -75,7 +75,8 @@ end
 M.methods = { euler = euler, heun = heun, sde = sde }
 
 --- Integrates a field from x (float64, at t = 1) to t = 0.
----@param options { sampler?: string, steps?: integer, path?: string, noise?: fun(step: integer): perigee.Tensor, each?: function }
+---@param options { sampler?: string, steps?: integer, path?: string, noise?: fun(step: integer): perigee.Tensor,
+---  each?: function }
 function M.integrate(field, x, options)
   local o = check.options("sampler", options or {}, {
     sampler = { "string", "euler" }, steps = { "integer", 50 }, path = { "string", "linear" }, noise = { "function" },

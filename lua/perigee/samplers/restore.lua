@@ -1,4 +1,5 @@
---- A trained student out of a run's folder or a checkpoint, ready to sample: by its moving averages unless told otherwise.
+--- A trained student out of a run's folder or a checkpoint, ready to sample: by its moving averages unless told
+--- otherwise.
 local checkpoint = require "perigee.train.checkpoint"
 local choices = require "perigee.train.choices"
 local device = require "perigee.core.device"
@@ -21,8 +22,8 @@ function M.recipe(path)
   return load.value, folder
 end
 
---- Returns the recipe, the checkpoint's state, and the path of the checkpoint. The student is materialised; on a GPU the
---- checkpoint's choices of algorithms are taken over, and those that were made on this machine.
+--- Returns the recipe, the checkpoint's state, and the path of the checkpoint. The student is materialised; on a GPU
+--- the checkpoint's choices of algorithms are taken over, and those that were made on this machine.
 ---@param options? { ema?: boolean, device?: string }
 function M.open(path, options)
   options = options or {}

@@ -16,7 +16,9 @@ M.options = {
 local function interval(text, default)
   if not text then return default end
   local low, high = text:match "^([%d%.]+):([%d%.]+)$"
-  if not low or not tonumber(low) or not tonumber(high) then error(("--interval %s: expected LOW:HIGH, such as 0:0.72"):format(text), 0) end
+  if not low or not tonumber(low) or not tonumber(high) then
+    error(("--interval %s: expected LOW:HIGH, such as 0:0.72"):format(text), 0)
+  end
   return { tonumber(low), tonumber(high) }
 end
 
@@ -35,7 +37,8 @@ end
 function M.resolve(options, recipe)
   local settings = recipe.sample
   return {
-    cfg = options.cfg or settings.cfg, interval = interval(options.interval, settings.interval), steps = options.steps or settings.steps,
+    cfg = options.cfg or settings.cfg, interval = interval(options.interval, settings.interval),
+    steps = options.steps or settings.steps,
     sampler = options.sampler or settings.sampler, seed = options.seed, labels = labels_of(options.labels),
     path = recipe:flow_matching().path, dtype = recipe.dtype, tf32 = recipe.tf32, batch = options.batch,
     decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,

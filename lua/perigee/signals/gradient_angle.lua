@@ -1,8 +1,9 @@
 --- The gradient angle: the cosine between the gradients of the weighted alignment losses and of the denoising loss with
---- respect to one block's parameters, at fixed times over random training images (HASTE, arXiv 2505.16792, review thread).
+--- respect to one block's parameters, at fixed times over random training images (HASTE, arXiv 2505.16792, review
+--- thread).
 ---
---- One pruned program gives both gradients, of one block or of several: the forward pass is shared, and what neither loss
---- needs for these blocks is not in it. Gradients are summed over the images before the cosine is taken.
+--- One pruned program gives both gradients, of one block or of several: the forward pass is shared, and what neither
+--- loss needs for these blocks is not in it. Gradients are summed over the images before the cosine is taken.
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local layout = require "perigee.core.layout"
@@ -48,16 +49,17 @@ local function parameters_of(program, student, blocks)
     totals[number] = 0
     for _, entry in ipairs(student.blocks[block]:named_parameters()) do
       values[#values + 1] = program:capture(entry.tensor)
-      places[#places + 1] = { block = number, name = ("block %d %s"):format(block, entry.name), offset = totals[number] }
+      places[#places + 1] = { block = number, name = ("block %d %s"):format(block, entry.name),
+        offset = totals[number] }
       totals[number] = totals[number] + entry.tensor:numel()
     end
   end
   return values, places, totals
 end
 
---- The program, planned: a batch in, the gradients of both sides for the blocks' parameters out. `places` lists where each
---- output goes in the flat vector of its block and side; `totals` holds their lengths. Of a run this reads recipe, stage,
---- micro, trace and device.
+--- The program, planned: a batch in, the gradients of both sides for the blocks' parameters out. `places` lists where
+--- each output goes in the flat vector of its block and side; `totals` holds their lengths. Of a run this reads recipe,
+--- stage, micro, trace and device.
 local function planned(run, blocks)
   local trace = stage.trace(run.recipe, run.stage, {
     batch = run.micro, fixed_time = true, fixed_noise = run.trace.fixed_noise, drop_labels = false,
@@ -73,15 +75,16 @@ local function planned(run, blocks)
         local place = parameters[k]
         local name = side .. " " .. place.name
         outputs[#outputs + 1] = { name = name, value = g }
-        places[#places + 1] = { name = name, block = place.block, side = side, offset = place.offset, shape = values[k].shape }
+        places[#places + 1] = { name = name, block = place.block, side = side, offset = place.offset,
+          shape = values[k].shape }
       end
     end
   end
   return core.plan.build(trace.program, outputs, { device = run.device }), places, totals
 end
 
---- Bytes that a measurement takes on the run's device beside a step's: arena, both sides' gradients, and on the CPU, where
---- they are added up, their sums and one converted.
+--- Bytes that a measurement takes on the run's device beside a step's: arena, both sides' gradients, and on the CPU,
+--- where they are added up, their sums and one converted.
 function M.bytes(run, blocks)
   local plan, _, totals = planned(run, blocks)
   local bytes, sums, most = plan.arena_bytes, 0, 0
@@ -128,8 +131,8 @@ local function dot(a, b)
   return tensor.tidy(function() return (a * b):sum():item() end)
 end
 
---- Sums the gradients over the images at one time; `batch(number)` gives a batch's tensors by name. Returns for each block
---- { cosine =, and the norms of both gradients: denoise =, alignment = }.
+--- Sums the gradients over the images at one time; `batch(number)` gives a batch's tensors by name. Returns for each
+--- block { cosine =, and the norms of both gradients: denoise =, alignment = }.
 function Probe:measure(batches, batch)
   for number = 1, batches do
     self.executable:run(batch(number))
@@ -143,7 +146,8 @@ function Probe:measure(batches, batch)
   for k, part in ipairs(self.parts) do
     local a, d = part.alignment.sum, part.denoise.sum
     local alignment, denoise = math.sqrt(dot(a, a)), math.sqrt(dot(d, d))
-    readings[k] = { cosine = dot(a, d) / math.max(alignment * denoise, 1e-300), denoise = denoise, alignment = alignment }
+    readings[k] = { cosine = dot(a, d) / math.max(alignment * denoise, 1e-300), denoise = denoise,
+      alignment = alignment }
   end
   return readings
 end
@@ -157,11 +161,14 @@ function M.measure(run, blocks, settings)
   local batches, size = math.ceil(settings.images / run.micro), run.micro
   local loader = run:probe_loader(size)
   local values = {}
-  for number = 1, #blocks do values[number] = { mean = 0, cosine = {}, time = settings.time, images = batches * size } end
+  for number = 1, #blocks do
+    values[number] = { mean = 0, cosine = {}, time = settings.time, images = batches * size }
+  end
   local fine, message = pcall(tensor.tidy, function()
     for k, time in ipairs(settings.time) do
       local inputs = run:bind_weights {
-        time = ops.fill({ size }, { value = time, dtype = op.stat(run.recipe.dtype) }):to(run.device), state = run.state,
+        time = ops.fill({ size }, { value = time, dtype = op.stat(run.recipe.dtype) }):to(run.device),
+        state = run.state,
       }
       local readings = probe:measure(batches, function(number)
         run:set_state(run.step, (number - 1) * size)

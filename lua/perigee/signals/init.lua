@@ -1,6 +1,6 @@
 --- Signals: quantities measured while a stage runs, each at its own cadence, written into the run's events and read by
---- policies. A signal is { name, due(step) -> boolean, measure(self, run) -> a number or a table of numbers }. Those of one
---- `family` are measured together, in one pass: measure_family(members, run) -> a list of values.
+--- policies. A signal is { name, due(step) -> boolean, measure(self, run) -> a number or a table of numbers }. Those of
+--- one `family` are measured together, in one pass: measure_family(members, run) -> a list of values.
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 
@@ -39,7 +39,8 @@ function M.loss(options)
       if value == nil then
         local names = {}
         for k, entry in ipairs(run.stage.losses) do names[k] = entry.name end
-        core.fail("signal.loss: the stage '%s' has no loss '%s'; it has %s", run.stage.name, o[1], table.concat(names, ", "))
+        core.fail("signal.loss: the stage '%s' has no loss '%s'; it has %s", run.stage.name, o[1],
+          table.concat(names, ", "))
       end
       return value
     end,
@@ -66,7 +67,8 @@ local function angles(members, run)
 end
 
 --- The angle between the alignment's and the denoising loss's gradients: see signals/gradient_angle.lua.
----@param options? { name?: string, block?: integer, time?: number[], images?: integer, from?: integer, every?: integer }
+---@param options? { name?: string, block?: integer, time?: number[], images?: integer, from?: integer,
+---  every?: integer }
 ---@return perigee.Signal
 function M.gradient_angle(options)
   local o = check.options("signal.gradient_angle", options or {}, {
@@ -75,7 +77,9 @@ function M.gradient_angle(options)
   })
   if #o.time == 0 then core.fail "signal.gradient_angle: time lists no times" end
   for _, t in ipairs(o.time) do
-    if type(t) ~= "number" or t < 0 or t > 1 then core.fail("signal.gradient_angle: time %s is not between 0 and 1", tostring(t)) end
+    if type(t) ~= "number" or t < 0 or t > 1 then
+      core.fail("signal.gradient_angle: time %s is not between 0 and 1", tostring(t))
+    end
   end
   local times = table.concat(o.time, "/")
   return new {
@@ -93,7 +97,8 @@ function M.unique(signals)
     if not M.is_signal(signal) then core.fail("expected a signal, got a %s", type(signal)) end
     local other = by_name[signal.name]
     if other and other.key ~= signal.key then
-      core.fail("two different signals are named '%s' (%s; %s); give one another name", signal.name, other.key, signal.key)
+      core.fail("two different signals are named '%s' (%s; %s); give one another name", signal.name,
+        other.key, signal.key)
     end
     if not other then
       by_name[signal.name] = signal

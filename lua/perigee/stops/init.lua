@@ -12,7 +12,8 @@ local M = {}
 ---@field kind string
 ---@field text string                what the log calls it
 ---@field needs perigee.Signal[]     what it reads
----@field decide fun(self: perigee.Stop, event: perigee.Event, state: table): boolean, table, string?  finished, next state, reason
+---@field decide fun(self: perigee.Stop, event: perigee.Event, state: table): boolean, table, string?  finished,
+---  next state, reason
 local Stop = {}
 
 --- What a policy reads: the step, the stage's name, and each signal that was due, by its name.
@@ -56,10 +57,10 @@ end
 ---@field below? number      -0.05
 ---@field patience? integer  1
 
---- The paper's trigger (HASTE, arXiv 2505.16792, review thread): the cosine between the gradients of the alignment losses
---- and of the denoising loss with respect to the parameters of block `block` (from 1), at each of `time` over `images`
---- random training images, every `every` steps from step `from` on; ends the stage when the mean over the times is below
---- `below`. `patience` readings in a row must be (1, the paper's, unless told otherwise).
+--- The paper's trigger (HASTE, arXiv 2505.16792, review thread): the cosine between the gradients of the alignment
+--- losses and of the denoising loss with respect to the parameters of block `block` (from 1), at each of `time` over
+--- `images` random training images, every `every` steps from step `from` on; ends the stage when the mean over the
+--- times is below `below`. `patience` readings in a row must be (1, the paper's, unless told otherwise).
 ---@param options? perigee.GradientAngleOptions
 ---@return perigee.Stop
 function M.gradient_angle(options)
@@ -126,13 +127,15 @@ function M.any(...) return combine("any", 1, { ... }) end
 ---@return perigee.Stop
 function M.all(...) return combine("all", nil, { ... }) end
 
---- A policy of one's own: stop.custom { needs = { signals }, function(event, state) return finished, state end }.
---- The function must be pure: same event and state, same answer. The first state is an empty table. A state is kept in checkpoints,
---- so it is a table of numbers, texts, booleans and such tables.
----@param options { needs?: perigee.Signal[], name?: string, [1]: fun(event: perigee.Event, state: table): boolean, table?, string? }
+--- A policy of one's own: stop.custom { needs = { signals }, function(event, state) return finished, state end }. The
+--- function must be pure: same event and state, same answer. The first state is an empty table. A state is kept in
+--- checkpoints, so it is a table of numbers, texts, booleans and such tables.
+---@param options { needs?: perigee.Signal[], name?: string, [1]: fun(event: perigee.Event, state: table): boolean,
+---  table?, string? }
 ---@return perigee.Stop
 function M.custom(options)
-  local o = check.options("stop.custom", options, { needs = { "table", {} }, [1] = "function", name = { "string", "custom" } })
+  local o = check.options("stop.custom", options,
+    { needs = { "table", {} }, [1] = "function", name = { "string", "custom" } })
   local body = o[1]
   return new {
     kind = "custom", needs = o.needs, text = o.name, body = body,

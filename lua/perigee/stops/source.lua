@@ -2,8 +2,8 @@
 ---
 ---   stop.any(stop.gradient_angle { block = 2, ... }, stop.at_step(500))
 ---
---- A policy's own function is source too. It is compiled alone, so it cannot see variables from outside; one that tries is
---- refused. It runs within a limit, and where it fails, the stage goes on and the failure is an event.
+--- A policy's own function is source too. It is compiled alone, so it cannot see variables from outside; one that tries
+--- is refused. It runs within a limit, and where it fails, the stage goes on and the failure is an event.
 local chunk = require "perigee.console.chunk"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
@@ -28,7 +28,8 @@ local function copy(t)
 end
 
 local pure = {
-  math = copy(math), string = copy(strings), table = copy(table), pairs = pairs, ipairs = ipairs, next = next, type = type,
+  math = copy(math), string = copy(strings), table = copy(table), pairs = pairs, ipairs = ipairs,
+  next = next, type = type,
   tonumber = tonumber, tostring = tostring, select = select, unpack = unpack, error = error, assert = assert,
 }
 pure.math.random, pure.math.randomseed = nil, nil
@@ -46,15 +47,18 @@ end
 local function text_of(f)
   local captured, globals = chunk.outside(f)
   if #captured > 0 then
-    core.fail("stop.custom: the function captures '%s' from outside; a policy that is pasted into a run is kept as source and must "
+    core.fail("stop.custom: the function captures '%s' from outside; a policy that is pasted into a run is kept as "
+      .. "source and must "
       .. "stand alone: write the value into it, or keep it in the policy's state", table.concat(captured, "', '"))
   end
   for _, name in ipairs(globals) do
     if pure[name] == nil then
-      core.fail("stop.custom: the function uses the global '%s'; beside its arguments a policy may use %s", name, known())
+      core.fail("stop.custom: the function uses the global '%s'; beside its arguments a policy may use %s", name,
+        known())
     end
   end
-  return chunk.source_of(f) or core.fail "stop.custom: the function's source text is not known; paste it whole, as a function of its own"
+  return chunk.source_of(f)
+    or core.fail "stop.custom: the function's source text is not known; paste it whole, as a function of its own"
 end
 
 local function plain(value, depth)
@@ -129,7 +133,9 @@ function M.write(stop, recipe_finish)
     for k, inner in ipairs(stop.stops) do parts[k] = M.write(inner, recipe_finish) end
     return ("stop.%s(%s)"):format(stop.kind, table.concat(parts, ", "))
   end
-  if not stop.source then core.fail("the policy '%s' is part of the recipe's; only run.stage.finish as a whole can be used again", stop.text) end
+  if not stop.source then
+    core.fail("the policy '%s' is part of the recipe's; only run.stage.finish as a whole can be used again", stop.text)
+  end
   return ("stop.custom { needs = %s, name = %q, %s }"):format(write_needs(stop.needs), stop.text, stop.source)
 end
 
@@ -137,8 +143,10 @@ end
 function M.read(text, recipe_finish)
   local environment = copy(pure)
   environment.recipe_finish = recipe_finish
-  environment.stop = { at_step = stops.at_step, gradient_angle = stops.gradient_angle, any = stops.any, all = stops.all, custom = M.custom }
-  environment.signal = { loss = signals.loss, gradient_norm = signals.gradient_norm, gradient_angle = signals.gradient_angle }
+  environment.stop = { at_step = stops.at_step, gradient_angle = stops.gradient_angle, any = stops.any, all = stops.all,
+    custom = M.custom }
+  environment.signal = { loss = signals.loss, gradient_norm = signals.gradient_norm,
+    gradient_angle = signals.gradient_angle }
   local compiled, message = chunk.compile(text, environment, "policy")
   if not compiled then error("a policy's source is damaged: " .. message, 0) end
   return compiled()

@@ -1,6 +1,6 @@
---- Checkpoints: checkpoints/step-NNNNNNN.safetensors, written to a temporary file, synced and renamed. They hold masters,
---- moving averages and moments, and in their metadata the step, the stage and the policy's state; no clock, no path, no
---- command line, so that equal runs write equal files.
+--- Checkpoints: checkpoints/step-NNNNNNN.safetensors, written to a temporary file, synced and renamed. They hold
+--- masters, moving averages and moments, and in their metadata the step, the stage and the policy's state; no clock, no
+--- path, no command line, so that equal runs write equal files.
 local ffi = require "ffi"
 local choices = require "perigee.train.choices"
 local core = require "perigee.core.ffi"
@@ -59,8 +59,8 @@ local function open_file(path)
   return state, file
 end
 
---- A checkpoint's metadata, the open file and its path. `path` may be a run's folder: then it is the newest checkpoint that can
---- be read, and `damaged(path, message)` hears of newer ones that can't.
+--- A checkpoint's metadata, the open file and its path. `path` may be a run's folder: then it is the newest checkpoint
+--- that can be read, and `damaged(path, message)` hears of newer ones that can't.
 ---@param path string
 ---@param damaged? fun(path: string, message: string)
 function M.open(path, damaged)
@@ -93,8 +93,8 @@ function M.load_groups(file, groups)
     if not entry then error(("%s has no tensor '%s' %s: it belongs to another model"):format(file.path, name,
       core.shape_text(t.shape)), 0) end
     if not layout.same_shape(entry.shape, t.shape) or entry.dtype ~= t.dtype then
-      error(("%s: '%s' is %s %s, this model's is %s %s"):format(file.path, name, entry.dtype, core.shape_text(entry.shape),
-        t.dtype, core.shape_text(t.shape)), 0)
+      error(("%s: '%s' is %s %s, this model's is %s %s"):format(file.path, name, entry.dtype,
+        core.shape_text(entry.shape), t.dtype, core.shape_text(t.shape)), 0)
     end
   end
   for _, name in ipairs(file.names) do

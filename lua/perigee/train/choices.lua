@@ -1,5 +1,5 @@
---- Choices among equal algorithms (runtime/choices.c): timed once for a GPU, a version and a shape, kept on disk for the next
---- run, and in every checkpoint, so that a run goes on with the very algorithms it began with.
+--- Choices among equal algorithms (runtime/choices.c): timed once for a GPU, a version and a shape, kept on disk for
+--- the next run, and in every checkpoint, so that a run goes on with the very algorithms it began with.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
@@ -20,7 +20,8 @@ function M.take(list)
   for key, value in pairs(list or {}) do core.check(C.pg_choice_keep(key, value)) end
 end
 
---- Reads what earlier runs chose on this machine. A file that cannot be read is as good as none: the choices are made anew.
+--- Reads what earlier runs chose on this machine. A file that cannot be read is as good as none: the choices are made
+--- anew.
 function M.recall(path)
   if not files.exists(path) then return end
   local fine, list = pcall(json.read, path)

@@ -1,5 +1,5 @@
---- A run's log: events.jsonl, one JSON object a line, appended and flushed as things happen. A run can be explained from it
---- alone.
+--- A run's log: events.jsonl, one JSON object a line, appended and flushed as things happen. A run can be explained
+--- from it alone.
 local json = require "perigee.io.json"
 
 ---@class perigee.Events

@@ -1,5 +1,5 @@
---- Whether a recipe fits into a device's memory, found out before anything is allocated: what is planned, what is free, and
---- what would fit instead.
+--- Whether a recipe fits into a device's memory, found out before anything is allocated: what is planned, what is free,
+--- and what would fit instead.
 local core = require "perigee.core.ffi"
 local device = require "perigee.core.device"
 local price = require "perigee.train.price"
@@ -56,9 +56,10 @@ function M.check(recipe, name)
   core.C.pg_memory_expect(core.device_code[name], most.memory_total)
   if most.memory_total <= free then return end
   local others = alternatives(recipe, free)
-  error(("recipe %s: stage %s needs %s (%s); %s has %s of %s free. %s"):format(recipe.name, most.stage, size(most.memory_total),
-    purposes(most.memory), name, size(free), size(total),
-    #others > 0 and "What would fit: " .. table.concat(others, "; or ") or "No smaller piece of the batch would fit either"), 0)
+  error(("recipe %s: stage %s needs %s (%s); %s has %s of %s free. %s"):format(recipe.name, most.stage,
+    size(most.memory_total), purposes(most.memory), name, size(free), size(total),
+    #others > 0 and "What would fit: " .. table.concat(others, "; or ")
+      or "No smaller piece of the batch would fit either"), 0)
 end
 
 return M

@@ -72,8 +72,11 @@ function M.config(recipe, extra)
       losses[j] = { name = entry.name, weight = entry.weight, kind = entry.loss.kind, settings = entry.loss.settings }
     end
     local signals = {}
-    for j, signal in ipairs(stage.signals) do signals[j] = { name = signal.name, kind = signal.kind, settings = signal.settings } end
-    stages[k] = { name = stage.name, finish = stage.finish.text, losses = losses, signals = signals[1] and signals or nil }
+    for j, signal in ipairs(stage.signals) do
+      signals[j] = { name = signal.name, kind = signal.kind, settings = signal.settings }
+    end
+    stages[k] = { name = stage.name, finish = stage.finish.text, losses = losses,
+      signals = signals[1] and signals or nil }
   end
   local config = {
     name = recipe.name, seed = recipe.seed, precision = recipe.precision, batch = recipe.batch, micro = recipe.micro,
@@ -117,15 +120,18 @@ local function stage_of(path, state, recipe)
   error(("%s is in stage '%s'; the recipe has %s"):format(path, state.stage_name, table.concat(names, ", ")), 0)
 end
 
---- Drops what the log of the run in `source` says about steps after the one that this run goes on from: they are done again, as
---- are the readings that a new policy asks for. Changes made by hand stay where they will be made again: in the same run.
+--- Drops what the log of the run in `source` says about steps after the one that this run goes on from: they are done
+--- again, as are the readings that a new policy asks for. Changes made by hand stay where they will be made again: in
+--- the same run.
 local function rewind_log(run, source)
   local asked, kept = {}, {}
   for _, signal in ipairs(run.ask_now and run:signals_due() or {}) do asked[signal.name] = true end
   for _, event in ipairs(Events.read(source)) do
     local stays = (event.step or 0) <= run.step or (event.event == "change" and source == run.folder)
     local again = event.event == "signal" and event.step == run.step and asked[event.name]
-    if stays and not again and (event.event ~= "end" or run.finished) then kept[#kept + 1] = json.encode(event) .. "\n" end
+    if stays and not again and (event.event ~= "end" or run.finished) then
+      kept[#kept + 1] = json.encode(event) .. "\n"
+    end
   end
   files.write(run.folder .. "/events.jsonl", table.concat(kept))
 end
@@ -146,10 +152,11 @@ local function load_checkpoint(run, state, file, path)
   local isa, threads = ffi.string(C.pg_cpu_isa()), C.pg_threads()
   local here = run.device ~= "cpu" and device.description(run.device) or nil
   if here ~= state.device then
-    progress:line("note: the checkpoint was made on %s, this is %s: results will differ in rounding", state.device or "a processor",
-      here or "a processor")
+    progress:line("note: the checkpoint was made on %s, this is %s: results will differ in rounding",
+      state.device or "a processor", here or "a processor")
   elseif isa ~= state.isa then
-    progress:line("note: the checkpoint was made with %s, this machine runs %s: results will differ in rounding", state.isa, isa)
+    progress:line("note: the checkpoint was made with %s, this machine runs %s: results will differ in rounding",
+      state.isa, isa)
   end
   return { event = "resume", step = run.step, stage = run.stage.name, isa = isa, threads = threads }
 end
@@ -172,7 +179,8 @@ function M.check(path, resume)
   end
 end
 
---- Holds the run's folder against other trainers, or waits for one where `options.wait` says so. False: that was interrupted.
+--- Holds the run's folder against other trainers, or waits for one where `options.wait` says so. False: that was
+--- interrupted.
 local function take_folder(run, options)
   local path, holder = run.folder .. "/lock", 0
   local function attempt()
@@ -183,25 +191,28 @@ local function take_folder(run, options)
     return turn.wait(run, ("another process trains in %s: waiting for it"):format(run.folder), attempt) ~= nil
   end
   if attempt() then return true end
-  error(("%s: %s trains in this folder; wait for its end, stop it, or choose another folder with --name or --runs"):format(
+  error(("%s: %s trains in this folder; wait for its end, stop it, or choose another folder with --name or "
+    .. "--runs"):format(
     run.folder, holder > 0 and ("process %d"):format(holder) or "another process"), 0)
 end
 
 --- Writes what a new run's folder holds from its beginning.
 local function describe_run(run, options)
   if options.recipe_path then files.write(run.folder .. "/recipe.lua", files.read(options.recipe_path)) end
-  files.write(run.folder .. "/config.json", json.encode(M.config(run.recipe, { options = options.recipe_options })) .. "\n")
+  files.write(run.folder .. "/config.json",
+    json.encode(M.config(run.recipe, { options = options.recipe_options })) .. "\n")
 end
 
 --- Begins a new run in a folder; returns the first event.
 local function begin(run, options)
   files.remove(run.folder .. "/events.jsonl")
   describe_run(run, options)
-  return { event = "start", step = 0, recipe = run.recipe.name, seed = run.recipe.seed, isa = ffi.string(C.pg_cpu_isa()),
-           threads = C.pg_threads(), version = ffi.string(C.pg_version()) }
+  return { event = "start", step = 0, recipe = run.recipe.name, seed = run.recipe.seed,
+           isa = ffi.string(C.pg_cpu_isa()), threads = C.pg_threads(), version = ffi.string(C.pg_version()) }
 end
 
---- Begins a run where another one stood: at its newest checkpoint, or at the given one. The log up to there comes along.
+--- Begins a run where another one stood: at its newest checkpoint, or at the given one. The log up to there comes
+--- along.
 local function fork(run, options)
   local state, file, path = checkpoint.open(options.from, function(damaged, message)
     run.progress:line("note: %s is damaged: %s", damaged, message)
@@ -215,8 +226,9 @@ local function fork(run, options)
   return event
 end
 
---- Makes or finds the run's folder and holds it. Returns the function that logs an event, and how the run goes on from a
---- checkpoint: "resumed", "forked", or false. Without a folder, nothing is written. Nil: interrupted while it was another's.
+--- Makes or finds the run's folder and holds it. Returns the function that logs an event, and how the run goes on from
+--- a checkpoint: "resumed", "forked", or false. Without a folder, nothing is written. Nil: interrupted while it was
+--- another's.
 function M.prepare(run, options)
   if not run.folder then return function() end, false end
   files.make_folder(run.folder)

@@ -1,6 +1,6 @@
 --- A group of parameters trained together: one module's parameters with their gradients, AdamW moments and moving
---- average, each a flat buffer of float32 (in float64 programs, float64), in lower precision a working copy that the programs
---- read, and, where gradients are summed or converted, a buffer that the programs write.
+--- average, each a flat buffer of float32 (in float64 programs, float64), in lower precision a working copy that the
+--- programs read, and, where gradients are summed or converted, a buffer that the programs write.
 local core = require "perigee.core"
 local op = require "perigee.core.op"
 local ops, tensor = core.ops, core.tensor
@@ -16,8 +16,8 @@ end
 --- The dtype of a group's masters, gradients and moments, by that of its programs.
 function Group.master_dtype(dtype) return op.stat(dtype) end
 
---- Materialises a module and lays its training state out. `prefix` names its tensors in checkpoints; `micro`: the gradients
---- of a batch's pieces are summed.
+--- Materialises a module and lays its training state out. `prefix` names its tensors in checkpoints; `micro`: the
+--- gradients of a batch's pieces are summed.
 ---@param options { seed: integer, dtype: string, device: string, micro: boolean }
 function Group.new(prefix, module, options)
   local dtype, device = Group.master_dtype(options.dtype), options.device
@@ -44,8 +44,8 @@ function Group:clear_gradients()
   for _, flat in ipairs { self.gradients, self.written } do flat:fill_(0) end
 end
 
---- Records in a program that what another one wrote is added to the sum over the pieces of a batch, as their mean; `first`:
---- begins that sum. Nothing, where gradients are written in their place at once.
+--- Records in a program that what another one wrote is added to the sum over the pieces of a batch, as their mean;
+--- `first`: begins that sum. Nothing, where gradients are written in their place at once.
 ---@param p perigee.Program
 function Group:reduce(p, pieces, first)
   if self.written ~= self.gradients then
@@ -56,8 +56,8 @@ end
 --- The part of a flat buffer that is one parameter.
 function Group.slice(flat, entry) return flat:narrow(1, entry.offset + 1, entry.numel):reshape(entry.shape) end
 
---- Lets the module's parameters be views of another flat buffer of the same layout (working copy, moving average), and its
---- fixed tensors have that one's dtype.
+--- Lets the module's parameters be views of another flat buffer of the same layout (working copy, moving average), and
+--- its fixed tensors have that one's dtype.
 function Group:show(flat)
   local parameters = self.module:parameters()
   for _, entry in ipairs(self.layout) do
@@ -74,7 +74,8 @@ end
 function Group:trained()
   local list, parameters = {}, self.module:parameters()
   for k, entry in ipairs(self.layout) do
-    list[k] = { name = self.prefix .. "." .. entry.name, tensor = parameters[entry.name], into = Group.slice(self.written, entry) }
+    list[k] = { name = self.prefix .. "." .. entry.name, tensor = parameters[entry.name],
+      into = Group.slice(self.written, entry) }
   end
   return list
 end
@@ -101,7 +102,8 @@ end
 --- Frees everything.
 function Group:free()
   self.module:dematerialise()
-  for _, name in ipairs { "parameters", "gradients", "first_moment", "second_moment", "average", "working", "written" } do
+  for _, name in ipairs { "parameters", "gradients", "first_moment", "second_moment", "average",
+    "working", "written" } do
     if self[name] then self[name]:free() end
   end
 end

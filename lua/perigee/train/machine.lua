@@ -1,5 +1,5 @@
---- Machines that a plan is priced on. Accelerators by their makers' dense peaks; the processor and the GPU at hand by short
---- measurements, made once.
+--- Machines that a plan is priced on. Accelerators by their makers' dense peaks; the processor and the GPU at hand by
+--- short measurements, made once.
 local ffi = require "ffi"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"

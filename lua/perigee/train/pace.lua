@@ -1,9 +1,11 @@
---- How long steps take, and what the end of a teacher gives back: the mean step of the stage before beside that of the new one.
+--- How long steps take, and what the end of a teacher gives back: the mean step of the stage before beside that of the
+--- new one.
 ---@class perigee.Pace
 local Pace = {}
 Pace.__index = Pace
 
-local M = { SKIPPED = 5, WINDOW = 50 } -- first steps of a stage, which load and capture; steps that a mean is taken over
+-- first steps of a stage, which load and capture; steps that a mean is taken over
+local M = { SKIPPED = 5, WINDOW = 50 }
 
 ---@param clock fun(): number  seconds
 ---@return perigee.Pace

@@ -1,5 +1,6 @@
---- What a recipe's stages cost, planned and not run: parameters, FLOPs, bytes by purpose, and a roofline time of a step on a
---- named machine. Nothing is allocated and no file is read, so it works for recipes whose data and weights aren't there.
+--- What a recipe's stages cost, planned and not run: parameters, FLOPs, bytes by purpose, and a roofline time of a step
+--- on a named machine. Nothing is allocated and no file is read, so it works for recipes whose data and weights aren't
+--- there.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local device = require "perigee.core.device"
@@ -30,12 +31,14 @@ end
 --- Bytes of a module's fixed tensors.
 local function buffer_bytes(module, dtype)
   local bytes = 0
-  for _, entry in ipairs(module:named_buffers()) do bytes = bytes + entry.tensor:numel() * core_ffi.dtype_bytes[dtype] end
+  for _, entry in ipairs(module:named_buffers()) do
+    bytes = bytes + entry.tensor:numel() * core_ffi.dtype_bytes[dtype]
+  end
   return bytes
 end
 
---- The device with whose kernels a machine's plan is made. Their scratch differs: an accelerator's are CUDA's where that can be
---- opened, else the CPU's stand for them.
+--- The device with whose kernels a machine's plan is made. Their scratch differs: an accelerator's are CUDA's where
+--- that can be opened, else the CPU's stand for them.
 local function planned_for(on, dtype) return not on.processor and device.computes("cuda", dtype) and "cuda" or "cpu" end
 
 --- The gradients program of one stage over meta parameters, with everything counted.
@@ -79,13 +82,15 @@ function M.stage(recipe, stage, options)
     batch_bytes = batch_bytes + recipe.batch * layout.numel(field.shape) * core_ffi.dtype_bytes[field.dtype]
   end
   local data_bytes = batch_bytes * 3 -- the batch, and two on their way (runtime/feed.c)
-  if where == "cpu" then data_bytes = batch_bytes * (1 + (recipe.data.depth or 0)) + 8 * recipe.batch end -- made ahead; samples' numbers
+  -- made ahead; samples' numbers
+  if where == "cpu" then data_bytes = batch_bytes * (1 + (recipe.data.depth or 0)) + 8 * recipe.batch end
   local master = core_ffi.dtype_bytes[Group.master_dtype(recipe.dtype)]
   local low = master ~= size
   local memory = {
     parameters = flat * master + (low and flat * size or 0) + buffer_bytes(recipe.student, recipe.dtype),
     gradients = flat * master + ((low or pieces > 1) and flat * size or 0),
-    optimizer = flat * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes, data = data_bytes,
+    optimizer = flat * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes,
+    data = data_bytes,
   }
   for _, members in ipairs(signals.families(signals.of_stage(stage.finish, stage.signals))) do
     if members[1].kind == "gradient_angle" then
@@ -97,10 +102,12 @@ function M.stage(recipe, stage, options)
   end
   local total = 0
   for _, bytes in pairs(memory) do total = total + bytes end
-  local update_bytes = flat * (10 * master + (low and 2 * size or 0)) -- norm reads once; update reads 5 and writes 4 buffers
+  -- norm reads once; update reads 5 and writes 4 buffers
+  local update_bytes = flat * (10 * master + (low and 2 * size or 0))
   local seconds = machine.seconds(on, plan.calls, recipe.dtype) * pieces + update_bytes / on.bandwidth
   return {
-    stage = stage.name, parameters = parameters, flops = cost.flops * pieces, flops_per_image = cost.flops / recipe.micro,
+    stage = stage.name, parameters = parameters, flops = cost.flops * pieces,
+    flops_per_image = cost.flops / recipe.micro,
     bytes_moved = cost.bytes * pieces + update_bytes, memory = memory, memory_total = total, calls = cost.calls,
     seconds = seconds, images_per_second = recipe.batch / seconds, device = on.name, planned_for = where, plan = plan,
   }

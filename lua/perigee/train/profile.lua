@@ -10,8 +10,8 @@ local M = {}
 
 -- ---- runs to be measured ----------------------------------------------------------------------------------------
 
---- A run of a recipe at the beginning of a stage (by number), its programs built. `synthetic`: random numbers take the place
---- of the data set's files and of the teacher's weights.
+--- A run of a recipe at the beginning of a stage (by number), its programs built. `synthetic`: random numbers take the
+--- place of the data set's files and of the teacher's weights.
 ---@param options? { device?: string, synthetic?: boolean, stage?: integer, trace?: table }
 ---@return perigee.Run
 function M.open(recipe, options)
@@ -29,8 +29,8 @@ function M.open(recipe, options)
   return run
 end
 
---- Seconds of each of `count` whole steps: batch, gradients, update. On a device with a queue a step is timed from when the one
---- before the last was done, so the list is to be taken as a whole, between two calls of `device.synchronise`.
+--- Seconds of each of `count` whole steps: batch, gradients, update. On a device with a queue a step is timed from when
+--- the one before the last was done, so the list is to be taken as a whole, between two calls of `device.synchronise`.
 ---@return number[]
 function M.seconds(run, count)
   local list = {}
@@ -55,8 +55,8 @@ end
 
 -- ---- memory of the process --------------------------------------------------------------------------------------
 
---- Lets peaks be measured from now on, on a device and of the process. Where the kernel does not allow it for the process, its
---- peak is since its start.
+--- Lets peaks be measured from now on, on a device and of the process. Where the kernel does not allow it for the
+--- process, its peak is since its start.
 ---@param device? string
 function M.reset_peaks(device)
   collectgarbage()
@@ -96,9 +96,9 @@ local function reads(call, test)
   return false
 end
 
---- The part of a step that each call of a plan belongs to, by position: "teacher" what only the teacher's features need,
---- "projector" what reads the weights of a loss's modules or writes their gradients, "alignment" the ops that compare with the
---- teacher, "student" the rest (with the attention's backward pass that an alignment was fused into).
+--- The part of a step that each call of a plan belongs to, by position: "teacher" what only the teacher's features
+--- need, "projector" what reads the weights of a loss's modules or writes their gradients, "alignment" the ops that
+--- compare with the teacher, "student" the rest (with the attention's backward pass that an alignment was fused into).
 ---@return string[]
 function M.parts(plan, recipe)
   local teacher, projector, of_gradient = {}, {}, {}
@@ -122,7 +122,8 @@ function M.parts(plan, recipe)
     local part = "student"
     if name:find "align" then part = name == "attention_aligned_backward" and "student" or "alignment"
     elseif reads(call, function(v) return projector[v.tensor] end) then part = "projector"
-    elseif reads(call, function(v) return teacher[v.tensor] or parts[made_by[v]] == "teacher" end) then part = "teacher" end
+    elseif reads(call, function(v) return teacher[v.tensor]
+      or parts[made_by[v]] == "teacher" end) then part = "teacher" end
     for _, v in ipairs(call.node.outputs) do
       made_by[v] = k
       if of_gradient[v] then part = "projector" end
@@ -177,8 +178,8 @@ local function rows_of(executable, samples, part_of)
     if not row then
       local column = {}
       for s, sample in ipairs(samples) do column[s] = sample[call] end
-      row = { op = call.node.definition.name, part = part_of[call] or "update", seconds = M.quantile(column, 0.5), flops = 0,
-              bytes = 0, signature = signature(call), call = call }
+      row = { op = call.node.definition.name, part = part_of[call] or "update",
+              seconds = M.quantile(column, 0.5), flops = 0, bytes = 0, signature = signature(call), call = call }
       by_call[call], rows[#rows + 1] = row, row
     end
     row.flops, row.bytes = row.flops + call.flops, row.bytes + call.bytes
@@ -195,8 +196,8 @@ end
 ---@field signature string
 ---@field call table       of the plan
 
---- Profiles `count` steps: a row for each call of the step's programs, by the device's own clock, and the seconds that the
---- loop waited for a batch.
+--- Profiles `count` steps: a row for each call of the step's programs, by the device's own clock, and the seconds that
+--- the loop waited for a batch.
 ---@return perigee.ProfileRow[] rows
 ---@return number loader
 function M.profile(run, count)
@@ -213,8 +214,8 @@ function M.profile(run, count)
   return rows_of(run.program.executable, samples, part_of), M.quantile(waits, 0.5)
 end
 
---- Seconds that aligning adds to a step beyond the teacher and the projector: of the calls that the profile of a stage without
---- teacher does not have, less those that only it has.
+--- Seconds that aligning adds to a step beyond the teacher and the projector: of the calls that the profile of a stage
+--- without teacher does not have, less those that only it has.
 ---@param aligned perigee.ProfileRow[]
 ---@param free perigee.ProfileRow[]
 function M.alignment_seconds(aligned, free)

@@ -22,7 +22,8 @@ Progress.__index = Progress
 function Progress.new(options)
   options = options or {}
   return setmetatable({
-    quiet = options.quiet, terminal = ffi.C.isatty(1) == 1, shown = 0, prefix = options.prefix or "", last = nil, clock = options.clock,
+    quiet = options.quiet, terminal = ffi.C.isatty(1) == 1, shown = 0, prefix = options.prefix or "", last = nil,
+    clock = options.clock,
   }, Progress)
 end
 
@@ -59,7 +60,8 @@ function Progress:step(state, due)
   self.shown = now
   local losses = {}
   for k, entry in ipairs(state.losses) do losses[k] = ("%s %.4f"):format(entry[1], entry[2]) end
-  local remaining = state.last and state.rate > 0 and duration((state.last - state.step) * state.batch / state.rate) or "?"
+  local remaining = state.last and state.rate > 0
+    and duration((state.last - state.step) * state.batch / state.rate) or "?"
   local text = ("%sstep %d%s  %s  %s  %.0f images/s  %s left"):format(self.prefix, state.step,
     state.last and "/" .. state.last or "", state.stage, table.concat(losses, "  "), state.rate, remaining)
   self:show(text, state.last and state.last > 0 and math.min(1, state.step / state.last) or 0)

@@ -1,4 +1,5 @@
---- A run's state: what is being trained, in which stage, and how its parts are built. The loop that moves it is train.lua.
+--- A run's state: what is being trained, in which stage, and how its parts are built. The loop that moves it is
+--- train.lua.
 local ffi = require "ffi"
 local choices = require "perigee.train.choices"
 local core_ffi = require "perigee.core.ffi"
@@ -36,9 +37,10 @@ local function live_stage(stage)
   return live
 end
 
---- A run at step 0: models materialised, nothing compiled yet.
---- `trace` says what the gradients program takes as inputs instead of drawing it (train/stage.lua); the loader must give them.
----@param options? { folder?: string, device?: string, trace?: { fixed_time?: boolean, fixed_noise?: boolean, drop_labels?: boolean } }
+--- A run at step 0: models materialised, nothing compiled yet. `trace` says what the gradients program takes as inputs
+--- instead of drawing it (train/stage.lua); the loader must give them.
+---@param options? { folder?: string, device?: string, trace?: { fixed_time?: boolean, fixed_noise?: boolean,
+---  drop_labels?: boolean } }
 function Run.new(recipe, options)
   options = options or {}
   recipe:validate()
@@ -87,7 +89,8 @@ end
 function Run:open_loader()
   if self.loader then self.loader:close() end
   local recipe = self.recipe
-  self.loader = recipe.data:loader { seed = recipe.seed, batch = recipe.batch, device = self.device, more = self.teacher_cache }
+  self.loader = recipe.data:loader { seed = recipe.seed, batch = recipe.batch, device = self.device,
+    more = self.teacher_cache }
   self.loader:seek(self.step)
 end
 
@@ -102,7 +105,9 @@ end
 function Run:settings()
   local settings = settings_of(self.optim, self.ema, self.stage.losses)
   settings.finish = self.stage.finish_source
-  if self.changes and self.changes.step == self.step and self.changes[1] then settings.changes = { unpack(self.changes) } end
+  if self.changes and self.changes.step == self.step and self.changes[1] then
+    settings.changes = { unpack(self.changes) }
+  end
   return settings
 end
 function Run:recipe_settings()
@@ -124,9 +129,9 @@ local function reads_the_step(stop)
   return false
 end
 
---- Takes over a checkpoint's state: step, stage, policy, and what had been changed while the run was going. A stage whose policy
---- the recipe has changed since asks the new one from its beginning: at this step already (`ask_now`), as a run that had it from
---- the start would, unless it reads losses of the step, which are not known any more.
+--- Takes over a checkpoint's state: step, stage, policy, and what had been changed while the run was going. A stage
+--- whose policy the recipe has changed since asks the new one from its beginning: at this step already (`ask_now`), as
+--- a run that had it from the start would, unless it reads losses of the step, which are not known any more.
 function Run:restore(state, stage)
   self.step, self.finished = state.step, state.finished
   self.stage = live_stage(stage)
@@ -146,8 +151,8 @@ function Run:restore(state, stage)
   else self.policy_state, self.finished, self.ask_now = finish:initial(), false, not reads_the_step(finish) end
 end
 
---- Makes the teacher ready for stages that need it, or takes its memory back when no later one does. False: it was being
---- trained, or its cache filled, and that was interrupted.
+--- Makes the teacher ready for stages that need it, or takes its memory back when no later one does. False: it was
+--- being trained, or its cache filled, and that was interrupted.
 function Run:settle_teacher()
   local teacher = self.recipe:teacher_model()
   if not teacher then return true end
@@ -234,7 +239,8 @@ function Run:build_stage()
   return true
 end
 
---- The signals that are due: after a restored step, before another is done, those that the model and the data alone decide.
+--- The signals that are due: after a restored step, before another is done, those that the model and the data alone
+--- decide.
 function Run:signals_due()
   local list = {}
   for _, signal in ipairs(signals.of_stage(self.stage.finish, self.stage.signals)) do
@@ -266,7 +272,8 @@ function Run:batch() return self.loader:next() end
 --- A loader of random training images for a probe, in an order of its own for every step.
 function Run:probe_loader(size)
   return self.recipe.data:loader {
-    seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0, depth = 1, more = self.teacher_cache, device = self.device,
+    seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0, depth = 1, more = self.teacher_cache,
+    device = self.device,
   }
 end
 
@@ -286,7 +293,8 @@ function Run:result_of(pending)
   return { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = norm, losses = losses }
 end
 
---- The names of the tensors of a run and their current values, as views: student, losses' modules, moving averages, moments.
+--- The names of the tensors of a run and their current values, as views: student, losses' modules, moving averages,
+--- moments.
 function Run:tensors()
   local all = {}
   for _, group in ipairs(self.groups) do

@@ -13,7 +13,8 @@ local M = {}
 local function computed(entry, context)
   local fine, value = xpcall(function() return entry.loss:compute(context) end, function(message)
     if type(message) ~= "string" or not message:find "attempt to compare" then return failure.handler(message) end
-    return message .. ": inside a model or a loss the numbers of a symbolic value are not there yet; use ops.where, ops.less, ..."
+    return message .. ": inside a model or a loss the numbers of a symbolic value are not there yet; use ops.where, "
+      .. "ops.less, ..."
   end)
   if not fine then error(value, 0) end
   if not program.is_value(value) or value:numel() ~= 1 then
@@ -22,9 +23,8 @@ local function computed(entry, context)
   return value
 end
 
---- Records a stage's forward pass and losses. With the recipe's `cache_teacher`, `context.kept` says which inputs stand for
---- the teacher.
---- `fixed_time` and `fixed_noise` make inputs `time` and `noise` of what is otherwise drawn.
+--- Records a stage's forward pass and losses. With the recipe's `cache_teacher`, `context.kept` says which inputs stand
+--- for the teacher. `fixed_time` and `fixed_noise` make inputs `time` and `noise` of what is otherwise drawn.
 ---@class perigee.TraceOptions
 ---@field batch integer
 ---@field fixed_time? boolean
@@ -32,7 +32,8 @@ end
 ---@field drop_labels? boolean
 
 ---@param options perigee.TraceOptions
----@return { program, losses: table<string, perigee.Value>, weights: table<string, perigee.Value>, total: perigee.Value, context }
+---@return { program, losses: table<string, perigee.Value>, weights: table<string, perigee.Value>,
+---  total: perigee.Value, context }
 function M.trace(recipe, stage, options)
   local p = program.new(("%s, stage %s"):format(recipe.name, stage.name))
   local stat = op.stat(recipe.dtype)
@@ -40,12 +41,14 @@ function M.trace(recipe, stage, options)
   local matching = recipe:flow_matching(stage)
   local student = recipe.student
   local context = Context.new {
-    student = student, teacher = recipe:teacher_model(), modules = recipe:loss_modules(), data = recipe.data, batch = batch,
+    student = student, teacher = recipe:teacher_model(), modules = recipe:loss_modules(),
+    data = recipe.data, batch = batch,
     labels = batch.labels, state = p:input("state", { 3 }, "int64"), dtype = recipe.dtype,
     kept = recipe.cache_teacher and teacher_taps.inputs(recipe, p, options.batch) or nil,
     path = matching and matching.path, time = matching and matching.time, drop_labels = options.drop_labels ~= false,
     t = options.fixed_time and p:input("time", { options.batch }, stat) or nil,
-    noise = options.fixed_noise and p:input("noise", { options.batch, student.channels, student.size[1], student.size[2] },
+    noise = options.fixed_noise and p:input("noise",
+      { options.batch, student.channels, student.size[1], student.size[2] },
       recipe.dtype) or nil,
   }
   local losses, weights, total = {}, {}, nil

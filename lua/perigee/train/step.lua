@@ -1,6 +1,6 @@
---- A step as one executable: gradients | reduce | update. The stage's program runs once for each piece of the batch, each piece's
---- gradients are added to their sum, and the update follows, all over one arena; on a device with queues that is one
---- graph. What changes from step to step is an input of it, so nothing is traced or captured anew.
+--- A step as one executable: gradients | reduce | update. The stage's program runs once for each piece of the batch,
+--- each piece's gradients are added to their sum, and the update follows, all over one arena; on a device with queues
+--- that is one graph. What changes from step to step is an input of it, so nothing is traced or captured anew.
 local ffi = require "ffi"
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
@@ -65,13 +65,16 @@ function M.build(options)
   local pieces, device, stat = options.pieces, options.device, op.stat(options.dtype)
   local self = setmetatable({
     plan = options.plan, pieces = pieces, losses = options.losses, readings = {},
-    numbers = tensor.empty({ #options.losses * pieces + 1 }, stat, { device = device }), -- each loss by pieces; the squared norm
+    -- each loss by pieces; the squared norm
+    numbers = tensor.empty({ #options.losses * pieces + 1 }, stat, { device = device }),
     state = tensor.empty({ 3 * pieces }, "int64", { device = device }), hyper = update.hyper(device),
     states = ffi.new("int64_t[?]", 3 * pieces),
   }, Step)
   local into = { squares = self.numbers:narrow(1, self.numbers.shape[1], 1):reshape {} }
   for name, t in pairs(options.into) do into[name] = t end
-  for k, entry in ipairs(options.losses) do into["loss " .. entry.name] = self.numbers:narrow(1, (k - 1) * pieces + 1, pieces) end
+  for k, entry in ipairs(options.losses) do
+    into["loss " .. entry.name] = self.numbers:narrow(1, (k - 1) * pieces + 1, pieces)
+  end
   self.executable = core.executable.sequence(parts_of(options.plan, options.groups, pieces, device), { into = into })
   for k = 1, options.ahead + 1 do self.readings[k] = reading.new(device, stat, self.numbers.shape[1]) end
   return self
@@ -101,13 +104,16 @@ function Step:queue(run, batch)
   return into
 end
 
---- What a reading holds, once it is there: the losses by name, means over the pieces, and the gradient's norm before clipping.
+--- What a reading holds, once it is there: the losses by name, means over the pieces, and the gradient's norm before
+--- clipping.
 ---@return table<string, number> losses, number gradient_norm
 function Step:numbers_of(held)
   local numbers, sums = held:wait(), {}
   for k, entry in ipairs(self.losses) do
     sums[entry.name] = 0
-    for piece = 1, self.pieces do sums[entry.name] = sums[entry.name] + numbers[(k - 1) * self.pieces + piece] / self.pieces end
+    for piece = 1, self.pieces do
+      sums[entry.name] = sums[entry.name] + numbers[(k - 1) * self.pieces + piece] / self.pieces
+    end
   end
   return sums, math.sqrt(numbers[#numbers])
 end

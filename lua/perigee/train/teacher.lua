@@ -1,5 +1,5 @@
---- Makes a run's teacher ready: weights read from a file, or, where the teacher is itself a recipe, trained now and kept in
---- a cache whose key is everything that decides the result.
+--- Makes a run's teacher ready: weights read from a file, or, where the teacher is itself a recipe, trained now and
+--- kept in a cache whose key is everything that decides the result.
 local ffi = require "ffi"
 local checkpoint = require "perigee.train.checkpoint"
 local core = require "perigee.core.ffi"
@@ -22,8 +22,8 @@ end
 --- Where the choices of algorithms are kept.
 function M.choices_path() return M.cache_folder() .. "/choices.json" end
 
---- A short digest of a text: two 32-bit FNV-1a sums of it and of its reverse, in hexadecimal. It names a cache entry; what
---- the entry was made of is compared in full before it is used.
+--- A short digest of a text: two 32-bit FNV-1a sums of it and of its reverse, in hexadecimal. It names a cache entry;
+--- what the entry was made of is compared in full before it is used.
 local function digest(text)
   local bit = require "bit"
   local function fnv(s)
@@ -50,8 +50,8 @@ local function load_model(model, path, prefix, options)
 end
 M.load_model, M.digest = load_model, digest
 
---- What decides how a trained teacher comes out, as a text: settings, data, the bytecode of losses of the recipe's own, this
---- build and its instruction set.
+--- What decides how a trained teacher comes out, as a text: settings, data, the bytecode of losses of the recipe's own,
+--- this build and its instruction set.
 local function identity(recipe)
   local own = {}
   for _, stage in ipairs(recipe.stages) do
@@ -60,7 +60,8 @@ local function identity(recipe)
     end
   end
   return json.encode(folder.config(recipe, {
-    version = ffi.string(core.C.pg_version()), isa = ffi.string(core.C.pg_cpu_isa()), data_digest = recipe.data:digest(), own = own,
+    version = ffi.string(core.C.pg_version()), isa = ffi.string(core.C.pg_cpu_isa()),
+    data_digest = recipe.data:digest(), own = own,
   }))
 end
 

@@ -1,13 +1,14 @@
---- The files that stand for a teacher: what the losses read of its forward pass, a file for each value that they read, in it
---- one record an image, and one its mirror image where the data flip. A run fills them before its first step, or finds them;
---- then no step runs the teacher. Runs whose losses read other values share the files of those that both read.
+--- The files that stand for a teacher: what the losses read of its forward pass, a file for each value that they read,
+--- in it one record an image, and one its mirror image where the data flip. A run fills them before its first step, or
+--- finds them; then no step runs the teacher. Runs whose losses read other values share the files of those that both
+--- read.
 ---
 ---   header   a multiple of 4096 bytes: a line of text, and as JSON all that decides what the records hold
 ---   records  mirrored·count + index, each: the value, CRC-32, zeros to a multiple of 64
 ---
 --- A record's CRC goes on from those of the header and of its own number, so neither a hole in the file nor a record of
---- another place or file passes for one; the loader checks it when it first reads the record. A file grows as PATH.part and is
---- renamed when it is whole; whatever of it is sound is kept.
+--- another place or file passes for one; the loader checks it when it first reads the record. A file grows as PATH.part
+--- and is renamed when it is whole; whatever of it is sound is kept.
 local ffi = require "ffi"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
@@ -72,8 +73,8 @@ local function filling(recipe, fields, batch, device)
   return core.plan.build(p, outputs, { device = device })
 end
 
---- What a cache costs: bytes an image, bytes of the files and seconds to fill them, the latter two where the number of images
---- is known. Nothing is allocated.
+--- What a cache costs: bytes an image, bytes of the files and seconds to fill them, the latter two where the number of
+--- images is known. Nothing is allocated.
 function M.price(recipe, form, on)
   local price = { record = form.each, images = form.images, fields = #form.fields }
   if recipe.data.count then
@@ -100,7 +101,8 @@ end
 
 -- ---- the header: what decides the records ----------------------------------------------------------------------
 
---- CRC-32 of every tensor that a program reads: weights, buffers, constants. `known` keeps those of tensors seen before.
+--- CRC-32 of every tensor that a program reads: weights, buffers, constants. `known` keeps those of tensors seen
+--- before.
 local function tensor_sums(plan, known)
   local sums = {}
   for _, slot in ipairs(plan.slots) do
@@ -123,7 +125,8 @@ local function header_of(run, form, k, known)
   local text = "perigee teacher cache\n" .. json.encode {
     teacher = teacher.name, settings = teacher.settings, program = teacher_model.digest(program_text.plan(plan)),
     tensors = teacher_model.digest(tensor_sums(plan, known)), data = recipe.data:digest(), count = recipe.data.count,
-    images = form.images, value = { name = field.tap, dtype = field.dtype, shape = field.shape }, stride = form.strides[k],
+    images = form.images, value = { name = field.tap, dtype = field.dtype, shape = field.shape },
+    stride = form.strides[k],
     device = run.device, isa = ffi.string(C.pg_cpu_isa()), version = ffi.string(C.pg_version()),
   } .. "\n"
   return text .. (" "):rep(round_up(#text, PAGE) - #text)
@@ -157,7 +160,8 @@ end
 
 local function interrupted() return C.pg_signals_pending() ~= 0 end
 
---- Numbers of the records among the first `have` of a file that are not sound, as a set, and how many. Nil: interrupted.
+--- Numbers of the records among the first `have` of a file that are not sound, as a set, and how many. Nil:
+--- interrupted.
 local function unsound(file, path, have)
   local stride, bad, found = file.stride, {}, 0
   local at_once = math.max(1, math.floor(CHUNK / stride))
@@ -185,7 +189,8 @@ end
 local function find(run, file)
   if not files.exists(file.path) then return false end
   if files.size(file.path) ~= whole_bytes(file) or not has_header(file, file.path) then
-    run.progress:line("teacher cache: %s is not what its name says (%d bytes; %d and another header are expected): it is made anew",
+    run.progress:line("teacher cache: %s is not what its name says (%d bytes; %d and another header are expected): it "
+      .. "is made anew",
       file.path, files.size(file.path), whole_bytes(file))
     files.remove(file.path)
     return false
@@ -196,7 +201,8 @@ end
 
 -- ---- filling ----------------------------------------------------------------------------------------------------
 
---- The writer of PATH.part, once no other process has it; false where the file was finished meanwhile. Nil: interrupted.
+--- The writer of PATH.part, once no other process has it; false where the file was finished meanwhile. Nil:
+--- interrupted.
 local function writer_of(run, file)
   return turn.wait(run, ("teacher cache: another process fills %s: waiting for it"):format(file.path), function()
     local fine, writer = pcall(files.resume, file.path)
@@ -209,7 +215,8 @@ local function writer_of(run, file)
   end)
 end
 
---- Makes a writer's file begin with the header and end with a whole record, and looks for unsound ones. False: interrupted.
+--- Makes a writer's file begin with the header and end with a whole record, and looks for unsound ones. False:
+--- interrupted.
 local function take_up(file)
   local part, writer = file.path .. ".part", file.writer
   if not has_header(file, part) or writer:bytes() > whole_bytes(file) then
@@ -239,8 +246,8 @@ local function filler(run, list)
   local plan = filling(recipe, fields, batch, run.device)
   for _, slot in ipairs(plan.slots) do read[slot.name] = true end
   return setmetatable({
-    files = list, batch = batch, buffers = buffers, records = records, data = recipe.data, read = read, device = run.device,
-    executable = core.executable.new(plan, { purpose = "teacher", output_purpose = "teacher" }),
+    files = list, batch = batch, buffers = buffers, records = records, data = recipe.data, read = read,
+    device = run.device, executable = core.executable.new(plan, { purpose = "teacher", output_purpose = "teacher" }),
   }, Filler)
 end
 
@@ -267,8 +274,8 @@ local function write_record(file, number, value, record)
   else file.writer:write_at(at, ffi.string(record, file.stride)) end
 end
 
---- Runs the teacher on a batch, whose first `count` images' records are numbered from `first`, and writes those that are
---- wanted.
+--- Runs the teacher on a batch, whose first `count` images' records are numbered from `first`, and writes those that
+--- are wanted.
 function Filler:fill(batch, first, count)
   local out = self.executable:run(batch)
   for k, file in ipairs(self.files) do
@@ -363,11 +370,12 @@ local function announce(run, list)
   local folder = files.split(list[1].path)
   local space = files.free_space(folder)
   if missing > space then
-    error(("cache_teacher: %s needs %s more, and its disk has %s free; set PERIGEE_CACHE to a folder on another, or train "
+    error(("cache_teacher: %s needs %s more, and its disk has %s free; set PERIGEE_CACHE to a folder on another, or "
+      .. "train "
       .. "with cache_teacher = false"):format(folder, size_text(missing), size_text(space)), 0)
   end
-  line("teacher cache: %d images%s, %s each, %s in all, are kept in %s", list[1].count, mirror_text(list[1]), size_text(each),
-    size_text(whole), folder)
+  line("teacher cache: %d images%s, %s each, %s in all, are kept in %s", list[1].count, mirror_text(list[1]),
+    size_text(each), size_text(whole), folder)
   for _, file in ipairs(list) do
     local damaged = file.found > 0 and (", %d of them damaged"):format(file.found) or ""
     if file.have > 0 then line("teacher cache: %s: going on after %d records%s", file.path, file.have, damaged) end
@@ -391,7 +399,8 @@ local function make(run, missing)
   if not fine then error(message, 0) end
   if seen and seen > 0 then
     local seconds = C.pg_clock_seconds() - started
-    run.progress:line("teacher cache: filled in %s (%.0f images/s)", run.progress.duration(seconds), seen / math.max(seconds, 1e-9))
+    run.progress:line("teacher cache: filled in %s (%.0f images/s)", run.progress.duration(seconds),
+      seen / math.max(seconds, 1e-9))
   end
   return seen ~= nil
 end
@@ -407,7 +416,8 @@ local function files_of(run, form)
     list[k] = {
       path = ("%s/%s-%s-%s.cache"):format(folder, recipe:teacher_model().name, field.tap:gsub("[^%w]+", "-"),
         teacher_model.digest(header)),
-      header = header, seed = C.pg_crc32(0, header, #header), field = field, bytes = form.bytes[k], stride = form.strides[k],
+      header = header, seed = C.pg_crc32(0, header, #header), field = field, bytes = form.bytes[k],
+      stride = form.strides[k],
       count = recipe.data.count, images = form.images, records = recipe.data.count * form.images,
     }
   end
@@ -415,7 +425,8 @@ local function files_of(run, form)
   return list
 end
 
---- Finds or fills the files of a run whose teacher is materialised: { fields, sources } for its loaders. Nil: interrupted.
+--- Finds or fills the files of a run whose teacher is materialised: { fields, sources } for its loaders. Nil:
+--- interrupted.
 ---@param form perigee.CacheLayout
 function M.open(run, form)
   local missing, sources = {}, {}
@@ -428,8 +439,8 @@ function M.open(run, form)
   return { fields = form.fields, sources = sources }
 end
 
---- After an error of a run: where it says that a record is damaged, the file leaves its place, and the next start makes the
---- record anew. Returns the error, with a word about that.
+--- After an error of a run: where it says that a record is damaged, the file leaves its place, and the next start makes
+--- the record anew. Returns the error, with a word about that.
 function M.set_aside(cache, message)
   if type(message) ~= "string" or not message:find ": record %d+ is damaged: " then return message end
   for _, source in pairs(cache.sources) do

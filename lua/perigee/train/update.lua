@@ -1,5 +1,5 @@
---- The last part of a step: the gradient's norm, then clipping, AdamW, the moving average and the working copy in one pass
---- over each group's flat buffers. One program a set of groups; every setting is an input of it.
+--- The last part of a step: the gradient's norm, then clipping, AdamW, the moving average and the working copy in one
+--- pass over each group's flat buffers. One program a set of groups; every setting is an input of it.
 local ffi = require "ffi"
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"

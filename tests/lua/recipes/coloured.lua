@@ -4,19 +4,21 @@ local pg = require "perigee"
 local function pictures(count, seed)
   return function()
     local state = pg.tensor({ seed, 0, 0 }, "int64")
-    local noise, labels, base = pg.ops.random_uniform({ count, 8, 8, 3 }, { state = state, purpose = "noise" }) * 60, {}, {}
+    local noise, labels, base = pg.ops.random_uniform({ count, 8, 8, 3 },
+      { state = state, purpose = "noise" }) * 60, {}, {}
     for k = 1, count do
       labels[k] = k % 3
       base[k] = { { { 0, 0, 0 } } }
       base[k][1][1][labels[k] + 1] = 180
     end
-    return count, { images = { tensor = (noise + pg.tensor(base)):to "uint8", augment = true }, labels = { tensor = pg.tensor(labels, "int64") } }
+    return count, { images = { tensor = (noise + pg.tensor(base)):to "uint8", augment = true },
+      labels = { tensor = pg.tensor(labels, "int64") } }
   end
 end
 
 local function data(count, seed)
-  return pg.data.dataset { name = "coloured", classes = 3, channels = 3, height = 8, width = 8, batch = 12, image_size = 8,
-                           find = pictures(count, seed) }
+  return pg.data.dataset { name = "coloured", classes = 3, channels = 3, height = 8, width = 8, batch = 12,
+                           image_size = 8, find = pictures(count, seed) }
 end
 
 return pg.recipe {

@@ -17,7 +17,8 @@ local teacher = pg.recipe {
   name    = "taught-teacher",
   student = pg.models.vit { depth = 2, width = o.width, heads = 2, patch = 8, image = 32, classes = 8 },
   data    = pg.data.shapes { batch = 8, count = 64, seed = 1 },
-  stages  = { { name = "classify", losses = { { 1.0, classification }, { o.scale, scaled } }, finish = stop.at_step(o.teach) } },
+  stages  = { { name = "classify", losses = { { 1.0, classification }, { o.scale, scaled } },
+    finish = stop.at_step(o.teach) } },
   every   = { log = 100, checkpoint = 4 },
 }
 

@@ -53,7 +53,8 @@ end
 return pg.recipe {
   name      = "tiny",
   precision = o.precision,
-  student   = pg.models.sit { depth = o.depth, width = o.width, heads = 4, patch = 4, size = 16, channels = 3, classes = 5,
+  student   = pg.models.sit { depth = o.depth, width = o.width, heads = 4, patch = 4, size = 16,
+    channels = 3, classes = 5,
                               drop_label = 0.2, recompute = o.recompute },
   teacher   = pg.models.vit { depth = 4, width = 30, heads = 3, patch = 4, image = 16, layer_scale = true,
                               weights = o.weights },

@@ -13,7 +13,8 @@ local accumulate = op.define {
   shape = function(a)
     if op.numel(a.total.shape) ~= op.numel(a.x.shape)
       or (a.total.dtype ~= a.x.dtype and a.total.dtype ~= op.stat(a.x.dtype)) then
-      op.fail("accumulate: total is %s %s, x is %s %s", a.total.dtype, op.shape_text(a.total.shape), a.x.dtype, op.shape_text(a.x.shape))
+      op.fail("accumulate: total is %s %s, x is %s %s", a.total.dtype, op.shape_text(a.total.shape), a.x.dtype,
+        op.shape_text(a.x.shape))
     end
     return {}
   end,
@@ -21,6 +22,7 @@ local accumulate = op.define {
 }
 
 return {
-  --- total = total + scale·x in place; with first = true, total = scale·x. total has x's dtype, or that of its statistics.
+  --- total = total + scale·x in place; with first = true, total = scale·x. total has x's dtype, or that of its
+  --- statistics.
   accumulate = function(total, x, options) return accumulate(total, x, options) end,
 }

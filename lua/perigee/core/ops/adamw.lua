@@ -23,7 +23,8 @@ local adamw = op.define {
     for k = 2, 6 do
       local x = a[names[k]]
       if x and op.numel(x.shape) ~= count then
-        op.fail("adamw: parameters are %s, %s is %s", op.shape_text(a.parameters.shape), names[k], op.shape_text(x.shape))
+        op.fail("adamw: parameters are %s, %s is %s", op.shape_text(a.parameters.shape), names[k],
+          op.shape_text(x.shape))
       end
     end
     return {}

@@ -172,8 +172,8 @@ local attention_alignment = op.define {
   flops = function(a) return 2 * map(a.student, a) * (a.student.shape[5] + a.teacher.shape[5]) end,
 }
 
---- A head map as the kernels read it: a list of heads counted from 1, of the `count` that the student or the teacher has,
---- becomes an int32 tensor counted from 0, where x is; a program brings it to its own device.
+--- A head map as the kernels read it: a list of heads counted from 1, of the `count` that the student or the teacher
+--- has, becomes an int32 tensor counted from 0, where x is; a program brings it to its own device.
 local function head_map(whose, heads, count, x)
   if not heads or op.is_operand(heads) then return heads end
   if type(heads) ~= "table" or #heads == 0 then fail("attention_alignment: %s_heads is no list of heads", whose) end

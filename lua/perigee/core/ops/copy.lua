@@ -78,7 +78,8 @@ function tensor.methods.fill_(t, value)
   if not layout.is_contiguous(t) then fail("fill_: the tensor %s is a strided view", text(t.shape)) end
   local handle, dtype = ffi.new("pg_tensor *[1]", tensor.handle(t)), core.is_floating[t.dtype] and t.dtype or "float32"
   local ints, floats = op.attributes(fill_op, { value = value })
-  core.check(core.C.pg_kernel_run(fill_op.kernel_index(), core.device_code[t.device], core.dtype_code[dtype], 1, handle, ints, floats))
+  core.check(core.C.pg_kernel_run(fill_op.kernel_index(), core.device_code[t.device], core.dtype_code[dtype], 1,
+    handle, ints, floats))
   return t
 end
 

@@ -106,7 +106,8 @@ local function take_in_sums(graph, node)
   if node.transpose_a ~= 1 or node.activation ~= NONE or bias or #a.shape ~= 2 or #b.shape ~= 2 then return end
   if graph:is_used(node.outputs[2]) or graph:is_used(node.outputs[3]) then return end
   for _, reader in ipairs(graph:readers(a)) do
-    if reader.definition.name == "sum" and op.same_shape(reader.outputs[1].shape, node.outputs[3].shape) and reader.mask == 1
+    if reader.definition.name == "sum" and op.same_shape(reader.outputs[1].shape, node.outputs[3].shape)
+      and reader.mask == 1
       and not graph:depends_on({ b }, reader) then
       graph:rewrite(node, node.definition, node.inputs,
         { transpose_a = node.transpose_a, transpose_b = node.transpose_b, activation = NONE },
