@@ -4,11 +4,13 @@
 #   PERIGEE_CUDA_KERNEL_TABLE     the table of CUDA kernels, C
 #   PERIGEE_CUDA_KERNEL_SOURCES   the .cu files
 #   PERIGEE_CUDA_VENDOR_SOURCES   the .c files
+#   PERIGEE_CUDNN_SOURCES         kernels/<op>/cudnn.c and what they share: with PERIGEE_WITH_CUDNN, where cuDNN is found
 #   PERIGEE_CUDA_DTYPES           float32 bfloat16; code_<dtype> is PG_REAL's value
 #   PERIGEE_CUDA_KERNEL_OBJECTS   the .cu files compiled for GPUs by the target cuda_kernels, where nvcc is found
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*/cuda.cu)
 file(GLOB vendor_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*/cuda.c)
+file(GLOB cudnn_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda_cudnn.c ${CMAKE_CURRENT_SOURCE_DIR}/*/cudnn.c)
 set(cuda_dtypes float32 bfloat16)
 
 set(table "/* Made by kernels/cuda.cmake from the headers of kernels. */\n#include \"kernel_table.h\"\n\n")
@@ -75,6 +77,7 @@ endif()
 set(PERIGEE_CUDA_KERNEL_TABLE ${CMAKE_CURRENT_BINARY_DIR}/cuda_kernel_table.c PARENT_SCOPE)
 set(PERIGEE_CUDA_KERNEL_SOURCES ${cuda_sources} PARENT_SCOPE)
 set(PERIGEE_CUDA_VENDOR_SOURCES ${vendor_sources} PARENT_SCOPE)
+set(PERIGEE_CUDNN_SOURCES ${cudnn_sources} PARENT_SCOPE)
 set(PERIGEE_CUDA_DTYPES ${cuda_dtypes} PARENT_SCOPE)
 set(PERIGEE_CUDA_KERNEL_OBJECTS ${cuda_objects} PARENT_SCOPE)
 foreach(dtype ${cuda_dtypes})

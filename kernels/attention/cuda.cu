@@ -1,7 +1,7 @@
 #include "cuda.h"
 
-#include "attention/attention.h"
 #include "attention/cuda_backward.h"
+#include "attention/own.h"
 
 /* ---- forward ---- */
 
@@ -80,9 +80,7 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2)
   store_strip(matrix_of(out, at.image, at.head, 0), first, o, my_queries);
 }
 
-int64_t PG_CUDA(attention_scratch)(const pg_call *) { return 0; }
-
-pg_status PG_CUDA(attention)(const pg_call *call) {
+pg_status PG_CUDA(attention_own)(const pg_call *call) {
   pg_status status = expect_attention(call);
   if (status) return status;
   const pg_view *out = &call->v[0], *qkv = &call->v[2];
@@ -102,11 +100,11 @@ pg_status PG_CUDA(attention)(const pg_call *call) {
 
 /* ---- backward ---- */
 
-int64_t PG_CUDA(attention_backward_scratch)(const pg_call *call) {
+int64_t PG_CUDA(attention_own_backward_scratch)(const pg_call *call) {
   return is_packed(&call->v[2]) ? backward_bytes(packed_sizes(&call->v[2])) : 0;
 }
 
-pg_status PG_CUDA(attention_backward)(const pg_call *call) {
+pg_status PG_CUDA(attention_own_backward)(const pg_call *call) {
   pg_status status = expect_attention_backward(call);
   if (status) return status;
   const pg_view *dqkv = &call->v[0], *dout = &call->v[1], *qkv = &call->v[2], *out = &call->v[3];

@@ -6,6 +6,7 @@
 
 #include "cublasLt.h"
 #include "cuda_on_cpu.h"
+#include "numbers.h"
 
 struct cublasLtContext {
   int made;
@@ -208,20 +209,12 @@ struct product {
 
 static float load(const char *data, cudaDataType type, int64_t i) {
   if (type == CUDA_R_32F) return reinterpret_cast<const float *>(data)[i];
-  uint32_t bits = static_cast<uint32_t>(reinterpret_cast<const uint16_t *>(data)[i]) << 16;
-  float x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
+  return from_bfloat16(reinterpret_cast<const uint16_t *>(data)[i]);
 }
 
 static void store(char *data, cudaDataType type, int64_t i, float x) {
-  uint32_t bits;
   if (type == CUDA_R_32F) reinterpret_cast<float *>(data)[i] = x;
-  else {
-    memcpy(&bits, &x, sizeof bits);
-    bits = x != x ? 0x7fffu << 16 : bits + 0x7fffu + ((bits >> 16) & 1u);
-    reinterpret_cast<uint16_t *>(data)[i] = static_cast<uint16_t>(bits >> 16);
-  }
+  else reinterpret_cast<uint16_t *>(data)[i] = to_bfloat16(x);
 }
 
 /* 10 bits of mantissa, to nearest. */

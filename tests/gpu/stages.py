@@ -9,7 +9,7 @@ import shutil
 
 import beside
 import curves
-from work import HERE, ROOT, Failure, cublas
+from work import HERE, ROOT, Failure, library
 
 RECIPE = os.path.join(HERE, "cifar10.lua")
 TOOLKIT_FLAGS = "-DPERIGEE_TESTS=OFF"
@@ -19,7 +19,7 @@ SHIM_FLAGS = "-DPERIGEE_TESTS=ON"
 # ---- build ------------------------------------------------------------------------------------------------------
 
 def gpu_flags(work):
-    """For cmake: the GPU's own architecture alone, and cuBLAS from where it is."""
+    """For cmake: the GPU's own architecture alone, cuBLAS and cuDNN from where they are."""
     status, text = work.command(["nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version",
                                  "--format=csv,noheader"], may_fail=True)
     if status:
@@ -29,8 +29,10 @@ def gpu_flags(work):
     flags = [TOOLKIT_FLAGS]
     if capability:
         flags.append(f"-DPERIGEE_CUDA_ARCHITECTURES={''.join(capability.groups())}")
-    folder = cublas()
-    return flags + ([f"-DPERIGEE_CUBLAS={folder}"] if folder else [])
+    for variable, header in (("PERIGEE_CUBLAS", "cublasLt.h"), ("PERIGEE_CUDNN", "cudnn.h")):
+        folder = library(variable, header)
+        flags += [f"-D{variable}={folder}"] if folder else []
+    return flags
 
 
 def build(work, result, _):

@@ -26,17 +26,18 @@ def toolkits():
     return [folder for folder in found if folder]
 
 
-def cublas():
-    """PERIGEE_CUBLAS for cmake: as it was given; None where a toolkit has cuBLAS; else the newest among Python's packages."""
-    if os.environ.get("PERIGEE_CUBLAS"):
-        return os.environ["PERIGEE_CUBLAS"]
+def library(variable, header):
+    """A library's folder for cmake's `variable`: as the environment gives it; None where a toolkit or the system has the header;
+    else the newest among Python's packages."""
+    if os.environ.get(variable):
+        return os.environ[variable]
     for folder in toolkits():
-        for place in ("include", os.path.join("targets", "*", "include")):
-            if glob.glob(os.path.join(folder, place, "cublasLt.h")):
+        for place in ("include", os.path.join("include", "*-linux-gnu"), os.path.join("targets", "*", "include")):
+            if glob.glob(os.path.join(folder, place, header)):
                 return None
     found = []
     for path in sys.path:
-        found += glob.glob(os.path.join(path, "nvidia", "*", "include", "cublasLt.h"))
+        found += glob.glob(os.path.join(path, "nvidia", "*", "include", header))
     return os.path.dirname(os.path.dirname(sorted(found)[-1])) if found else None
 
 

@@ -119,6 +119,16 @@ local function libraries()
       not cairo and "perigee compare --out needs it: sudo apt-get install libcairo2" or nil)
 end
 
+--- cuDNN's library and version, by the build's cache; nil and a reason where there is one that is not used.
+local function cudnn_of(cache)
+  local library = cache:match "\nPERIGEE_CUDNN_LIBRARY:%w+=([^\n]*)" or ""
+  local header = read((cache:match "\nPERIGEE_CUDNN_INCLUDE:%w+=([^\n]*)" or "") .. "/cudnn_version.h") or ""
+  local version = table.concat({ header:match "define CUDNN_MAJOR (%d+)", header:match "define CUDNN_MINOR (%d+)",
+    header:match "define CUDNN_PATCHLEVEL (%d+)" }, ".")
+  if cache:match "\nPERIGEE_HAS_CUDNN:%w+=yes" then return library, version end
+  if version ~= "" then return nil, ("%s at %s is not used: a version 9 from 9.13.1 on is"):format(version, library) end
+end
+
 --- What the toolkit, the driver and the plugin say, and what that means.
 local function cuda()
   local core = require "perigee.core.ffi"
@@ -128,10 +138,14 @@ local function cuda()
   local release = compiler and first_line(("'%s' --version | grep -o 'release [0-9.]*'"):format(compiler))
   row("toolkit", compiler and ("%s (%s)"):format(release or "nvcc", compiler) or "none",
       not compiler and "the CUDA plugin can't be built here" or nil)
-  local cublas = (read(build .. "/CMakeCache.txt") or ""):match "\nPERIGEE_CUBLASLT:%w+=([^\n]*)" or ""
+  local cache = read(build .. "/CMakeCache.txt") or ""
+  local cublas = cache:match "\nPERIGEE_CUBLASLT:%w+=([^\n]*)" or ""
   local has_cublas = cublas ~= "" and not cublas:match "NOTFOUND$"
   row("cuBLAS", has_cublas and cublas or "none",
       compiler and not has_cublas and "install it, or name its folder in PERIGEE_CUBLAS" or nil)
+  local cudnn, which = cudnn_of(cache)
+  row("cuDNN", cudnn and ("%s (%s)"):format(which, cudnn) or "none",
+      not cudnn and (which or compiler and "attention is our own then; PERIGEE_CUDNN names its folder") or nil)
   local version = (read "/proc/driver/nvidia/version" or ""):match "Module%s+([%d.]+)"
   local loaded = pcall(ffi.load, "libcuda.so.1")
   row("driver", version or (loaded and "libcuda.so.1, version unknown" or "none"),

@@ -204,7 +204,9 @@ local function sanitize(options)
     run_specs("Lua tests of CUDA's kernels on the CPU, under the sanitizers", { specs }, 1, arguments,
               on_shim .. " PERIGEE_TEST_DEVICES=cuda")
     local on_it = {}
-    for k, name in ipairs { "cuda", "cuda_training", "cuda_commands" } do on_it[k] = ("%s/tests/lua/%s_spec.lua"):format(home, name) end
+    for k, name in ipairs { "cuda", "cudnn", "cuda_training", "cuda_commands" } do
+      on_it[k] = ("%s/tests/lua/%s_spec.lua"):format(home, name)
+    end
     run_specs("Lua tests of training and commands on that, under the sanitizers", on_it, 1, arguments, on_shim)
   end
 end
