@@ -208,7 +208,7 @@ describe("training on the CUDA device", function()
   end)
 
   for _, case in ipairs { { "float32", 8, 2 }, { "bf16", 8, 8 } } do
-    on_cuda(("holds what was planned with CUDA's kernels: %s, %d images in pieces of %d"):format(unpack(case)), function()
+    on_cuda(("holds what was planned with its kernels: %s, %d images in pieces of %d"):format(unpack(case)), function()
       local options = { precision = case[1], batch = case[2], micro = case[3] }
       local planned = price.recipe(tiny.recipe(options), { device = "h100" })
       local run = require("perigee.train.run").new(tiny.recipe(options), { device = "cuda" })

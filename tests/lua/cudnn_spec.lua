@@ -1,5 +1,6 @@
---- Attention by cuDNN, over tests/cuda_on_cpu: against the CPU at all sizes of tests/ops/attention.lua and more, and the choice between
---- it and our own kernels. Pending where the plugin isn't built (cmake --build build --target perigee_cuda_on_cpu).
+--- Attention by cuDNN, over tests/cuda_on_cpu: against the CPU at all sizes of tests/ops/attention.lua and more, and
+--- the choice between it and our own kernels. Pending where the plugin isn't built (cmake --build build --target
+--- perigee_cuda_on_cpu).
 local ffi = require "ffi"
 local lfs = require "lfs"
 local door = require "perigee.core.ffi"
@@ -41,8 +42,8 @@ local function both(device, qkv, runs)
   local out = ops.attention(x)
   local loss = ops.sum((out * out):to "float32")
   local gradient = core.gradient(p, { loss }, { ops.full_like(loss, 1) }, { x })[1]
-  local executable = core.executable.compile(p, { { name = "out", value = out }, { name = "gradient", value = gradient } },
-    { device = device })
+  local executable = core.executable.compile(p,
+    { { name = "out", value = out }, { name = "gradient", value = gradient } }, { device = device })
   local found
   for _ = 1, runs or 1 do found = executable:run { qkv = qkv:to(device) } end
   local here, there_too = found.out:to "cpu":clone(), found.gradient:to "cpu":clone()
@@ -79,7 +80,8 @@ describe("cuDNN's attention", function()
   end
 
   for _, shape in ipairs { { 1, 64, 3, 2, 16 }, { 2, 32, 3, 2, 72 }, { 1, 129, 3, 1, 40 }, { 3, 2, 3, 5, 128 } } do
-    on_cuda(("forward and backward, %s, called one by one, captured and replayed"):format(table.concat(shape, "x")), "cudnn", function()
+    on_cuda(("forward and backward, %s, called one by one, captured and replayed"):format(table.concat(shape, "x")),
+      "cudnn", function()
       local qkv = packed(shape)
       local out, gradient = both("cpu", qkv)
       local their_out, their_gradient = both("cuda", qkv, 4)
@@ -153,7 +155,8 @@ describe("training by cuDNN's attention", function()
       os.remove(folder)
       ffi.C.setenv("PERIGEE_CACHE", folder .. "/cache", 1)
       local function train(name, steps, resume)
-        local run = require("perigee.train").train(tiny.recipe { total = 6, align = 3, checkpoint = 3, precision = "bf16" },
+        local run = require("perigee.train").train(tiny.recipe { total = 6, align = 3, checkpoint = 3,
+          precision = "bf16" },
           { folder = folder .. "/" .. name, device = "cuda", steps = steps, resume = resume, quiet = true })
         run:free()
       end

@@ -65,7 +65,8 @@ local function speed()
     end)
   end
   row("matmul", table.concat(rates, ", "), "measured now")
-  row("memory speed", ("%.1f GB/s"):format(require("perigee.train.machine").find("cpu").bandwidth / 1e9), "measured now")
+  local bandwidth = require("perigee.train.machine").find("cpu").bandwidth
+  row("memory speed", ("%.1f GB/s"):format(bandwidth / 1e9), "measured now")
 end
 
 local function processor()

@@ -201,7 +201,8 @@ local function print_distances(rows, shared, options)
   print(("Fréchet distance of %d samples from %d %s"):format(options.count, shared.count, shared.name))
   print(table.concat(require("perigee.compare.table").lines(heads, lines, 120), "\n"))
   print "Both numbers of pictures are finite, so every distance is too large: the bias goes as 1/N. Compare equal"
-  print "numbers only; 'N to infinity' takes the samples' share of it away (Chong and Forsyth 2020), the reference's stays."
+  print "numbers only; 'N to infinity' takes the samples' share of it away (Chong and Forsyth 2020), the reference's"
+  print "stays."
 end
 
 function M.run(options)

@@ -1,8 +1,8 @@
 --- perigee test: builds the tests and runs them all; ends with a line "N passed, N failed".
 ---
---- Lua tests are tests/**/*_spec.lua, each file in a stock luajit of its own under busted; a file whose first lines have
---- `-- alone: reason` (it measures time, or wants every core) runs by itself, the others side by side with one OpenMP
---- thread each. Tests tagged #slow and tests/launcher/*.sh only run with --slow.
+--- Lua tests are tests/**/*_spec.lua, each file in a stock luajit of its own under busted; a file whose first lines
+--- have `-- alone: reason` (it measures time, or wants every core) runs by itself, the others side by side with one
+--- OpenMP thread each. Tests tagged #slow and tests/launcher/*.sh only run with --slow.
 local lfs = require "lfs"
 
 local home, build -- folders
@@ -106,8 +106,9 @@ local function run_specs(title, files, jobs, arguments, environment)
   local list = assert(io.open(logs .. "/list", "w"))
   list:write(table.concat(files, "\n"), "\n")
   list:close()
-  local one = ([[log=%s/$(echo "$1" | tr -c 'A-Za-z0-9.\n' _).log; start=$(date +%%s%%N); %s luajit %s --output=plainTerminal %s "$1"]]
-    .. [[ >"$log" 2>&1; echo "$? $(( ($(date +%%s%%N) - start) / 1000000 )) $log $1"]]):format(
+  local one = ([[log=%s/$(echo "$1" | tr -c 'A-Za-z0-9.\n' _).log; start=$(date +%%s%%N); ]]
+    .. [[%s luajit %s --output=plainTerminal %s "$1" >"$log" 2>&1; ]]
+    .. [[echo "$? $(( ($(date +%%s%%N) - start) / 1000000 )) $log $1"]]):format(
     quote(logs), environment, quote(first_line "command -v busted" or "busted"), arguments)
   local path = ("%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;;"):format(home, home, home)
   local pipe = io.popen(("cd %s && LUA_PATH=%s xargs -d '\\n' -n 1 -P %d sh -c %s sh <%s"):format(
@@ -192,15 +193,16 @@ local function sanitize(options)
   if not build_all(folder, "-DPERIGEE_SANITIZE=ON -DCMAKE_BUILD_TYPE=Release") then return end
   local settings = "ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 "
   c_tests("C tests under the sanitizers", folder, options.filter, settings .. "OMP_NUM_THREADS=2")
-  local runtime = first_line(("ldd %s | grep -o '/[^ ]*libasan[^ ]*'"):format(quote(folder .. "/runtime/libperigee.so")))
+  local library = quote(folder .. "/runtime/libperigee.so")
+  local runtime = first_line(("ldd %s | grep -o '/[^ ]*libasan[^ ]*'"):format(library))
   local specs = home .. "/tests/lua/ops_spec.lua"
   if lfs.attributes(specs) and runtime then
     local arguments = "--exclude-tags=slow" .. (options.filter and " --filter=" .. quote(options.filter) or "")
-    run_specs("Lua tests under the sanitizers", { specs }, 1, arguments,
-              ("%s OMP_NUM_THREADS=2 PERIGEE_BUILD=%s LD_PRELOAD=%s"):format(settings, quote(folder), quote(runtime)))
-    local plugin = folder .. "/runtime/libperigee_cuda_on_cpu.so"
-    local on_shim = ("%s OMP_NUM_THREADS=2 PERIGEE_BUILD=%s LD_PRELOAD=%s PERIGEE_CUDA_LIBRARY=%s"):format(settings, quote(folder),
-                    quote(runtime), quote(plugin))
+    local on_cpu = ("%s OMP_NUM_THREADS=2 PERIGEE_BUILD=%s LD_PRELOAD=%s"):format(settings, quote(folder),
+      quote(runtime))
+    run_specs("Lua tests under the sanitizers", { specs }, 1, arguments, on_cpu)
+    local on_shim = ("%s PERIGEE_CUDA_LIBRARY=%s"):format(on_cpu,
+      quote(folder .. "/runtime/libperigee_cuda_on_cpu.so"))
     run_specs("Lua tests of CUDA's kernels on the CPU, under the sanitizers", { specs }, 1, arguments,
               on_shim .. " PERIGEE_TEST_DEVICES=cuda")
     local on_it = {}
@@ -286,12 +288,14 @@ return {
     { name = "c", default = false, help = "only the C tests" },
     { name = "lua", default = false, help = "only the Lua tests" },
     { name = "lint", default = false, help = "only luacheck" },
-    { name = "sanitize", default = false, help = "only the tests under AddressSanitizer and UndefinedBehaviorSanitizer" },
+    { name = "sanitize", default = false,
+      help = "only the tests under AddressSanitizer and UndefinedBehaviorSanitizer" },
     { name = "tsan", default = false, help = "only the loader's tests under ThreadSanitizer" },
     { name = "nvcc", default = false, help = "only the CUDA kernels' compile for GPUs" },
     { name = "slow", default = false, help = "the slow tests too" },
     { name = "filter", type = "string", value = "PATTERN", help = "only files or tests whose name matches" },
-    { name = "jobs", type = "integer", min = 1, help = "Lua test files at a time (default one a processor, at most 4)" },
+    { name = "jobs", type = "integer", min = 1,
+      help = "Lua test files at a time (default one a processor, at most 4)" },
   },
   run = run,
 }
