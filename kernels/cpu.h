@@ -27,7 +27,7 @@
 #define PG_CPU(name) PG_PASTE(name, PG_SUFFIX)
 
 /* Functions that the CUDA kernels share (cuda.h). */
-#define PG_FUNCTION static inline
+#define PG_FUNCTION static inline __attribute__((always_inline))
 
 #define PG_KERNEL(name) pg_status PG_CPU(name)(const pg_call *call);
 #define PG_KERNEL_PLAN(name) int64_t PG_CPU(name##_scratch)(const pg_call *call);

@@ -29,4 +29,17 @@ PG_FUNCTION stat silu_derivative(stat x) {
   return s * (1 + x * (1 - s));
 }
 
+/* An epilogue's activation of x: a function of it, or x times a derivative at `at`; x itself for ACTIVATION_NONE. */
+PG_FUNCTION stat activate(stat x, stat at, int activation) {
+  switch (activation) {
+  case ACTIVATION_GELU_TANH: return gelu_tanh(x);
+  case ACTIVATION_GELU_ERF: return gelu_erf(x);
+  case ACTIVATION_SILU: return silu(x);
+  case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH: return x * gelu_tanh_derivative(at);
+  case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_ERF: return x * gelu_erf_derivative(at);
+  case ACTIVATION_DERIVATIVE + ACTIVATION_SILU: return x * silu_derivative(at);
+  default: return x;
+  }
+}
+
 #endif

@@ -45,15 +45,23 @@ static __device__ __forceinline__ uint8_t compared(int which, T a, T b) {
   }
 }
 
+/* What is compared: an integer, or a real's value. */
+template <typename T>
+static __device__ __forceinline__ T number(T x) { return x; }
+#if PG_REAL != 0
+static __device__ __forceinline__ stat number(real x) { return load(x); }
+#endif
+
+template <typename T>
 struct comparison {
   int which;
   template <int N, typename G>
   __device__ __forceinline__ void operator()(const G &g, const int *at) const {
-    real a[N], b[N];
+    T a[N], b[N];
     uint8_t y[N];
     read<N>(a, g, 1, at);
     read<N>(b, g, 2, at);
-    for (int k = 0; k < N; k++) y[k] = compared(which, load(a[k]), load(b[k]));
+    for (int k = 0; k < N; k++) y[k] = compared(which, number(a[k]), number(b[k]));
     write<N>(g, 0, at, y);
   }
 };
@@ -86,23 +94,9 @@ struct integer_arithmetic {
 };
 
 template <typename T>
-struct integer_comparison {
-  int which;
-  template <int N, typename G>
-  __device__ __forceinline__ void operator()(const G &g, const int *at) const {
-    T a[N], b[N];
-    uint8_t y[N];
-    read<N>(a, g, 1, at);
-    read<N>(b, g, 2, at);
-    for (int k = 0; k < N; k++) y[k] = compared(which, a[k], b[k]);
-    write<N>(g, 0, at, y);
-  }
-};
-
-template <typename T>
 static void run_integers(const pg_loop &loop, int which, void *stream) {
   if (which >= PG_BINARY_EQUAL && which <= PG_BINARY_GREATER_EQUAL)
-    pg_each<3, 16 / sizeof(T)>(loop, integer_comparison<T>{which}, stream);
+    pg_each<3, 16 / sizeof(T)>(loop, comparison<T>{which}, stream);
   else pg_each<3, 16 / sizeof(T)>(loop, integer_arithmetic<T>{which}, stream);
 }
 #endif
@@ -117,7 +111,7 @@ pg_status PG_CUDA(binary)(const pg_call *call) {
   int which = (int)call->i[0];
   switch (dtype) {
   case PG_REAL:
-    if (which >= PG_BINARY_EQUAL) pg_each<3, PG_VECTOR>(loop, comparison{which}, call->stream);
+    if (which >= PG_BINARY_EQUAL) pg_each<3, PG_VECTOR>(loop, comparison<real>{which}, call->stream);
     else pg_each<3, PG_VECTOR>(loop, arithmetic{which}, call->stream);
     break;
 #if PG_REAL == 0

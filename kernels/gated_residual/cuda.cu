@@ -1,3 +1,4 @@
+#include "cuda_chunks.h"
 #include "cuda_loop.h"
 
 #include "gated_residual/check.h"
@@ -84,24 +85,6 @@ static __global__ void __launch_bounds__(backward_warps *PG_WARP) backward_colum
   }
 }
 
-static const int parts = 8; /* of the kernel below: a block is [parts, PG_WARP] */
-
-/* Grid: (columns, gates). Adds the chunks' sums: `parts` of them side by side, then these in order. */
-static __global__ void __launch_bounds__(parts *PG_WARP)
-    add_chunks(real *dgate, const stat *partial, int64_t chunks, int64_t width) {
-  PG_SHARED(stat, sums, [parts][PG_WARP]);
-  int64_t j = (int64_t)blockIdx.x * PG_WARP + threadIdx.x, group = blockIdx.y;
-  stat sum = 0;
-  if (j < width)
-    for (int64_t c = threadIdx.y; c < chunks; c += parts) sum += partial[(group * chunks + c) * width + j];
-  sums[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y != 0 || j >= width) return;
-  sum = 0;
-  for (int p = 0; p < parts; p++) sum += sums[p][threadIdx.x];
-  dgate[group * width + j] = store(sum);
-}
-
 int64_t PG_CUDA(gated_residual_backward_scratch)(const pg_call *call) {
   const pg_view *x = &call->v[2], *gate = &call->v[4];
   if (!pg_present(call, 1) || x->ndim != 3 || gate->ndim != 3) return 0;
@@ -127,8 +110,6 @@ pg_status PG_CUDA(gated_residual_backward)(const pg_call *call) {
   auto kernel = vectors ? backward_columns<PG_VECTOR> : backward_columns<1>;
   dim3 grid(pg_blocks(width, PG_WARP * (vectors ? PG_VECTOR : 1)), (unsigned)chunks, (unsigned)gates);
   LAUNCH(kernel, grid, backward_warps * PG_WARP, 0, call->stream, a);
-  if (a.dgate && a.partial)
-    LAUNCH(add_chunks, dim3(pg_blocks(width, PG_WARP), (unsigned)gates), dim3(PG_WARP, parts), 0, call->stream, a.dgate,
-           a.partial, chunks, width);
+  if (a.dgate && a.partial) pg_add_chunks(a.dgate, nullptr, a.partial, gates, chunks, width, width, call->stream);
   return pg_launched("gated_residual_backward");
 }

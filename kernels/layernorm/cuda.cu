@@ -1,4 +1,4 @@
-#include "cuda.h"
+#include "cuda_chunks.h"
 #include "layernorm/check.h"
 #include "layernorm/layernorm.h"
 
@@ -153,25 +153,6 @@ static __global__ void backward_rows(normalisation n, real *dx, stat *partial, c
   }
 }
 
-static const int columns = 32, parts = 8; /* of the kernel below: a block's shape */
-
-/* Grid: (2·width / columns, groups). Adds the chunks' sums: `parts` of them side by side, then these in order. */
-static __global__ void __launch_bounds__(columns *parts)
-    add_chunks(real *dscale, real *dshift, const stat *partial, int64_t chunks, int64_t width) {
-  PG_SHARED(stat, sums, [parts][columns]);
-  int64_t j = (int64_t)blockIdx.x * columns + threadIdx.x, group = blockIdx.y;
-  stat sum = 0;
-  if (j < 2 * width)
-    for (int64_t c = threadIdx.y; c < chunks; c += parts) sum += partial[(group * chunks + c) * 2 * width + j];
-  sums[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y != 0 || j >= 2 * width) return;
-  sum = 0;
-  for (int p = 0; p < parts; p++) sum += sums[p][threadIdx.x];
-  real *out = j < width ? dscale : dshift;
-  if (out) out[group * width + j % width] = store(sum);
-}
-
 static int64_t backward_scratch(int64_t groups, int64_t rows, int64_t width) {
   return groups * pg_pieces(rows, chunk_rows) * 2 * width * (int64_t)sizeof(stat);
 }
@@ -194,9 +175,7 @@ static pg_status backward(const normalisation &n, real *dscale, real *dshift, co
   int64_t chunks = pg_pieces(n.rows, chunk_rows);
   LAUNCH(kernel, dim3((unsigned)chunks, (unsigned)n.groups), warps * PG_WARP, shared_bytes, call->stream, n, dx,
          partial, dy, x, pg_data<stat>(call, 5), pg_data<stat>(call, 6), dresidual);
-  if (dscale || dshift)
-    LAUNCH(add_chunks, dim3(pg_blocks(2 * n.width, columns), (unsigned)n.groups), dim3(columns, parts), 0, call->stream,
-           dscale, dshift, partial, chunks, n.width);
+  if (dscale || dshift) pg_add_chunks(dscale, dshift, partial, n.groups, chunks, 2 * n.width, n.width, call->stream);
   return pg_launched(name);
 }
 

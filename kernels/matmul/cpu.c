@@ -13,9 +13,11 @@
 /* Tiles are as large as the second-level cache likes, or smaller where threads would go without. */
 enum {
   TILE_ROWS = 384,
-  TILE_COLUMNS = 384,
+  TILE_COLUMNS = 768,
+  STRIP_MOST = 1 << 21,   /* elements of the right operand that stay packed */
   TILE_LEAST = 48,
   TILES_PER_THREAD = 8,
+  PACK_COLUMNS = 96,
   SWAP_ROWS = 48,         /* up to here a product may be turned */
   SKINNY_ROWS = 48,       /* up to here the right operand isn't worth packing */
   PARALLEL_WORK = 1 << 18 /* multiplications from which on other threads are worth waking */
@@ -28,7 +30,8 @@ typedef struct product {
   int pack_left;      /* or read it in place */
   int right_in_place; /* too few rows to make up for packing */
   int64_t tile_rows, tile_columns, row_tiles, column_tiles;
-  int64_t left_space, partial_space, thread_space; /* elements of scratch */
+  int keep_right;        /* a strip of the right operand stays packed from one tile of its columns to the next */
+  int64_t left_space, right_space, partial_space, thread_space; /* elements of scratch */
   const pg_call *call;
   int batch_dims;
   /* epilogue */
@@ -39,18 +42,6 @@ typedef struct product {
 } product;
 
 /* ---- epilogue ---- */
-
-ALWAYS_INLINE stat activate(stat x, stat at, int activation) {
-  switch (activation) {
-  case ACTIVATION_GELU_TANH: return gelu_tanh(x);
-  case ACTIVATION_GELU_ERF: return gelu_erf(x);
-  case ACTIVATION_SILU: return silu(x);
-  case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH: return x * gelu_tanh_derivative(at);
-  case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_ERF: return x * gelu_erf_derivative(at);
-  case ACTIVATION_DERIVATIVE + ACTIVATION_SILU: return x * silu_derivative(at);
-  default: return x;
-  }
-}
 
 /* n elements of a row of out: values[n] are the sums. */
 ALWAYS_INLINE void finish_row(const product *p, int64_t offset, int64_t column, const stat *restrict values, int n,
@@ -146,14 +137,16 @@ static int64_t batch_offset(const product *p, const pg_view *v, int64_t batch) {
 /* A tile of the output: its place, its size, its matrix's place in out, and its operands' first elements. */
 typedef struct tile {
   int64_t row, column, rows, columns, start;
+  int64_t strip; /* which columns of which matrix */
   operand left, right;
 } tile;
 
 static tile tile_of(const product *p, int64_t number) {
   int64_t per_matrix = p->row_tiles * p->column_tiles, batch = number / per_matrix;
-  tile t = {.row = number % per_matrix / p->column_tiles * p->tile_rows,
-            .column = number % per_matrix % p->column_tiles * p->tile_columns,
-            .start = batch * p->rows * p->columns};
+  tile t = {.row = number % p->row_tiles * p->tile_rows,
+            .column = number % per_matrix / p->row_tiles * p->tile_columns,
+            .start = batch * p->rows * p->columns,
+            .strip = number / p->row_tiles};
   t.rows = least(p->tile_rows, p->rows - t.row);
   t.columns = least(p->tile_columns, p->columns - t.column);
   t.left = moved(p->left, t.row, 0);
@@ -199,8 +192,8 @@ static void add_panels(double *totals, const stat *panels, int64_t rows, int64_t
 }
 
 /* Adds one block of the depth, from `start` to `start + depth`, to a tile; the last block finishes it. */
-static void multiply_block(const product *p, const tile *t, int64_t start, int64_t depth, stat *scratch) {
-  stat *left_panels = scratch, *right_panel = scratch + p->left_space, *partial = right_panel + NR * KC + PANEL_SLACK;
+static void multiply_block(const product *p, const tile *t, int64_t start, int64_t depth, int packed, stat *scratch) {
+  stat *left_panels = scratch, *right_panels = scratch + p->left_space, *partial = right_panels + p->right_space;
   double *totals = (double *)(partial + p->partial_space); /* of the tile's rows of op(A) */
   stat local[MR * NR] __attribute__((aligned(64)));
   int64_t whole = t->rows - t->rows % MR, last = start + depth == p->depth;
@@ -213,12 +206,13 @@ static void multiply_block(const product *p, const tile *t, int64_t start, int64
     for (int64_t r = 0; last && r < t->rows; r++) p->sums[t->row + r] = store((stat)totals[r]);
   }
   for (int64_t j = 0; j < t->columns; j += NR) {
+    stat *right_panel = right_panels + (p->keep_right ? start * divided(t->columns, NR) * NR + j * depth : 0);
     sums s = {.add = start > 0, .right = right_panel, .right_pitch = NR, .depth = depth};
     int64_t columns = least(NR, t->columns - j);
 #if PG_REAL != 2
     if (p->right_in_place && columns == NR) s.right = r.data + j, s.right_pitch = r.step;
 #endif
-    if (s.right == right_panel) pack(right_panel, moved(r, j, 0), columns, depth, NR);
+    if (s.right == right_panel && !packed) pack(right_panel, moved(r, j, 0), columns, depth, NR);
     for (int64_t i = 0; i < t->rows; i += MR) {
       int64_t rows = least(MR, t->rows - i);
       if (last) announce(p, t->start, t->row + i, t->column + j, rows);
@@ -237,12 +231,15 @@ static void multiply_block(const product *p, const tile *t, int64_t start, int64
   }
 }
 
-static void compute_tile(const product *p, int64_t number, stat *scratch) {
+/* `strip` is what the scratch's right panels hold, and becomes this tile's. */
+static void compute_tile(const product *p, int64_t number, int64_t *strip, stat *scratch) {
   tile t = tile_of(p, number);
+  int packed = p->keep_right && *strip == t.strip;
+  *strip = t.strip;
   int64_t blocks = p->depth > KC ? divided(p->depth, KC) : 1, start = 0;
   int64_t depth = divided(divided(p->depth, blocks), 16) * 16; /* whole vectors for pack_transposed() */
   do {
-    multiply_block(p, &t, start, least(depth, p->depth - start), scratch);
+    multiply_block(p, &t, start, least(depth, p->depth - start), packed, scratch);
     start += depth;
   } while (start < p->depth);
 }
@@ -265,9 +262,12 @@ static void choose_tiles(product *p) {
     else break;
   }
   p->left_space = (p->pack_left ? p->tile_rows : MR) * KC + PANEL_SLACK;
+  int64_t strip = p->tile_columns * p->depth;
+  p->keep_right = p->row_tiles > 1 && strip <= STRIP_MOST;
+  p->right_space = (p->keep_right ? strip : NR * KC) + PANEL_SLACK;
   p->partial_space = p->depth > KC ? p->tile_rows * p->tile_columns : 0;
   int64_t totals = pg_present(p->call, MATMUL_SUMS) ? p->tile_rows * (int64_t)(sizeof(double) / sizeof(stat)) : 0;
-  p->thread_space = divided(p->left_space + NR * KC + PANEL_SLACK + p->partial_space + totals, 64) * 64;
+  p->thread_space = divided(p->left_space + p->right_space + p->partial_space + totals, 64) * 64;
 }
 
 /* ---- the contract ---- */
@@ -307,7 +307,7 @@ static product describe(const pg_call *call) {
   }
   /* Rows at a distance of many half pages share few places in the first-level cache. */
   int crowded = MANY_REGISTERS && p.left.row * (int64_t)sizeof(real) % 2048 == 0;
-  p.pack_left = PG_REAL == 2 || summed || p.left.step != 1 || crowded;
+  p.pack_left = PG_REAL == 2 || summed || p.left.step != 1 || crowded || p.columns >= PACK_COLUMNS;
   p.right_in_place = PG_REAL != 2 && !p.pack_left && p.right.row == 1 && p.rows <= SKINNY_ROWS;
   choose_tiles(&p);
   return p;
@@ -335,8 +335,9 @@ pg_status PG_CPU(matmul)(const pg_call *call) {
 #pragma omp parallel num_threads(threads)
   {
     stat *scratch = (stat *)call->scratch + omp_get_thread_num() * p.thread_space;
+    int64_t strip = -1;
 #pragma omp for schedule(dynamic)
-    for (int64_t t = 0; t < tiles; t++) compute_tile(&p, t, scratch);
+    for (int64_t t = 0; t < tiles; t++) compute_tile(&p, t, &strip, scratch);
   }
   return PG_OK;
 }

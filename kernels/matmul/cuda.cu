@@ -4,18 +4,6 @@
 #include "activation/functions.h"
 #include "matmul/epilogue.h"
 
-static __device__ __forceinline__ stat finished(stat x, stat at, int activation) {
-  switch (activation) {
-    case ACTIVATION_GELU_TANH: return gelu_tanh(x);
-    case ACTIVATION_GELU_ERF: return gelu_erf(x);
-    case ACTIVATION_SILU: return silu(x);
-    case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH: return x * gelu_tanh_derivative(at);
-    case ACTIVATION_DERIVATIVE + ACTIVATION_GELU_ERF: return x * gelu_erf_derivative(at);
-    case ACTIVATION_DERIVATIVE + ACTIVATION_SILU: return x * silu_derivative(at);
-    default: return x;
-  }
-}
-
 /* One thread an element; out or pre may be where the product lies. */
 static __global__ void finish(real *out, real *pre, const real *product, const real *bias, const real *aux, int64_t count,
                               int64_t columns, int activation) {
@@ -24,7 +12,7 @@ static __global__ void finish(real *out, real *pre, const real *product, const r
   stat x = product ? load(product[i]) : 0.0f;
   if (bias) x += load(bias[i % columns]);
   if (pre) pre[i] = store(x);
-  out[i] = store(finished(x, activation > ACTIVATION_DERIVATIVE ? load(aux[i]) : 0.0f, activation));
+  out[i] = store(activate(x, activation > ACTIVATION_DERIVATIVE ? load(aux[i]) : 0.0f, activation));
 }
 
 pg_status PG_CUDA(matmul_epilogue)(const matmul_epilogue *e, void *stream) {

@@ -160,6 +160,7 @@ ALWAYS_INLINE void pack(stat *to, operand x, int64_t rows, int64_t depth, int wi
       for (int64_t r = 0; r < whole; r += width) {
         for (int64_t k = start; k < end; k++) {
           const real *from = x.data + r + k * x.step;
+          __builtin_prefetch(from + BLOCK * x.step, 0, 2);
           stat *panel = to + r * depth + k * width;
           for (int l = 0; l < width; l++) panel[l] = load(from[l]);
         }
@@ -189,6 +190,7 @@ ALWAYS_INLINE void register_tile(const sums *s, const stat *a, int64_t row, int6
   const int64_t depth = s->depth, pitch = s->right_pitch;
 #pragma GCC unroll 14
   for (int r = 0; r < MR; r++) sum[r][0] = sum[r][1] = (vector){0};
+#pragma GCC unroll 2
   for (int64_t k = 0; k < depth; k++) {
     vector b0 = load_vector(right + k * pitch), b1 = load_vector(right + k * pitch + LANES);
 #pragma GCC unroll 14
