@@ -25,6 +25,7 @@ local gated_residual = op.define {
   outputs = { "out" },
   strided = { gate = true },
   inplace = { out = "y" },
+  recompute = true,
   shape = function(a)
     op.expect_one_dtype("gated_residual", a, { "x", "y", "gate" })
     local x, gate = a.x.shape, a.gate.shape
