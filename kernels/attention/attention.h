@@ -1,6 +1,7 @@
 /* attention: O = softmax(scale·Q·Kᵀ)·V for every image and head, in blocks of query rows: no [N,N] map exists, scratch
  * grows linearly with N. Softmax over whole rows of a block on the CPU, running along tiles of keys on CUDA (where d is at
- * most 128); the bits do not depend on the number of threads.
+ * most 128, but in bfloat16 with cuDNN); the bits do not depend on the number of threads. cuDNN's backward has a map in
+ * bfloat16 as its scratch, where that takes no more bytes than qkv in float32 (cuda.c).
  * Source: Vaswani et al. 2017, equation 1; the row blocks and the saved log-sum-exp after Dao 2023 (FlashAttention-2).
  *   v[0] out   real [B,N,H,d]     =
  *   v[1] lse   stat [B,H,N]       = saved: natural logarithm of sum_j exp(scale·q_i·k_j)

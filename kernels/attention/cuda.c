@@ -8,17 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/own.h"
+/* The entries of the plugin's table, for both dtypes. */
+#define PG_KERNEL(name) \
+  pg_status name##_cuda_float32(const pg_call *call); \
+  pg_status name##_cuda_bfloat16(const pg_call *call);
+#define PG_KERNEL_PLAN(name) \
+  int64_t name##_scratch_cuda_float32(const pg_call *call); \
+  int64_t name##_scratch_cuda_bfloat16(const pg_call *call);
 
-/* The entries of the plugin's table (attention.h has the contracts). */
-pg_status attention_cuda_float32(const pg_call *call);
-pg_status attention_cuda_bfloat16(const pg_call *call);
-pg_status attention_backward_cuda_float32(const pg_call *call);
-pg_status attention_backward_cuda_bfloat16(const pg_call *call);
-int64_t attention_scratch_cuda_float32(const pg_call *call);
-int64_t attention_scratch_cuda_bfloat16(const pg_call *call);
-int64_t attention_backward_scratch_cuda_float32(const pg_call *call);
-int64_t attention_backward_scratch_cuda_bfloat16(const pg_call *call);
+#include "kernel.h"
+
+#include "attention/attention.h"
+#include "attention/own.h"
 
 pg_status attention_cuda_float32(const pg_call *call) { return attention_own_cuda_float32(call); }
 int64_t attention_scratch_cuda_float32(const pg_call *call) { return (void)call, 0; }
@@ -225,38 +226,37 @@ static pg_tensor *furnish(pg_call *call, int64_t scratch) {
   return t;
 }
 
-/* The fastest of our own kernels and the engines. */
-static pg_status rank(solution *best, const candidate *own, char engines[ENGINES][CUDNN_ENGINE_TEXT], int count) {
+/* The fastest of our own kernels and the engines; those that fail are passed over. *kept: the choice is worth keeping, each
+ * candidate having been timed or having no plan. */
+static void rank(solution *best, const candidate *own, char engines[ENGINES][CUDNN_ENGINE_TEXT], int count, int *kept) {
   const problem p = best->problem;
   float least, milliseconds;
   int found = pg_milliseconds("attention", run_candidate, own, &least) == PG_OK; /* not of every head size */
+  *kept = 1;
   for (int k = 0; k < count; k++) {
     solution s;
     candidate c = *own;
     pg_status status = solve(&s, &p, engines[k]);
     c.solution = &s;
     if (!status) status = pg_milliseconds(s.graph.op, run_candidate, &c, &milliseconds);
-    if (status == PG_OK && (!found || milliseconds < least)) {
+    if (status && status != PG_ERROR_UNSUPPORTED) *kept = 0;
+    if (!status && (!found || milliseconds < least)) {
       cudnn_graph_free(&best->graph);
       *best = s;
       least = milliseconds;
       found = 1;
     } else {
       cudnn_graph_free(&s.graph);
-      if (status && status != PG_ERROR_UNSUPPORTED) return status;
     }
   }
-  return PG_OK;
 }
 
-/* *kept: the choice is worth keeping, all candidates having been timed. */
-static pg_status pick(solution *best, const pg_call *call, char engines[ENGINES][CUDNN_ENGINE_TEXT], int count, int *kept) {
+static void pick(solution *best, const pg_call *call, char engines[ENGINES][CUDNN_ENGINE_TEXT], int count, int *kept) {
   candidate own = {.call = *call, .backward = best->problem.backward};
   pg_tensor *memory = count ? furnish(&own.call, scratch_for(&best->problem, most_workspace(&best->problem))) : NULL;
-  pg_status status = memory ? rank(best, &own, engines, count) : PG_OK;
+  *kept = count == 0;
+  if (memory) rank(best, &own, engines, count, kept);
   pg_tensor_release(memory);
-  *kept = memory || !count;
-  return status;
 }
 
 /* The first engine that has a plan. */
@@ -285,7 +285,7 @@ static pg_status choose(solution *s, const problem *p, const pg_call *call, int 
   if (wish == OWN || (wish == EITHER && recall(s, p, key))) return PG_OK;
   TRY(engines_for(p, engines, &count));
   if (wish == CUDNN) return first_of(s, p, engines, count);
-  TRY(pick(s, call, engines, count, &kept));
+  pick(s, call, engines, count, &kept);
   snprintf(text, sizeof text, "%s%s", s->graph.plan ? "cudnn/" : "own", s->graph.plan ? s->engine : "");
   return kept ? pg_choice_keep(key, text) : PG_OK;
 }
@@ -307,7 +307,12 @@ static pg_status settle(const pg_call *call, int backward) {
   int wish;
   TRY(asked(&wish));
   if (is_current(find(&p), wish) || (call->v[0].data && wish == EITHER)) return PG_OK;
-  TRY(choose(&s, &p, call, wish));
+  pg_status status = choose(&s, &p, call, wish);
+  if (status) {
+    char why[512];
+    snprintf(why, sizeof why, "%s", pg_last_error());
+    return pg_error(status, "attention of %s: %s; PERIGEE_ATTENTION=own does without cuDNN", pg_shape_text(&call->v[2]), why);
+  }
   s.wish = wish;
   return add(&s);
 }

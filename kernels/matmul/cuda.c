@@ -23,6 +23,7 @@
   int64_t name##_scratch_cuda_float32(const pg_call *call); \
   int64_t name##_scratch_cuda_bfloat16(const pg_call *call);
 
+#include "cuda_choice.h"
 #include "matmul/check.h"
 #include "matmul/epilogue.h"
 #include "matmul/matmul.h"
@@ -34,7 +35,6 @@ enum {
   WORKSPACE_BYTES = 32 << 20,  /* at most */
   EAGER_WORKSPACE = 4 << 20,
   CANDIDATES = 8,
-  REPEATS = 5,
   KEY_BYTES = 320
 };
 
@@ -282,43 +282,30 @@ static pg_status add_up(const pg_call *sums, int dtype) {
   return dtype == PG_FLOAT32 ? reduce_cuda_float32(sums) : reduce_cuda_bfloat16(sums);
 }
 
-/* What is timed: a product, and after it the sums, or NULL. */
+/* What is timed: a product by an algorithm, and after it the sums, or NULL. */
 typedef struct trial {
   const descriptions *product;
   const operands *memory;
+  const cublasLtMatmulAlgo_t *algorithm;
   const pg_call *sums;
   int dtype;
 } trial;
 
-static pg_status try_once(const trial *t, const cublasLtMatmulAlgo_t *algorithm) {
-  TRY(multiply(t->product, t->memory, algorithm, NULL));
+static pg_status try_once(const void *data) {
+  const trial *t = data;
+  TRY(multiply(t->product, t->memory, t->algorithm, NULL));
   return t->sums ? add_up(t->sums, t->dtype) : PG_OK;
 }
 
-/* Milliseconds of a few runs with one algorithm. */
-static pg_status time_one(const trial *t, const cublasLtMatmulAlgo_t *algorithm, float *milliseconds) {
-  cudaEvent_t events[2] = {NULL, NULL};
-  pg_status status = try_once(t, algorithm);
-  cudaError_t code = cudaEventCreate(&events[0]);
-  if (!code) code = cudaEventCreate(&events[1]);
-  if (!code) code = cudaEventRecord(events[0], NULL);
-  for (int k = 0; k < REPEATS && !code && !status; k++) status = try_once(t, algorithm);
-  if (!code) code = cudaEventRecord(events[1], NULL);
-  if (!code) code = cudaEventSynchronize(events[1]);
-  if (!code) code = cudaEventElapsedTime(milliseconds, events[0], events[1]);
-  for (int k = 0; k < 2; k++)
-    if (events[k]) cudaEventDestroy(events[k]);
-  if (status) return status;
-  return code ? pg_error(PG_ERROR_DEVICE, "timing cuBLASLt: %s", cudaGetErrorString(code)) : PG_OK;
-}
-
 /* Moves the fastest candidate to the front; *least: its milliseconds. One that fails when run is passed over. */
-static pg_status rank(const trial *t, cublasLtMatmulHeuristicResult_t *results, int count, float *least) {
+static pg_status rank(const descriptions *t, const operands *o, int dtype, cublasLtMatmulHeuristicResult_t *results, int count,
+                      float *least) {
   pg_status status = PG_OK;
   int best = -1;
   for (int k = 0; k < count; k++) {
     float milliseconds;
-    pg_status one = time_one(t, &results[k].algo, &milliseconds);
+    const trial candidate = {t, o, &results[k].algo, NULL, dtype};
+    pg_status one = pg_milliseconds("cuBLASLt", try_once, &candidate, &milliseconds);
     if (one) status = one;
     else if (best < 0 || milliseconds < *least) best = k, *least = milliseconds;
   }
@@ -355,22 +342,11 @@ static int64_t scratch_of_sums(const pg_call *call, int dtype) {
   return dtype == PG_FLOAT32 ? reduce_scratch_cuda_float32(&sums) : reduce_scratch_cuda_bfloat16(&sums);
 }
 
-static const char *gpu_name(void) {
-  static char name[256];
-  struct cudaDeviceProp properties;
-  if (!name[0] && cudaGetDeviceProperties(&properties, 0) == cudaSuccess) {
-    snprintf(name, sizeof name, "%s", properties.name);
-    for (char *c = name; *c; c++)
-      if (*c == ' ' || *c == '/') *c = '-';
-  }
-  return name;
-}
-
 /* What decides which algorithms there are: GPU, cuBLASLt's version, shape, layouts, arithmetic, epilogue, alignment. */
 static void key_of(const product *p, char key[KEY_BYTES]) {
   const char *arithmetic = p->dtype == PG_BFLOAT16 ? "bfloat16" : p->compute == CUBLAS_COMPUTE_32F ? "float32" : "tf32";
   snprintf(key, KEY_BYTES, "matmul/%s/%zu/%s/%" PRId64 "x%" PRId64 "x%" PRId64 "%s%s/%" PRId64 "+%" PRId64 "+%" PRId64 "/%d/%d",
-           gpu_name(), cublasLtGetVersion(), arithmetic, p->columns, p->rows, p->depth, p->transpose_b ? "T" : "N",
+           pg_gpu_name(), cublasLtGetVersion(), arithmetic, p->columns, p->rows, p->depth, p->transpose_b ? "T" : "N",
            p->transpose_a ? "T" : "N", p->batches, p->stride_b, p->stride_a, (int)p->epilogue, p->alignment);
 }
 
@@ -425,9 +401,9 @@ static pg_status time_apart(const product *p, const operands *memory, float *mil
   TRY(choose(&plain, &c));
   *milliseconds = INFINITY;
   if (c.none || scratch_of_sums(p->call, p->dtype) > sums.scratch_bytes) return PG_OK;
-  const trial t = {&d, memory, &sums, p->dtype};
+  const trial t = {&d, memory, &c.algorithm, &sums, p->dtype};
   pg_status status = build(&d, &plain);
-  if (!status) status = time_one(&t, &c.algorithm, milliseconds);
+  if (!status) status = pg_milliseconds("cuBLASLt", try_once, &t, milliseconds);
   destroy(&d);
   return status;
 }
@@ -441,10 +417,9 @@ static pg_status pick(const product *p, const descriptions *t, choice *c) {
   float fused = 0, apart = 0;
   operands o = {.bias = ANYWHERE, .aux = ANYWHERE};
   pg_tensor *memory = rehearsal(p, &o);
-  const trial candidates = {t, &o, NULL, p->dtype};
   pg_status status = aim(t, p, &o);
   if (!status) status = ask(p, t, WORKSPACE_BYTES, results, &count);
-  if (!status && memory && count > (sums ? 0 : 1)) status = rank(&candidates, results, count, &fused);
+  if (!status && memory && count > (sums ? 0 : 1)) status = rank(t, &o, p->dtype, results, count, &fused);
   if (!status && memory && count && sums) status = time_apart(p, &o, &apart);
   pg_tensor_release(memory);
   if (status) return status;

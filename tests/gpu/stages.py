@@ -52,18 +52,21 @@ def build(work, result, _):
 # ---- ops --------------------------------------------------------------------------------------------------------
 
 def ops(work, result, _):
-    """Op by op, as many at a time as there are cores."""
-    files = sorted(glob.glob(os.path.join(ROOT, "tests", "ops", "*.lua")))
+    """Op by op, as many at a time as there are cores; attention as it is chosen, and each of the two that there may be."""
+    jobs = {os.path.basename(path)[:-4]: (path, {}) for path in sorted(glob.glob(os.path.join(ROOT, "tests", "ops", "*.lua")))}
+    for wish in ("own", "cudnn"):
+        jobs[f"attention, {wish}"] = (jobs["attention"][0], {"PERIGEE_ATTENTION": wish})
 
-    def one(path):
+    def one(job):
+        path, environment = job
         try:
             return work.perigee_json(os.path.join(HERE, "ops.lua"), "cuda", "float32,bfloat16", path,
-                                     environment={"OMP_NUM_THREADS": "1"})
+                                     environment={"OMP_NUM_THREADS": "1", **environment})
         except Failure as failure:
             return {"passed": 0, "failed": [{"name": "all", "message": str(failure)}], "missing": []}
 
     with concurrent.futures.ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 12)) as pool:
-        by_op = dict(zip((os.path.basename(f)[:-4] for f in files), pool.map(one, files)))
+        by_op = dict(zip(jobs, pool.map(one, jobs.values())))
     result["by_op"] = by_op
     result["checks"] = sum(r["passed"] for r in by_op.values())
     result["float64"] = sum(r.get("float64", 0) for r in by_op.values())
@@ -129,6 +132,7 @@ def compare_devices(work, result, _):
         found["cpu"], found["cuda"], found["cpu_other"] = cpu, cuda, other
         result["curves"][precision] = found
     result["data"] = work.options.data and "CIFAR-10" or "shapes"
+    result["attention"] = work.choices("attention")
     bad = [f"{p}: {c.get('error') or c['too_far'][0]}" for p, c in result["curves"].items() if not c["passed"]]
     if bad:
         raise Failure("; ".join(bad))

@@ -70,6 +70,14 @@ class Work:
                 self.results = json.load(file)
         self.results["rehearsal"] = self.rehearse
 
+    def choices(self, op):
+        """What runs so far chose for an op: a key a shape, our own kernels or a vendor's algorithm."""
+        path = os.path.join(self.environment["PERIGEE_CACHE"], "choices.json")
+        if not os.path.exists(path):
+            return {}
+        with open(path, encoding="utf-8") as file:
+            return {key: value for key, value in json.load(file).items() if key.startswith(op)}
+
     def path(self, *parts):
         return os.path.join(self.scratch, *parts)
 
