@@ -18,7 +18,7 @@ def detail(name, stage):
         about = stage["about"]
         return f"{about['device']}; own matmul {about['matmul_flops_per_second'] / 1e12:.4g} TFLOP/s"
     if name == "ops":
-        return f"{stage['checks']} checks of {len(stage['by_op'])} ops, float32 and bfloat16"
+        return f"{stage['checks']} checks of {len([op for op in stage['by_op'] if ',' not in op])} ops, float32 and bfloat16"
     if name == "graph":
         return "; ".join(f"{s['stage']}: {s['rest']['launches'] // s['steps']} launches a step, {s['rest']['calls']} calls beside them"
                          for s in stage["by_stage"])
