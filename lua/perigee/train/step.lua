@@ -48,10 +48,9 @@ local function parts_of(plan, groups, pieces, device)
   return parts
 end
 
---- A step of `pieces` pieces whose gradients `plan` makes; `into` holds the place of each gradient by output name.
 ---@class perigee.StepOptions
----@field plan perigee.Plan
----@field into table<string, perigee.Tensor>
+---@field plan perigee.Plan  the gradients of one piece
+---@field into table<string, perigee.Tensor>  the place of each gradient, by output name
 ---@field groups perigee.Group[]
 ---@field losses table[]  in the order of their numbers
 ---@field pieces integer
@@ -59,6 +58,7 @@ end
 ---@field device string
 ---@field ahead integer   steps that may be queued while an earlier one's numbers are awaited
 
+--- A step of so many pieces.
 ---@param options perigee.StepOptions
 ---@return perigee.Step
 function M.build(options)
