@@ -376,7 +376,8 @@ pg_status pg_lock_take(pg_lock **out, const char *path, int64_t *holder) {
     pg_host_free(l);
     return PG_OK;
   }
-  if (ftruncate(l->fd, 0) || dprintf(l->fd, "%d\n", (int)getpid()) < 0) *holder = 0; /* the number only helps a message */
+  if (ftruncate(l->fd, 0) || dprintf(l->fd, "%d\n", (int)getpid()) < 0)
+    *holder = 0; /* the number only helps a message */
   *out = l;
   return PG_OK;
 }

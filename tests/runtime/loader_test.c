@@ -341,8 +341,8 @@ static void a_mapped_file_knows_mirror_images(void **state) {
     const char *path = in_folder("mapped");
     assert_int_equal(pg_loader_add_mapped(l, path, OFFSET, STRIDE, COUNT * STRIDE, SEED, PG_FLOAT32, 1, &two), PG_OK);
     /* one byte further than the last record's filling allows; records that overlap; before the file; between records */
-    assert_int_equal(
-        pg_loader_add_mapped(l, path, OFFSET + 5, STRIDE, COUNT * STRIDE, SEED, PG_FLOAT32, 1, &two), PG_ERROR_FORMAT);
+    assert_int_equal(pg_loader_add_mapped(l, path, OFFSET + 5, STRIDE, COUNT * STRIDE, SEED, PG_FLOAT32, 1, &two),
+                     PG_ERROR_FORMAT);
     assert_int_equal(pg_loader_add_mapped(l, path, 0, 11, 0, SEED, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
     assert_int_equal(pg_loader_add_mapped(l, path, -1, 12, 0, SEED, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
     assert_int_equal(pg_loader_add_mapped(l, path, 0, 16, 24, SEED, PG_FLOAT32, 1, &two), PG_ERROR_ARGUMENT);
@@ -388,8 +388,7 @@ static void a_damaged_record_is_noticed(void **state) {
     assert_int_equal(pg_loader_new(&l, &options), PG_OK);
     assert_int_equal(pg_loader_add_mapped(l, in_folder("mapped"), 0, STRIDE, 0, SEED, PG_FLOAT32, 0, NULL), PG_OK);
     assert_int_equal(pg_loader_next(l, 1, &kept, NULL, NULL), damage == 3 ? PG_ERROR_FORMAT : PG_OK);
-    if (damage < 3)
-      assert_int_equal(pg_loader_next(l, 1, &kept, NULL, NULL), damage ? PG_ERROR_FORMAT : PG_OK);
+    if (damage < 3) assert_int_equal(pg_loader_next(l, 1, &kept, NULL, NULL), damage ? PG_ERROR_FORMAT : PG_OK);
     if (damage == 1) assert_message("mapped: record 8 is damaged: its CRC-32 is another", folder);
     pg_loader_free(l);
     pg_tensor_release(kept);
