@@ -24,6 +24,7 @@ local o = pg.options {
   { "record", 0, "steps between logged gradient angles of blocks 1, 2 and 3; 0: none" },
   { "total", 3000, "steps in all" },
   { "batch", 32, "images a step" },
+  { name = "precision", default = "float32", choices = { "float32", "bf16" }, help = "of activations and products" },
   { "lr", 5e-4, "learning rate" },
   { "checkpoint", 500, "steps between checkpoints; all are kept" },
   { "data", "data/cifar10", "CIFAR-10: a folder of .npy files, of binary batches, or of PNGs with a folder a class" },
@@ -73,6 +74,7 @@ end
 
 return pg.recipe {
   name    = "cifar10-" .. o.arm .. (o.trigger and "-trigger" or "") .. (o.ends > 0 and "-" .. o.ends or ""),
+  precision = o.precision,
   student = pg.models.sit { depth = 6, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 10,
     drop_label = 0.1 },
   -- on 128x128 pixels: its 8x8 patches are the student's
