@@ -11,7 +11,7 @@
 local core = require "perigee.core.ffi"
 local failure = require "perigee.failure"
 local nearest = require "perigee.nearest"
-local options = require "perigee.cli.options"
+local options = require "perigee.options"
 
 local M = {}
 
@@ -53,7 +53,7 @@ local function read_command_line(load, list)
   return values
 end
 
---- Declares a recipe's options and returns their values. `perigee.options` is this function.
+--- Declares a recipe's options and returns their values. `pg.options` is this function.
 ---@param declaration table
 ---@return table
 function M.declare(declaration)

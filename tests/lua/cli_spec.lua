@@ -1,6 +1,6 @@
 local message_of = require("tests.lua.expect").message_of
 local nearest = require "perigee.nearest"
-local options = require "perigee.cli.options"
+local options = require "perigee.options"
 local recipes = require "perigee.recipe_options"
 
 local home = debug.getinfo(1, "S").source:match "^@(.*)/tests/lua/[^/]*$" or "."
@@ -303,10 +303,10 @@ describe("the program", function()
   end)
 
   it("prints a traceback for its own defects", function()
-    local script = write "require('perigee.cli.options').parse(nil, { '--x' })"
+    local script = write "require('perigee.options').parse(nil, { '--x' })"
     local status, _, errors = perigee("run " .. script)
     assert.equal(1, status)
-    assert.matches("internal error: .*lua/perigee/cli/options.lua:%d+: .*stack traceback", errors)
+    assert.matches("internal error: .*lua/perigee/options.lua:%d+: .*stack traceback", errors)
     os.remove(script)
   end)
 

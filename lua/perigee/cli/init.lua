@@ -14,7 +14,7 @@
 local failure = require "perigee.failure"
 local lfs = require "lfs"
 local nearest = require "perigee.nearest"
-local options = require "perigee.cli.options"
+local options = require "perigee.options"
 
 local M = {}
 
@@ -31,7 +31,7 @@ function M.verbs()
   local names = {}
   for file in lfs.dir(folder) do
     local name = file:match "^(%a[%w_]*)%.lua$"
-    if name and name ~= "init" and name ~= "options" and (module_of(name) or select(2, module_of(name))) then
+    if name and name ~= "init" and (module_of(name) or select(2, module_of(name))) then
       names[#names + 1] = name
     end
   end
