@@ -1,4 +1,5 @@
 --- Data sets and their loader: every layout on the disk, what a batch holds, restarts, messages.
+local lfs = require "lfs"
 local fails = require("tests.lua.expect").fails
 local pg = require "perigee"
 local core = require "perigee.core.ffi"
@@ -142,7 +143,9 @@ describe("a folder of pictures", function()
     fails(function() folder({ classes = 2, resize = false }):loader():next() end, ".png: the picture is 9x")
     fails(function() pg.data.folder({ dir = in_folder "none", size = 4, batch = 3, classes = 2 }):open() end,
       "data.folder: there is no folder")
+    local before = set:digest()
     files.write(in_folder "a/1.png", "no picture")
+    assert.not_equal(before, folder({ classes = 2 }):digest())
     loader = set:loader { threads = 2 }
     fails(function() for _ = 1, 2 do loader:next() end end, "a/1.png: not a readable PNG")
   end)
@@ -166,6 +169,10 @@ describe("arrays", function()
     assert.equal(arrays({}):digest(), arrays({ images = images, labels = tensor.tensor(labels, "uint8") }):digest())
     images:pointer()[3] = 77
     assert.not_equal(arrays({}):digest(), arrays({ images = images }):digest())
+    local before = arrays({ memory = 100 }):digest()
+    assert.equal(before, arrays({ memory = 100 }):digest())
+    lfs.touch(in_folder "x.npy", 1e9)
+    assert.not_equal(before, arrays({ memory = 100 }):digest())
     fails(function() arrays({ classes = 2 }):open() end, "y.npy: label 2 of sample 2")
     fails(function() arrays { images = in_folder "none.npy" } end, "none.npy is not there; give height and width")
     assert.equal(8, arrays({ images = in_folder "none.npy", height = 8, width = 8 }).width)

@@ -1,6 +1,7 @@
 --- What every data set is, and pg.data.dataset for one's own. A data set knows its classes and shapes without its
 --- files, so that a recipe whose data is not there loads and plans; :open() finds the files or says what is missing.
 local ffi = require "ffi"
+local lfs = require "lfs"
 local check = require "perigee.check"
 local core = require "perigee.core.ffi"
 local loader = require "perigee.io.loader"
@@ -158,7 +159,14 @@ function Dataset:loader(o)
   return loader.new(o)
 end
 
---- A few letters that change when the data do: of tensors every byte counts, of files their names, places and headers.
+--- The size of a file and the time of its last change, as a text.
+local function written(path)
+  local attributes = lfs.attributes(path) or core.fail("%s: it is gone", path)
+  return (" %d %d"):format(attributes.size, attributes.modification)
+end
+
+--- A few letters that change when the data do: of tensors every byte counts, of files their names, sizes and times of
+--- change.
 ---@return string
 function Dataset:digest()
   self:open()
@@ -169,8 +177,10 @@ function Dataset:digest()
     local source = self.sources[field.name]
     add(("%s %s %s"):format(field.name, field.dtype, core.shape_text(field.shape)))
     if source.tensor then crc = C.pg_crc32(crc, source.tensor:pointer(), source.tensor:bytes())
-    elseif source.names then add(table.concat(source.names, "\n") .. (source.header or ""))
-    else add(("%d"):format(source.offset)) end
+    elseif source.names then
+      add(source.header or "")
+      for _, name in ipairs(source.names) do add(name .. written(source.folder .. "/" .. name)) end
+    else add(source.offset .. written(source.path)) end
   end
   return ("%08x"):format(crc)
 end
