@@ -100,6 +100,17 @@ describe("a run with a cached teacher", function()
     assert.equal(FILES, #cached())
   end)
 
+  it("finds the file with another number of threads", function()
+    local threads = door.C.pg_threads()
+    finally(function() door.check(door.C.pg_threads_set(threads)) end)
+    for _, other in ipairs { 1, 64 } do
+      door.check(door.C.pg_threads_set(other))
+      tiny.train({ cache = true }, { folder = in_folder "threads", steps = 1 })
+      files.remove_tree(in_folder "threads")
+      assert.equal(FILES, #cached())
+    end
+  end)
+
   it("has no teacher in memory, maps the file while it is read, and gives it up with the alignment", function()
     local run = tiny.train({ cache = true }, { folder = in_folder "run", steps = 5, keep = true })
     assert.is_false(run.recipe.teacher:is_materialised())

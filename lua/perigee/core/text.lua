@@ -27,8 +27,9 @@ local function attribute_text(node)
   return #parts > 0 and " {" .. table.concat(parts, ", ") .. "}" or ""
 end
 
---- A plan as lines of text: inputs, captured tensors, calls, outputs. `names` maps captured tensors to names.
----@param options? { names?: table<perigee.Tensor, string>, memory?: boolean }
+--- A plan as lines of text: inputs, captured tensors, calls, outputs, and what it costs (`cost = false`: without,
+--- which depends on the number of threads). `names` maps captured tensors to names; `memory` says where values lie.
+---@param options? { names?: table<perigee.Tensor, string>, memory?: boolean, cost?: boolean }
 function M.plan(plan, options)
   options = options or {}
   local numbers, count, lines, calls = {}, 0, {}, {}
@@ -71,6 +72,7 @@ function M.plan(plan, options)
   for _, slot in ipairs(plan.slots) do
     if slot.kind == "output" then add("  output  %-28s %s", typed(slot.value), slot.name) end
   end
+  if options.cost == false then return table.concat(lines, "\n") end
   local cost = plan:cost()
   add("  %d calls, %.3f GFLOP, %.1f MiB moved, arena %.1f MiB", cost.calls, cost.flops / 1e9, cost.bytes / 2 ^ 20,
     cost.arena_bytes / 2 ^ 20)

@@ -123,7 +123,8 @@ local function header_of(run, form, k, known)
   local recipe, field = run.recipe, form.fields[k]
   local plan, teacher = filling(recipe, { field }, 1, run.device), recipe:teacher_model()
   local text = "perigee teacher cache\n" .. json.encode {
-    teacher = teacher.name, settings = teacher.settings, program = teacher_model.digest(program_text.plan(plan)),
+    teacher = teacher.name, settings = teacher.settings,
+    program = teacher_model.digest(program_text.plan(plan, { cost = false })),
     tensors = teacher_model.digest(tensor_sums(plan, known)), data = recipe.data:digest(), count = recipe.data.count,
     images = form.images, value = { name = field.tap, dtype = field.dtype, shape = field.shape },
     stride = form.strides[k],
