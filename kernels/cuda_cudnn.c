@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROPOSALS = 16 };
+enum { PROPOSALS = 100 }; /* of an engine and its knobs, that a heuristic may make */
 
 /* ---- statuses ---- */
 
@@ -58,8 +58,8 @@ void cudnn_finish(cudnn_graph *g, cudnnBackendDescriptor_t d) {
   if (!g->status) g->status = status_of(g->op, "cudnnBackendFinalize", cudnnBackendFinalize(d));
 }
 
-static void set_descriptor(cudnn_graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
-                           cudnnBackendDescriptor_t value) {
+void cudnn_set_descriptor(cudnn_graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
+                          cudnnBackendDescriptor_t value) {
   cudnn_set(g, d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
 }
 
@@ -107,6 +107,22 @@ void cudnn_operation(cudnn_graph *g, cudnnBackendDescriptor_t operation) {
   if (!g->status) g->operations[g->operation_count++] = operation;
 }
 
+cudnnBackendDescriptor_t cudnn_pointwise(cudnn_graph *g, cudnnPointwiseMode_t f, cudnnBackendDescriptor_t x,
+                                         cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y) {
+  const cudnnDataType_t in_float = CUDNN_DATA_FLOAT;
+  cudnnBackendDescriptor_t how = cudnn_make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+  cudnn_set(g, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &f);
+  cudnn_set(g, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &in_float);
+  cudnn_finish(g, how);
+  cudnnBackendDescriptor_t operation = cudnn_make(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+  cudnn_set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
+  cudnn_set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
+  if (b) cudnn_set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
+  cudnn_set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+  cudnn_operation(g, operation);
+  return y;
+}
+
 pg_status cudnn_graph_finish(cudnn_graph *g) {
   g->graph = cudnn_make(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
   if (g->handle) cudnn_set(g, g->graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->handle);
@@ -117,7 +133,7 @@ pg_status cudnn_graph_finish(cudnn_graph *g) {
 
 void cudnn_graph_free(cudnn_graph *g) {
   while (g->made_count) cudnnBackendDestroyDescriptor(g->made[--g->made_count]);
-  *g = (cudnn_graph){.op = g->op, .handle = g->handle, .device = g->device};
+  *g = (cudnn_graph){.op = g->op, .handle = g->handle, .device = g->device, .tensor_cores = g->tensor_cores};
 }
 
 /* ---- engines ---- */
@@ -133,14 +149,26 @@ static void destroy_some(cudnnBackendDescriptor_t *d, int n) {
     if (d[k]) cudnnBackendDestroyDescriptor(d[k]);
 }
 
-static cudnnStatus_t is_fixed_order(cudnnBackendDescriptor_t engine, int *fixed) {
+/* Whether an engine with such a note is one for the graph. */
+static int suits(const cudnn_graph *g, cudnnBackendNumericalNote_t note) {
+  switch (note) {
+    case CUDNN_NUMERICAL_NOTE_TENSOR_CORE: return g->tensor_cores;
+    case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
+    case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
+    case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
+    case CUDNN_NUMERICAL_NOTE_FFT:
+    case CUDNN_NUMERICAL_NOTE_WINOGRAD: return 0;
+    default: return 1;
+  }
+}
+
+static cudnnStatus_t look(const cudnn_graph *g, cudnnBackendDescriptor_t engine, int *fit) {
   cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
   int64_t count = 0;
   cudnnStatus_t code = get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT,
                            &count, notes);
-  *fixed = 1;
-  for (int64_t k = 0; k < count && !code; k++)
-    if (notes[k] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) *fixed = 0;
+  *fit = 1;
+  for (int64_t k = 0; k < count && !code; k++) *fit = *fit && suits(g, notes[k]);
   return code;
 }
 
@@ -167,45 +195,52 @@ static cudnnStatus_t engine_text(cudnnBackendDescriptor_t configuration, cudnnBa
   return code;
 }
 
-/* Writes the configuration's engine as text; an empty one where its bits would not be the same every time. */
-static cudnnStatus_t describe(cudnnBackendDescriptor_t configuration, char *text) {
+/* Writes the configuration's engine as text; an empty one where it doesn't suit the graph. */
+static cudnnStatus_t describe(const cudnn_graph *g, cudnnBackendDescriptor_t configuration, char *text) {
   cudnnBackendDescriptor_t engine = NULL;
-  int fixed = 0;
+  int fit = 0;
   *text = 0;
   cudnnStatus_t code = make_some(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine, 1);
   if (!code) code = get(configuration, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, NULL, &engine);
-  if (!code) code = is_fixed_order(engine, &fixed);
-  if (!code && fixed) code = engine_text(configuration, engine, text);
+  if (!code) code = look(g, engine, &fit);
+  if (!code && fit) code = engine_text(configuration, engine, text);
   destroy_some(&engine, 1);
   return code;
 }
 
-static cudnnStatus_t propose(cudnnBackendDescriptor_t heuristic, char engines[][CUDNN_ENGINE_TEXT], int room, int *count) {
+static cudnnStatus_t propose(const cudnn_graph *g, cudnnBackendDescriptor_t heuristic, char engines[][CUDNN_ENGINE_TEXT],
+                             int room, int *count) {
   cudnnBackendDescriptor_t found[PROPOSALS] = {NULL};
   int64_t n = 0;
   cudnnStatus_t code = make_some(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, found, PROPOSALS);
   if (!code) code = get(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, PROPOSALS, &n, found);
   for (int64_t k = 0; k < n && k < PROPOSALS && *count < room && !code; k++) {
-    code = describe(found[k], engines[*count]);
+    code = describe(g, found[k], engines[*count]);
     if (!code && *engines[*count]) (*count)++;
   }
   destroy_some(found, PROPOSALS);
   return code;
 }
 
-pg_status cudnn_engines(cudnn_graph *g, char engines[][CUDNN_ENGINE_TEXT], int room, int *count) {
-  const cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
-  *count = 0;
-  if (g->status) return g->status;
+static pg_status engines_of_mode(cudnn_graph *g, cudnnBackendHeurMode_t mode, char engines[][CUDNN_ENGINE_TEXT], int room,
+                                 int *count) {
   cudnn_graph own = {.op = g->op};
   cudnnBackendDescriptor_t heuristic = cudnn_make(&own, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-  set_descriptor(&own, heuristic, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, g->graph);
+  cudnn_set_descriptor(&own, heuristic, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, g->graph);
   cudnn_set(&own, heuristic, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
-  if (g->device) set_descriptor(&own, heuristic, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, g->device);
+  if (g->device) cudnn_set_descriptor(&own, heuristic, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, g->device);
   cudnn_finish(&own, heuristic);
-  if (!own.status) own.status = status_of(g->op, "the heuristic's results", propose(heuristic, engines, room, count));
+  if (!own.status) own.status = status_of(g->op, "the heuristic's results", propose(g, heuristic, engines, room, count));
   const pg_status status = own.status;
   cudnn_graph_free(&own);
+  return status;
+}
+
+pg_status cudnn_engines(cudnn_graph *g, char engines[][CUDNN_ENGINE_TEXT], int room, int *count) {
+  *count = 0;
+  if (g->status) return g->status;
+  pg_status status = engines_of_mode(g, CUDNN_HEUR_MODE_A, engines, room, count);
+  if (!status && *count == 0) status = engines_of_mode(g, CUDNN_HEUR_MODE_FALLBACK, engines, room, count);
   return status;
 }
 
@@ -241,12 +276,12 @@ static cudnnBackendDescriptor_t configure(cudnn_graph *g, const char *text) {
   const int64_t number = strtoll(text, &end, 10);
   if (end == text || *end != ':') expected_engine(g, text);
   cudnnBackendDescriptor_t engine = cudnn_make(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-  set_descriptor(g, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, g->graph);
+  cudnn_set_descriptor(g, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, g->graph);
   cudnn_set(g, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &number);
-  if (g->device) set_descriptor(g, engine, CUDNN_ATTR_ENGINE_DEVICEPROP, g->device);
+  if (g->device) cudnn_set_descriptor(g, engine, CUDNN_ATTR_ENGINE_DEVICEPROP, g->device);
   cudnn_finish(g, engine);
   cudnnBackendDescriptor_t configuration = cudnn_make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-  set_descriptor(g, configuration, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
+  cudnn_set_descriptor(g, configuration, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
   if (!g->status) set_knobs(g, configuration, end + 1);
   cudnn_finish(g, configuration);
   return configuration;
@@ -256,8 +291,8 @@ pg_status cudnn_plan(cudnn_graph *g, const char *engine) {
   cudnnBackendDescriptor_t configuration = configure(g, engine);
   cudnnBackendDescriptor_t plan = cudnn_make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
   if (g->handle) cudnn_set(g, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->handle);
-  if (g->device) set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, g->device);
-  set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
+  if (g->device) cudnn_set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, g->device);
+  cudnn_set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
   cudnn_finish(g, plan);
   if (!g->status)
     g->status = status_of(g->op, "the plan's workspace",

@@ -17,6 +17,7 @@ typedef struct cudnn_graph {
   const char *op;                  /* for messages */
   cudnnHandle_t handle;            /* of the GPU it is for; or */
   cudnnBackendDescriptor_t device; /* that GPU's properties (cudnn_device), where it isn't here: plans can be made, not run */
+  int tensor_cores;                /* may serve: they round the products' operands, were these float32, to tf32 */
   pg_status status;
   cudnnBackendDescriptor_t made[CUDNN_MOST_DESCRIPTORS]; /* all that belongs to the graph, in the order of making */
   int made_count;
@@ -42,10 +43,16 @@ cudnnBackendDescriptor_t cudnn_tensor(cudnn_graph *g, int64_t uid, cudnnDataType
 cudnnBackendDescriptor_t cudnn_make(cudnn_graph *g, cudnnBackendDescriptorType_t type);
 void cudnn_set(cudnn_graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
                int64_t count, const void *values);
+void cudnn_set_descriptor(cudnn_graph *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
+                          cudnnBackendDescriptor_t value);
 void cudnn_finish(cudnn_graph *g, cudnnBackendDescriptor_t d);
 
 /* Finishes an operation, and puts it behind the others of the graph. */
 void cudnn_operation(cudnn_graph *g, cudnnBackendDescriptor_t operation);
+
+/* The operation y = f(x, b) in float32, b broadcast or NULL; it returns y. */
+cudnnBackendDescriptor_t cudnn_pointwise(cudnn_graph *g, cudnnPointwiseMode_t f, cudnnBackendDescriptor_t x,
+                                         cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y);
 
 /* After the last operation. */
 pg_status cudnn_graph_finish(cudnn_graph *g);
@@ -53,8 +60,9 @@ pg_status cudnn_graph_finish(cudnn_graph *g);
 /* The graph, its plan and all descriptors; it is as good as new then. */
 void cudnn_graph_free(cudnn_graph *g);
 
-/* The engines that cuDNN's heuristic proposes, best first, without those whose bits depend on the order in which blocks finish.
- * *count = 0: there are none. */
+/* The engines that cuDNN's heuristic proposes (where none is left: its fallback), best first, without those whose bits depend on the order in which blocks finish and
+ * those that add less exactly than the operations say (Winograd's, Fourier's, with operands or sums of fewer bits). *count = 0:
+ * there are none. */
 pg_status cudnn_engines(cudnn_graph *g, char engines[][CUDNN_ENGINE_TEXT], int room, int *count);
 
 /* Makes an engine's plan: the graph's only one. */

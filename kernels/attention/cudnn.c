@@ -18,6 +18,7 @@ typedef struct drawing {
 
 static drawing drawing_of(cudnn_graph *g, attention_size n, const char *op) {
   g->op = op;
+  g->tensor_cores = 1;
   return (drawing){g, n, ATTENTION_TENSORS + 1};
 }
 
@@ -74,7 +75,7 @@ static descriptor number(drawing *w, int tensor) {
 static const cudnnDataType_t in_float = CUDNN_DATA_FLOAT;
 
 static void put(drawing *w, descriptor operation, cudnnBackendAttributeName_t name, descriptor value) {
-  cudnn_set(w->g, operation, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
+  cudnn_set_descriptor(w->g, operation, name, value);
 }
 
 /* c = a·b, matrices in the last two dimensions. */
@@ -91,19 +92,8 @@ static descriptor multiply(drawing *w, descriptor a, descriptor b, descriptor c)
   return c;
 }
 
-/* y = f(x, b), b broadcast or NULL. */
 static descriptor pointwise(drawing *w, cudnnPointwiseMode_t f, descriptor x, descriptor b, descriptor y) {
-  descriptor how = cudnn_make(w->g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-  cudnn_set(w->g, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &f);
-  cudnn_set(w->g, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &in_float);
-  cudnn_finish(w->g, how);
-  descriptor operation = cudnn_make(w->g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-  put(w, operation, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
-  put(w, operation, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
-  if (b) put(w, operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
-  put(w, operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
-  cudnn_operation(w->g, operation);
-  return y;
+  return cudnn_pointwise(w->g, f, x, b, y);
 }
 
 /* y = the sum over the dimensions in which it has 1. */

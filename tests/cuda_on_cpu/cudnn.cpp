@@ -1,10 +1,13 @@
 /* Stands for cuDNN's backend API: descriptors that are strict about attributes, their types and counts, and what is finished;
- * graphs of the operations that attention is made of, computed on the host one after another in the stream's order.
+ * graphs of the operations that attention and convolution are made of, computed on the host one after another in the stream's
+ * order.
  *
- * For a graph that is attention, forward or backward, with heads of a multiple of 8 up to 128, it offers three engines. The first
- * is noted as nondeterministic, and writes NaN: nobody may take it. The others sum in different orders, so that a program that
- * does not stick to its choice shows. The last has a knob, and a workspace that it writes to all of; the backward has one anyway,
- * a map in bfloat16. A plan that is destroyed before its work has run is an error of that work. */
+ * For a graph that is attention, forward or backward, with heads of a multiple of 8 up to 128, or a convolution, with a bias or
+ * without, it offers three engines; for a convolution in float32 one more, noted as by tensor cores, which rounds what it
+ * multiplies. The first is noted as nondeterministic, and writes NaN: nobody may take it. The others sum in different orders, so
+ * that a program that does not stick to its choice shows. The last has a knob, and a workspace that it writes to all of;
+ * attention's backward has one anyway, a map in bfloat16. A plan that is destroyed before its work has run is an error of that
+ * work. */
 #include "cudnn.h"
 
 #include <cmath>
@@ -17,7 +20,7 @@
 #include "cuda_on_cpu.h"
 #include "numbers.h"
 
-enum { CARELESS = 9, FORWARD = 3, BACKWARD = 5, DIMENSIONS = 4, MOST_TENSORS = 48 };
+enum { CARELESS = 9, FORWARD = 3, BACKWARD = 5, ROUNDING = 7, DIMENSIONS = 4, SPATIAL = 2, MOST_TENSORS = 48 };
 
 struct cudnnContext {
   cudaStream_t stream;
@@ -61,6 +64,12 @@ struct rule {
 };
 
 #define TENSOR(owner, name) {owner, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true}
+#define CONVOLUTION_RULES(owner, name, x, w, y) \
+  TENSOR(owner, CUDNN_ATTR_OPERATION_CONVOLUTION_##name##_CONV_DESC), \
+  TENSOR(owner, CUDNN_ATTR_OPERATION_CONVOLUTION_##name##_##x), TENSOR(owner, CUDNN_ATTR_OPERATION_CONVOLUTION_##name##_##w), \
+  TENSOR(owner, CUDNN_ATTR_OPERATION_CONVOLUTION_##name##_##y), \
+  {owner, CUDNN_ATTR_OPERATION_CONVOLUTION_##name##_ALPHA, CUDNN_TYPE_FLOAT, 1, true}, \
+  {owner, CUDNN_ATTR_OPERATION_CONVOLUTION_##name##_BETA, CUDNN_TYPE_FLOAT, 1, true}
 static const rule rules[] = {
   {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, true},
   {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, true},
@@ -87,6 +96,16 @@ static const rule rules[] = {
   TENSOR(CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, CUDNN_ATTR_OPERATION_REDUCTION_YDESC),
   TENSOR(CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR, CUDNN_ATTR_OPERATION_RESHAPE_XDESC),
   TENSOR(CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR, CUDNN_ATTR_OPERATION_RESHAPE_YDESC),
+  {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, true},
+  {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, true},
+  {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, true},
+  {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, SPATIAL, true},
+  {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, SPATIAL, true},
+  {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, SPATIAL, true},
+  {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, SPATIAL, true},
+  CONVOLUTION_RULES(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, FORWARD, X, W, Y),
+  CONVOLUTION_RULES(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR, BWD_DATA, DX, W, DY),
+  CONVOLUTION_RULES(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR, BWD_FILTER, X, DW, DY),
   TENSOR(CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC),
   TENSOR(CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC),
   TENSOR(CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC),
@@ -185,11 +204,57 @@ static cudnnStatus_t check_tensor(const content &c) {
   return CUDNN_STATUS_SUCCESS;
 }
 
-enum kind { MATMUL, POINTWISE, REDUCTION, RESHAPE, ATTENTION };
+/* How a convolution's window moves, down and across. */
+struct window {
+  int64_t before[SPATIAL], after[SPATIAL], stride[SPATIAL];
+};
+
+static cudnnStatus_t check_window(const content &c) {
+  if (value<int64_t>(c, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS) != SPATIAL) return fail(CUDNN_STATUS_BAD_PARAM, "2 dimensions here");
+  if (value<cudnnDataType_t>(c, CUDNN_ATTR_CONVOLUTION_COMP_TYPE) != CUDNN_DATA_FLOAT)
+    return fail(CUDNN_STATUS_NOT_SUPPORTED, "sums in another type than float");
+  for (auto name : {CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS,
+                    CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_ATTR_CONVOLUTION_DILATIONS}) {
+    if (c.attributes.at(name).count != SPATIAL) return fail(CUDNN_STATUS_BAD_PARAM, "as many numbers as dimensions, please");
+    const bool padding = name == CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS || name == CUDNN_ATTR_CONVOLUTION_POST_PADDINGS;
+    for (int d = 0; d < SPATIAL; d++)
+      if (value<int64_t>(c, name, d) < (padding ? 0 : 1)) return fail(CUDNN_STATUS_BAD_PARAM, "a window that moves backwards");
+  }
+  for (int d = 0; d < SPATIAL; d++)
+    if (value<int64_t>(c, CUDNN_ATTR_CONVOLUTION_DILATIONS, d) != 1) return fail(CUDNN_STATUS_NOT_SUPPORTED, "dilation");
+  return value<cudnnConvolutionMode_t>(c, CUDNN_ATTR_CONVOLUTION_CONV_MODE) == CUDNN_CROSS_CORRELATION
+           ? CUDNN_STATUS_SUCCESS
+           : fail(CUDNN_STATUS_NOT_SUPPORTED, "kernels turned round");
+}
+
+/* Results are to be the sums alone, not added to what is there. */
+static bool is_plain(const content &c) {
+  float expected = 1; /* alpha, and then beta */
+  for (const rule &r : rules)
+    if (r.owner == c.type && r.type == CUDNN_TYPE_FLOAT && value<float>(c, r.name) != expected--) return false;
+  return true;
+}
+
+static window window_of(const content &c) {
+  window w;
+  for (int d = 0; d < SPATIAL; d++) {
+    w.before[d] = value<int64_t>(c, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, d);
+    w.after[d] = value<int64_t>(c, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, d);
+    w.stride[d] = value<int64_t>(c, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, d);
+  }
+  return w;
+}
+
+/* Convolutions' results: y, x or the kernels. */
+enum kind { MATMUL, POINTWISE, REDUCTION, RESHAPE, CONVOLUTION_Y, CONVOLUTION_X, CONVOLUTION_W, ATTENTION };
+
+static bool is_convolution(kind what) { return what >= CONVOLUTION_Y && what <= CONVOLUTION_W; }
 
 struct operation {
   kind what;
   int mode = 0;                      /* pointwise's */
+  window moves = {};                 /* convolution's */
+  int x = -1, w = -1, y = -1;        /* its tensors, in whatever role */
   std::vector<int> inputs, outputs; /* tensors of the program; absent: -1 */
 };
 
@@ -208,6 +273,14 @@ static bool matches(const tensor &x, const tensor &y, bool broadcast) {
   return true;
 }
 
+static bool windows_fit(const operation &o, const tensor &x, const tensor &w, const tensor &y) {
+  for (int d = 0; d < SPATIAL; d++) {
+    const int64_t room = x.shape[2 + d] + o.moves.before[d] + o.moves.after[d] - w.shape[2 + d];
+    if (room < 0 || y.shape[2 + d] != room / o.moves.stride[d] + 1) return false;
+  }
+  return x.shape[0] == y.shape[0] && x.shape[1] == w.shape[1] && w.shape[0] == y.shape[1];
+}
+
 static bool fits(const operation &o, const std::vector<tensor> &t) {
   const tensor &x = t[static_cast<size_t>(o.inputs[0])], &y = t[static_cast<size_t>(o.outputs[0])];
   const tensor *b = o.inputs.size() > 1 && o.inputs[1] >= 0 ? &t[static_cast<size_t>(o.inputs[1])] : nullptr;
@@ -218,6 +291,10 @@ static bool fits(const operation &o, const std::vector<tensor> &t) {
     case POINTWISE: return matches(x, y, true) && (!b || matches(*b, y, true)) && !b == (o.mode == CUDNN_POINTWISE_EXP);
     case REDUCTION: return matches(y, x, true);
     case RESHAPE: return x.elements() == y.elements() && x.reach() == y.reach();
+    case CONVOLUTION_Y:
+    case CONVOLUTION_X:
+    case CONVOLUTION_W:
+      return windows_fit(o, t[static_cast<size_t>(o.x)], t[static_cast<size_t>(o.w)], t[static_cast<size_t>(o.y)]);
     case ATTENTION: {
       const tensor &v = t[static_cast<size_t>(o.inputs[2])], &scale = t[static_cast<size_t>(o.inputs[3])];
       const tensor *lse = o.outputs[1] >= 0 ? &t[static_cast<size_t>(o.outputs[1])] : nullptr;
@@ -239,6 +316,7 @@ static int number_of(program *p, const content &c) {
 
 static cudnnStatus_t read_operation(program *p, const content &c, operation *o) {
   std::vector<cudnnBackendAttributeName_t> inputs, outputs;
+  auto moves = CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC;
   switch (c.type) {
     case CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR:
       o->what = MATMUL;
@@ -261,6 +339,24 @@ static cudnnStatus_t read_operation(program *p, const content &c, operation *o) 
       inputs = {CUDNN_ATTR_OPERATION_RESHAPE_XDESC};
       outputs = {CUDNN_ATTR_OPERATION_RESHAPE_YDESC};
       break;
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR:
+      o->what = CONVOLUTION_Y;
+      moves = CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC;
+      inputs = {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W};
+      outputs = {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y};
+      break;
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR:
+      o->what = CONVOLUTION_X;
+      moves = CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC;
+      inputs = {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W};
+      outputs = {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX};
+      break;
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR:
+      o->what = CONVOLUTION_W;
+      moves = CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC;
+      inputs = {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X};
+      outputs = {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW};
+      break;
     case CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR:
       o->what = ATTENTION;
       inputs = {CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC,
@@ -277,6 +373,14 @@ static cudnnStatus_t read_operation(program *p, const content &c, operation *o) 
   for (auto name : inputs) add(&o->inputs, name);
   for (auto name : outputs) add(&o->outputs, name);
   if (clash) return fail(CUDNN_STATUS_BAD_PARAM, "two different tensors of one identifier");
+  if (is_convolution(o->what)) {
+    if (!is_plain(c)) return fail(CUDNN_STATUS_NOT_SUPPORTED, "a convolution times alpha, or plus beta times what is there");
+    const int first = o->inputs[0], second = o->inputs[1], result = o->outputs[0];
+    o->moves = window_of(part(c, moves));
+    o->x = o->what == CONVOLUTION_Y ? first : o->what == CONVOLUTION_X ? result : second;
+    o->w = o->what == CONVOLUTION_W ? result : second;
+    o->y = o->what == CONVOLUTION_Y ? result : first;
+  }
   return fits(*o, p->tensors) ? CUDNN_STATUS_SUCCESS : fail(CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "shapes that do not match");
 }
 
@@ -311,6 +415,7 @@ static cudnnStatus_t check_graph(content *c) {
 
 /* Is it attention as engines know it? */
 static bool is_attention(const program &p) {
+  if (is_convolution(p.operations[0].what)) return false;
   const tensor &q = p.tensors[static_cast<size_t>(p.operations[0].inputs[0])];
   if (q.shape[3] % 8 || q.shape[3] > 128 || q.stride[3] != 1) return false;
   for (const tensor &t : p.tensors)
@@ -321,11 +426,31 @@ static bool is_attention(const program &p) {
   return count[MATMUL] == 5 && count[REDUCTION] == 1 && count[RESHAPE] == 3;
 }
 
+/* Is it a convolution of one type of numbers, with a bias or without? */
+static bool is_convolution(const program &p) {
+  const operation &first = p.operations[0];
+  if (!is_convolution(first.what) || p.operations.size() > 2) return false;
+  for (const tensor &t : p.tensors)
+    if (t.by_value || (t.between ? t.type != CUDNN_DATA_FLOAT : t.type != p.tensors[static_cast<size_t>(first.w)].type)) return false;
+  if (p.operations.size() == 1) return true;
+  const operation &second = p.operations[1];
+  if (first.what != CONVOLUTION_Y || second.what != POINTWISE || second.mode != CUDNN_POINTWISE_ADD) return false;
+  const tensor &bias = p.tensors[static_cast<size_t>(second.inputs[1])];
+  return second.inputs[0] == first.y && bias.elements() == bias.shape[1];
+}
+
+/* Does it multiply float32? */
+static bool is_exact(const program &p) { return p.tensors[0].type == CUDNN_DATA_FLOAT; }
+
 static std::vector<int> engines_of(const program &p) {
-  return is_attention(p) ? std::vector<int>{CARELESS, FORWARD, BACKWARD} : std::vector<int>{};
+  if (is_attention(p)) return {CARELESS, FORWARD, BACKWARD};
+  if (!is_convolution(p)) return {};
+  if (is_exact(p)) return {CARELESS, ROUNDING, FORWARD, BACKWARD};
+  return {CARELESS, FORWARD, BACKWARD};
 }
 
 static size_t workspace_of(const program &p, int engine) {
+  if (is_convolution(p)) return engine == BACKWARD ? 512 : 0;
   const tensor &q = p.tensors[static_cast<size_t>(p.operations[0].inputs[0])];
   const size_t map = static_cast<size_t>(q.shape[0] * q.shape[1] * q.shape[2] * q.shape[2]) * 2;
   return (p.operations.size() > 1 ? map : 0) + (engine == BACKWARD ? 512 : 0);
@@ -349,8 +474,10 @@ static shared proposal(const shared &graph, int number) {
   const cudnnBackendKnobType_t knob = CUDNN_KNOB_TYPE_TILE_M;
   const cudnnBackendNumericalNote_t note = number == CARELESS ? CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC
                                                               : CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
+  const bool noted = number == CARELESS || number == ROUNDING || !is_exact(*graph->compiled);
   put(engine.get(), CUDNN_ATTR_ENGINE_GLOBAL_INDEX, &index, sizeof index);
-  put(engine.get(), CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, &note, sizeof note);
+  if (noted) put(engine.get(), CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, &note, sizeof note);
+  else engine->attributes[CUDNN_ATTR_ENGINE_NUMERICAL_NOTE] = {0, {}, {}};
   engine->attributes[CUDNN_ATTR_ENGINE_OPERATION_GRAPH] = {1, {}, {graph}};
   configuration->attributes[CUDNN_ATTR_ENGINECFG_ENGINE] = {1, {}, {engine}};
   configuration->attributes[CUDNN_ATTR_ENGINECFG_KNOB_CHOICES] = {0, {}, {}};
@@ -412,6 +539,10 @@ static cudnnStatus_t finish(content *c) {
       return fail(CUDNN_STATUS_BAD_PARAM, "attribute " + std::to_string(r.name) + " is missing");
   switch (c->type) {
     case CUDNN_BACKEND_TENSOR_DESCRIPTOR: return check_tensor(*c);
+    case CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR: return check_window(*c);
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR:
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR:
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR:
     case CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR:
     case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR:
     case CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR:
@@ -634,6 +765,46 @@ struct evaluation {
     return out;
   }
 
+  /* k counted from the end where sums go backwards. */
+  int64_t turn(int64_t k, int64_t n) const { return backwards ? n - 1 - k : k; }
+
+  /* As the engine ROUNDING has a float. */
+  static float tf32(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x1000u) & ~0x1fffu;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+  }
+
+  /* Every product of a convolution, added to the element of the result that it is part of. */
+  numbers convolution(const operation &o) {
+    const tensor &x = at(o.x), &w = at(o.w), &y = at(o.y);
+    numbers out(static_cast<size_t>(at(o.outputs[0]).elements()), 0.0f), first = in(o.inputs[0]), second = in(o.inputs[1]);
+    if (j.plan->engine == ROUNDING)
+      for (numbers *operand : {&first, &second})
+        for (float &number : *operand) number = tf32(number);
+    auto add = [&](int64_t of_x, int64_t of_w, int64_t of_y) {
+      const size_t i = static_cast<size_t>(of_x), k = static_cast<size_t>(of_w), r = static_cast<size_t>(of_y);
+      if (o.what == CONVOLUTION_Y) out[r] += first[i] * second[k];
+      else if (o.what == CONVOLUTION_X) out[i] += first[r] * second[k];
+      else out[k] += first[r] * second[i];
+    };
+    const int64_t rows = y.shape[2] * y.shape[3], taps = w.shape[1] * w.shape[2] * w.shape[3];
+    for (int64_t n = 0; n < y.elements(); n++) {
+      const int64_t at_y = turn(n, y.elements()), image = at_y / (y.shape[1] * rows), kernel = at_y / rows % y.shape[1];
+      const int64_t row = at_y % rows / y.shape[3], column = at_y % y.shape[3];
+      for (int64_t k = 0; k < taps; k++) {
+        const int64_t tap = turn(k, taps), channel = tap / (w.shape[2] * w.shape[3]);
+        const int64_t h = row * o.moves.stride[0] + tap / w.shape[3] % w.shape[2] - o.moves.before[0];
+        const int64_t v = column * o.moves.stride[1] + tap % w.shape[3] - o.moves.before[1];
+        if (h >= 0 && h < x.shape[2] && v >= 0 && v < x.shape[3])
+          add(((image * x.shape[1] + channel) * x.shape[2] + h) * x.shape[3] + v, kernel * taps + tap, at_y);
+      }
+    }
+    return out;
+  }
+
   numbers attention(const operation &o) {
     const tensor &q = at(o.inputs[0]), &k = at(o.inputs[1]);
     const int64_t rows = q.shape[2], keys = k.shape[2], size = q.shape[3];
@@ -670,7 +841,7 @@ struct evaluation {
       held[static_cast<size_t>(k)] = at(k).by_value ? numbers{j.values[k]} : loaded(at(k), j.data[k]);
     }
     numbers out = o.what == MATMUL ? matmul(o) : o.what == POINTWISE ? pointwise(o) : o.what == REDUCTION ? reduction(o)
-                : o.what == RESHAPE ? reshape(o) : attention(o);
+                : o.what == RESHAPE ? reshape(o) : is_convolution(o.what) ? convolution(o) : attention(o);
     if (j.plan->engine == CARELESS) out.assign(out.size(), NAN);
     keep(o.outputs[0], std::move(out));
   }

@@ -52,10 +52,12 @@ def build(work, result, _):
 # ---- ops --------------------------------------------------------------------------------------------------------
 
 def ops(work, result, _):
-    """Op by op, as many at a time as there are cores; attention as it is chosen, and each of the two that there may be."""
+    """Op by op, as many at a time as there are cores; attention and convolution as it is chosen, and each of the two that there
+    may be."""
     jobs = {os.path.basename(path)[:-4]: (path, {}) for path in sorted(glob.glob(os.path.join(ROOT, "tests", "ops", "*.lua")))}
-    for wish in ("own", "cudnn"):
-        jobs[f"attention, {wish}"] = (jobs["attention"][0], {"PERIGEE_ATTENTION": wish})
+    for op in ("attention", "convolution"):
+        for wish in ("own", "cudnn"):
+            jobs[f"{op}, {wish}"] = (jobs[op][0], {f"PERIGEE_{op.upper()}": wish})
 
     def one(job):
         path, environment = job

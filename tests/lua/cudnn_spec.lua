@@ -1,4 +1,4 @@
---- Attention by cuDNN, over tests/cuda_on_cpu: against the CPU at all sizes of tests/ops/attention.lua and more, and
+--- Attention and convolution by cuDNN, over tests/cuda_on_cpu: against the CPU at all sizes of tests/ops and more, and
 --- the choice between it and our own kernels. Pending where the plugin isn't built (cmake --build build --target
 --- perigee_cuda_on_cpu).
 local ffi = require "ffi"
@@ -16,13 +16,14 @@ local core = require "perigee.core"
 local harness = dofile(door.home .. "/tests/lua/ops_harness.lua")
 local ops, tensor = core.ops, core.tensor
 
---- Under PERIGEE_ATTENTION=wish; nil: timed.
-local function on_cuda(name, wish, body)
+--- Under PERIGEE_ATTENTION=wish, or what `variable` says; nil: timed.
+local function on_cuda(name, wish, body, variable)
+  variable = variable or "PERIGEE_ATTENTION"
   it(name, function()
     if not there then return pending "the plugin of tests/cuda_on_cpu is not built" end
-    if wish then ffi.C.setenv("PERIGEE_ATTENTION", wish, 1) end
+    if wish then ffi.C.setenv(variable, wish, 1) end
     local fine, message = pcall(body)
-    ffi.C.unsetenv "PERIGEE_ATTENTION"
+    ffi.C.unsetenv(variable)
     if not fine then error(message, 0) end
   end)
 end
@@ -144,6 +145,100 @@ describe("the choice between cuDNN's attention and ours", function()
     local before = choices.all() or {}
     both("cuda", packed { 1, 20, 3, 1, 8 })
     assert.same(before, choices.all() or {})
+  end)
+end)
+
+local function on_cuda_convolving(name, wish, body) on_cuda(name, wish, body, "PERIGEE_CONVOLUTION") end
+
+--- A convolution of numbers of one size and gradients of sum(y²), by a program of a device that runs `runs` times.
+local function convolved(device, dtype, runs)
+  local p, bound, values = core.program.new "convolved", {}, {}
+  for name, shape in pairs { x = { 2, 3, 6, 5 }, weight = { 4, 3, 3, 3 }, bias = { 4 } } do
+    local n = 1
+    for _, size in ipairs(shape) do n = n * size end
+    local numbers = {}
+    for k = 1, n do numbers[k] = math.sin(k * k % 10007) end
+    bound[name] = ops.reshape(tensor.tensor(numbers), shape):to(dtype):to(device)
+    values[name] = p:input(name, shape, dtype)
+  end
+  local y = ops.convolution(values.x, values.weight, values.bias, { stride = 2, padding = { 0, 1, 0, 1 } })
+  local loss = ops.sum((y * y):to "float32")
+  local gradients = core.gradient(p, { loss }, { ops.full_like(loss, 1) }, { values.x, values.weight, values.bias })
+  local outputs = { { name = "y", value = y } }
+  for k, gradient in ipairs(gradients) do outputs[k + 1] = { name = "gradient " .. k, value = gradient } end
+  local executable = core.executable.compile(p, outputs, { device = device })
+  local found
+  for _ = 1, runs or 1 do found = executable:run(bound) end
+  local here = {}
+  for k, output in ipairs(outputs) do here[k] = found[output.name]:to "cpu":clone() end
+  executable:free()
+  return here
+end
+
+local CONVOLUTION = { "convolution", "convolution_backward_input", "convolution_backward_weight" }
+local SIZES = "2x3x6x5/4x3x3/2+0+1+0+1"
+
+describe("cuDNN's convolution", function()
+  for _, case in ipairs(dofile(door.home .. "/tests/ops/convolution.lua")) do
+    if case.reference then
+      on_cuda_convolving(case.name .. ": as on the CPU", "cudnn", function()
+        for _, dtype in ipairs { "float32", "bfloat16" } do
+          harness.forward(case, dtype, "cuda")
+          if case.gradients then harness.gradients(case, dtype, "cuda") end
+        end
+      end)
+    end
+  end
+
+  on_cuda_convolving("multiplies float32 as it is, unless tf32 is allowed", "cudnn", function()
+    local exact = convolved("cpu", "float32")
+    local function farthest()
+      local most = 0
+      for k, t in ipairs(convolved("cuda", "float32", 3)) do most = math.max(most, most_apart(t, exact[k])) end
+      return most
+    end
+    assert.is_true(farthest() < 1e-5)
+    door.C.pg_tf32_set(1)
+    local fine, apart = pcall(farthest)
+    door.C.pg_tf32_set(0)
+    assert.is_true(fine and apart > 1e-5 and apart < 1e-1, tostring(apart))
+  end)
+end)
+
+describe("the choice between cuDNN's convolution and ours", function()
+  on_cuda_convolving("is one of those that give the same bits every time, and stays", nil, function()
+    for _, dtype in ipairs { "float32", "bfloat16" } do
+      convolved("cuda", dtype)
+      for _, op in ipairs(CONVOLUTION) do
+        local key, value = chosen(op, dtype .. "/" .. SIZES)
+        assert.is_true(value == "own" or value == "cudnn/3:" or value == "cudnn/5:40=2", value)
+        for _, wish in ipairs { "own", "cudnn/3:", "cudnn/5:40=2" } do
+          choices.take { [key] = wish }
+          convolved("cuda", dtype)
+          assert.equal(wish, choices.all()[key])
+        end
+      end
+    end
+  end)
+
+  on_cuda_convolving("decides which one runs", nil, function()
+    convolved("cuda", "bfloat16")
+    local keys = {}
+    for k, op in ipairs(CONVOLUTION) do keys[k] = chosen(op, "bfloat16/" .. SIZES) end
+    --- Which of y, dx and dweight the stand-in's engine 9 wrote: no numbers.
+    local function careless(...)
+      local wishes, found = { ... }, {}
+      for k, key in ipairs(keys) do choices.take { [key] = wishes[k] } end
+      for k, t in ipairs(convolved("cuda", "bfloat16", 3)) do
+        local sum = ops.sum(t:to "float32"):item()
+        found[k] = sum ~= sum
+      end
+      return { found[1], found[2], found[3] }
+    end
+    assert.same({ false, false, false }, careless("own", "own", "own"))
+    assert.same({ false, true, false }, careless("cudnn/3:", "cudnn/9:", "own"))
+    assert.same({ false, false, true }, careless("own", "cudnn/5:40=2", "cudnn/9:"))
+    assert.same({ false, false, false }, careless("cudnn/5:40=2", "cudnn/3:", "cudnn/3:"))
   end)
 end)
 

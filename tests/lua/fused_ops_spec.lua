@@ -3,6 +3,7 @@ local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 local executable = require "perigee.core.executable"
 local message_of = require("tests.lua.expect").message_of
+local oracle = require "tests.lua.oracle"
 local program = require "perigee.core.program"
 local safetensors = require "perigee.io.safetensors"
 
@@ -57,6 +58,19 @@ describe("PyTorch's fixtures", function()
 
   it("layernorm with a large mean", function()
     check("layernorm", "offset", { "x" }, function(x) return ops.layernorm(x) end, 1e-4)
+  end)
+
+  it("convolution", function()
+    local file, settings = oracle.load "convolution"
+    for name, window in pairs(settings.cases) do
+      local function run(x, weight, bias) return ops.convolution(x, weight, bias, window) end
+      local inputs = { file[name .. ".x"], file[name .. ".weight"], file[name .. ".bias"] }
+      close(run(unpack(inputs)), file[name .. ".out"], 1e-6, name .. ".out")
+      local gradients = pull_back(run, inputs, file[name .. ".upstream"])
+      for k, input in ipairs { "x", "weight", "bias" } do
+        close(gradients[k], file[name .. ".grad_" .. input], 1e-6, name .. ".grad_" .. input)
+      end
+    end
   end)
 
   it("feature alignment", function()

@@ -87,6 +87,25 @@ describe("modules", function()
     assert.is_true(math.abs(math.sqrt(sum / 60000) / 0.02 - 1) < 0.01)
   end)
 
+  it("convolve images, under PyTorch's names", function()
+    local layer = nn.conv2d(3, 8, 3, { padding = 1 })
+    layer:materialise { seed = 1 }
+    assert.equal("bias weight", names_of(layer:named_parameters()))
+    assert.same({ 8, 3, 3, 3 }, layer.weight.shape)
+    local x = tensor.tensor({ 0.5 }):expand({ 2, 3, 5, 4 })
+    local largest = ops.max(ops.abs(layer.weight)):item()
+    assert.is_true(largest <= 1 / math.sqrt(27) and largest > 0.9 / math.sqrt(27))
+    local middle = layer(x):totable()[2][7][3][2] -- the whole window is inside
+    assert.is_true(math.abs(middle - (0.5 * ops.sum(layer.weight, { 2, 3, 4 }) + layer.bias):totable()[7]) < 1e-5)
+    local down = nn.conv2d(3, 2, { 3, 1 }, { stride = 2, padding = { 0, 1, 0, 0 }, bias = false })
+    down:materialise {}
+    assert.equal("weight", names_of(down:named_parameters()))
+    assert.same({ 2, 2, 2, 2 }, down(x).shape)
+    local fine, message = pcall(layer, tensor.tensor { { 1, 2, 3 } })
+    assert.is_false(fine)
+    assert.truthy(message:find("conv2d: expected [B,3,H,W], got [1,3]", 1, true))
+  end)
+
   it("lose their storage and get it back", function()
     local pair = Pair()
     assert.is_false(pair:is_materialised())

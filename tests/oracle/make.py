@@ -12,6 +12,7 @@ import torch
 
 import build_alignment
 import build_basics
+import build_convolution
 import build_frechet
 import build_haste
 import build_samplers
@@ -31,6 +32,7 @@ def fixtures(vit_tiny):
     yield from build_samplers.build()
     yield from build_alignment.build()
     yield from build_basics.build()
+    yield from build_convolution.build()
 
 
 def compare(fixture):

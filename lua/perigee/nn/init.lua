@@ -17,6 +17,7 @@ return {
   label_embedding = require "perigee.nn.labels",
   time_embedding = require "perigee.nn.time",
   patch_embedding = require "perigee.nn.patches",
+  conv2d = require "perigee.nn.convolution",
   attention = require "perigee.nn.attention",
   mlp = mlp.Mlp,
   swiglu = mlp.SwiGlu,

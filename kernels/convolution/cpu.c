@@ -1,0 +1,263 @@
+/* Convolution on the CPU: each of the three kernels is a product of matrices whose right operand, the images seen through the
+ * kernels' window, is gathered panel by panel where it is needed and lies nowhere as a whole. Tiles of the product are shared
+ * out among the threads; the inside of a tile is matmul's (matmul/gemm.h).
+ *
+ *                    out                    left                  right, gathered
+ *   forward          y [O, B·P·Q]           weight [O, C·kh·kw]   x       [C·kh·kw, B·P·Q]
+ *   backward_input   dx [C, B·H·W]          weight [C, O·kh·kw]   dy      [O·kh·kw, B·H·W]
+ *   backward_weight  dweight [O, C·kh·kw]   dy [O, B·P·Q]         x       [B·P·Q, C·kh·kw]
+ *
+ * A line is what a window's element (channel, i, j) sees at one position after the other. */
+#include <omp.h>
+
+#include "cpu.h"
+
+#include "convolution/check.h"
+#include "convolution/convolution.h"
+#include "matmul/gemm.h"
+
+enum {
+  TILE_ROWS = 384, /* as large as the second-level cache likes, or smaller where threads would go without */
+  TILE_COLUMNS = 768,
+  TILE_LEAST = 48,
+  TILES_PER_THREAD = 4,
+  PARALLEL_WORK = 1 << 18 /* multiplications from which on other threads are worth waking */
+};
+
+/* Images and the window that slides over them: from position (row, column) its element (i, j) sees the image at
+ * (row·times + sign·(i − top)) / over, and likewise across; 0 where that is no whole number, or outside. */
+typedef struct window {
+  const real *images;
+  int64_t channels, height, width; /* of the images */
+  int64_t rows, columns;           /* positions in an image */
+  int64_t tall, broad;             /* elements */
+  int64_t times, over, sign, top, left;
+} window;
+
+typedef struct product {
+  int kernel;
+  int64_t rows, columns;
+  int64_t spans, depth; /* the sums run over `spans` times `depth` */
+  int64_t plane;        /* columns of out that lie side by side: [columns / plane, rows, plane] */
+  const real *left, *bias;
+  real *out;
+  window window;
+  int64_t block; /* of the depth, at most KC */
+  int64_t tile_rows, tile_columns, row_tiles, column_tiles;
+  int64_t left_space, right_space, partial_space, thread_space; /* elements of scratch */
+} product;
+
+typedef struct tile {
+  int64_t row, column, rows, columns;
+} tile;
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t between(int64_t x, int64_t low, int64_t high) { return x < low ? low : least(x, high); }
+
+/* ---- gathering ---- */
+
+/* to[c] = row[(from + c·times) / over] of a row of the images, c < n. */
+static void gather_row(real *restrict to, const window *w, const real *row, int64_t from, int64_t n) {
+  if (w->times == 1 && w->over == 1) {
+    const int64_t begin = between(-from, 0, n), end = between(w->width - from, begin, n);
+    memset(to, 0, (size_t)begin * sizeof *to);
+    memcpy(to + begin, row + from + begin, (size_t)(end - begin) * sizeof *to);
+    memset(to + end, 0, (size_t)(n - end) * sizeof *to);
+  } else if (w->over == 1) {
+    for (int64_t c = 0; c < n; c++) {
+      const int64_t x = from + c * w->times;
+      to[c] = x >= 0 && x < w->width ? row[x] : 0;
+    }
+  } else {
+    memset(to, 0, (size_t)n * sizeof *to);
+    for (int64_t c = ((-from) % w->over + w->over) % w->over; c < n; c += w->over) {
+      const int64_t x = (from + c) / w->over;
+      if (from + c >= 0 && x < w->width) to[c] = row[x];
+    }
+  }
+}
+
+/* n positions of a line, from one of them on, in the order image, row, column. */
+static void gather_line(real *to, const window *w, int64_t channel, int64_t i, int64_t j, int64_t image, int64_t row,
+                        int64_t column, int64_t n) {
+  const int64_t down = w->sign * (i - w->top), across = w->sign * (j - w->left);
+  while (n > 0) {
+    const int64_t run = least(n, w->columns - column), y = row * w->times + down;
+    if (y < 0 || y % w->over || y / w->over >= w->height) {
+      memset(to, 0, (size_t)run * sizeof *to);
+    } else {
+      const real *from = w->images + ((image * w->channels + channel) * w->height + y / w->over) * w->width;
+      gather_row(to, w, from, column * w->times + across, run);
+    }
+    to += run, n -= run;
+    column = 0;
+    if (++row == w->rows) row = 0, image++;
+  }
+}
+
+/* A panel of the right operand whose depth are lines: n positions, from `position` of all images on, of `depth` lines. */
+static void pack_lines(stat *to, real *room, const window *w, int64_t line, int64_t depth, int64_t position, int64_t n) {
+  const int64_t area = w->tall * w->broad, plane = w->rows * w->columns;
+  const int64_t image = position / plane, row = position % plane / w->columns, column = position % w->columns;
+  int64_t channel = line / area, i = line % area / w->broad, j = line % w->broad;
+  for (int64_t k = 0; k < depth; k++) {
+    gather_line(room + k * NR, w, channel, i, j, image, row, column, n);
+    if (++j == w->broad) {
+      j = 0;
+      if (++i == w->tall) i = 0, channel++;
+    }
+  }
+  pack(to, (operand){room, 1, NR}, n, depth, NR);
+}
+
+/* A panel whose depth are positions: `depth` of them, from `position` of an image on, of n lines. */
+static void pack_positions(stat *to, real *room, const window *w, int64_t line, int64_t n, int64_t image, int64_t position,
+                           int64_t depth) {
+  const int64_t area = w->tall * w->broad;
+  for (int64_t c = 0; c < n; c++) {
+    const int64_t tap = (line + c) % area;
+    gather_line(room + c * depth, w, (line + c) / area, tap / w->broad, tap % w->broad, image, position / w->columns,
+                position % w->columns, depth);
+  }
+  pack(to, (operand){room, depth, 1}, n, depth, NR);
+}
+
+/* ---- tiles ---- */
+
+/* The weight as backward_input has it: rows are channels c, the depth runs over (o, i, j). */
+static void pack_turned_weight(stat *to, real *room, const product *p, const tile *t, int64_t start, int64_t depth) {
+  const int64_t area = p->window.tall * p->window.broad;
+  for (int64_t first = 0; first < t->rows; first += MR) {
+    const int64_t rows = least(MR, t->rows - first);
+    for (int64_t k = 0; k < depth; k++) {
+      const real *from = p->left + ((start + k) / area * p->rows + t->row + first) * area + (start + k) % area;
+      for (int64_t r = 0; r < rows; r++) room[k * MR + r] = from[r * area];
+    }
+    pack(to + first * depth, (operand){room, 1, MR}, rows, depth, MR);
+  }
+}
+
+static void pack_left(stat *to, real *room, const product *p, const tile *t, int64_t span, int64_t start, int64_t depth) {
+  if (p->kernel == CONVOLUTION_INPUT) pack_turned_weight(to, room, p, t, start, depth);
+  else pack(to, (operand){p->left + (span * p->rows + t->row) * p->depth + start, p->depth, 1}, t->rows, depth, MR);
+}
+
+/* Stores a register tile of `rows` x `columns` at (row, column) of the product. */
+static void finish(const product *p, int64_t row, int64_t column, int64_t rows, int64_t columns, const stat *values) {
+  for (int64_t done = 0, run; done < columns; done += run) {
+    const int64_t at = (column + done) % p->plane;
+    real *out = p->out + ((column + done) / p->plane * p->rows + row) * p->plane + at;
+    run = least(columns - done, p->plane - at);
+    for (int64_t r = 0; r < rows; r++) {
+      const stat bias = p->bias ? load(p->bias[row + r]) : 0;
+      for (int64_t c = 0; c < run; c++) out[r * p->plane + c] = store(values[r * NR + done + c] + bias);
+    }
+  }
+}
+
+/* Adds one block of the depth to a tile; the last block finishes it. */
+static void multiply_block(const product *p, const tile *t, int64_t span, int64_t start, int64_t depth, stat *scratch) {
+  stat *left = scratch, *right = left + p->left_space, *partial = right + p->right_space;
+  real *room = (real *)(partial + p->partial_space);
+  stat local[MR * NR] __attribute__((aligned(64)));
+  const int first = span == 0 && start == 0, last = span == p->spans - 1 && start + depth == p->depth;
+  pack_left(left, room, p, t, span, start, depth);
+  for (int64_t j = 0; j < t->columns; j += NR) {
+    const int64_t columns = least(NR, t->columns - j);
+    if (p->kernel == CONVOLUTION_WEIGHT) pack_positions(right, room, &p->window, t->column + j, columns, span, start, depth);
+    else pack_lines(right, room, &p->window, start, depth, t->column + j, columns);
+    for (int64_t i = 0; i < t->rows; i += MR) {
+      stat *to = first && last ? local : partial + (j / NR * divided(t->rows, MR) + i / MR) * MR * NR;
+      const sums s = {.to = to, .to_pitch = NR, .add = !first, .right = right, .right_pitch = NR, .depth = depth};
+      tile_from_panel(&s, left + i * depth);
+      if (last) finish(p, t->row + i, t->column + j, least(MR, t->rows - i), columns, to);
+    }
+  }
+}
+
+static void compute_tile(const product *p, int64_t number, stat *scratch) {
+  tile t = {.row = number % p->row_tiles * p->tile_rows, .column = number / p->row_tiles * p->tile_columns};
+  t.rows = least(p->tile_rows, p->rows - t.row);
+  t.columns = least(p->tile_columns, p->columns - t.column);
+  for (int64_t span = 0; span < p->spans; span++)
+    for (int64_t start = 0; start < p->depth; start += p->block)
+      multiply_block(p, &t, span, start, least(p->block, p->depth - start), scratch);
+}
+
+static void choose_tiles(product *p) {
+  const int64_t most = TILES_PER_THREAD * pg_kernel_threads();
+  p->tile_rows = divided(divided(p->rows, divided(p->rows, TILE_ROWS)), MR) * MR;
+  p->tile_columns = divided(divided(p->columns, divided(p->columns, TILE_COLUMNS)), NR) * NR;
+  for (;;) {
+    p->row_tiles = divided(p->rows, p->tile_rows), p->column_tiles = divided(p->columns, p->tile_columns);
+    if (pg_kernel_threads() == 1 || p->row_tiles * p->column_tiles >= most) break;
+    if (p->tile_columns >= p->tile_rows && p->tile_columns > TILE_LEAST) p->tile_columns = divided(p->tile_columns / 2, NR) * NR;
+    else if (p->tile_rows > TILE_LEAST) p->tile_rows = divided(p->tile_rows / 2, MR) * MR;
+    else break;
+  }
+}
+
+/* ---- the contract ---- */
+
+/* What to do for a call that has been checked. */
+static product describe(const pg_call *call, int kernel) {
+  const convolution_size n = convolution_sizes(call, kernel);
+  const int64_t area = n.kernel_height * n.kernel_width, positions = n.rows * n.columns;
+  product p = {.kernel = kernel, .out = call->v[0].data, .spans = 1};
+  p.window = (window){call->v[convolution_x(kernel)].data, n.channels, n.height, n.width, n.rows, n.columns, n.kernel_height,
+                      n.kernel_width, n.stride, 1, 1, n.top, n.left};
+  switch (kernel) {
+  case CONVOLUTION_FORWARD:
+    p.rows = n.outputs, p.plane = positions, p.columns = n.images * positions, p.depth = n.channels * area;
+    p.left = call->v[2].data;
+    p.bias = pg_present(call, 3) ? call->v[3].data : NULL;
+    break;
+  case CONVOLUTION_INPUT:
+    p.rows = n.channels, p.plane = n.height * n.width, p.columns = n.images * p.plane, p.depth = n.outputs * area;
+    p.left = call->v[2].data;
+    p.window = (window){call->v[1].data, n.outputs, n.rows, n.columns, n.height, n.width, n.kernel_height, n.kernel_width,
+                        1, n.stride, -1, n.top, n.left};
+    break;
+  default:
+    p.rows = n.outputs, p.plane = p.columns = n.channels * area, p.spans = n.images, p.depth = positions;
+    p.left = call->v[1].data;
+  }
+  p.block = divided(divided(p.depth, divided(p.depth, KC)), 16) * 16; /* whole vectors for pack() */
+  choose_tiles(&p);
+  p.left_space = p.tile_rows * KC + PANEL_SLACK;
+  p.right_space = NR * KC + PANEL_SLACK;
+  p.partial_space = p.spans > 1 || p.depth > p.block ? p.tile_rows * p.tile_columns : 0;
+  p.thread_space = divided(p.left_space + p.right_space + p.partial_space + WIDE * KC, 64) * 64;
+  return p;
+}
+
+static int64_t scratch_of(const pg_call *call, int kernel) {
+  if (expect_convolution(call, kernel)) return -1;
+  return pg_kernel_threads() * describe(call, kernel).thread_space * (int64_t)sizeof(stat);
+}
+
+static pg_status run(const pg_call *call, int kernel) {
+  const pg_status status = expect_convolution(call, kernel);
+  if (status) return status;
+  const product p = describe(call, kernel);
+  const int64_t tiles = p.row_tiles * p.column_tiles, bytes = p.thread_space * (int64_t)sizeof(stat);
+  const int small = tiles == 1 || p.rows * p.columns * p.spans * p.depth < PARALLEL_WORK;
+  const int threads = (int)least(small ? 1 : pg_kernel_threads(), call->scratch_bytes / bytes);
+  PG_EXPECT(threads >= 1, "%s: %lld bytes of scratch, %lld needed", convolution_name(kernel), (long long)call->scratch_bytes,
+            (long long)bytes);
+#pragma omp parallel num_threads(threads)
+  {
+    stat *scratch = (stat *)call->scratch + omp_get_thread_num() * p.thread_space;
+#pragma omp for schedule(dynamic)
+    for (int64_t t = 0; t < tiles; t++) compute_tile(&p, t, scratch);
+  }
+  return PG_OK;
+}
+
+pg_status PG_CPU(convolution)(const pg_call *call) { return run(call, CONVOLUTION_FORWARD); }
+pg_status PG_CPU(convolution_backward_input)(const pg_call *call) { return run(call, CONVOLUTION_INPUT); }
+pg_status PG_CPU(convolution_backward_weight)(const pg_call *call) { return run(call, CONVOLUTION_WEIGHT); }
+int64_t PG_CPU(convolution_scratch)(const pg_call *call) { return scratch_of(call, CONVOLUTION_FORWARD); }
+int64_t PG_CPU(convolution_backward_input_scratch)(const pg_call *call) { return scratch_of(call, CONVOLUTION_INPUT); }
+int64_t PG_CPU(convolution_backward_weight_scratch)(const pg_call *call) { return scratch_of(call, CONVOLUTION_WEIGHT); }

@@ -1,0 +1,94 @@
+/* Convolution on GPUs: by kernels of our own (cuda.cu) or, where the plugin is built with cuDNN, by cuDNN's, and which of the two
+ * runs is a choice (cuda_cudnn_choice.h; PERIGEE_CONVOLUTION asks for one of them). */
+
+/* The entries of the plugin's table, for both dtypes. */
+#define PG_KERNEL(name) \
+  pg_status name##_cuda_float32(const pg_call *call); \
+  pg_status name##_cuda_bfloat16(const pg_call *call);
+#define PG_KERNEL_PLAN(name) \
+  int64_t name##_scratch_cuda_float32(const pg_call *call); \
+  int64_t name##_scratch_cuda_bfloat16(const pg_call *call);
+
+#include "kernel.h"
+
+#include "convolution/check.h"
+#include "convolution/convolution.h"
+#include "convolution/own.h"
+
+static pg_status run_own(const pg_call *call, int kernel, int dtype) {
+  return dtype == PG_FLOAT32 ? convolution_own_cuda_float32(call, kernel) : convolution_own_cuda_bfloat16(call, kernel);
+}
+
+#ifdef PERIGEE_WITH_CUDNN
+
+#include "convolution/cudnn.h"
+#include "cuda_cudnn_choice.h"
+
+enum { WORKSPACE_BYTES = 256 << 20 }; /* that cuDNN may have: its operands in the layout that tensor cores like, and parts of sums */
+
+static pg_status draw(cudnn_graph *g, const void *problem) { return convolution_cudnn(g, problem); }
+
+static pg_status run_ours(const pg_call *call, const void *problem) {
+  const convolution_graph *c = problem;
+  return run_own(call, c->kernel, c->dtype);
+}
+
+static pg_status run_cudnn(const cudnn_graph *g, const pg_call *call, const void *problem, void *workspace, void *beside) {
+  const convolution_graph *c = problem;
+  (void)beside;
+  void *tensors[CONVOLUTION_TENSORS] = {NULL};
+  tensors[CONVOLUTION_X] = call->v[convolution_x(c->kernel)].data;
+  tensors[CONVOLUTION_W] = call->v[convolution_weight(c->kernel)].data;
+  tensors[CONVOLUTION_Y] = call->v[convolution_y(c->kernel)].data;
+  if (c->bias) tensors[CONVOLUTION_BIAS] = call->v[3].data;
+  return convolution_cudnn_run(g, tensors, workspace, call->stream);
+}
+
+static const cudnn_rival rival = {"convolution", "PERIGEE_CONVOLUTION", draw, run_ours, run_cudnn};
+
+static cudnn_contest contest_of(const pg_call *call, const convolution_graph *g) {
+  const convolution_size n = g->size;
+  cudnn_contest c = {.rival = &rival, .call = call, .problem = g, .most_workspace = WORKSPACE_BYTES};
+  snprintf(c.key, sizeof c.key,
+           "%s/%s/cudnn-%zu/%s/%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64 "/%" PRId64 "x%" PRId64 "x%" PRId64 "/%" PRId64
+           "+%" PRId64 "+%" PRId64 "+%" PRId64 "+%" PRId64 "%s",
+           convolution_name(g->kernel), pg_gpu_name(), cudnnGetVersion(),
+           g->dtype == PG_BFLOAT16 ? "bfloat16" : g->tf32 ? "tf32" : "float32", n.images, n.channels, n.height, n.width,
+           n.outputs, n.kernel_height, n.kernel_width, n.stride, n.top, n.bottom, n.left, n.right, g->bias ? "+bias" : "");
+  return c;
+}
+
+static convolution_graph graph_of(const pg_call *call, int kernel, int dtype) {
+  return (convolution_graph){kernel, dtype, dtype == PG_FLOAT32 && pg_tf32(),
+                             kernel == CONVOLUTION_FORWARD && pg_present(call, 3), convolution_sizes(call, kernel)};
+}
+
+static pg_status run(const pg_call *call, int kernel, int dtype) {
+  TRY(expect_convolution(call, kernel));
+  const convolution_graph g = graph_of(call, kernel, dtype);
+  const cudnn_contest c = contest_of(call, &g);
+  return cudnn_contest_run(&c);
+}
+
+static int64_t scratch(const pg_call *call, int kernel, int dtype) {
+  if (expect_convolution(call, kernel)) return -1;
+  const convolution_graph g = graph_of(call, kernel, dtype);
+  const cudnn_contest c = contest_of(call, &g);
+  return cudnn_contest_scratch(&c);
+}
+
+#else
+
+static pg_status run(const pg_call *call, int kernel, int dtype) { return run_own(call, kernel, dtype); }
+static int64_t scratch(const pg_call *call, int kernel, int dtype) { return (void)call, (void)kernel, (void)dtype, 0; }
+
+#endif
+
+#define ENTRIES(name, kernel) \
+  pg_status name##_cuda_float32(const pg_call *call) { return run(call, kernel, PG_FLOAT32); } \
+  pg_status name##_cuda_bfloat16(const pg_call *call) { return run(call, kernel, PG_BFLOAT16); } \
+  int64_t name##_scratch_cuda_float32(const pg_call *call) { return scratch(call, kernel, PG_FLOAT32); } \
+  int64_t name##_scratch_cuda_bfloat16(const pg_call *call) { return scratch(call, kernel, PG_BFLOAT16); }
+ENTRIES(convolution, CONVOLUTION_FORWARD)
+ENTRIES(convolution_backward_input, CONVOLUTION_INPUT)
+ENTRIES(convolution_backward_weight, CONVOLUTION_WEIGHT)

@@ -1,0 +1,294 @@
+/* Choosing between kernels of our own and cuDNN's engines, for the ops that have both (attention/cuda.c, convolution/cuda.c).
+ *
+ * When a program is planned, ours and cuDNN's first few engines are timed, and the fastest is kept as a choice
+ * (runtime/choices.c): "own", or "cudnn/" and an engine. cuDNN's plan is made then, never while a graph is captured, and lives
+ * as long as the process. Eager calls are ours, unless their problem has been planned. Where cuDNN has no plan, or none in the
+ * workspace that it may have, the op is ours. PERIGEE_<OP>=own or cudnn asks for one of the two, and cudnn then serves eager
+ * calls too. */
+#ifndef PERIGEE_KERNELS_CUDA_CUDNN_CHOICE_H
+#define PERIGEE_KERNELS_CUDA_CUDNN_CHOICE_H
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda_choice.h"
+#include "cuda_cudnn.h"
+
+enum { CUDNN_ENGINES = 4, CUDNN_KEY_BYTES = 640 };
+enum { CUDNN_EITHER, CUDNN_OURS, CUDNN_THEIRS }; /* what is asked for */
+
+/* An op that both serve. `problem` is what its functions make of a call. */
+typedef struct cudnn_rival {
+  const char *op, *variable; /* "attention", "PERIGEE_ATTENTION" */
+  pg_status (*draw)(cudnn_graph *g, const void *problem);
+  pg_status (*run_own)(const pg_call *call, const void *problem);
+  pg_status (*run_cudnn)(const cudnn_graph *g, const pg_call *call, const void *problem, void *workspace, void *beside);
+} cudnn_rival;
+
+/* One call to be planned or run. */
+typedef struct cudnn_contest {
+  const cudnn_rival *rival;
+  const pg_call *call;
+  const void *problem;
+  char key[CUDNN_KEY_BYTES]; /* what decides which engines there are */
+  int64_t own_scratch;       /* bytes that our kernels need */
+  int64_t most_workspace;    /* bytes that a plan may have */
+  int64_t beside;            /* bytes of scratch that run_cudnn needs besides */
+} cudnn_contest;
+
+/* What was chosen in this process. A graph without a plan: our own kernels. */
+typedef struct cudnn_solution {
+  char key[CUDNN_KEY_BYTES];
+  int wish; /* as it was then */
+  cudnn_graph graph;
+  char engine[CUDNN_ENGINE_TEXT];
+} cudnn_solution;
+
+static cudnn_solution *cudnn_solutions;
+static int cudnn_solution_count, cudnn_solution_room;
+
+#define TRY(expression) \
+  do { \
+    pg_status status_ = (expression); \
+    if (status_) return status_; \
+  } while (0)
+
+/* The last one that was chosen; earlier ones stay, for graphs that hold their kernels. */
+static const cudnn_solution *cudnn_find(const char *key) {
+  for (int k = cudnn_solution_count - 1; k >= 0; k--)
+    if (!strcmp(cudnn_solutions[k].key, key)) return &cudnn_solutions[k];
+  return NULL;
+}
+
+static pg_status cudnn_add(const cudnn_solution *s) {
+  if (cudnn_solution_count == cudnn_solution_room) {
+    cudnn_solution *more = realloc(cudnn_solutions, (size_t)(cudnn_solution_room + 16) * sizeof *more);
+    if (!more) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", s->graph.op);
+    cudnn_solutions = more;
+    cudnn_solution_room += 16;
+  }
+  cudnn_solutions[cudnn_solution_count++] = *s;
+  return PG_OK;
+}
+
+/* ---- running ---- */
+
+static int64_t cudnn_round_up(int64_t bytes) {
+  return (bytes + CUDNN_WORKSPACE_ALIGNMENT - 1) / CUDNN_WORKSPACE_ALIGNMENT * CUDNN_WORKSPACE_ALIGNMENT;
+}
+
+/* The plan's workspace and, behind it, what is needed besides. Scratch comes at multiples of 64 bytes. */
+static int64_t cudnn_scratch_for(const cudnn_contest *c, int64_t workspace) {
+  return cudnn_round_up(workspace) + c->beside + CUDNN_WORKSPACE_ALIGNMENT;
+}
+
+/* ... whoever runs. */
+static int64_t cudnn_scratch(const cudnn_contest *c, int64_t workspace) {
+  const int64_t theirs = cudnn_scratch_for(c, workspace);
+  return theirs > c->own_scratch ? theirs : c->own_scratch;
+}
+
+static pg_status cudnn_run_theirs(const cudnn_contest *c, const cudnn_solution *s) {
+  char *workspace = (char *)cudnn_round_up((int64_t)c->call->scratch);
+  return c->rival->run_cudnn(&s->graph, c->call, c->problem, s->graph.workspace ? workspace : NULL,
+                             workspace + cudnn_round_up(s->graph.workspace));
+}
+
+/* Eager calls may have views at any address, and planned ones scratch for an earlier choice. */
+static int cudnn_serves(const cudnn_contest *c, const cudnn_solution *s) {
+  uintptr_t bits = 0;
+  for (int k = 0; k < c->call->n; k++)
+    if (pg_present(c->call, k)) bits |= (uintptr_t)c->call->v[k].data;
+  return s && s->graph.plan && bits % CUDNN_TENSOR_ALIGNMENT == 0 &&
+         cudnn_scratch_for(c, s->graph.workspace) <= c->call->scratch_bytes;
+}
+
+static pg_status cudnn_contest_run(const cudnn_contest *c) {
+  const cudnn_solution *s = cudnn_find(c->key);
+  return cudnn_serves(c, s) ? cudnn_run_theirs(c, s) : c->rival->run_own(c->call, c->problem);
+}
+
+/* ---- choosing ---- */
+
+static pg_status cudnn_asked(const cudnn_rival *rival, int *wish) {
+  const char *text = getenv(rival->variable);
+  *wish = !text || !*text ? CUDNN_EITHER : !strcmp(text, "own") ? CUDNN_OURS : CUDNN_THEIRS;
+  PG_EXPECT(*wish != CUDNN_THEIRS || !strcmp(text, "cudnn"), "%s is '%s'; expected own or cudnn", rival->variable, text);
+  return PG_OK;
+}
+
+static cudnn_solution cudnn_ours(const cudnn_contest *c) {
+  cudnn_solution s = {.graph = {.op = c->rival->op}};
+  snprintf(s.key, sizeof s.key, "%s", c->key);
+  return s;
+}
+
+/* cuDNN's graph of the problem. PG_ERROR_UNSUPPORTED: it has none. */
+static pg_status cudnn_draw(cudnn_solution *s, const cudnn_contest *c) {
+  *s = cudnn_ours(c);
+  TRY(cudnn_handle(&s->graph.handle));
+  return c->rival->draw(&s->graph, c->problem);
+}
+
+/* A solution by an engine. PG_ERROR_UNSUPPORTED: it has no plan, or none in the workspace that there is. */
+static pg_status cudnn_solve(cudnn_solution *s, const cudnn_contest *c, const char *engine) {
+  pg_status status = cudnn_draw(s, c);
+  if (!status) status = cudnn_plan(&s->graph, engine);
+  if (!status && s->graph.workspace > c->most_workspace)
+    status = pg_error(PG_ERROR_UNSUPPORTED, "%s: engine %s has a workspace of %" PRId64 " bytes", s->graph.op, engine,
+                      s->graph.workspace);
+  if (status) cudnn_graph_free(&s->graph);
+  snprintf(s->engine, sizeof s->engine, "%s", engine);
+  return status;
+}
+
+static pg_status cudnn_engines_for(const cudnn_contest *c, char engines[CUDNN_ENGINES][CUDNN_ENGINE_TEXT], int *count) {
+  cudnn_solution s;
+  *count = 0;
+  pg_status status = cudnn_draw(&s, c);
+  if (!status) status = cudnn_engines(&s.graph, engines, CUDNN_ENGINES, count);
+  cudnn_graph_free(&s.graph);
+  return status == PG_ERROR_UNSUPPORTED ? PG_OK : status;
+}
+
+typedef struct cudnn_candidate {
+  const cudnn_contest *contest;
+  const cudnn_solution *solution; /* NULL: our own */
+} cudnn_candidate;
+
+static pg_status cudnn_run_candidate(const void *data) {
+  const cudnn_candidate *c = data;
+  if (c->solution) return cudnn_run_theirs(c->contest, c->solution);
+  return c->contest->rival->run_own(c->contest->call, c->contest->problem);
+}
+
+/* Gives a call memory, all in one tensor. NULL where there isn't enough. */
+static pg_tensor *cudnn_furnish(pg_call *call, int64_t scratch) {
+  int64_t at[PG_MAX_VIEWS] = {0}, total = scratch;
+  for (int k = 0; k < call->n; k++) {
+    at[k] = total = cudnn_round_up(total);
+    if (pg_present(call, k)) total += pg_numel(&call->v[k]) * pg_dtype_bytes(call->v[k].dtype);
+  }
+  pg_tensor *t;
+  if (pg_tensor_new(&t, PG_CUDA, PG_PURPOSE_OTHER, PG_UINT8, 1, &total)) return NULL;
+  char *base = pg_tensor_info(t)->data;
+  if (cudaMemsetAsync(base, 0, (size_t)total, NULL) != cudaSuccess) cudaGetLastError();
+  for (int k = 0; k < call->n; k++)
+    if (pg_present(call, k)) call->v[k].data = base + at[k];
+  call->scratch = base;
+  call->scratch_bytes = scratch;
+  call->stream = NULL;
+  return t;
+}
+
+/* The fastest of our own kernels and the plans; those that fail are passed over. *kept: the choice is worth keeping. */
+static void cudnn_rank(cudnn_solution *best, const cudnn_contest *c, cudnn_solution *plans, int count, int *kept) {
+  const cudnn_candidate own = {c, NULL};
+  float least, milliseconds;
+  int found = pg_milliseconds(c->rival->op, cudnn_run_candidate, &own, &least) == PG_OK; /* ours may not serve every shape */
+  for (int k = 0; k < count; k++) {
+    const cudnn_candidate theirs = {c, &plans[k]};
+    if (pg_milliseconds(plans[k].graph.op, cudnn_run_candidate, &theirs, &milliseconds)) {
+      *kept = 0;
+    } else if (!found || milliseconds < least) {
+      cudnn_solution slower = *best;
+      *best = plans[k];
+      plans[k] = slower;
+      least = milliseconds;
+      found = 1;
+    }
+  }
+}
+
+/* *kept: each candidate was timed, or has no plan. */
+static void cudnn_pick(cudnn_solution *best, const cudnn_contest *c, char engines[CUDNN_ENGINES][CUDNN_ENGINE_TEXT], int count,
+                       int *kept) {
+  cudnn_solution plans[CUDNN_ENGINES];
+  int64_t workspace = 0;
+  int made = 0;
+  *kept = 1;
+  for (int k = 0; k < count; k++) {
+    const pg_status status = cudnn_solve(&plans[made], c, engines[k]);
+    if (status && status != PG_ERROR_UNSUPPORTED) *kept = 0;
+    if (status) continue;
+    if (plans[made].graph.workspace > workspace) workspace = plans[made].graph.workspace;
+    made++;
+  }
+  if (made) {
+    pg_call call = *c->call;
+    cudnn_contest furnished = *c;
+    furnished.call = &call;
+    pg_tensor *memory = cudnn_furnish(&call, cudnn_scratch(c, workspace));
+    if (memory) cudnn_rank(best, &furnished, plans, made, kept);
+    else *kept = 0;
+    pg_tensor_release(memory);
+  }
+  for (int k = 0; k < made; k++) cudnn_graph_free(&plans[k].graph);
+}
+
+/* The first engine that has a plan. */
+static pg_status cudnn_first_of(cudnn_solution *s, const cudnn_contest *c, char engines[CUDNN_ENGINES][CUDNN_ENGINE_TEXT],
+                                int count) {
+  for (int k = 0; k < count; k++) {
+    pg_status status = cudnn_solve(s, c, engines[k]);
+    if (status != PG_ERROR_UNSUPPORTED) return status;
+  }
+  *s = cudnn_ours(c);
+  return PG_OK;
+}
+
+/* A kept choice as a solution; one that cuDNN has no plan for any more is made anew. */
+static int cudnn_recall(cudnn_solution *s, const cudnn_contest *c) {
+  const char *text = pg_choice_find(c->key);
+  *s = cudnn_ours(c);
+  if (!text || !strcmp(text, "own")) return text != NULL;
+  return !strncmp(text, "cudnn/", 6) && cudnn_solve(s, c, text + 6) == PG_OK;
+}
+
+static pg_status cudnn_choose(cudnn_solution *s, const cudnn_contest *c, int wish) {
+  char engines[CUDNN_ENGINES][CUDNN_ENGINE_TEXT], text[CUDNN_ENGINE_TEXT + 8];
+  int count, kept;
+  *s = cudnn_ours(c);
+  if (wish == CUDNN_OURS || (wish == CUDNN_EITHER && cudnn_recall(s, c))) return PG_OK;
+  TRY(cudnn_engines_for(c, engines, &count));
+  if (wish == CUDNN_THEIRS) return cudnn_first_of(s, c, engines, count);
+  *s = cudnn_ours(c);
+  cudnn_pick(s, c, engines, count, &kept);
+  snprintf(text, sizeof text, "%s%s", s->graph.plan ? "cudnn/" : "own", s->graph.plan ? s->engine : "");
+  return kept ? pg_choice_keep(c->key, text) : PG_OK;
+}
+
+/* Is it what choosing again would give? */
+static int cudnn_is_current(const cudnn_solution *s, int wish) {
+  if (!s || s->wish != wish) return 0;
+  if (wish != CUDNN_EITHER) return 1;
+  const char *text = pg_choice_find(s->key);
+  return text && (s->graph.plan ? !strncmp(text, "cudnn/", 6) && !strcmp(text + 6, s->engine) : !strcmp(text, "own"));
+}
+
+/* Makes the choice for a call that is being planned. */
+static pg_status cudnn_settle(const cudnn_contest *c) {
+  cudnn_solution s;
+  int wish;
+  TRY(cudnn_asked(c->rival, &wish));
+  if (cudnn_is_current(cudnn_find(c->key), wish) || (c->call->v[0].data && wish == CUDNN_EITHER)) return PG_OK;
+  pg_status status = cudnn_choose(&s, c, wish);
+  if (status) {
+    char why[512];
+    snprintf(why, sizeof why, "%s", pg_last_error());
+    return pg_error(status, "%s of %s: %s; %s=own does without cuDNN", c->rival->op, pg_shape_text(&c->call->v[2]), why,
+                    c->rival->variable);
+  }
+  s.wish = wish;
+  return cudnn_add(&s);
+}
+
+/* Scratch bytes of a call. < 0: failure. */
+static int64_t cudnn_contest_scratch(const cudnn_contest *c) {
+  if (cudnn_settle(c)) return -1;
+  const cudnn_solution *s = cudnn_find(c->key);
+  return s && s->graph.plan ? cudnn_scratch(c, s->graph.workspace) : c->own_scratch;
+}
+
+#endif
