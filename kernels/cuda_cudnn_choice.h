@@ -1,10 +1,11 @@
-/* Choosing between kernels of our own and cuDNN's engines, for the ops that have both (attention/cuda.c, convolution/cuda.c).
+/* Choosing between kernels of our own and cuDNN's engines, for the ops that have both (attention/cuda.c,
+ * convolution/cuda.c).
  *
  * When a program is planned, ours and cuDNN's first few engines are timed, and the fastest is kept as a choice
- * (runtime/choices.c): "own", or "cudnn/" and an engine. cuDNN's plan is made then, never while a graph is captured, and lives
- * as long as the process. Eager calls are ours, unless their problem has been planned. Where cuDNN has no plan, or none in the
- * workspace that it may have, the op is ours. PERIGEE_<OP>=own or cudnn asks for one of the two, and cudnn then serves eager
- * calls too. */
+ * (runtime/choices.c): "own", or "cudnn/" and an engine. cuDNN's plan is made then, never while a graph is captured,
+ * and lives as long as the process. Eager calls are ours, unless their problem has been planned. Where cuDNN has no
+ * plan, or none in the workspace that it may have, the op is ours. PERIGEE_<OP>=own or cudnn asks for one of the
+ * two, and cudnn then serves eager calls too. */
 #ifndef PERIGEE_KERNELS_CUDA_CUDNN_CHOICE_H
 #define PERIGEE_KERNELS_CUDA_CUDNN_CHOICE_H
 
@@ -48,10 +49,10 @@ typedef struct cudnn_solution {
 static cudnn_solution *cudnn_solutions;
 static int cudnn_solution_count, cudnn_solution_room;
 
-#define TRY(expression) \
-  do { \
-    pg_status status_ = (expression); \
-    if (status_) return status_; \
+#define TRY(expression)                                                                                                \
+  do {                                                                                                                 \
+    pg_status status_ = (expression);                                                                                  \
+    if (status_) return status_;                                                                                       \
   } while (0)
 
 /* The last one that was chosen; earlier ones stay, for graphs that hold their kernels. */
@@ -114,7 +115,8 @@ static pg_status cudnn_contest_run(const cudnn_contest *c) {
 static pg_status cudnn_asked(const cudnn_rival *rival, int *wish) {
   const char *text = getenv(rival->variable);
   *wish = !text || !*text ? CUDNN_EITHER : !strcmp(text, "own") ? CUDNN_OURS : CUDNN_THEIRS;
-  PG_EXPECT(*wish != CUDNN_THEIRS || !strcmp(text, "cudnn"), "%s is '%s'; expected own or cudnn", rival->variable, text);
+  PG_EXPECT(*wish != CUDNN_THEIRS || !strcmp(text, "cudnn"), "%s is '%s'; expected own or cudnn", rival->variable,
+            text);
   return PG_OK;
 }
 
@@ -186,7 +188,8 @@ static pg_tensor *cudnn_furnish(pg_call *call, int64_t scratch) {
 static void cudnn_rank(cudnn_solution *best, const cudnn_contest *c, cudnn_solution *plans, int count, int *kept) {
   const cudnn_candidate own = {c, NULL};
   float least, milliseconds;
-  int found = pg_milliseconds(c->rival->op, cudnn_run_candidate, &own, &least) == PG_OK; /* ours may not serve every shape */
+  int found =
+      pg_milliseconds(c->rival->op, cudnn_run_candidate, &own, &least) == PG_OK; /* ours may not serve every shape */
   for (int k = 0; k < count; k++) {
     const cudnn_candidate theirs = {c, &plans[k]};
     if (pg_milliseconds(plans[k].graph.op, cudnn_run_candidate, &theirs, &milliseconds)) {
@@ -202,8 +205,8 @@ static void cudnn_rank(cudnn_solution *best, const cudnn_contest *c, cudnn_solut
 }
 
 /* *kept: each candidate was timed, or has no plan. */
-static void cudnn_pick(cudnn_solution *best, const cudnn_contest *c, char engines[CUDNN_ENGINES][CUDNN_ENGINE_TEXT], int count,
-                       int *kept) {
+static void cudnn_pick(cudnn_solution *best, const cudnn_contest *c, char engines[CUDNN_ENGINES][CUDNN_ENGINE_TEXT],
+                       int count, int *kept) {
   cudnn_solution plans[CUDNN_ENGINES];
   int64_t workspace = 0;
   int made = 0;
@@ -228,8 +231,8 @@ static void cudnn_pick(cudnn_solution *best, const cudnn_contest *c, char engine
 }
 
 /* The first engine that has a plan. */
-static pg_status cudnn_first_of(cudnn_solution *s, const cudnn_contest *c, char engines[CUDNN_ENGINES][CUDNN_ENGINE_TEXT],
-                                int count) {
+static pg_status cudnn_first_of(cudnn_solution *s, const cudnn_contest *c,
+                                char engines[CUDNN_ENGINES][CUDNN_ENGINE_TEXT], int count) {
   for (int k = 0; k < count; k++) {
     pg_status status = cudnn_solve(s, c, engines[k]);
     if (status != PG_ERROR_UNSUPPORTED) return status;

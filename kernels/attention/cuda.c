@@ -1,5 +1,6 @@
-/* Attention on GPUs. In float32 it is our own (cuda.cu). In bfloat16 cuDNN's stands beside ours where the plugin is built with
- * cuDNN, and which of the two runs is a choice (cuda_cudnn_choice.h; PERIGEE_ATTENTION asks for one of them). */
+/* Attention on GPUs. In float32 it is our own (cuda.cu). In bfloat16 cuDNN's stands beside ours where the plugin is
+ * built with cuDNN, and which of the two runs is a choice (cuda_cudnn_choice.h; PERIGEE_ATTENTION asks for one of
+ * them). */
 
 /* The entries of the plugin's table, for both dtypes. */
 #define PG_KERNEL(name) \
@@ -79,8 +80,8 @@ static pg_status run_cudnn(const cudnn_graph *g, const pg_call *call, const void
 
 static const cudnn_rival rival = {"attention", "PERIGEE_ATTENTION", draw, run_ours, run_cudnn};
 
-/* cuDNN may have no more workspace than the queries, keys and values in float32: its backward keeps a map in bfloat16, so from
- * some number of tokens on it is out. Besides that the backward has its delta. */
+/* cuDNN may have no more workspace than the queries, keys and values in float32: its backward keeps a map in
+ * bfloat16, so from some number of tokens on it is out. Besides that the backward has its delta. */
 static cudnn_contest contest_of(const pg_call *call, const problem *p) {
   const attention_size n = p->size;
   const int64_t rows = n.images * n.heads * n.tokens;

@@ -3,8 +3,8 @@
  *   y[b,o,p,q] = bias[o] + Σ over c,i,j of weight[o,c,i,j] · x[b, c, p·stride + i − top, q·stride + j − left]
  *
  * x being 0 outside. With `top`, `bottom`, `left` and `right` zeros around an image of H×W, y's images are of P×Q,
- * P = ⌊(H + top + bottom − kh) / stride⌋ + 1 and Q likewise. An element's sum runs in a fixed order that the shapes alone decide.
- * No size is 0, and nothing may alias.
+ * P = ⌊(H + top + bottom − kh) / stride⌋ + 1 and Q likewise. An element's sum runs in a fixed order that the shapes
+ * alone decide. No size is 0, and nothing may alias.
  *
  *   v[0] y       real [B,O,P,Q]    =
  *   v[1] x       real [B,C,H,W]

@@ -1,6 +1,6 @@
-/* Convolution on the CPU: each of the three kernels is a product of matrices whose right operand, the images seen through the
- * kernels' window, is gathered panel by panel where it is needed and lies nowhere as a whole. Tiles of the product are shared
- * out among the threads; the inside of a tile is matmul's (matmul/gemm.h).
+/* Convolution on the CPU: each of the three kernels is a product of matrices whose right operand, the images seen
+ * through the kernels' window, is gathered panel by panel where it is needed and lies nowhere as a whole. Tiles of
+ * the product are shared out among the threads; the inside of a tile is matmul's (matmul/gemm.h).
  *
  *                    out                    left                  right, gathered
  *   forward          y [O, B·P·Q]           weight [O, C·kh·kw]   x       [C·kh·kw, B·P·Q]
@@ -96,8 +96,10 @@ static void gather_line(real *to, const window *w, int64_t channel, int64_t i, i
   }
 }
 
-/* A panel of the right operand whose depth are lines: n positions, from `position` of all images on, of `depth` lines. */
-static void pack_lines(stat *to, real *room, const window *w, int64_t line, int64_t depth, int64_t position, int64_t n) {
+/* A panel of the right operand whose depth are lines: n positions, from `position` of all images on, of `depth`
+ * lines. */
+static void pack_lines(stat *to, real *room, const window *w, int64_t line, int64_t depth, int64_t position,
+                       int64_t n) {
   const int64_t area = w->tall * w->broad, plane = w->rows * w->columns;
   const int64_t image = position / plane, row = position % plane / w->columns, column = position % w->columns;
   int64_t channel = line / area, i = line % area / w->broad, j = line % w->broad;
@@ -112,8 +114,8 @@ static void pack_lines(stat *to, real *room, const window *w, int64_t line, int6
 }
 
 /* A panel whose depth are positions: `depth` of them, from `position` of an image on, of n lines. */
-static void pack_positions(stat *to, real *room, const window *w, int64_t line, int64_t n, int64_t image, int64_t position,
-                           int64_t depth) {
+static void pack_positions(stat *to, real *room, const window *w, int64_t line, int64_t n, int64_t image,
+                           int64_t position, int64_t depth) {
   const int64_t area = w->tall * w->broad;
   for (int64_t c = 0; c < n; c++) {
     const int64_t tap = (line + c) % area;
@@ -138,7 +140,8 @@ static void pack_turned_weight(stat *to, real *room, const product *p, const til
   }
 }
 
-static void pack_left(stat *to, real *room, const product *p, const tile *t, int64_t span, int64_t start, int64_t depth) {
+static void pack_left(stat *to, real *room, const product *p, const tile *t, int64_t span, int64_t start,
+                      int64_t depth) {
   if (p->kernel == CONVOLUTION_INPUT) pack_turned_weight(to, room, p, t, start, depth);
   else pack(to, (operand){p->left + (span * p->rows + t->row) * p->depth + start, p->depth, 1}, t->rows, depth, MR);
 }
@@ -165,7 +168,8 @@ static void multiply_block(const product *p, const tile *t, int64_t span, int64_
   pack_left(left, room, p, t, span, start, depth);
   for (int64_t j = 0; j < t->columns; j += NR) {
     const int64_t columns = least(NR, t->columns - j);
-    if (p->kernel == CONVOLUTION_WEIGHT) pack_positions(right, room, &p->window, t->column + j, columns, span, start, depth);
+    if (p->kernel == CONVOLUTION_WEIGHT)
+      pack_positions(right, room, &p->window, t->column + j, columns, span, start, depth);
     else pack_lines(right, room, &p->window, start, depth, t->column + j, columns);
     for (int64_t i = 0; i < t->rows; i += MR) {
       stat *to = first && last ? local : partial + (j / NR * divided(t->rows, MR) + i / MR) * MR * NR;
@@ -192,7 +196,8 @@ static void choose_tiles(product *p) {
   for (;;) {
     p->row_tiles = divided(p->rows, p->tile_rows), p->column_tiles = divided(p->columns, p->tile_columns);
     if (pg_kernel_threads() == 1 || p->row_tiles * p->column_tiles >= most) break;
-    if (p->tile_columns >= p->tile_rows && p->tile_columns > TILE_LEAST) p->tile_columns = divided(p->tile_columns / 2, NR) * NR;
+    if (p->tile_columns >= p->tile_rows && p->tile_columns > TILE_LEAST)
+      p->tile_columns = divided(p->tile_columns / 2, NR) * NR;
     else if (p->tile_rows > TILE_LEAST) p->tile_rows = divided(p->tile_rows / 2, MR) * MR;
     else break;
   }
@@ -205,8 +210,19 @@ static product describe(const pg_call *call, int kernel) {
   const convolution_size n = convolution_sizes(call, kernel);
   const int64_t area = n.kernel_height * n.kernel_width, positions = n.rows * n.columns;
   product p = {.kernel = kernel, .out = call->v[0].data, .spans = 1};
-  p.window = (window){call->v[convolution_x(kernel)].data, n.channels, n.height, n.width, n.rows, n.columns, n.kernel_height,
-                      n.kernel_width, n.stride, 1, 1, n.top, n.left};
+  p.window = (window){call->v[convolution_x(kernel)].data,
+                      n.channels,
+                      n.height,
+                      n.width,
+                      n.rows,
+                      n.columns,
+                      n.kernel_height,
+                      n.kernel_width,
+                      n.stride,
+                      1,
+                      1,
+                      n.top,
+                      n.left};
   switch (kernel) {
   case CONVOLUTION_FORWARD:
     p.rows = n.outputs, p.plane = positions, p.columns = n.images * positions, p.depth = n.channels * area;
@@ -216,8 +232,8 @@ static product describe(const pg_call *call, int kernel) {
   case CONVOLUTION_INPUT:
     p.rows = n.channels, p.plane = n.height * n.width, p.columns = n.images * p.plane, p.depth = n.outputs * area;
     p.left = call->v[2].data;
-    p.window = (window){call->v[1].data, n.outputs, n.rows, n.columns, n.height, n.width, n.kernel_height, n.kernel_width,
-                        1, n.stride, -1, n.top, n.left};
+    p.window = (window){call->v[1].data, n.outputs, n.rows,   n.columns, n.height, n.width, n.kernel_height,
+                        n.kernel_width,  1,         n.stride, -1,        n.top,    n.left};
     break;
   default:
     p.rows = n.outputs, p.plane = p.columns = n.channels * area, p.spans = n.images, p.depth = positions;
@@ -244,8 +260,8 @@ static pg_status run(const pg_call *call, int kernel) {
   const int64_t tiles = p.row_tiles * p.column_tiles, bytes = p.thread_space * (int64_t)sizeof(stat);
   const int small = tiles == 1 || p.rows * p.columns * p.spans * p.depth < PARALLEL_WORK;
   const int threads = (int)least(small ? 1 : pg_kernel_threads(), call->scratch_bytes / bytes);
-  PG_EXPECT(threads >= 1, "%s: %lld bytes of scratch, %lld needed", convolution_name(kernel), (long long)call->scratch_bytes,
-            (long long)bytes);
+  PG_EXPECT(threads >= 1, "%s: %lld bytes of scratch, %lld needed", convolution_name(kernel),
+            (long long)call->scratch_bytes, (long long)bytes);
 #pragma omp parallel num_threads(threads)
   {
     stat *scratch = (stat *)call->scratch + omp_get_thread_num() * p.thread_space;
@@ -260,4 +276,6 @@ pg_status PG_CPU(convolution_backward_input)(const pg_call *call) { return run(c
 pg_status PG_CPU(convolution_backward_weight)(const pg_call *call) { return run(call, CONVOLUTION_WEIGHT); }
 int64_t PG_CPU(convolution_scratch)(const pg_call *call) { return scratch_of(call, CONVOLUTION_FORWARD); }
 int64_t PG_CPU(convolution_backward_input_scratch)(const pg_call *call) { return scratch_of(call, CONVOLUTION_INPUT); }
-int64_t PG_CPU(convolution_backward_weight_scratch)(const pg_call *call) { return scratch_of(call, CONVOLUTION_WEIGHT); }
+int64_t PG_CPU(convolution_backward_weight_scratch)(const pg_call *call) {
+  return scratch_of(call, CONVOLUTION_WEIGHT);
+}

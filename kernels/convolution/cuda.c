@@ -1,12 +1,12 @@
-/* Convolution on GPUs: by kernels of our own (cuda.cu) or, where the plugin is built with cuDNN, by cuDNN's, and which of the two
- * runs is a choice (cuda_cudnn_choice.h; PERIGEE_CONVOLUTION asks for one of them). */
+/* Convolution on GPUs: by kernels of our own (cuda.cu) or, where the plugin is built with cuDNN, by cuDNN's, and
+ * which of the two runs is a choice (cuda_cudnn_choice.h; PERIGEE_CONVOLUTION asks for one of them). */
 
 /* The entries of the plugin's table, for both dtypes. */
-#define PG_KERNEL(name) \
-  pg_status name##_cuda_float32(const pg_call *call); \
+#define PG_KERNEL(name)                                                                                                \
+  pg_status name##_cuda_float32(const pg_call *call);                                                                  \
   pg_status name##_cuda_bfloat16(const pg_call *call);
-#define PG_KERNEL_PLAN(name) \
-  int64_t name##_scratch_cuda_float32(const pg_call *call); \
+#define PG_KERNEL_PLAN(name)                                                                                           \
+  int64_t name##_scratch_cuda_float32(const pg_call *call);                                                            \
   int64_t name##_scratch_cuda_bfloat16(const pg_call *call);
 
 #include "kernel.h"
@@ -24,7 +24,12 @@ static pg_status run_own(const pg_call *call, int kernel, int dtype) {
 #include "convolution/cudnn.h"
 #include "cuda_cudnn_choice.h"
 
-enum { WORKSPACE_BYTES = 256 << 20 }; /* that cuDNN may have: its operands in the layout that tensor cores like, and parts of sums */
+/* Bytes that cuDNN may have: room for all tensors in the layout that tensor cores like, and for parts of sums. */
+static int64_t most_workspace(const pg_call *call) {
+  int64_t bytes = 64 << 20;
+  for (int k = 0; k < 3; k++) bytes += pg_numel(&call->v[k]) * pg_dtype_bytes(call->v[k].dtype);
+  return bytes;
+}
 
 static pg_status draw(cudnn_graph *g, const void *problem) { return convolution_cudnn(g, problem); }
 
@@ -33,7 +38,8 @@ static pg_status run_ours(const pg_call *call, const void *problem) {
   return run_own(call, c->kernel, c->dtype);
 }
 
-static pg_status run_cudnn(const cudnn_graph *g, const pg_call *call, const void *problem, void *workspace, void *beside) {
+static pg_status run_cudnn(const cudnn_graph *g, const pg_call *call, const void *problem, void *workspace,
+                           void *beside) {
   const convolution_graph *c = problem;
   (void)beside;
   void *tensors[CONVOLUTION_TENSORS] = {NULL};
@@ -48,13 +54,14 @@ static const cudnn_rival rival = {"convolution", "PERIGEE_CONVOLUTION", draw, ru
 
 static cudnn_contest contest_of(const pg_call *call, const convolution_graph *g) {
   const convolution_size n = g->size;
-  cudnn_contest c = {.rival = &rival, .call = call, .problem = g, .most_workspace = WORKSPACE_BYTES};
+  const char *arithmetic = g->dtype == PG_BFLOAT16 ? "bfloat16" : g->tf32 ? "tf32" : "float32";
+  cudnn_contest c = {.rival = &rival, .call = call, .problem = g, .most_workspace = most_workspace(call)};
   snprintf(c.key, sizeof c.key,
-           "%s/%s/cudnn-%zu/%s/%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64 "/%" PRId64 "x%" PRId64 "x%" PRId64 "/%" PRId64
-           "+%" PRId64 "+%" PRId64 "+%" PRId64 "+%" PRId64 "%s",
-           convolution_name(g->kernel), pg_gpu_name(), cudnnGetVersion(),
-           g->dtype == PG_BFLOAT16 ? "bfloat16" : g->tf32 ? "tf32" : "float32", n.images, n.channels, n.height, n.width,
-           n.outputs, n.kernel_height, n.kernel_width, n.stride, n.top, n.bottom, n.left, n.right, g->bias ? "+bias" : "");
+           "%s/%s/cudnn-%zu/%s/%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64 "/%" PRId64 "x%" PRId64 "x%" PRId64
+           "/%" PRId64 "+%" PRId64 "+%" PRId64 "+%" PRId64 "+%" PRId64 "%s",
+           convolution_name(g->kernel), pg_gpu_name(), cudnnGetVersion(), arithmetic, n.images, n.channels, n.height,
+           n.width, n.outputs, n.kernel_height, n.kernel_width, n.stride, n.top, n.bottom, n.left, n.right,
+           g->bias ? "+bias" : "");
   return c;
 }
 
@@ -84,10 +91,10 @@ static int64_t scratch(const pg_call *call, int kernel, int dtype) { return (voi
 
 #endif
 
-#define ENTRIES(name, kernel) \
-  pg_status name##_cuda_float32(const pg_call *call) { return run(call, kernel, PG_FLOAT32); } \
-  pg_status name##_cuda_bfloat16(const pg_call *call) { return run(call, kernel, PG_BFLOAT16); } \
-  int64_t name##_scratch_cuda_float32(const pg_call *call) { return scratch(call, kernel, PG_FLOAT32); } \
+#define ENTRIES(name, kernel)                                                                                          \
+  pg_status name##_cuda_float32(const pg_call *call) { return run(call, kernel, PG_FLOAT32); }                         \
+  pg_status name##_cuda_bfloat16(const pg_call *call) { return run(call, kernel, PG_BFLOAT16); }                       \
+  int64_t name##_scratch_cuda_float32(const pg_call *call) { return scratch(call, kernel, PG_FLOAT32); }               \
   int64_t name##_scratch_cuda_bfloat16(const pg_call *call) { return scratch(call, kernel, PG_BFLOAT16); }
 ENTRIES(convolution, CONVOLUTION_FORWARD)
 ENTRIES(convolution_backward_input, CONVOLUTION_INPUT)

@@ -1,6 +1,6 @@
-/* Each of the three kernels is a product of matrices of which no operand lies in memory as such; cpu.c has the table of them. A
- * block makes a tile of out, reading both operands piece by piece of the depth into shared memory, in float32. cuDNN is there
- * for speed (cuda.c); this serves where it isn't, and any shape. */
+/* Each of the three kernels is a product of matrices of which no operand lies in memory as such; cpu.c has the table
+ * of them. A block makes a tile of out, reading both operands piece by piece of the depth into shared memory, in
+ * float32. cuDNN is there for speed (cuda.c); this serves where it isn't, and any shape. */
 #include "cuda.h"
 
 #include "convolution/check.h"
@@ -9,7 +9,7 @@
 enum { TILE = 64, PIECE = 16, THREADS = 256, EACH = TILE / 16 /* rows and columns of out that a thread makes */ };
 
 struct geometry {
-  int channels, height, width;                           /* of x */
+  int channels, height, width;                             /* of x */
   int outputs, kernel_height, kernel_width, rows, columns; /* of weight, and of an image of y */
   int stride, top, left;
   int tall, broad; /* out is tall × broad */
@@ -32,7 +32,8 @@ static __device__ __forceinline__ float reached(const geometry &n, const real *d
   const int image = position / plane, h = position % plane / n.width, w = position % n.width;
   const int o = tap / area, i = tap % area / n.kernel_width, j = tap % n.kernel_width;
   const int down = h + n.top - i, across = w + n.left - j, p = down / n.stride, q = across / n.stride;
-  if (down < 0 || across < 0 || p * n.stride != down || q * n.stride != across || p >= n.rows || q >= n.columns) return 0.0f;
+  if (down < 0 || across < 0 || p * n.stride != down || q * n.stride != across || p >= n.rows || q >= n.columns)
+    return 0.0f;
   return load(dy[(((int64_t)image * n.outputs + o) * n.rows + p) * n.columns + q]);
 }
 
@@ -58,8 +59,8 @@ static __device__ __forceinline__ float right_at(const geometry &n, const real *
   return seen(n, right, k, column);
 }
 
-/* Grid: tiles across, tiles down. Neighbours in a warp read side by side: the left operand along the depth, the right one along
- * the positions, which are the depth of backward_weight. */
+/* Grid: tiles across, tiles down. Neighbours in a warp read side by side: the left operand along the depth, the
+ * right one along the positions, which are the depth of backward_weight. */
 template <int KERNEL>
 static __global__ void __launch_bounds__(THREADS)
     multiply(geometry n, real *out, const real *left, const real *right, const real *bias) {
@@ -91,9 +92,9 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-template <int KERNEL>
-static void launch(const pg_call *call, const geometry &n) {
-  const int left = KERNEL == CONVOLUTION_WEIGHT ? 1 : 2, right = KERNEL == CONVOLUTION_INPUT ? 1 : convolution_x(KERNEL);
+template <int KERNEL> static void launch(const pg_call *call, const geometry &n) {
+  const int left = KERNEL == CONVOLUTION_WEIGHT ? 1 : 2;
+  const int right = KERNEL == CONVOLUTION_INPUT ? 1 : convolution_x(KERNEL);
   const dim3 grid(pg_blocks(n.broad, TILE), pg_blocks(n.tall, TILE));
   LAUNCH(multiply<KERNEL>, grid, THREADS, 0, call->stream, n, pg_data<real>(call, 0), pg_data<const real>(call, left),
          pg_data<const real>(call, right), pg_data<const real>(call, 3));
@@ -103,23 +104,23 @@ pg_status PG_CUDA(convolution_own)(const pg_call *call, int kernel) {
   pg_status status = expect_convolution(call, kernel);
   if (status) return status;
   const convolution_size s = convolution_sizes(call, kernel);
-  const int64_t area = s.kernel_height * s.kernel_width, taps = s.channels * area, positions = s.images * s.rows * s.columns;
+  const int64_t area = s.kernel_height * s.kernel_width, taps = s.channels * area;
+  const int64_t positions = s.images * s.rows * s.columns;
   const int64_t pixels = s.images * s.height * s.width, most = INT32_MAX - TILE;
   PG_EXPECT(positions <= most && pixels <= most && taps <= most && s.outputs * area <= most && s.stride <= 1 << 16 &&
-              s.channels <= 65535 * TILE && s.outputs <= 65535 * TILE,
-            "%s: x is %s, y is %s; too large for CUDA", convolution_name(kernel), pg_shape_text(&call->v[convolution_x(kernel)]),
-            pg_shape_text(&call->v[convolution_y(kernel)]));
-  geometry n = {(int)s.channels, (int)s.height, (int)s.width, (int)s.outputs, (int)s.kernel_height, (int)s.kernel_width,
-                (int)s.rows, (int)s.columns, (int)s.stride, (int)s.top, (int)s.left, (int)s.outputs, (int)positions, (int)taps};
+                s.channels <= 65535 * TILE && s.outputs <= 65535 * TILE,
+            "%s: x is %s, y is %s; too large for CUDA", convolution_name(kernel),
+            pg_shape_text(&call->v[convolution_x(kernel)]), pg_shape_text(&call->v[convolution_y(kernel)]));
+  geometry n = {(int)s.channels,     (int)s.height,  (int)s.width,   (int)s.outputs, (int)s.kernel_height,
+                (int)s.kernel_width, (int)s.rows,    (int)s.columns, (int)s.stride,  (int)s.top,
+                (int)s.left,         (int)s.outputs, (int)positions, (int)taps};
   switch (kernel) {
   case CONVOLUTION_FORWARD: launch<CONVOLUTION_FORWARD>(call, n); break;
   case CONVOLUTION_INPUT:
     n.tall = n.channels, n.broad = (int)pixels, n.depth = (int)(s.outputs * area);
     launch<CONVOLUTION_INPUT>(call, n);
     break;
-  default:
-    n.broad = (int)taps, n.depth = (int)positions;
-    launch<CONVOLUTION_WEIGHT>(call, n);
+  default: n.broad = (int)taps, n.depth = (int)positions; launch<CONVOLUTION_WEIGHT>(call, n);
   }
   return pg_launched(convolution_name(kernel));
 }

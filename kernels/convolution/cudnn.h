@@ -20,6 +20,7 @@ enum { CONVOLUTION_X, CONVOLUTION_W, CONVOLUTION_Y, CONVOLUTION_BIAS, CONVOLUTIO
 pg_status convolution_cudnn(cudnn_graph *g, const convolution_graph *c);
 
 /* Queues a run of the graph's plan. A tensor that the graph hasn't is NULL. */
-pg_status convolution_cudnn_run(const cudnn_graph *g, void *const tensors[CONVOLUTION_TENSORS], void *workspace, void *stream);
+pg_status convolution_cudnn_run(const cudnn_graph *g, void *const tensors[CONVOLUTION_TENSORS], void *workspace,
+                                void *stream);
 
 #endif

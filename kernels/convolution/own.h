@@ -1,4 +1,5 @@
-/* Convolution by our own CUDA kernels (cuda.cu), with the contracts of convolution.h. cuda.c chooses between them and cuDNN. */
+/* Convolution by our own CUDA kernels (cuda.cu), with the contracts of convolution.h. cuda.c chooses between them
+ * and cuDNN. */
 #ifndef PERIGEE_CONVOLUTION_OWN_H
 #define PERIGEE_CONVOLUTION_OWN_H
 

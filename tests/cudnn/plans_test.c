@@ -1,4 +1,4 @@
-/* cuDNN's engines and plans for our graphs of attention, on descriptions of an A100 and an H100 (cuDNN needs no GPU for that
+/* cuDNN's engines and plans for our graphs of attention and convolution, on descriptions of an A100 and an H100 (cuDNN needs no GPU for that
  * since 9.8). What cuDNN compiles is loaded by driver.c, and never run. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "attention/cudnn.h"
+#include "convolution/cudnn.h"
 
 #define ROUND(parts) \
   "{\"cudaDeviceId\":0,\"driverVer\":13000,\"isTccDriver\":0,\"maxBlockSize\":[1024,1024,64],\"maxCtasPerSM\":32," \
@@ -92,6 +93,60 @@ static void there_are_plans(void **state) {
   }
 }
 
+/* What an image decoder and its encoder are made of, and edges; x's padding is what keeps y's size, or (0,1,0,1). */
+static convolution_size convolution_of(int64_t images, int64_t channels, int64_t pixels, int64_t outputs, int64_t kernel,
+                                       int64_t stride) {
+  const int64_t around = kernel / 2, first = stride == 1 ? around : 0, rows = (pixels + first + around - kernel) / stride + 1;
+  return (convolution_size){images, channels, pixels, pixels, outputs, kernel, kernel, rows, rows, stride,
+                            first,  around,   first,  around};
+}
+
+static void draw_convolution(cudnn_graph *g, cudnnBackendDescriptor_t gpu, const convolution_graph *c) {
+  *g = (cudnn_graph){.device = gpu};
+  if (convolution_cudnn(g, c)) fail_msg("%s", pg_last_error());
+}
+
+/* Prints the first engine that has a plan. */
+static void expect_a_plan(cudnnBackendDescriptor_t gpu, const char *name, const convolution_graph *c) {
+  char found[4][CUDNN_ENGINE_TEXT] = {""};
+  int count, planned = 0;
+  cudnn_graph g;
+  draw_convolution(&g, gpu, c);
+  if (cudnn_engines(&g, found, 4, &count)) fail_msg("%s", pg_last_error());
+  cudnn_graph_free(&g);
+  for (int e = 0; e < count && !planned; e++) {
+    draw_convolution(&g, gpu, c);
+    planned = cudnn_plan(&g, found[e]) == PG_OK;
+    if (planned) print_message("%s: %s engine %s, workspace %lld\n", name, g.op, found[e], (long long)g.workspace);
+    cudnn_graph_free(&g);
+  }
+  if (!planned) fail_msg("%s: no plan for kernel %d, dtype %d, tf32 %d", name, c->kernel, c->dtype, c->tf32);
+}
+
+/* Every kernel has a plan in float32, tf32 and bfloat16, a bias in it. */
+static void convolutions_have_plans(void **state) {
+  (void)state;
+  const convolution_size sizes[] = {
+    convolution_of(4, 512, 32, 512, 3, 1), convolution_of(4, 512, 64, 256, 1, 1), convolution_of(1, 128, 256, 3, 3, 1),
+    convolution_of(1, 4, 32, 512, 3, 1),   convolution_of(2, 128, 256, 128, 3, 2), convolution_of(2, 5, 9, 7, 3, 1),
+    convolution_of(2, 8, 8, 8, 2, 1),      convolution_of(1, 1, 1, 1, 1, 1),
+  };
+  for (int k = 0; k < 2; k++) {
+    cudnnBackendDescriptor_t gpu = gpu_of(k);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+      for (int kernel = CONVOLUTION_FORWARD; kernel <= CONVOLUTION_WEIGHT; kernel++)
+        for (int arithmetic = 0; arithmetic < 3; arithmetic++) {
+          const char *name = arithmetic == 2 ? "bfloat16" : arithmetic ? "tf32" : "float32";
+          const convolution_graph c = {kernel, arithmetic == 2 ? PG_BFLOAT16 : PG_FLOAT32, arithmetic == 1,
+                                       kernel == CONVOLUTION_FORWARD, sizes[s]};
+          char what[64];
+          snprintf(what, sizeof what, "%s, %s, size %d", k ? "sm_90" : "sm_80", name, (int)s);
+          expect_a_plan(gpu, what, &c);
+        }
+    cudnnBackendDestroyDescriptor(gpu);
+  }
+}
+
 static void an_unknown_engine_is_an_error(void **state) {
   (void)state;
   cudnnBackendDescriptor_t gpu = gpu_of(1);
@@ -109,6 +164,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(there_are_engines),
     cmocka_unit_test(there_are_plans),
+    cmocka_unit_test(convolutions_have_plans),
     cmocka_unit_test(an_unknown_engine_is_an_error),
   };
   return cmocka_run_group_tests_name("plans of cuDNN", tests, NULL, NULL);
