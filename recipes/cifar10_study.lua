@@ -21,6 +21,7 @@ local o = pg.options {
   { "from_step", 300, "step of the trigger's first reading" },
   { "every", 100, "steps between the trigger's readings" },
   { "images", 96, "pictures a reading" },
+  { "angle_ema", false, "read angles at the moving averages of the weights" },
   { "record", 0, "steps between logged gradient angles of blocks 1, 2 and 3; 0: none" },
   { "total", 3000, "steps in all" },
   { "batch", 32, "images a step" },
@@ -48,7 +49,7 @@ if o.record > 0 then
   for block = 1, 3 do
     recorded[block] = signal.gradient_angle {
       name = "angle of block " .. block, block = block, time = { 0.02, 0.1, 0.3, 0.5, 0.8 }, images = o.images,
-      from = o.record, every = o.record,
+      from = o.record, every = o.record, ema = o.angle_ema,
     }
   end
 end
@@ -57,7 +58,7 @@ local ends = {}
 if o.trigger then
   ends[#ends + 1] = stop.gradient_angle {
     block = o.block, time = { 0.02, 0.1, 0.5, 0.8 }, images = o.images, from = o.from_step, every = o.every,
-    below = o.below,
+    below = o.below, ema = o.angle_ema,
   }
 end
 if o.ends > 0 then ends[#ends + 1] = stop.at_step(o.ends) end

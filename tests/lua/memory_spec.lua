@@ -70,8 +70,9 @@ describe("the memory of a step", function()
       end)
   end
 
-  it("is the plan's with the gradient angle measured, and is that of a step again afterwards", function()
+  local function with_the_angle(more)
     local options = { batch = 32, micro = 16, width = 64, angle = true }
+    for key, value in pairs(more) do options[key] = value end
     local planned = price.recipe(tiny.recipe(options))[1]
     collect()
     local before = held()
@@ -92,6 +93,11 @@ describe("the memory of a step", function()
       assert.is_true(held() - between < 1024) -- but for a number that a register may still know
       run:free()
     end)
+  end
+
+  it("is the plan's with the gradient angle measured, and is that of a step again afterwards", function()
+    with_the_angle {}
+    with_the_angle { precision = "bf16", angle_ema = true }
   end)
 
   it("has no teacher in a stage that needs none: its bytes are returned", function()

@@ -371,6 +371,23 @@ describe("the gradient angle", function()
     for k = 1, 2 do assert.is_true(math.abs(one.cosine[k] - several.cosine[k]) < 1e-12) end
   end)
 
+  it("is taken at the weights' moving averages where that is asked for", function()
+    for _, precision in ipairs { "float64", "bf16" } do
+      local run = Run.new(tiny.recipe { batch = 8, precision = precision })
+      run:build_stage()
+      for _ = 1, 3 do require("perigee.train").step(run) end
+      local function measure(ema)
+        local how = { time = { 0.5 }, images = 8, ema = ema }
+        return require("perigee.signals.gradient_angle").measure(run, { 2 }, how)[1].mean
+      end
+      local averaged, plain = measure(true), measure(false)
+      for _, group in ipairs(run.groups) do (group.working or group.parameters):copy_(group.average) end
+      assert.equal(averaged, measure(false))
+      assert.not_equal(averaged, plain)
+      run:free()
+    end
+  end)
+
   it("of several blocks in one pass is that of each alone", function()
     local run = Run.new(tiny.recipe { batch = 8, precision = "float64" })
     run:build_stage()

@@ -25,9 +25,7 @@ end
 ---@param given? { count?: integer, cfg?: number, interval?: number[], sampler?: string, steps?: integer,
 ---  seed?: integer }
 function M.during(run, given)
-  local Group = require "perigee.train.group"
-  local recipe = run.recipe
-  local group, spec = run.groups[1], {}
+  local recipe, spec = run.recipe, {}
   for key, value in pairs(recipe.sample) do spec[key] = { type(value), value } end
   local settings = require("perigee.check").options("sample", given or {}, spec)
   if settings.count < 1 or settings.count % 1 ~= 0 then
@@ -35,15 +33,12 @@ function M.during(run, given)
   end
   local matching = recipe:flow_matching()
     or core_ffi.fail("sample: the recipe '%s' trains no student that samples", recipe.name)
-  local captures, parameters = {}, recipe.student:parameters()
-  local average = group.average
-  if group.working then average = average:to(recipe.dtype) end
-  for _, entry in ipairs(group.layout) do captures[parameters[entry.name]] = Group.slice(average, entry) end
   local parts = {}
   generate.each(recipe.student, {
     count = settings.count, batch = math.min(settings.count, 64), seed = settings.seed, cfg = settings.cfg,
     interval = settings.interval,
-    sampler = settings.sampler, steps = settings.steps, path = matching.path, captures = captures,
+    sampler = settings.sampler, steps = settings.steps, path = matching.path,
+    captures = (run.groups[1]:averages()),
     dtype = recipe.dtype, device = run.device, tf32 = recipe.tf32,
     decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
   }, function(_, images) parts[#parts + 1] = images:clone() end)

@@ -4,6 +4,9 @@
 ---
 --- One pruned program gives both gradients, of one block or of several: the forward pass is shared, and what neither
 --- loss needs for these blocks is not in it. Gradients are summed over the images before the cosine is taken.
+---
+--- With `ema` the moving averages stand for the weights: without the jitter of single steps the angle is far steadier
+--- (docs/experiments.md).
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local layout = require "perigee.core.layout"
@@ -84,10 +87,11 @@ local function planned(run, blocks)
 end
 
 --- Bytes that a measurement takes on the run's device beside a step's: arena, both sides' gradients, and on the CPU,
---- where they are added up, their sums and one converted.
-function M.bytes(run, blocks)
+--- where they are added up, their sums and one converted; `averages`: of those of the weights, where they have to be
+--- made.
+function M.bytes(run, blocks, averages)
   local plan, _, totals = planned(run, blocks)
-  local bytes, sums, most = plan.arena_bytes, 0, 0
+  local bytes, sums, most = plan.arena_bytes + averages, 0, 0
   for _, total in ipairs(totals) do
     bytes, sums = bytes + total * 2 * core_ffi.dtype_bytes[run.recipe.dtype], sums + total * 2 * 8
     most = math.max(most, total)
@@ -95,10 +99,11 @@ function M.bytes(run, blocks)
   return run.device == "cpu" and bytes + sums + most * 8 or bytes
 end
 
---- A probe of the blocks in a list, whose numbers count from 1.
+--- A probe of the blocks in a list, whose numbers count from 1; with `ema` at the weights' moving averages.
 ---@param blocks integer[]
+---@param ema? boolean
 ---@return perigee.GradientAngleProbe
-function M.build(run, blocks)
+function M.build(run, blocks, ema)
   local plan, places, totals = planned(run, blocks)
   local parts, into = {}, {}
   for k, total in ipairs(totals) do
@@ -111,13 +116,21 @@ function M.build(run, blocks)
     local flat = parts[place.block][place.side].flat
     into[place.name] = flat:narrow(1, place.offset + 1, layout.numel(place.shape)):reshape(place.shape)
   end
+  local averages, made = {}, {}
+  for _, group in ipairs(ema and run.groups or {}) do
+    local views, flat = group:averages()
+    for parameter, average in pairs(views) do averages[parameter] = average end
+    made[#made + 1] = flat or nil
+  end
   return setmetatable({
-    executable = core.executable.new(plan, { into = into, purpose = "signal" }), parts = parts,
+    executable = core.executable.new(plan, { into = into, captures = averages, purpose = "signal" }), parts = parts,
+    made = made,
   }, Probe)
 end
 
 function Probe:free()
   self.executable:free()
+  for _, flat in ipairs(self.made) do flat:free() end
   for _, part in ipairs(self.parts) do
     for _, side in pairs(part) do
       side.flat:free()
@@ -155,9 +168,9 @@ end
 --- Measures several blocks on a run at the times and with the images of `settings`. Returns for each
 --- { mean =, cosine = { one a time }, time = {...}, images = }. Its memory is held only as long.
 ---@param blocks integer[]
----@param settings { time: number[], images: integer }
+---@param settings { time: number[], images: integer, ema?: boolean }
 function M.measure(run, blocks, settings)
-  local probe = M.build(run, blocks)
+  local probe = M.build(run, blocks, settings.ema)
   local batches, size = math.ceil(settings.images / run.micro), run.micro
   local loader = run:probe_loader(size)
   local values = {}

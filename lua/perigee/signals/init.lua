@@ -67,13 +67,15 @@ local function angles(members, run)
 end
 
 --- The angle between the alignment's and the denoising loss's gradients: see signals/gradient_angle.lua.
+--- `ema`: at the moving averages of the weights.
 ---@param options? { name?: string, block?: integer, time?: number[], images?: integer, from?: integer,
----  every?: integer }
+---  every?: integer, ema?: boolean }
 ---@return perigee.Signal
 function M.gradient_angle(options)
   local o = check.options("signal.gradient_angle", options or {}, {
     name = { "string", "gradient_angle" }, block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } },
     images = { "count", 2048 }, from = { "natural", 50000 }, every = { "count", 10000 },
+    ema = { "boolean", false },
   })
   if #o.time == 0 then core.fail "signal.gradient_angle: time lists no times" end
   for _, t in ipairs(o.time) do
@@ -81,11 +83,11 @@ function M.gradient_angle(options)
       core.fail("signal.gradient_angle: time %s is not between 0 and 1", tostring(t))
     end
   end
-  local times = table.concat(o.time, "/")
+  local measured = ("%s %d%s"):format(table.concat(o.time, "/"), o.images, o.ema and " ema" or "")
   return new {
     kind = "gradient_angle", name = o.name, settings = o, due = cadence(o.from, o.every),
-    key = ("gradient_angle %d %s %d %d %d"):format(o.block, times, o.images, o.from, o.every),
-    family = ("gradient_angle %s %d"):format(times, o.images), measure_family = angles,
+    key = ("gradient_angle %d %s %d %d"):format(o.block, measured, o.from, o.every),
+    family = "gradient_angle " .. measured, measure_family = angles,
     measure = function(self, run) return angles({ self }, run)[1] end,
   }
 end

@@ -56,20 +56,23 @@ end
 ---@field every? integer     10000
 ---@field below? number      -0.05
 ---@field patience? integer  1
+---@field ema? boolean       false
 
 --- The paper's trigger (HASTE, arXiv 2505.16792, review thread): the cosine between the gradients of the alignment
 --- losses and of the denoising loss with respect to the parameters of block `block` (from 1), at each of `time` over
 --- `images` random training images, every `every` steps from step `from` on; ends the stage when the mean over the
---- times is below `below`. `patience` readings in a row must be (1, the paper's, unless told otherwise).
+--- times is below `below`. `patience` readings in a row must be (1, the paper's, unless told otherwise). `ema`: at the
+--- moving averages of the weights, where readings are steadier.
 ---@param options? perigee.GradientAngleOptions
 ---@return perigee.Stop
 function M.gradient_angle(options)
   local o = check.options("stop.gradient_angle", options or {}, {
     block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } }, images = { "count", 2048 },
     from = { "natural", 50000 }, every = { "count", 10000 }, below = { "number", -0.05 }, patience = { "count", 1 },
+    ema = { "boolean", false },
   })
   local signal = require("perigee.signals").gradient_angle {
-    block = o.block, time = o.time, images = o.images, from = o.from, every = o.every,
+    block = o.block, time = o.time, images = o.images, from = o.from, every = o.every, ema = o.ema,
   }
   return new {
     kind = "gradient_angle", needs = { signal }, settings = o,

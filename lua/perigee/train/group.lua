@@ -70,6 +70,18 @@ function Group:show(flat)
   end
 end
 
+--- What stands for the parameters where a program is to see their moving averages: parameter -> view, in the dtype of
+--- the parameters. The second result is what had to be made for it, if anything.
+---@return table<perigee.Tensor, perigee.Tensor>, perigee.Tensor?
+function Group:averages()
+  local views, parameters = {}, self.module:parameters()
+  local made = self.working and self.average:to(self.working.dtype)
+  for _, entry in ipairs(self.layout) do
+    views[parameters[entry.name]] = Group.slice(made or self.average, entry)
+  end
+  return views, made
+end
+
 --- What the gradients program trains: { name, tensor, into }, `into` being the place of each gradient.
 function Group:trained()
   local list, parameters = {}, self.module:parameters()

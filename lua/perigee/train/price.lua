@@ -96,7 +96,8 @@ function M.stage(recipe, stage, options)
     if members[1].kind == "gradient_angle" then
       local run, blocks = { recipe = recipe, stage = stage, micro = recipe.micro, trace = {}, device = where }, {}
       for k, signal in ipairs(members) do blocks[k] = signal.settings.block end
-      local bytes = gradient_angle.bytes(run, blocks) + batch_bytes / pieces * (where == "cpu" and 2 or 3)
+      local averages = members[1].settings.ema and low and flat * size or 0
+      local bytes = gradient_angle.bytes(run, blocks, averages) + batch_bytes / pieces * (where == "cpu" and 2 or 3)
       memory.signal = math.max(memory.signal or 0, bytes) -- while it measures; one does at a time
     end
   end

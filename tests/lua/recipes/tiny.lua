@@ -16,6 +16,7 @@ local o = pg.options {
   { "recompute", false, "compute blocks again in the backward pass" },
   { "precision", "float32", "float32, bf16 or float64" },
   { "angle", false, "measure the gradient angle too" },
+  { "angle_ema", false, "and at the moving averages of the weights" },
   { "cache", false, "keep what the losses read of the teacher" },
   { "kept", "", "precision of what is kept" },
   { "limit", 16, "the cache's files of a run, in GiB at the most" },
@@ -46,7 +47,7 @@ local patient = stop.custom { name = "patient", needs = { pg.signal.loss { "feat
 local stops = { patient, stop.at_step(o.align) }
 if o.angle then
   table.insert(stops, 1, stop.gradient_angle {
-    block = 2, time = { 0.1, 0.5 }, images = 16, from = 2, every = 2, below = -1.5,
+    block = 2, time = { 0.1, 0.5 }, images = 16, from = 2, every = 2, below = -1.5, ema = o.angle_ema,
   })
 end
 
