@@ -4,7 +4,7 @@
 
 #include "kernel.h"
 
-enum { PG_ISA_BASELINE = 0, PG_ISA_V3 = 1, PG_ISA_V4 = 2, PG_ISAS = 3, PG_INSTANCES = 3 };
+enum { PG_ISA_BASELINE, PG_ISA_V3, PG_ISA_V4, PG_ISA_V4_BF16, PG_ISAS, PG_INSTANCES = 3 };
 
 typedef struct pg_kernel_instance {
   pg_kernel_function run;
@@ -25,6 +25,6 @@ typedef struct pg_cuda_kernel_entry {
 extern const pg_cuda_kernel_entry pg_cuda_kernel_table[]; /* ends with a row whose name is NULL */
 
 extern const pg_kernel_entry pg_kernel_table[]; /* ends with a row whose name is NULL */
-extern const int pg_kernel_isas;                /* how many instruction sets this build has */
+extern const char *const pg_kernel_isa_names[PG_ISAS]; /* of this build's instruction sets, then NULL */
 
 #endif

@@ -162,7 +162,7 @@ int64_t pg_executable_arena_bytes(const pg_executable *e);
 double pg_clock_seconds(void);              /* monotonic */
 int pg_threads(void);
 pg_status pg_threads_set(int n);
-const char *pg_cpu_isa(void);               /* the kernels chosen: "x86-64-v4", "x86-64-v3" or "baseline" */
+const char *pg_cpu_isa(void);               /* the kernels chosen: "x86-64-v4 + bf16", "x86-64-v3", "baseline", ... */
 const char *pg_cpu_name(void);
 const char *pg_library_versions(void);      /* "libpng 1.6.39, zlib 1.2.13" */
 int64_t pg_resident_bytes(void);            /* this process's resident set now */

@@ -174,29 +174,34 @@ ALWAYS_INLINE int aim_at_out(const product *p, const tile *t, int64_t i, int64_t
 }
 
 /* totals[r] += the sum of row r of `rows` packed rows; what is added to what depends on the depth alone. */
-static void add_panels(double *totals, const stat *panels, int64_t rows, int64_t depth) {
+static void add_panels(double *totals, const element *panels, int64_t rows, int64_t depth) {
+  const elements one = broadcast(ONE);
+  const int64_t count = element_count(depth);
   for (int64_t start = 0; start < rows; start += MR) {
-    const stat *panel = panels + start * depth;
-    vector parts[MR] = {{0}}; /* of LANES depths in a piece, each MR rows */
+    const element *panel = panels + start * count;
+    vector parts[MR] = {{0}}; /* of LANES elements' depth in a piece, each MR rows */
+    element rest[LANES * MR] = {0};
     stat part[LANES * MR];
     int64_t k = 0;
-    for (; k + LANES <= depth; k += LANES)
+    for (; k + LANES <= count; k += LANES)
 #pragma GCC unroll 14
-      for (int v = 0; v < MR; v++) parts[v] += load_vector(panel + k * MR + v * LANES);
+      for (int v = 0; v < MR; v++) parts[v] = accumulate(parts[v], load_elements(panel + k * MR + v * LANES), one);
+    memcpy(rest, panel + k * MR, (size_t)((count - k) * MR) * sizeof *rest);
+#pragma GCC unroll 14
+    for (int v = 0; v < MR; v++) parts[v] = accumulate(parts[v], load_elements(rest + v * LANES), one);
     memcpy(part, parts, sizeof part);
-    for (; k < depth; k++)
-      for (int r = 0; r < MR; r++) part[k % LANES * MR + r] += panel[k * MR + r];
     for (int r = 0; r < MR && start + r < rows; r++)
       for (int l = 0; l < LANES; l++) totals[start + r] += (double)part[l * MR + r];
   }
 }
 
 /* Adds one block of the depth, from `start` to `start + depth`, to a tile; the last block finishes it. */
-static void multiply_block(const product *p, const tile *t, int64_t start, int64_t depth, int packed, stat *scratch) {
-  stat *left_panels = scratch, *right_panels = scratch + p->left_space, *partial = right_panels + p->right_space;
+static void multiply_block(const product *p, const tile *t, int64_t start, int64_t depth, int packed, element *scratch) {
+  element *left_panels = scratch, *right_panels = scratch + p->left_space;
+  stat *partial = (stat *)(right_panels + p->right_space);
   double *totals = (double *)(partial + p->partial_space); /* of the tile's rows of op(A) */
   stat local[MR * NR] __attribute__((aligned(64)));
-  int64_t whole = t->rows - t->rows % MR, last = start + depth == p->depth;
+  int64_t whole = t->rows - t->rows % MR, count = element_count(depth), last = start + depth == p->depth;
   operand l = moved(t->left, 0, start), r = moved(t->right, 0, start);
   if (p->pack_left) pack(left_panels, l, t->rows, depth, MR);
   else if (whole < t->rows) pack_edge(left_panels, moved(l, whole, 0), t->rows - whole, depth, MR);
@@ -206,8 +211,9 @@ static void multiply_block(const product *p, const tile *t, int64_t start, int64
     for (int64_t r = 0; last && r < t->rows; r++) p->sums[t->row + r] = store((stat)totals[r]);
   }
   for (int64_t j = 0; j < t->columns; j += NR) {
-    stat *right_panel = right_panels + (p->keep_right ? start * divided(t->columns, NR) * NR + j * depth : 0);
-    sums s = {.add = start > 0, .right = right_panel, .right_pitch = NR, .depth = depth};
+    int64_t before = p->keep_right ? element_count(start) * divided(t->columns, NR) * NR + j * count : 0;
+    element *right_panel = right_panels + before;
+    sums s = {.add = start > 0, .right = right_panel, .right_pitch = NR, .count = count};
     int64_t columns = least(NR, t->columns - j);
 #if PG_REAL != 2
     if (p->right_in_place && columns == NR) s.right = r.data + j, s.right_pitch = r.step;
@@ -225,19 +231,19 @@ static void multiply_block(const product *p, const tile *t, int64_t start, int64
       if (!p->pack_left && i < whole) tile_from_rows(&s, l.data + i * l.row, l.row);
       else
 #endif
-        tile_from_panel(&s, left_panels + (p->pack_left ? i * depth : 0));
+        tile_from_panel(&s, left_panels + (p->pack_left ? i * count : 0));
       if (last && !straight) finish(p, t->start, t->row + i, t->column + j, rows, columns, s.to);
     }
   }
 }
 
 /* `strip` is what the scratch's right panels hold, and becomes this tile's. */
-static void compute_tile(const product *p, int64_t number, int64_t *strip, stat *scratch) {
+static void compute_tile(const product *p, int64_t number, int64_t *strip, element *scratch) {
   tile t = tile_of(p, number);
   int packed = p->keep_right && *strip == t.strip;
   *strip = t.strip;
   int64_t blocks = p->depth > KC ? divided(p->depth, KC) : 1, start = 0;
-  int64_t depth = divided(divided(p->depth, blocks), 16) * 16; /* whole vectors for pack_transposed() */
+  int64_t unit = 16 * DEPTHS, depth = divided(divided(p->depth, blocks), unit) * unit; /* for pack_transposed() */
   do {
     multiply_block(p, &t, start, least(depth, p->depth - start), packed, scratch);
     start += depth;
@@ -261,10 +267,10 @@ static void choose_tiles(product *p) {
     else if (p->tile_columns > TILE_LEAST) column_pieces++;
     else break;
   }
-  p->left_space = (p->pack_left ? p->tile_rows : MR) * KC + PANEL_SLACK;
-  int64_t strip = p->tile_columns * p->depth;
+  p->left_space = (p->pack_left ? p->tile_rows : MR) * element_count(KC) + PANEL_SLACK;
+  int64_t strip = p->tile_columns * element_count(p->depth);
   p->keep_right = p->row_tiles > 1 && strip <= STRIP_MOST;
-  p->right_space = (p->keep_right ? strip : NR * KC) + PANEL_SLACK;
+  p->right_space = (p->keep_right ? strip : NR * element_count(KC)) + PANEL_SLACK;
   p->partial_space = p->depth > KC ? p->tile_rows * p->tile_columns : 0;
   int64_t totals = pg_present(p->call, MATMUL_SUMS) ? p->tile_rows * (int64_t)(sizeof(double) / sizeof(stat)) : 0;
   p->thread_space = divided(p->left_space + p->right_space + p->partial_space + totals, 64) * 64;
@@ -334,7 +340,7 @@ pg_status PG_CPU(matmul)(const pg_call *call) {
             (long long)(p.thread_space * (int64_t)sizeof(stat)));
 #pragma omp parallel num_threads(threads)
   {
-    stat *scratch = (stat *)call->scratch + omp_get_thread_num() * p.thread_space;
+    element *scratch = (element *)call->scratch + omp_get_thread_num() * p.thread_space;
     int64_t strip = -1;
 #pragma omp for schedule(dynamic)
     for (int64_t t = 0; t < tiles; t++) compute_tile(&p, t, &strip, scratch);

@@ -117,7 +117,7 @@ def events(folder):
 def other_isa(work):
     """An instruction set below the machine's own, with another order of sums."""
     own = work.results["stages"]["build"]["about"]["isa"]
-    return {"x86-64-v4": "v3", "x86-64-v3": "baseline"}.get(own)
+    return {"x86-64-v4 + bf16": "v3", "x86-64-v4": "v3", "x86-64-v3": "baseline"}.get(own)
 
 
 def compare_devices(work, result, _):

@@ -7,6 +7,8 @@ local home = debug.getinfo(1, "S").source:match "^@(.*)/tests/lua/[^/]*$" or "."
 local program = (os.getenv "PERIGEE_BUILD" or home .. "/build") .. "/runtime/perigee"
 
 local quote = require("tests.lua.tiny").quote
+local in_folder = dofile(home .. "/tests/lua/folder.lua")(before_each, after_each)
+local multiplies_bfloat16 = require("perigee.core.device").cpu_multiplies_bfloat16
 
 local function read(path)
   local file = assert(io.open(path))
@@ -326,5 +328,15 @@ describe("the program", function()
     end
     assert.matches("libpng +%d", printed)
     assert.matches("LuaJIT +2%.", printed)
+    assert.matches("\n  matmul +float32 %d+ GFLOP/s, bfloat16 %d+ GFLOP/s ", printed)
+    assert.matches("\n  bfloat16 +%l[^\n]+  %-%- " .. (multiplies_bfloat16() and "matmul uses AVX%-512 BF16\n"
+      or "[^\n]*computed in float32, and no faster than it\n"), printed)
+  end)
+
+  it("says where bf16 is no faster than float32", function()
+    local status, printed = perigee(("train %s/tests/lua/recipes/tiny.lua --total 2 --align 1 --precision bf16 --runs %s")
+      :format(home, in_folder()))
+    assert.equal(0, status)
+    assert.equal(not multiplies_bfloat16(), printed:find("which is no faster than float32", 1, true) ~= nil)
   end)
 end)

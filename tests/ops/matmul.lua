@@ -16,7 +16,7 @@ end
 -- Sizes around the register tile, the panels and the blocks of the depth, and the oblong cases that are turned.
 for _, size in ipairs {
   { 1, 1, 1 }, { 31, 33, 32 }, { 6, 16, 5 }, { 33, 7, 129 }, { 16, 257, 31 }, { 1, 260, 33 }, { 257, 1, 33 },
-  { 5, 9, 1200 }, { 64, 96, 0 }, { 200, 50, 385 },
+  { 5, 9, 1600 }, { 19, 33, 1601 }, { 64, 96, 0 }, { 200, 50, 385 },
 } do
   local m, n, k = unpack(size)
   local small = m * n * math.max(k, 1) < 5000
@@ -126,6 +126,25 @@ add {
     assert(not count.activation_backward, "a derivative is left by itself")
     assert(count.activation == 1, "the forward's is an epilogue, and one is computed again for dw2; found "
       .. tostring(count.activation))
+  end,
+}
+
+add { -- rows are the depth of the weight's gradient, and the bias's are sums over them
+  name = "linear over more rows than a block is deep",
+  run = function(ops, x, weight, bias) return ops.linear(x, weight, bias) end,
+  inputs = { { shape = { 1601, 3 } }, { shape = { 9, 3 } }, { shape = { 9 } } },
+  reference = function(ops, x, weight, bias) return ops.sum(ops.unsqueeze(x, -2) * weight, -1) + bias end,
+  gradients = { 1, 2, 3 },
+}
+
+--- The order of a sum shows in 1 + 2^24 + 1 - 2^24, where float32 has no 2^24 + 1: taken one by one, nothing is left;
+--- of each pair the second first, 1 is (kernels/matmul/element.h).
+add {
+  name = "bfloat16 is multiplied in pairs exactly where the name of the kernels says so",
+  check = function()
+    local a, b = core.tensor.tensor { { 1, 4096, 1, -4096 } }, core.tensor.tensor { { 1 }, { 4096 }, { 1 }, { 4096 } }
+    local sum = core.ops.matmul(a:to "bfloat16", b:to "bfloat16"):totable()[1][1]
+    assert(sum == (require("perigee.core.device").cpu_multiplies_bfloat16() and 1 or 0), tostring(sum))
   end,
 }
 

@@ -23,7 +23,8 @@ local M = {
 
 --- The longer of a call's arithmetic and its traffic, at the machine's rates.
 local function floor_of(row, machine, dtype)
-  return math.max(row.flops / machine[dtype], row.bytes / machine.bandwidth)
+  local rate = require("perigee.train.machine").rate(machine, row.op, dtype)
+  return math.max(row.flops / rate, row.bytes / machine.bandwidth)
 end
 
 local SMALL = 0.001 -- of all calls together: ops below it share a line

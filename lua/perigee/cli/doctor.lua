@@ -34,39 +34,32 @@ end
 
 --- What the chosen kernels are, and why not better ones.
 local function isa_note(isa, flags)
-  if isa == "x86-64-v4" then return "AVX-512" end
   local less = os.getenv "PERIGEE_ISA" and ", as PERIGEE_ISA asks" or ""
+  if isa == "x86-64-v4 + bf16" then return "AVX-512, with its bfloat16 instructions" end
+  if isa == "x86-64-v4" then return "AVX-512" .. (flags.avx512_bf16 and less or "") end
   if isa == "x86-64-v3" then
     return "AVX2" .. (flags.avx512bw and less or "; this processor has no AVX-512")
   end
   return "plain C, for any processor" .. (flags.avx2 and less or "")
 end
 
-local function bfloat16_hardware(flags)
-  if flags.amx_bf16 then return "in hardware (AMX)" end
-  if flags.avx512_bf16 then return "in hardware (AVX-512 BF16)" end
-  if flags.bf16 then return "in hardware (ARMv8.6)" end
-  return "not in hardware"
+--- What the processor has for bfloat16, and what precision = "bf16" makes of it.
+local function bfloat16(flags)
+  local has = {}
+  if flags.amx_bf16 then has[#has + 1] = "AMX" end
+  if flags.avx512_bf16 then has[#has + 1] = "AVX-512 BF16" end
+  if flags.bf16 then has[#has + 1] = "ARMv8.6" end
+  row("bfloat16", #has > 0 and ("in hardware (%s)"):format(table.concat(has, ", ")) or "not in hardware",
+      require("perigee.core.device").cpu_multiplies_bfloat16() and "matmul uses AVX-512 BF16"
+      or (#has > 0 and "not used: " or "") .. "computed in float32, and no faster than it")
 end
 
---- Rates of a matrix multiplication and of the memory, measured now (a tenth of a second or so).
+--- Rates of matrix multiplications and of the memory, measured now (some tenths of a second).
 local function speed()
-  local pg, C = require "perigee", require("perigee.core.ffi").C
-  local n, rates = 768, {}
-  for _, dtype in ipairs { "float32", "bfloat16" } do
-    pg.tidy(function()
-      local a, b, best = pg.full({ n, n }, 0.5, dtype), pg.full({ n, n }, 0.25, dtype), math.huge
-      for _ = 1, 5 do
-        local start = C.pg_clock_seconds()
-        a:matmul(b):free()
-        best = math.min(best, C.pg_clock_seconds() - start)
-      end
-      rates[#rates + 1] = ("%s %.0f GFLOP/s"):format(dtype, 2 * n ^ 3 / best / 1e9)
-    end)
-  end
-  row("matmul", table.concat(rates, ", "), "measured now")
-  local bandwidth = require("perigee.train.machine").find("cpu").bandwidth
-  row("memory speed", ("%.1f GB/s"):format(bandwidth / 1e9), "measured now")
+  local machine = require("perigee.train.machine").find "cpu"
+  row("matmul", ("float32 %.0f GFLOP/s, bfloat16 %.0f GFLOP/s"):format(machine.float32 / 1e9, machine.bfloat16 / 1e9),
+      "measured now")
+  row("memory speed", ("%.1f GB/s"):format(machine.bandwidth / 1e9), "measured now")
 end
 
 local function processor()
@@ -76,7 +69,7 @@ local function processor()
   row("processor", ffi.string(C.pg_cpu_name()))
   row("threads", tostring(C.pg_threads()), os.getenv "OMP_NUM_THREADS" and "as OMP_NUM_THREADS says" or nil)
   row("kernels", isa, isa_note(isa, flags))
-  row("bfloat16", bfloat16_hardware(flags))
+  bfloat16(flags)
   speed()
 end
 

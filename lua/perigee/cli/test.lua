@@ -153,17 +153,6 @@ local function lua_tests(options)
   run_specs("Lua tests that run alone", alone, 1, arguments, "")
 end
 
---- The ops' tests on the instruction sets that this machine has but does not choose.
-local function lesser_isa_tests()
-  local specs = home .. "/tests/lua/ops_spec.lua"
-  if not lfs.attributes(specs) then return end
-  local chosen = require("ffi").string(require("perigee.core.ffi").C.pg_cpu_isa())
-  local lesser = { ["x86-64-v3"] = { "baseline" }, ["x86-64-v4"] = { "baseline", "v3" } }
-  for _, isa in ipairs(lesser[chosen] or {}) do
-    run_specs("Lua tests under PERIGEE_ISA=" .. isa, { specs }, 1, "--exclude-tags=slow", "PERIGEE_ISA=" .. isa)
-  end
-end
-
 local function lint()
   say("luacheck")
   local fine = succeeds(("cd %s && luacheck --quiet --no-color ."):format(quote(home)))
@@ -185,8 +174,9 @@ end
 
 -- sanitizers ----------------------------------------------------------------------------------------------------
 
---- C tests and the ops' Lua tests with AddressSanitizer and UndefinedBehaviorSanitizer. luajit itself isn't built
---- with them: their runtime is loaded before it, and leaks aren't looked for.
+--- C tests and the ops' Lua tests with AddressSanitizer and UndefinedBehaviorSanitizer; products of bfloat16 are made
+--- in pairs there, on any processor (kernels/matmul/element.h). luajit itself isn't built with them: their runtime is
+--- loaded before it, and leaks aren't looked for.
 local function sanitize(options)
   local folder = build .. "-asan"
   say("building with AddressSanitizer and UndefinedBehaviorSanitizer")
@@ -262,7 +252,6 @@ local function run(options)
     if all or options.c then c_tests("C tests", build, options.filter) end
     if all or options.lua then lua_tests(options) end
   end
-  if everything then lesser_isa_tests() end
   if everything or options.nvcc then compile_for_gpus() end
   if everything or options.sanitize then sanitize(options) end
   if everything or options.tsan then thread_sanitize() end

@@ -27,6 +27,9 @@ function M.computes(name, dtype)
   return C.pg_device_open(code) == 0 and C.pg_device_has(code, core.dtype_code[dtype]) == 1
 end
 
+--- Do the chosen kernels multiply bfloat16 by the processor's own instructions? Their name says so.
+function M.cpu_multiplies_bfloat16() return ffi.string(C.pg_cpu_isa()):find("bf16", 1, true) ~= nil end
+
 --- An error unless a device computes in a dtype.
 function M.expect_dtype(name, dtype)
   M.open(name)

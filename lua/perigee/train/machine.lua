@@ -59,8 +59,9 @@ local GPU_VECTOR, GPU_MATRIX = 64 * 2 ^ 20, 8192
 local function processor()
   local rate = matmul_rate("cpu", "float32", MATRIX, MATRIX)
   return {
-    name = ffi.string(C.pg_cpu_name()), threads = C.pg_threads(), float32 = rate, bfloat16 = rate, float64 = rate / 8,
-    bandwidth = bandwidth("cpu", VECTOR, VECTOR), processor = true,
+    name = ffi.string(C.pg_cpu_name()), threads = C.pg_threads(), float32 = rate, float64 = rate / 8,
+    bfloat16 = matmul_rate("cpu", "bfloat16", MATRIX, MATRIX), bandwidth = bandwidth("cpu", VECTOR, VECTOR),
+    processor = true,
   }
 end
 
@@ -93,11 +94,18 @@ end
 -- What a processor reaches of its matmul rate in calls that are arithmetic but no matmul (exponentials, small tiles).
 local share_of_rate = { attention = 0.75, attention_backward = 0.75, attention_aligned_backward = 0.6 }
 
+--- FLOP/s of an op in a dtype, at most. On a processor only matmul multiplies bfloat16; other ops compute in float32.
+function M.rate(on, op, dtype)
+  if on.processor and dtype == "bfloat16" and op ~= "matmul" then return on.float32 end
+  return on[dtype]
+end
+
 --- Roofline time of a list of calls: each takes the longer of its arithmetic and its traffic.
 function M.seconds(on, calls, dtype)
   local total = 0
   for _, call in ipairs(calls) do
-    local rate = on[dtype] * (on.processor and share_of_rate[call.node.definition.name] or 1)
+    local op = call.node.definition.name
+    local rate = M.rate(on, op, dtype) * (on.processor and share_of_rate[op] or 1)
     total = total + math.max(call.flops / rate, call.bytes / on.bandwidth)
   end
   return total
