@@ -196,7 +196,8 @@ static void add_panels(double *totals, const element *panels, int64_t rows, int6
 }
 
 /* Adds one block of the depth, from `start` to `start + depth`, to a tile; the last block finishes it. */
-static void multiply_block(const product *p, const tile *t, int64_t start, int64_t depth, int packed, element *scratch) {
+static void multiply_block(const product *p, const tile *t, int64_t start, int64_t depth, int packed,
+                           element *scratch) {
   element *left_panels = scratch, *right_panels = scratch + p->left_space;
   stat *partial = (stat *)(right_panels + p->right_space);
   double *totals = (double *)(partial + p->partial_space); /* of the tile's rows of op(A) */

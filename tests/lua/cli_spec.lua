@@ -334,8 +334,8 @@ describe("the program", function()
   end)
 
   it("says where bf16 is no faster than float32", function()
-    local status, printed = perigee(("train %s/tests/lua/recipes/tiny.lua --total 2 --align 1 --precision bf16 --runs %s")
-      :format(home, in_folder()))
+    local line = "train %s/tests/lua/recipes/tiny.lua --total 2 --align 1 --precision bf16 --runs %s"
+    local status, printed = perigee(line:format(home, in_folder()))
     assert.equal(0, status)
     assert.equal(not multiplies_bfloat16(), printed:find("which is no faster than float32", 1, true) ~= nil)
   end)

@@ -79,7 +79,9 @@ end)
 
 -- The other instruction sets that this machine can run, each in a process of its own: the choice is made once.
 local others = {
-  ["x86-64-v3"] = { "baseline" }, ["x86-64-v4"] = { "baseline", "v3" }, ["x86-64-v4 + bf16"] = { "baseline", "v3", "v4" },
+  ["x86-64-v3"] = { "baseline" },
+  ["x86-64-v4"] = { "baseline", "v3" },
+  ["x86-64-v4 + bf16"] = { "baseline", "v3", "v4" },
 }
 local cpuinfo = io.open "/proc/cpuinfo"
 if cpuinfo then
