@@ -649,7 +649,7 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t d, cudnnBackendA
         return fail(CUDNN_STATUS_BAD_PARAM, "descriptors of the type that is read have to be there");
       given->content = a.descriptors[static_cast<size_t>(k)];
     }
-  } else {
+  } else if (a.count) {
     memcpy(values, a.bytes.data(), std::min(a.bytes.size(), static_cast<size_t>(room) * size_of(type)));
   }
   return CUDNN_STATUS_SUCCESS;
