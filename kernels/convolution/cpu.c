@@ -98,7 +98,7 @@ static void gather_line(real *to, const window *w, int64_t channel, int64_t i, i
 
 /* A panel of the right operand whose depth are lines: n positions, from `position` of all images on, of `depth`
  * lines. */
-static void pack_lines(stat *to, real *room, const window *w, int64_t line, int64_t depth, int64_t position,
+static void pack_lines(element *to, real *room, const window *w, int64_t line, int64_t depth, int64_t position,
                        int64_t n) {
   const int64_t area = w->tall * w->broad, plane = w->rows * w->columns;
   const int64_t image = position / plane, row = position % plane / w->columns, column = position % w->columns;
@@ -114,7 +114,7 @@ static void pack_lines(stat *to, real *room, const window *w, int64_t line, int6
 }
 
 /* A panel whose depth are positions: `depth` of them, from `position` of an image on, of n lines. */
-static void pack_positions(stat *to, real *room, const window *w, int64_t line, int64_t n, int64_t image,
+static void pack_positions(element *to, real *room, const window *w, int64_t line, int64_t n, int64_t image,
                            int64_t position, int64_t depth) {
   const int64_t area = w->tall * w->broad;
   for (int64_t c = 0; c < n; c++) {
@@ -128,7 +128,8 @@ static void pack_positions(stat *to, real *room, const window *w, int64_t line, 
 /* ---- tiles ---- */
 
 /* The weight as backward_input has it: rows are channels c, the depth runs over (o, i, j). */
-static void pack_turned_weight(stat *to, real *room, const product *p, const tile *t, int64_t start, int64_t depth) {
+static void pack_turned_weight(element *to, real *room, const product *p, const tile *t, int64_t start,
+                               int64_t depth) {
   const int64_t area = p->window.tall * p->window.broad;
   for (int64_t first = 0; first < t->rows; first += MR) {
     const int64_t rows = least(MR, t->rows - first);
@@ -136,11 +137,11 @@ static void pack_turned_weight(stat *to, real *room, const product *p, const til
       const real *from = p->left + ((start + k) / area * p->rows + t->row + first) * area + (start + k) % area;
       for (int64_t r = 0; r < rows; r++) room[k * MR + r] = from[r * area];
     }
-    pack(to + first * depth, (operand){room, 1, MR}, rows, depth, MR);
+    pack(to + first * element_count(depth), (operand){room, 1, MR}, rows, depth, MR);
   }
 }
 
-static void pack_left(stat *to, real *room, const product *p, const tile *t, int64_t span, int64_t start,
+static void pack_left(element *to, real *room, const product *p, const tile *t, int64_t span, int64_t start,
                       int64_t depth) {
   if (p->kernel == CONVOLUTION_INPUT) pack_turned_weight(to, room, p, t, start, depth);
   else pack(to, (operand){p->left + (span * p->rows + t->row) * p->depth + start, p->depth, 1}, t->rows, depth, MR);
@@ -160,11 +161,14 @@ static void finish(const product *p, int64_t row, int64_t column, int64_t rows, 
 }
 
 /* Adds one block of the depth to a tile; the last block finishes it. */
-static void multiply_block(const product *p, const tile *t, int64_t span, int64_t start, int64_t depth, stat *scratch) {
-  stat *left = scratch, *right = left + p->left_space, *partial = right + p->right_space;
+static void multiply_block(const product *p, const tile *t, int64_t span, int64_t start, int64_t depth,
+                           element *scratch) {
+  element *left = scratch, *right = left + p->left_space;
+  stat *partial = (stat *)(right + p->right_space);
   real *room = (real *)(partial + p->partial_space);
   stat local[MR * NR] __attribute__((aligned(64)));
   const int first = span == 0 && start == 0, last = span == p->spans - 1 && start + depth == p->depth;
+  const int64_t count = element_count(depth);
   pack_left(left, room, p, t, span, start, depth);
   for (int64_t j = 0; j < t->columns; j += NR) {
     const int64_t columns = least(NR, t->columns - j);
@@ -173,14 +177,14 @@ static void multiply_block(const product *p, const tile *t, int64_t span, int64_
     else pack_lines(right, room, &p->window, start, depth, t->column + j, columns);
     for (int64_t i = 0; i < t->rows; i += MR) {
       stat *to = first && last ? local : partial + (j / NR * divided(t->rows, MR) + i / MR) * MR * NR;
-      const sums s = {.to = to, .to_pitch = NR, .add = !first, .right = right, .right_pitch = NR, .depth = depth};
-      tile_from_panel(&s, left + i * depth);
+      const sums s = {.to = to, .to_pitch = NR, .add = !first, .right = right, .right_pitch = NR, .count = count};
+      tile_from_panel(&s, left + i * count);
       if (last) finish(p, t->row + i, t->column + j, least(MR, t->rows - i), columns, to);
     }
   }
 }
 
-static void compute_tile(const product *p, int64_t number, stat *scratch) {
+static void compute_tile(const product *p, int64_t number, element *scratch) {
   tile t = {.row = number % p->row_tiles * p->tile_rows, .column = number / p->row_tiles * p->tile_columns};
   t.rows = least(p->tile_rows, p->rows - t.row);
   t.columns = least(p->tile_columns, p->columns - t.column);
@@ -239,10 +243,11 @@ static product describe(const pg_call *call, int kernel) {
     p.rows = n.outputs, p.plane = p.columns = n.channels * area, p.spans = n.images, p.depth = positions;
     p.left = call->v[1].data;
   }
-  p.block = divided(divided(p.depth, divided(p.depth, KC)), 16) * 16; /* whole vectors for pack() */
+  const int64_t unit = 16 * DEPTHS; /* whole vectors for pack() */
+  p.block = divided(divided(p.depth, divided(p.depth, KC)), unit) * unit;
   choose_tiles(&p);
-  p.left_space = p.tile_rows * KC + PANEL_SLACK;
-  p.right_space = NR * KC + PANEL_SLACK;
+  p.left_space = p.tile_rows * element_count(KC) + PANEL_SLACK;
+  p.right_space = NR * element_count(KC) + PANEL_SLACK;
   p.partial_space = p.spans > 1 || p.depth > p.block ? p.tile_rows * p.tile_columns : 0;
   p.thread_space = divided(p.left_space + p.right_space + p.partial_space + WIDE * KC, 64) * 64;
   return p;
@@ -264,7 +269,7 @@ static pg_status run(const pg_call *call, int kernel) {
             (long long)call->scratch_bytes, (long long)bytes);
 #pragma omp parallel num_threads(threads)
   {
-    stat *scratch = (stat *)call->scratch + omp_get_thread_num() * p.thread_space;
+    element *scratch = (element *)call->scratch + omp_get_thread_num() * p.thread_space;
 #pragma omp for schedule(dynamic)
     for (int64_t t = 0; t < tiles; t++) compute_tile(&p, t, scratch);
   }
