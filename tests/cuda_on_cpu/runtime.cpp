@@ -4,12 +4,12 @@
  * time. Page-locked memory is read and written when the copy runs, ordinary memory as CUDA does it: what a copy reads is
  * taken at once, what it writes is there when it returns. The stream 0 waits for all others and runs its work at once.
  * Copies must lie inside allocations; what CUDA forbids during a capture is an error. Unlike on a GPU, an error of queued
- * work is told once, to the next that waits, and the device lives on.
+ * work is told once, to the next that waits, and the device lives on, but for what CUDA_ON_CPU_FAIL_GRAPH asks for.
  *
  *   CUDA_ON_CPU_DEVICES=0         a driver without GPUs
  *   CUDA_ON_CPU_CAPABILITY=7.5    default 9.0
  *   CUDA_ON_CPU_MEMORY=MIB        default 8192
- *   CUDA_ON_CPU_FAIL_GRAPH=N      the N-th launch of a graph fails */
+ *   CUDA_ON_CPU_FAIL_GRAPH=N      the N-th graph that is launched fails when it runs, and from then on every call does */
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -59,6 +59,9 @@ static CUstream_st *capturing;
 static size_t used;
 static thread_local cudaError_t last_error = cudaSuccess;
 static cudaError_t pending = cudaSuccess; /* of work that ran, told to the next that waits */
+static bool lost;                         /* every call fails, as on a GPU after a kernel that failed */
+static int64_t waits;                     /* for all that a queue held */
+static int64_t kernels_left = -1;         /* until one fails */
 
 #define LOCKED std::lock_guard<std::recursive_mutex> lock(mutex)
 
@@ -133,6 +136,7 @@ static void run_one(CUstream_st *s) {
 }
 
 static void drain(CUstream_st *s) {
+  waits++;
   while (!s->queue.empty()) run_one(s);
 }
 
@@ -140,13 +144,26 @@ static void drain_all() {
   for (size_t k = 0; k < streams.size(); k++) drain(streams[k]);
 }
 
+extern "C" int64_t cuda_on_cpu_waits(void) {
+  LOCKED;
+  return waits;
+}
+
+extern "C" int64_t cuda_on_cpu_queued(void) {
+  LOCKED;
+  size_t queued = 0;
+  for (const CUstream_st *s : streams) queued += s->queue.size();
+  return static_cast<int64_t>(queued);
+}
+
 static cudaError_t settled() {
   cudaError_t error = pending;
-  pending = cudaSuccess;
+  if (!lost) pending = cudaSuccess;
   return fail(error);
 }
 
 static cudaError_t queue_work(cudaStream_t s, work w) {
+  if (lost) return fail(cudaErrorLaunchFailure);
   if (!s) {
     if (forbidden()) return fail(cudaErrorStreamCaptureUnsupported);
     drain_all();
@@ -164,7 +181,15 @@ extern "C" cudaError_t cuda_on_cpu_submit(cudaStream_t stream, cuda_on_cpu_work 
   };
   auto copy = std::make_shared<std::vector<unit>>((bytes + 15) / 16);
   memcpy(copy->data(), data, bytes);
-  return queue_work(stream, [run, copy] { return run(copy->data()); });
+  return queue_work(stream, [run, copy] {
+    if (kernels_left >= 0 && kernels_left-- == 0) return cudaErrorLaunchFailure;
+    return run(copy->data());
+  });
+}
+
+extern "C" void cuda_on_cpu_fail_after(int64_t kernels) {
+  LOCKED;
+  kernels_left = kernels;
 }
 
 extern "C" cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute attribute, int value) {
@@ -252,6 +277,7 @@ extern "C" int cuda_on_cpu_holds(const void *data, size_t bytes) {
 
 static cudaError_t allocate(void **out, size_t bytes, bool pinned) {
   *out = nullptr;
+  if (lost) return fail(cudaErrorLaunchFailure);
   if (forbidden()) return fail(cudaErrorStreamCaptureUnsupported);
   if (!pinned && used + bytes > total_bytes()) return fail(cudaErrorMemoryAllocation);
   void *data = nullptr;
@@ -267,6 +293,7 @@ static cudaError_t deallocate(void *data, bool pinned) {
   if (!data) return cudaSuccess;
   if (forbidden()) return fail(cudaErrorStreamCaptureUnsupported);
   drain_all();
+  if (lost) return fail(cudaErrorLaunchFailure);
   auto at = blocks.find(static_cast<char *>(data));
   if (at == blocks.end() || at->second.pinned != pinned) return fail(cudaErrorInvalidValue);
   if (!pinned) used -= at->second.bytes;
@@ -321,6 +348,7 @@ extern "C" cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
     return fail(cudaErrorStreamCaptureUnsupported);
   }
   if (target) {
+    waits++; /* CUDA brings it to page-locked memory first, and may wait for that */
     auto taken = std::make_shared<std::vector<char>>(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
     return queue_work(stream, [=] {
       memcpy(to, taken->data(), bytes);
@@ -392,6 +420,7 @@ extern "C" cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   LOCKED;
   auto state = event->state;
   if (stream && stream->capture) return fail(cudaErrorStreamCaptureUnsupported); /* nobody here captures several streams */
+  if (lost) return fail(cudaErrorLaunchFailure);
   state->stream = stream;
   auto ticket = ++state->recorded;
   return queue_work(stream, [state, ticket] {
@@ -408,6 +437,7 @@ static void run_until(const std::shared_ptr<event_state> &state, unsigned long l
 extern "C" cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   LOCKED;
   if (forbidden()) return fail(cudaErrorStreamCaptureUnsupported);
+  if (lost) return fail(cudaErrorLaunchFailure);
   run_until(event->state, event->state->recorded);
   return settled();
 }
@@ -467,8 +497,12 @@ extern "C" cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t gr
 extern "C" cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
   LOCKED;
   static long launches;
-  if (++launches == setting("CUDA_ON_CPU_FAIL_GRAPH", 0)) return fail(cudaErrorLaunchFailure);
   auto list = graph->list;
+  if (++launches == setting("CUDA_ON_CPU_FAIL_GRAPH", 0))
+    list.insert(list.begin(), [] {
+      lost = true;
+      return cudaErrorLaunchFailure;
+    });
   for (const work &w : list) {
     cudaError_t error = queue_work(stream, w);
     if (error != cudaSuccess) return error;

@@ -4,6 +4,7 @@
 ---   compiled as a program, fused, against the same reference;
 ---   with strided views as inputs, bit for bit;
 ---   with 1, 2 and 3 threads, bit for bit, forward and gradients;
+---   on tests/cuda_on_cpu in every order of a block's threads, bit for bit;
 ---   with outputs full of NaN before the call, guards on both sides of every output, inputs that must stay the same;
 ---   by finite differences in float64, along a random direction and three coordinates, and its gradients in other
 ---   dtypes against those in float64.
@@ -13,6 +14,8 @@ local door = require "perigee.core.ffi"
 
 local tensor, ops = core.tensor, core.ops
 local C = door.C
+
+ffi.cdef "void cuda_on_cpu_set_order(int order, uint64_t seed);"
 
 local M = {}
 
@@ -225,6 +228,29 @@ local function with_threads(n, body)
   return unpack(results, 2, table.maxn(results))
 end
 
+local ORDERS = { "ascending", "descending", "random" } -- by their numbers; 0 is warp by warp
+local SEED = 7
+
+--- tests/cuda_on_cpu, where that stands for a device.
+local function fibres_of(device)
+  local path = os.getenv "PERIGEE_CUDA_LIBRARY" or ""
+  return device == "cuda" and path:match "libperigee_cuda_on_cpu%.so$" and ffi.load(path) or nil
+end
+
+--- body()'s results have the expected bytes in every order of a block's threads. They are read before the order changes
+--- back, since what was queued runs only when somebody waits for it.
+local function check_orders(case, what, device, body, expected)
+  local fibres = fibres_of(device)
+  for order = 1, fibres and #ORDERS or 0 do
+    fibres.cuda_on_cpu_set_order(order, SEED)
+    local fine, message = pcall(function()
+      check_alike(case, ("%s with threads in %s order"):format(what, ORDERS[order]), body(), expected)
+    end)
+    fibres.cuda_on_cpu_set_order(0, 0)
+    if not fine then error(message, 0) end
+  end
+end
+
 local function run(case, inputs) return { case.run(ops, unpack(inputs, 1, #inputs)) } end
 
 --- x in other memory of a device: its last two dimensions (or a gap between elements, if it has one) stored the other
@@ -307,8 +333,8 @@ local function compare(case, dtype, what, results, references)
   end
 end
 
---- Forward: values, guards, inputs left alone, threads (elsewhere than on the CPU: twice the same), strides, compiled
---- (there three times: call by call, captured, replayed).
+--- Forward: values, guards, inputs left alone, threads (elsewhere than on the CPU: twice the same, and in every order
+--- of a block's threads), strides, compiled (there three times: call by call, captured, replayed).
 function M.forward(case, dtype, device)
   local inputs = inputs_of(case, dtype)
   local references = expected(case, inputs)
@@ -328,6 +354,7 @@ function M.forward(case, dtype, device)
     check_alike(case, device == "cpu" and "differs with more threads" or "differs the next time",
       with_threads(threads, once), bytes)
   end
+  check_orders(case, "differs", device, once, bytes)
   if case.strided ~= false then
     local views = {}
     for k, x in ipairs(inputs) do views[k] = strided(x, device) end
@@ -460,8 +487,9 @@ function M.gradients(case, dtype, device)
     if text then error(("%s, %s: gradient of input %d: %s"):format(case.name, dtype, position, text), 0) end
   end
   local bytes = all_bytes(results)
-  check_alike(case, "of the gradients differs with more threads",
-    with_threads(2, function() return gradients_in(case, dtype, weights, device) end), bytes)
+  local function again() return gradients_in(case, dtype, weights, device) end
+  check_alike(case, "of the gradients differs with more threads", with_threads(2, again), bytes)
+  check_orders(case, "of the gradients differs", device, again, bytes)
 end
 
 --- The kernel that a device lacks, if that is what an error says.

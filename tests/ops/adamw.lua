@@ -5,7 +5,7 @@ local safetensors = require "perigee.io.safetensors"
 local tensor, ops = core.tensor, core.ops
 local cases = {}
 
-for _, n in ipairs { 1, 33, 257, 4096, 12289 } do
+for _, n in ipairs { 1, 31, 32, 33, 72, 257, 4096, 4099, 12289, 40003 } do
   cases[#cases + 1] = {
     name = "square_sum of " .. n,
     run = function(_, x) return ops.square_sum(x) end,
@@ -98,6 +98,44 @@ for name, h in pairs(settings) do
       }
     end
   end
+end
+
+--- On every device: what a step makes of the state and, where it keeps an average and a working copy, of those: the
+--- copy is what the parameters round to.
+local function device_case(name, h, n, whole)
+  local function results_of(s, off)
+    if whole then return s.parameters, s.first_moment, s.second_moment, s.average, off end
+    return s.parameters, s.first_moment, s.second_moment
+  end
+  return {
+    name = ("adamw %s, of %d parameters"):format(name, n), dtypes = { "float32" }, tolerance = 2e-6,
+    compiled = false, strided = false,
+    inputs = {
+      { shape = { n } }, { shape = { n } }, { shape = { n }, range = { 0.01, 1 } }, { shape = { n } },
+      { shape = { n } },
+      { values = { h.lr, h.beta1, h.beta2, h.epsilon, h.decay, h.clip, h.ema, h.step }, dtype = "float64" },
+    },
+    run = function(_, parameters, first_moment, second_moment, average, gradient, hyper)
+      local s = {
+        parameters = parameters:clone(), first_moment = first_moment:clone(), second_moment = second_moment:clone(),
+        average = whole and average:clone() or nil,
+        working = whole and tensor.empty({ n }, "bfloat16", { device = parameters.device }) or nil,
+        gradient = gradient, hyper = hyper, square_sum = ops.square_sum(gradient),
+      }
+      ops.adamw(s)
+      return results_of(s, whole and s.working:to "float32" - s.parameters:to("bfloat16"):to "float32")
+    end,
+    reference = function(_, parameters, first_moment, second_moment, average, gradient)
+      local s = plain_step({ parameters = parameters, first_moment = first_moment, second_moment = second_moment,
+                             average = average, gradient = gradient }, h)
+      return results_of(s, parameters * 0)
+    end,
+  }
+end
+
+for _, n in ipairs { 1, 31, 32, 33, 72, 257, 4099 } do
+  for name, h in pairs(settings) do cases[#cases + 1] = device_case(name, h, n, true) end
+  cases[#cases + 1] = device_case("without average and working copy", settings["without a clip"], n, false)
 end
 
 --- Bits of all that a step writes, with so many threads.

@@ -7,7 +7,9 @@ local cases = {}
 local tolerance = { float32 = 2e-6, float64 = 1e-13, bfloat16 = 2e-6 }
 local gradient_tolerance = { float32 = 5e-6, bfloat16 = 2e-2 }
 
-for _, size in ipairs { { 1, 1 }, { 5, 31 }, { 33, 10 }, { 3, 257 }, { 130, 4 } } do
+for _, size in ipairs {
+  { 1, 1 }, { 5, 31 }, { 9, 32 }, { 9, 33 }, { 33, 10 }, { 9, 72 }, { 3, 257 }, { 130, 4 }, { 2, 2051 }, { 2, 2056 },
+} do
   local rows, classes = size[1], size[2]
   for _, smoothing in ipairs { 0, 0.1 } do
     cases[#cases + 1] = {

@@ -26,7 +26,10 @@ local cases = {
     reference = function(ops, p, z) return plain(ops, p, z) * 0.5 end,
     tolerance = tolerance },
 }
-for _, shape in ipairs { { 1, 1, 2 }, { 3, 31, 33 }, { 2, 257, 72 }, { 1, 70, 768 }, { 2, 33, 257 } } do
+for _, shape in ipairs {
+  { 1, 1, 2 }, { 3, 31, 33 }, { 2, 257, 72 }, { 1, 70, 768 }, { 2, 33, 257 }, { 2, 9, 31 }, { 2, 9, 32 }, { 2, 9, 72 },
+  { 2, 9, 257 }, { 2, 6, 384 },
+} do
   cases[#cases + 1] = {
     name = "feature_alignment " .. table.concat(shape, "x"),
     run = function(ops, p, z) return ops.feature_alignment(p, ops.stop_gradient(z)) end,

@@ -25,7 +25,10 @@ local cases = {
     inputs = { { shape = { 2, 3 } }, { shape = { 2, 4 } } },
     error = "gradient_fork: a is [2,3], b is [2,4]" },
 }
-for _, shape in ipairs { { 1 }, { 3, 31 }, { 2, 9, 33 }, { 33, 1, 2 }, { 2, 257, 72 }, { 3, 32, 129 } } do
+for _, shape in ipairs {
+  { 1 }, { 3, 31 }, { 3, 5, 32 }, { 2, 9, 33 }, { 33, 1, 2 }, { 2, 257, 72 }, { 3, 32, 129 }, { 3, 5, 257 },
+  { 3, 5, 1700 },
+} do
   cases[#cases + 1] = {
     name = "gradient_fork " .. table.concat(shape, "x"),
     run = function(ops, a, b) return ops.gradient_fork(a, b) end,

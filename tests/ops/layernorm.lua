@@ -85,21 +85,51 @@ for _, shape in ipairs { { 1, 1, 31 }, { 2, 33, 257 }, { 3, 257, 72 }, { 2, 70, 
   }
 end
 
+-- Widths around warps and vectors, with all gradients. A row of one has no gradient but rounding.
+for _, width in ipairs { 1, 31, 32, 33, 72, 257, 384 } do
+  local gradient_tolerance = { float32 = 2e-5, bfloat16 = 6e-2 }
+  cases[#cases + 1] = {
+    name = ("layernorm and its gradients, %d wide"):format(width),
+    run = function(ops, x, weight, bias) return ops.layernorm(x, { weight = weight, bias = bias }) end,
+    inputs = { { shape = { 9, width } }, { shape = { width } }, { shape = { width } } },
+    reference = plain, gradients = width == 1 and { 3 } or { 1, 2, 3 }, tolerance = tolerance,
+    gradient_tolerance = gradient_tolerance,
+  }
+  cases[#cases + 1] = {
+    name = ("layernorm and its gradient without weight and bias, %d wide"):format(width),
+    run = function(ops, x) return ops.layernorm(x) end, inputs = { { shape = { 9, width } } },
+    reference = plain, gradients = width > 1 and { 1 } or nil, tolerance = tolerance,
+    gradient_tolerance = gradient_tolerance,
+  }
+  cases[#cases + 1] = {
+    name = ("layernorm_modulate inside a residual connection, %d wide"):format(width),
+    run = function(ops, x, shift, scale)
+      local y = x * 1.5
+      return y + ops.layernorm_modulate(y, shift, scale)
+    end,
+    inputs = { { shape = { 2, 5, width } }, { shape = { 2, 1, width } }, { shape = { 2, 1, width } } },
+    reference = function(ops, x, shift, scale) return x * 1.5 + modulated_plain(ops, x * 1.5, shift, scale) end,
+    gradients = width == 1 and { 2 } or { 1, 2, 3 }, tolerance = tolerance, gradient_tolerance = gradient_tolerance,
+  }
+end
+
 -- Sums over more than one chunk of rows, small enough for finite differences.
-cases[#cases + 1] = {
-  name = "layernorm gradients over chunks",
-  run = function(ops, x, weight, bias) return ops.layernorm(x, { weight = weight, bias = bias }) end,
-  inputs = { { shape = { 131, 3 } }, { shape = { 3 } }, { shape = { 3 } } },
-  reference = plain,
-  gradients = { 1, 2, 3 },
-  tolerance = tolerance,
-}
-cases[#cases + 1] = {
-  name = "layernorm_modulate gradients over chunks",
-  run = function(ops, x, shift, scale) return ops.layernorm_modulate(x, shift, scale) end,
-  inputs = { { shape = { 2, 67, 3 } }, { shape = { 2, 1, 3 } }, { shape = { 2, 1, 3 } } },
-  reference = modulated_plain,
-  gradients = { 1, 2, 3 },
-  tolerance = tolerance,
-}
+for _, width in ipairs { 3, 33, 72 } do
+  cases[#cases + 1] = {
+    name = ("layernorm gradients over chunks, %d wide"):format(width),
+    run = function(ops, x, weight, bias) return ops.layernorm(x, { weight = weight, bias = bias }) end,
+    inputs = { { shape = { 131, width } }, { shape = { width } }, { shape = { width } } },
+    reference = plain,
+    gradients = { 1, 2, 3 },
+    tolerance = tolerance,
+  }
+  cases[#cases + 1] = {
+    name = ("layernorm_modulate gradients over chunks, %d wide"):format(width),
+    run = function(ops, x, shift, scale) return ops.layernorm_modulate(x, shift, scale) end,
+    inputs = { { shape = { 2, 67, width } }, { shape = { 2, 1, width } }, { shape = { 2, 1, width } } },
+    reference = modulated_plain,
+    gradients = { 1, 2, 3 },
+    tolerance = tolerance,
+  }
+end
 return cases

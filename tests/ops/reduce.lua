@@ -47,7 +47,10 @@ for _, name in ipairs { "sum", "mean", "max", "min" } do
   for _, layout in ipairs {
     { { 1 }, { 1 } }, { { 33 }, { 1 } }, { { 5, 257 }, { 2 } }, { { 257, 5 }, { 1 } }, { { 130, 33 }, { 1 } },
     { { 3, 65, 9 }, { 2 } }, { { 4, 3, 5, 7 }, { 1, 3 } }, { { 4, 3, 5, 7 }, { 2, 4 } }, { { 7, 3, 31 }, { 1, 3 } },
-    { { 2, 3, 4 }, { 1, 2, 3 } }, { { 9, 1, 4 }, { 2 } },
+    { { 2, 3, 4 }, { 1, 2, 3 } }, { { 9, 1, 4 }, { 2 } }, { { 31, 257 }, { 1 } },
+    { { 2, 3, 4, 72 }, { 1, 3 } }, { { 2, 3, 4, 33 }, { 2, 4 } }, { { 20001 }, { 1 } },
+    { { 2, 20000 }, { 2 } }, { { 3, 700, 72 }, { 2 } }, { { 5000, 3 }, { 1 } }, { { 65, 3, 257 }, { 1, 3 } },
+    { { 300, 1 }, { 2 } }, { { 2500, 8 }, { 2 } },
   } do
     local shape, dims = layout[1], layout[2]
     local exact = name == "max" or name == "min"
@@ -55,7 +58,7 @@ for _, name in ipairs { "sum", "mean", "max", "min" } do
       name = ("%s of %s over %s"):format(name, table.concat(shape, "x"), table.concat(dims, ",")),
       run = function(ops, x) return ops[name](x, dims) end, inputs = { { shape = shape } },
       reference = function(_, x) return oracles[name](x, dims) end,
-      gradients = #shape > 1 and shape[1] < 10 and { 1 } or nil,
+      gradients = #shape > 1 and shape[1] < 10 and shape[2] < 300 and { 1 } or nil,
       tolerance = { float32 = exact and 0 or 2e-6, bfloat16 = exact and 0 or 8e-3, float64 = exact and 0 or 1e-13 },
       gradient_tolerance = { float32 = 1e-6, bfloat16 = 1e-2 },
     }
@@ -121,7 +124,10 @@ case {
   reference = function() return 12288, { 4096, 4096, 4096 } end, tolerance = 0,
 }
 
-for _, layout in ipairs { { { 33 }, 1 }, { { 5, 257 }, 2 }, { { 257, 5 }, 1 }, { { 3, 32, 4 }, 2 } } do
+for _, layout in ipairs {
+  { { 33 }, 1 }, { { 5, 257 }, 2 }, { { 257, 5 }, 1 }, { { 3, 32, 4 }, 2 }, { { 9, 1 }, 2 }, { { 9, 31 }, 2 },
+  { { 9, 72 }, 2 }, { { 9, 384 }, 2 }, { { 9, 72 }, 1 }, { { 9, 384 }, 1 },
+} do
   local shape, dim = layout[1], layout[2]
   case {
     name = ("argmax of %s along %d"):format(table.concat(shape, "x"), dim), inputs = { { shape = shape } },

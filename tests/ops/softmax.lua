@@ -3,7 +3,7 @@ local cases = {}
 local function case(t) cases[#cases + 1] = t end
 
 for _, name in ipairs { "softmax", "log_softmax" } do
-  for _, shape in ipairs { { 1 }, { 31 }, { 3, 32 }, { 5, 257 }, { 2, 3, 33 } } do
+  for _, shape in ipairs { { 1 }, { 31 }, { 3, 32 }, { 5, 257 }, { 2, 3, 33 }, { 9, 72 }, { 2, 2051 }, { 2, 2056 } } do
     case {
       name = ("%s of %s"):format(name, table.concat(shape, "x")), run = function(ops, x) return ops[name](x) end,
       inputs = { { shape = shape, range = { -8, 8 } } }, op = name, gradients = { 1 },

@@ -31,19 +31,31 @@ local function purposes(memory)
   return table.concat(list, ", ")
 end
 
---- Smaller settings that fit, as texts: pieces of the batch, a lower precision.
+--- Smaller settings that fit, as texts: a lower precision, pieces of the batch, or both.
 local function alternatives(recipe, free)
-  local list, micro = {}, recipe.micro
-  local function try(text, changes)
-    local bytes = largest(recipe, changes).memory_total
-    if bytes <= free then list[#list + 1] = ("%s (%s)"):format(text, size(bytes)) end
+  local list = {}
+  local function try(micro, low)
+    local texts = { low and 'precision = "bf16"' or nil }
+    if micro < recipe.micro then
+      texts[#texts + 1] = ("micro = %d, the batch in %d pieces"):format(micro, recipe.batch / micro)
+    end
+    local bytes = largest(recipe, { micro = micro, precision = low and "bf16" or nil,
+                                    dtype = low and "bfloat16" or nil }).memory_total
+    if bytes <= free then list[#list + 1] = ("%s (%s)"):format(table.concat(texts, " and "), size(bytes)) end
     return bytes <= free
   end
-  if recipe.precision == "float32" then try('precision = "bf16"', { precision = "bf16", dtype = "bfloat16" }) end
-  while micro > 1 do
-    micro = micro % 2 == 0 and micro / 2 or 1
-    if try(("micro = %d, the batch in %d pieces"):format(micro, recipe.batch / micro), { micro = micro }) then break end
+  --- The largest pieces that fit.
+  local function pieces(low)
+    local micro = recipe.micro
+    while micro > 1 do
+      micro = micro % 2 == 0 and micro / 2 or 1
+      if try(micro, low) then return end
+    end
   end
+  local lower = recipe.precision == "float32"
+  if lower then try(recipe.micro, true) end
+  pieces(false)
+  if lower and #list == 0 then pieces(true) end
   return list
 end
 

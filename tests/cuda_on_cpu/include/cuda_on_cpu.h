@@ -18,6 +18,9 @@
 
 #include "cuda_runtime_api.h"
 
+/* What tests of the plugin call. */
+#define CUDA_ON_CPU_FOR_TESTS __attribute__((visibility("default")))
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -41,7 +44,14 @@ typedef enum cuda_on_cpu_order {
   CUDA_ON_CPU_DESCENDING = 2,
   CUDA_ON_CPU_RANDOM = 3
 } cuda_on_cpu_order;
-void cuda_on_cpu_set_order(cuda_on_cpu_order order, uint64_t seed);
+CUDA_ON_CPU_FOR_TESTS void cuda_on_cpu_set_order(cuda_on_cpu_order order, uint64_t seed);
+
+/* How often the host has waited for all of a queue's work, or may have: a copy from or to ordinary memory counts too. */
+CUDA_ON_CPU_FOR_TESTS int64_t cuda_on_cpu_waits(void);
+/* After so many kernels more, one fails; the device lives on. */
+CUDA_ON_CPU_FOR_TESTS void cuda_on_cpu_fail_after(int64_t kernels);
+/* Pieces of work that are queued and have not run. */
+CUDA_ON_CPU_FOR_TESTS int64_t cuda_on_cpu_queued(void);
 
 #ifdef __cplusplus
 }
