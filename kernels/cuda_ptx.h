@@ -15,13 +15,6 @@ static __device__ __forceinline__ unsigned pack_bfloat16(float low, float high) 
   return pair;
 }
 
-/* The nearest number that tensor cores hold as tf32 (10 bits of fraction), as a float's bits. */
-static __device__ __forceinline__ unsigned to_tf32(float x) {
-  unsigned bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-  return bits;
-}
-
 /* 2^x to 22 bits; 0 where the result would be subnormal. */
 static __device__ __forceinline__ float fast_exp2(float x) {
   float y;
@@ -34,15 +27,6 @@ static __device__ __forceinline__ float fast_exp2(float x) {
  *   b[0] = B[2t..][g]   b[1] = B[2t+8..][g] */
 static __device__ __forceinline__ void mma_bfloat16(float c[4], const unsigned a[4], const unsigned b[2]) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-/* C += A·B with A 16×8 and B 8×8 in tf32:
- *   a[0] = A[g][t]   a[1] = A[g+8][t]   a[2] = A[g][t+4]   a[3] = A[g+8][t+4]
- *   b[0] = B[t][g]   b[1] = B[t+4][g] */
-static __device__ __forceinline__ void mma_tf32(float c[4], const unsigned a[4], const unsigned b[2]) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

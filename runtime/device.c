@@ -70,7 +70,7 @@ static pg_status cpu_memory(int64_t *free_bytes, int64_t *total_bytes) {
 
 static const pg_device_ops cpu = {
   .name = "cpu", .allocate = cpu_allocate, .release = cpu_release, .from_host = cpu_copy, .to_host = cpu_copy,
-  .within = cpu_copy, .kernel = cpu_kernel, .memory = cpu_memory, .description = "", .bfloat16 = true,
+  .within = cpu_copy, .kernel = cpu_kernel, .memory = cpu_memory, .description = "",
 };
 
 /* ---- plugins ---- */
@@ -122,7 +122,7 @@ const char *pg_device_description(int device) {
 int pg_device_has(int device, int dtype) {
   const pg_device_ops *ops = pg_device(device);
   if (!ops || ops == &cpu) return ops != NULL;
-  return dtype == PG_FLOAT32 || (dtype == PG_BFLOAT16 && ops->bfloat16);
+  return dtype == PG_FLOAT32 || dtype == PG_BFLOAT16;
 }
 
 pg_status pg_device_memory(int device, int64_t *free_bytes, int64_t *total_bytes) {

@@ -66,7 +66,6 @@ typedef struct pg_device_ops {
   pg_status (*memory)(int64_t *free_bytes, int64_t *total_bytes);
   const pg_queue_ops *queues; /* NULL: everything is done when a function returns */
   const char *description;    /* "NVIDIA H100, compute capability 9.0, ..." */
-  bool bfloat16;
 } pg_device_ops;
 
 /* What a plugin exports under this name: its device, opened, or NULL after pg_error(). */

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LEAST_CAPABILITY = 70, BFLOAT16_CAPABILITY = 80 };
+enum { LEAST_CAPABILITY = 80 }; /* of the kernels: conversions to bfloat16, asynchronous copies */
 
 pg_status pg_cuda_status(const char *call, cudaError_t code) {
   if (code == cudaSuccess) return PG_OK;
@@ -193,12 +193,11 @@ static pg_status describe(void) {
   PG_CUDA_TRY(cudaRuntimeGetVersion, &runtime);
   int capability = 10 * p.major + p.minor;
   if (capability < LEAST_CAPABILITY)
-    return pg_error(PG_ERROR_DEVICE, "cuda: %s has compute capability %d.%d; 7.0 is needed, and 8.0 for bfloat16", p.name,
+    return pg_error(PG_ERROR_DEVICE, "cuda: %s has compute capability %d.%d; the kernels, and bfloat16, need 8.0", p.name,
                     p.major, p.minor);
-  device.bfloat16 = capability >= BFLOAT16_CAPABILITY;
-  snprintf(text, sizeof text, "%s, compute capability %d.%d%s, %d multiprocessors, %.1f GiB, driver for CUDA %d.%d, runtime %d.%d",
-           p.name, p.major, p.minor, device.bfloat16 ? "" : " (no bfloat16)", p.multiProcessorCount,
-           (double)p.totalGlobalMem / 1073741824.0, driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+  snprintf(text, sizeof text, "%s, compute capability %d.%d, %d multiprocessors, %.1f GiB, driver for CUDA %d.%d, runtime %d.%d",
+           p.name, p.major, p.minor, p.multiProcessorCount, (double)p.totalGlobalMem / 1073741824.0, driver / 1000,
+           driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
   device.description = text;
   return PG_OK;
 }

@@ -150,8 +150,6 @@ local function cuda()
     local free, total = require("perigee.core.device").memory "cuda"
     row("GPU", ffi.string(C.pg_device_description(C.PG_CUDA)))
     row("GPU memory", ("%s free of %s"):format(gigabytes(free), gigabytes(total)))
-    row("GPU bfloat16", C.pg_device_has(C.PG_CUDA, C.PG_BFLOAT16) == 1 and "in hardware" or "no",
-        C.pg_device_has(C.PG_CUDA, C.PG_BFLOAT16) == 0 and "compute capability 8.0 is needed: train in float32" or nil)
   else
     row("plugin", problem)
   end

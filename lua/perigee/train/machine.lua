@@ -68,11 +68,10 @@ end
 --- The GPU at hand, which computes in no float64.
 local function gpu()
   device.choose "cuda"
-  local in_bfloat16 = C.pg_device_has(C.PG_CUDA, C.PG_BFLOAT16) == 1
-  local rate = matmul_rate("cuda", "float32", 128, GPU_MATRIX)
   return {
-    name = device.description "cuda", threads = C.pg_threads(), float32 = rate,
-    bfloat16 = in_bfloat16 and matmul_rate("cuda", "bfloat16", 128, GPU_MATRIX) or rate,
+    name = device.description "cuda", threads = C.pg_threads(),
+    float32 = matmul_rate("cuda", "float32", 128, GPU_MATRIX),
+    bfloat16 = matmul_rate("cuda", "bfloat16", 128, GPU_MATRIX),
     bandwidth = bandwidth("cuda", 2 ^ 16, GPU_VECTOR),
   }
 end

@@ -17,12 +17,6 @@ static inline unsigned pack_bfloat16(float low, float high) {
   return cuda_on_cpu_bfloat16(high) << 16 | cuda_on_cpu_bfloat16(low);
 }
 
-static inline unsigned to_tf32(float x) {
-  unsigned bits = __float_as_uint(x);
-  if ((bits & 0x7f800000u) == 0x7f800000u) return bits;
-  return (bits + 0x1000u) & ~0x1fffu; /* halves away from zero */
-}
-
 static inline float fast_exp2(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
 
 /* The products read nothing but what lanes gave, at fixed places: they are spared the sanitizers' checks. */
@@ -41,16 +35,10 @@ CUDA_ON_CPU_PLAIN static inline float cuda_on_cpu_half(unsigned pair, int high) 
   cuda_on_cpu_word w = {high ? pair & 0xffff0000u : pair << 16};
   return w.number;
 }
-/* The tensor core reads a tf32 operand's upper 19 bits. */
-CUDA_ON_CPU_PLAIN static inline float cuda_on_cpu_tf32(unsigned bits) {
-  cuda_on_cpu_word w = {bits & ~0x1fffu};
-  return w.number;
-}
-
-/* All lanes' operands; `depth` tells kinds of products apart where lanes do not meet in the same one. */
-static inline const cuda_on_cpu_slot *cuda_on_cpu_give_fragments(const unsigned a[4], const unsigned b[2], int depth) {
+/* All lanes' operands. */
+static inline const cuda_on_cpu_slot *cuda_on_cpu_give_fragments(const unsigned a[4], const unsigned b[2]) {
   cuda_on_cpu_fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-  return cuda_on_cpu_exchange(0xffffffffu, &mine, sizeof mine, "mma of depth", depth);
+  return cuda_on_cpu_exchange(0xffffffffu, &mine, sizeof mine, "mma of depth", 16);
 }
 CUDA_ON_CPU_PLAIN static inline const cuda_on_cpu_fragments *cuda_on_cpu_fragments_of(const cuda_on_cpu_slot *slots,
                                                                                       int lane) {
@@ -72,24 +60,7 @@ CUDA_ON_CPU_PLAIN static inline void cuda_on_cpu_multiply_bfloat16(float c[4], c
   }
 }
 static inline void mma_bfloat16(float c[4], const unsigned a[4], const unsigned b[2]) {
-  cuda_on_cpu_multiply_bfloat16(c, cuda_on_cpu_give_fragments(a, b, 16), cuda_on_cpu_current->lane);
-}
-
-CUDA_ON_CPU_PLAIN static inline void cuda_on_cpu_multiply_tf32(float c[4], const cuda_on_cpu_slot *slots, int lane) {
-  int g = lane / 4, t = lane % 4;
-  for (int k = 0; k < 8; k++) {
-    int holder = k % 4, block = k / 4;
-    const cuda_on_cpu_fragments *rows = cuda_on_cpu_fragments_of(slots, g * 4 + holder);
-    for (int column = 0; column < 2; column++) {
-      const cuda_on_cpu_fragments *columns = cuda_on_cpu_fragments_of(slots, (2 * t + column) * 4 + holder);
-      float right = cuda_on_cpu_tf32(columns->b[block]);
-      c[column] += cuda_on_cpu_tf32(rows->a[2 * block]) * right;
-      c[2 + column] += cuda_on_cpu_tf32(rows->a[2 * block + 1]) * right;
-    }
-  }
-}
-static inline void mma_tf32(float c[4], const unsigned a[4], const unsigned b[2]) {
-  cuda_on_cpu_multiply_tf32(c, cuda_on_cpu_give_fragments(a, b, 8), cuda_on_cpu_current->lane);
+  cuda_on_cpu_multiply_bfloat16(c, cuda_on_cpu_give_fragments(a, b), cuda_on_cpu_current->lane);
 }
 
 /* Element [row][column] of a matrix whose rows the lanes have left: what they read when they came. */
