@@ -4,11 +4,13 @@ local function case(t) cases[#cases + 1] = t end
 
 for _, name in ipairs { "softmax", "log_softmax" } do
   for _, shape in ipairs { { 1 }, { 31 }, { 3, 32 }, { 5, 257 }, { 2, 3, 33 }, { 9, 72 }, { 2, 2051 }, { 2, 2056 } } do
+    -- The rounding of a sum grows as the square root of its length, where it is taken in one sequence.
+    local longer = math.max(1, math.sqrt(shape[#shape] / 400))
     case {
       name = ("%s of %s"):format(name, table.concat(shape, "x")), run = function(ops, x) return ops[name](x) end,
       inputs = { { shape = shape, range = { -8, 8 } } }, op = name, gradients = { 1 },
-      tolerance = { float32 = 2e-6, bfloat16 = 6e-3, float64 = 1e-12 },
-      gradient_tolerance = { float32 = 1e-5, bfloat16 = 5e-2 },
+      tolerance = { float32 = longer * 2e-6, bfloat16 = 6e-3, float64 = 1e-12 },
+      gradient_tolerance = { float32 = longer * 1e-5, bfloat16 = 5e-2 },
     }
   end
   for dim = 1, 2 do
