@@ -114,6 +114,18 @@ describe("perigee plan", function()
     assert.is_true(math.abs(b.parameters.student / 130e6 - 1) < 0.01)
   end)
 
+  it("prices a reading of the gradient angle: more than forward passes, less than two backward ones too", function()
+    local align, free = unpack(plan("quickstart").stages)
+    local probe = align.signals[1]
+    assert.equal(1, #align.signals)
+    assert.equal(0, #free.signals)
+    assert.same({ "gradient_angle" }, probe.names)
+    local passes = 64 * 4 -- images, times
+    assert.is_true(probe.flops > passes * align.flops_per_image / 3)
+    assert.is_true(probe.flops < passes * align.flops_per_image * 5 / 3)
+    assert.is_true(probe.seconds > 0 and align.memory.signal > probe.bytes and probe.every == 50)
+  end)
+
   it("prints what a person reads, and knows its devices", function()
     local status, output = tiny.perigee("plan " .. tiny.quote(tiny.path) .. " --device h100")
     assert.equal(0, status)
@@ -121,6 +133,10 @@ describe("perigee plan", function()
       .. "parameters     student 0%.07 M, ", output)
     assert.matches("stage free\n  parameters     student 0%.07 M, projector %-, teacher %-\n", output)
     assert.matches("step time +[%d%.e%-]+ ms, [%d%.e+]+ images/s %(roofline, H100 SXM%)", output)
+    status, output = tiny.perigee "plan recipes/quickstart.lua --device h100"
+    assert.equal(0, status)
+    assert.matches("\n  gradient_angle [%d%.e%-]+ TFLOP, [%d%.e%-]+ ms a reading %(roofline%); every 50 steps it adds "
+      .. "[%d%.]+ %%\n", output)
     local _, here = tiny.perigee("plan " .. tiny.quote(tiny.path) .. " --device cpu --threads 1")
     assert.matches("\n  kernels        this processor's\n\nstage align\n", here)
     status, output = tiny.perigee("plan " .. tiny.quote(tiny.path) .. " --device b200")

@@ -2,7 +2,8 @@
 local M = {
   summary = "price a recipe without running it",
   usage = "RECIPE [options]",
-  description = "Prints, for each stage, parameters, FLOPs, peak memory by purpose and the roofline time of a step.\n"
+  description = "Prints, for each stage, parameters, FLOPs, peak memory by purpose, and the roofline time of a step\n"
+    .. "and of a reading of the gradient angle.\n"
     .. "Data and weights need not be there.",
   recipe = true,
   options = {
@@ -32,6 +33,13 @@ local function cache_text(cache)
   if not cache.bytes then return "  teacher cache  " .. each end
   return ("  teacher cache  %.2f GiB (%s), filled once in %.3g s (roofline)"):format(cache.bytes / 2 ^ 30,
     each, cache.seconds)
+end
+
+--- What a reading of the gradient angle adds to the steps between two readings.
+local function signal_text(probe, step)
+  return ("  %-14s %.2f TFLOP, %.4g ms a reading (roofline); every %d steps it adds %.3g %%"):format(
+    #probe.names == 1 and probe.names[1] or #probe.names .. " angles", probe.flops / 1e12, probe.seconds * 1e3,
+    probe.every, probe.seconds / (probe.every * step) * 100)
 end
 
 function M.run(options)
@@ -83,6 +91,7 @@ function M.run(options)
     print(("  peak memory    %.1f MiB: %s"):format(s.memory_total / 2 ^ 20, table.concat(parts, ", ")))
     print(("  step time      %.4g ms, %.1f images/s (roofline, %s)"):format(s.seconds * 1e3,
       s.images_per_second, s.device))
+    for _, probe in ipairs(s.signals) do print(signal_text(probe, s.seconds)) end
   end
   return 0
 end

@@ -86,17 +86,19 @@ local function planned(run, blocks)
   return core.plan.build(trace.program, outputs, { device = run.device }), places, totals
 end
 
---- Bytes that a measurement takes on the run's device beside a step's: arena, both sides' gradients, and on the CPU,
---- where they are added up, their sums and one converted; `averages`: of those of the weights, where they have to be
---- made.
-function M.bytes(run, blocks, averages)
+--- What a measurement costs: `calls` and `flops` of one batch of `micro` images at one time, and the `bytes` that it
+--- takes on the run's device beside a step's: arena, both sides' gradients, and on the CPU, where they are added up,
+--- their sums and one converted; `averages`: bytes of those of the weights, where they have to be made.
+---@return { bytes: number, flops: number, calls: table[] }
+function M.price(run, blocks, averages)
   local plan, _, totals = planned(run, blocks)
   local bytes, sums, most = plan.arena_bytes + averages, 0, 0
   for _, total in ipairs(totals) do
     bytes, sums = bytes + total * 2 * core_ffi.dtype_bytes[run.recipe.dtype], sums + total * 2 * 8
     most = math.max(most, total)
   end
-  return run.device == "cpu" and bytes + sums + most * 8 or bytes
+  if run.device == "cpu" then bytes = bytes + sums + most * 8 end
+  return { bytes = bytes, flops = plan:cost().flops, calls = plan.calls }
 end
 
 --- A probe of the blocks in a list, whose numbers count from 1; with `ema` at the weights' moving averages.

@@ -41,6 +41,19 @@ end
 --- that can be opened, else the CPU's stand for them.
 local function planned_for(on, dtype) return not on.processor and device.computes("cuda", dtype) and "cuda" or "cpu" end
 
+--- One reading of gradient angles that are measured together: { names, every, bytes, flops, seconds }.
+function M.probe(recipe, stage, members, on, where, averages)
+  local run, blocks = { recipe = recipe, stage = stage, micro = recipe.micro, trace = {}, device = where }, {}
+  local settings, names, every = members[1].settings, {}, math.huge
+  for k, signal in ipairs(members) do
+    blocks[k], names[k], every = signal.settings.block, signal.name, math.min(every, signal.settings.every)
+  end
+  local cost = gradient_angle.price(run, blocks, averages)
+  local batches = #settings.time * math.ceil(settings.images / recipe.micro)
+  return { names = names, every = every, bytes = cost.bytes, flops = cost.flops * batches,
+    seconds = machine.seconds(on, cost.calls, recipe.dtype) * batches }
+end
+
 --- The gradients program of one stage over meta parameters, with everything counted.
 function M.stage(recipe, stage, options)
   options = options or {}
@@ -92,12 +105,13 @@ function M.stage(recipe, stage, options)
     optimizer = flat * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes,
     data = data_bytes,
   }
+  local probes = {}
   for _, members in ipairs(signals.families(signals.of_stage(stage.finish, stage.signals))) do
     if members[1].kind == "gradient_angle" then
-      local run, blocks = { recipe = recipe, stage = stage, micro = recipe.micro, trace = {}, device = where }, {}
-      for k, signal in ipairs(members) do blocks[k] = signal.settings.block end
       local averages = members[1].settings.ema and low and flat * size or 0
-      local bytes = gradient_angle.bytes(run, blocks, averages) + batch_bytes / pieces * (where == "cpu" and 2 or 3)
+      local probe = M.probe(recipe, stage, members, on, where, averages)
+      probes[#probes + 1] = probe
+      local bytes = probe.bytes + batch_bytes / pieces * (where == "cpu" and 2 or 3)
       memory.signal = math.max(memory.signal or 0, bytes) -- while it measures; one does at a time
     end
   end
@@ -111,6 +125,7 @@ function M.stage(recipe, stage, options)
     flops_per_image = cost.flops / recipe.micro,
     bytes_moved = cost.bytes * pieces + update_bytes, memory = memory, memory_total = total, calls = cost.calls,
     seconds = seconds, images_per_second = recipe.batch / seconds, device = on.name, planned_for = where, plan = plan,
+    signals = probes,
   }
 end
 
