@@ -18,6 +18,7 @@ local o = pg.options {
   { "trigger", false, "end it by the gradient angle" },
   { "block", 3, "the trigger's block" },
   { "below", -0.05, "the trigger's threshold" },
+  { "patience", 1, "readings in a row below it that the trigger waits for" },
   { "from_step", 300, "step of the trigger's first reading" },
   { "every", 100, "steps between the trigger's readings" },
   { "images", 96, "pictures a reading" },
@@ -58,7 +59,7 @@ local ends = {}
 if o.trigger then
   ends[#ends + 1] = stop.gradient_angle {
     block = o.block, time = { 0.02, 0.1, 0.5, 0.8 }, images = o.images, from = o.from_step, every = o.every,
-    below = o.below, ema = o.angle_ema,
+    below = o.below, patience = o.patience, ema = o.angle_ema,
   }
 end
 if o.ends > 0 then ends[#ends + 1] = stop.at_step(o.ends) end
