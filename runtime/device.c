@@ -29,17 +29,37 @@ static int most_isa(void) { return PG_ISA_BASELINE; }
 static bool multiplies_pairs_fast(void) { return false; }
 #endif
 
+/* PERIGEE_ISA asks for another one than the best that the machine has: to test the other paths. NULL: it doesn't. */
+static const char *wished_isa(void) {
+  const char *wish = getenv("PERIGEE_ISA");
+  return wish && *wish ? wish : NULL;
+}
+
+/* Names for PERIGEE_ISA; a build for tests has only one. */
+static const char *const isa_wishes[PG_ISAS] = {"baseline", "v3", "v4", "v4_bf16"};
+static bool has_isa(int isa) { return isa <= most_isa() && pg_kernel_isa_names[isa]; }
+
+static pg_status check_wished_isa(void) {
+  const char *wish = wished_isa();
+  if (!wish) return PG_OK;
+  char names[64] = "";
+  for (int isa = 0; isa < PG_ISAS; isa++) {
+    if (!has_isa(isa)) continue;
+    if (!strcmp(wish, isa_wishes[isa])) return PG_OK;
+    snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", *names ? ", " : "", isa_wishes[isa]);
+  }
+  return pg_error(PG_ERROR_DEVICE, "PERIGEE_ISA is '%s'; this build on this processor has %s", wish, names);
+}
+
 static int cpu_isa(void) {
   static int chosen = -1;
   if (chosen >= 0) return chosen;
   const int most = most_isa();
   int best = most == PG_ISA_V4_BF16 && !multiplies_pairs_fast() ? PG_ISA_V4 : most;
-  /* PERIGEE_ISA asks for another one that the machine has: to test the other paths. */
-  static const char *const wishes[PG_ISAS] = {"baseline", "v3", "v4", "v4_bf16"};
-  const char *wish = getenv("PERIGEE_ISA");
-  for (int isa = 0; wish && isa <= most; isa++)
-    if (!strcmp(wish, wishes[isa])) best = isa;
-  while (!pg_kernel_isa_names[best]) best--; /* a build for tests has only one */
+  const char *wish = wished_isa();
+  for (int isa = 0; wish && isa < PG_ISAS; isa++)
+    if (has_isa(isa) && !strcmp(wish, isa_wishes[isa])) best = isa;
+  while (!pg_kernel_isa_names[best]) best--;
   return chosen = best;
 }
 
@@ -103,7 +123,8 @@ static pg_status open_cuda(void) {
 }
 
 pg_status pg_device_open(int device) {
-  if (device == PG_CPU || (device == PG_CUDA && cuda)) return PG_OK;
+  if (device == PG_CPU) return check_wished_isa();
+  if (device == PG_CUDA && cuda) return PG_OK;
   return device == PG_CUDA ? open_cuda() : pg_error(PG_ERROR_DEVICE, "device: there is no device number %d", device);
 }
 

@@ -1,5 +1,4 @@
 --- The run loop: batch in, step, events out, and a policy that is asked whether the stage is finished.
-local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local checkpoint = require "perigee.train.checkpoint"
 local device = require "perigee.core.device"
@@ -193,10 +192,8 @@ local function train(run, options)
   end
   local ending = decide_first(run, log)
   if not ending and not run:build_stage() then return "interrupted" end
-  if run.recipe.dtype == "bfloat16" and run.device == "cpu" and not device.cpu_multiplies_bfloat16() then
-    run.progress:line("precision bf16: the kernels for this processor (%s) convert it to float32 and back, which is no "
-      .. "faster than float32", ffi.string(C.pg_cpu_isa()))
-  end
+  local remark = device.remark(run.device, run.recipe.dtype)
+  if remark then run.progress:line("%s", remark) end
   if goes_on then run.progress:line("%s at step %d, stage %s", goes_on, run.step, run.stage.name)
   else
     log { event = "stage", step = run.step, stage = run.stage.name, policy = run.stage.finish.text,

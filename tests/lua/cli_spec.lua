@@ -333,6 +333,16 @@ describe("the program", function()
       or "[^\n]*computed in float32, and no faster than it\n"), printed)
   end)
 
+  it("refuses an instruction set that isn't there, in a line that names those that are", function()
+    for _, name in ipairs { "v5", "V3", "baseline,v3" } do
+      local status, printed, errors = perigee("doctor", "PERIGEE_ISA=" .. name)
+      assert.equal(1, status)
+      assert.equal("", printed)
+      assert.matches(("^perigee: PERIGEE_ISA is '%s'; this build on this processor has baseline[v%%d_bf, ]*\n$"):format(
+        name), errors)
+    end
+  end)
+
   it("says where bf16 is no faster than float32", function()
     local line = "train %s/tests/lua/recipes/tiny.lua --total 2 --align 1 --precision bf16 --runs %s"
     local status, printed = perigee(line:format(home, in_folder()))

@@ -179,6 +179,8 @@ function M.run(options)
     options.synthetic and "; random data and teacher" or ""))
   print(("%s: matmul %.0f GFLOP/s, memory %.1f GB/s"):format(machine.processor and "this machine" or "this GPU",
     machine[recipe.dtype] / 1e9, machine.bandwidth / 1e9))
+  local remark = require("perigee.core.device").remark(device, recipe.dtype)
+  if remark then print(remark) end
   local measured, results = {}, {}
   for k, stage in ipairs(chosen_stages(recipe, options.stage)) do
     local result, rows = measure(recipe, stage, options, machine, device)

@@ -34,7 +34,7 @@ end
 
 --- What the chosen kernels are, and why not better ones.
 local function isa_note(isa, flags)
-  local less = os.getenv "PERIGEE_ISA" and ", as PERIGEE_ISA asks" or ""
+  local less = (os.getenv "PERIGEE_ISA" or "") ~= "" and ", as PERIGEE_ISA asks" or ""
   if isa == "x86-64-v4 + bf16" then return "AVX-512, with its bfloat16 instructions" end
   if isa == "x86-64-v4" then return "AVX-512" .. (flags.avx512_bf16 and less or "") end
   if isa == "x86-64-v3" then

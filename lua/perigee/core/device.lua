@@ -30,6 +30,13 @@ end
 --- Do the chosen kernels multiply bfloat16 by the processor's own instructions? Their name says so.
 function M.cpu_multiplies_bfloat16() return ffi.string(C.pg_cpu_isa()):find("bf16", 1, true) ~= nil end
 
+--- What to tell about computing in a dtype on a device, or nil: that bfloat16 saves memory there, and no time.
+function M.remark(name, dtype)
+  if dtype ~= "bfloat16" or name ~= "cpu" or M.cpu_multiplies_bfloat16() then return nil end
+  return ("precision bf16: the kernels for this processor (%s) convert it to float32 and back, which is no faster than "
+    .. "float32"):format(ffi.string(C.pg_cpu_isa()))
+end
+
 --- An error unless a device computes in a dtype.
 function M.expect_dtype(name, dtype)
   M.open(name)

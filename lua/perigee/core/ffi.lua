@@ -25,6 +25,7 @@ if not found then
   error("perigee: " .. library .. " cannot be loaded (run ./perigee once to build it): " .. tostring(C), 0)
 end
 M.C = C
+if C.pg_device_open(C.PG_CPU) ~= 0 then error(ffi.string(C.pg_last_error()), 0) end
 
 M.dtypes = { "float32", "float64", "bfloat16", "int32", "int64", "uint8" }
 M.dtype_code, M.dtype_bytes, M.is_floating = {}, {}, {}
