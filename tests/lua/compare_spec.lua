@@ -94,6 +94,21 @@ describe("a recorded run", function()
     assert.equal(100, run.last_step)
   end)
 
+  it("leaves out lines that are no events, and names them", function()
+    local path, messages = make_run "odd", {}
+    local before = select(2, files.read(path .. "/events.jsonl"):gsub("\n", ""))
+    files.write(path .. "/events.jsonl", files.read(path .. "/events.jsonl") .. '7\n{"event":\n{"step":5}\n\n'
+      .. '{"event":"probe","step":101,"value":3}\n{"event":"st')
+    local run = record.read(path, nil, function(message) messages[#messages + 1] = message end)
+    assert.same({ 3 }, run.series["probe"].values)
+    for k, what in ipairs { "it is no event", "expected a value", "it is no event", "expected a value" } do
+      assert.equal(("%s/events.jsonl: line %d is left out: %s"):format(path, before + k, what), messages[k])
+    end
+    assert.equal(4, #messages)
+    local _, text = tiny.perigee("compare " .. tiny.quote(path))
+    assert.is_truthy(text:find("note: " .. messages[1] .. "\n", 1, true), text)
+  end)
+
   it("counts images and seconds", function()
     local run = record.read(make_run "haste")
     assert.equal(400, run:axis "images"(25))
@@ -534,6 +549,8 @@ describe("perigee compare", function()
       [a .. " --out x.jpg"] = "--out x.jpg: expected FILE.png",
       [a .. " --steps 5"] = "--steps 5: expected A:B",
       [a .. " --steps 9:5"] = "--steps 9:5: expected A:B",
+      [a .. " --steps 500:600 --out x.png"] = "--steps 500:600: no run has any of these metrics there; the runs' last "
+        .. "steps are 100",
       [a .. " --x hours"] = "none of step, images, seconds",
     } do
       local status, text = compare(arguments)

@@ -41,7 +41,7 @@ local function read_runs(words)
   for k, word in ipairs(words) do
     local label, path = word:match "^([^=]+)=(.+)$"
     if not label or files.exists(word) then label, path = nil, word end
-    records[k] = record.read(path, label)
+    records[k] = record.read(path, label, function(message) io.stderr:write("note: ", message, "\n") end)
     count[records[k].label] = (count[records[k].label] or 0) + (label and 0 or 1)
   end
   for _, one in ipairs(records) do
@@ -74,21 +74,38 @@ local function print_metrics(records)
   print(table.concat(require("perigee.compare.table").lines(heads, rows, 120), "\n"))
 end
 
-local function plot(records, metrics, options, from, to)
-  local curves = require "perigee.compare.curves"
-  local files = require "perigee.io.files"
+--- Where the runs stand: "2000", or "2000, 3000".
+local function last_steps(records)
+  local texts = {}
+  for k, record in ipairs(records) do texts[k] = tostring(record.last_step) end
+  return table.concat(texts, ", ")
+end
+
+--- The figure, and the titles of its panels that stay linear. An error where no metric has a value within the steps.
+local function figure_of(records, metrics, options, from, to)
   if #metrics == 0 then error("the runs have no losses or signals to plot yet", 0) end
-  local figure, linear = curves.figure(records, metrics, {
+  local figure, linear = require("perigee.compare.curves").figure(records, metrics, {
     from = from, to = to, smooth = options.smooth, x = options.x, log = options.log, title = options.title,
     width = options.width, scale = options.scale, columns = options.columns,
   })
+  local lines = 0
+  for _, panel in ipairs(figure.panels) do lines = lines + #panel.lines end
+  if lines == 0 then
+    error(("--steps %s: no run has any of these metrics there; the runs' last steps are %s"):format(
+      options.steps or ":", last_steps(records)), 0)
+  end
+  return figure, linear
+end
+
+local function draw(figure, linear, path)
+  local files = require "perigee.io.files"
   local picture = require("perigee.plot.figure").draw(figure)
-  files.make_folder(options.out:match "^(.*)/[^/]+$" or ".")
-  require("perigee.io.png").save(options.out, picture)
+  files.make_folder(path:match "^(.*)/[^/]+$" or ".")
+  require("perigee.io.png").save(path, picture)
   for _, title in ipairs(linear) do
     print(("note: %s has values that are not above 0: its axis is linear"):format(title))
   end
-  print(("%d panel%s: %s"):format(#figure.panels, #figure.panels == 1 and "" or "s", options.out))
+  print(("%d panel%s: %s"):format(#figure.panels, #figure.panels == 1 and "" or "s", path))
 end
 
 function M.run(options)
@@ -106,11 +123,13 @@ function M.run(options)
   if #options.metric > 0 and not options.out then
     error("--metric says what --out FILE.png plots; --out is missing", 0)
   end
+  local figure, linear
+  if options.out then figure, linear = figure_of(records, metrics, options, from, to) end
   local lines = require("perigee.compare.report").lines(records, { last = options.last, to = to, width = 120 })
   print(table.concat(lines, "\n"))
   if options.out then
     print ""
-    plot(records, metrics, options, from, to)
+    draw(figure, linear, options.out)
   end
   return 0
 end

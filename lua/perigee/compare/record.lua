@@ -107,19 +107,12 @@ local function in_order(events)
   return events
 end
 
-local function read_events(path)
-  local events = {}
-  for _, event in ipairs(Events.read(path)) do
-    if type(event) == "table" and type(event.event) == "string" then events[#events + 1] = event end
-  end
-  return in_order(events)
-end
-
 --- Reads a run's folder.
 ---@param path string
 ---@param label? string
+---@param tell? fun(message: string)   called with what is wrong in its log
 ---@return perigee.Record
-function M.read(path, label)
+function M.read(path, label, tell)
   path = path:gsub("(.)/+$", "%1")
   if not files.exists(path .. "/events.jsonl") then
     error(("%s is no run: it has no events.jsonl"):format(path), 0)
@@ -128,7 +121,7 @@ function M.read(path, label)
     label = label or path:match "[^/]+$" or path, path = path, config = json.read(path .. "/config.json"),
     series = {}, parts = {}, stages = {}, last_step = 0,
   }, Record)
-  for _, event in ipairs(read_events(path)) do
+  for _, event in ipairs(in_order(Events.read(path, tell))) do
     take(record, event)
     take_stage(record, event)
     if event.event ~= "change" then record.last_step = math.max(record.last_step, event.step) end

@@ -22,14 +22,23 @@ end
 
 function Events:close() self.file:close() end
 
---- Reads a log: a list of events. A last line cut short by a crash is left out.
-function Events.read(folder)
-  local list = {}
-  local file, message = io.open(folder .. "/events.jsonl", "r")
+--- Reads a log: a list of events. A last line cut short by a crash is left out; so is any other that is no event, and
+--- `tell` is called with a sentence about it.
+---@param folder string
+---@param tell? fun(message: string)
+---@return table[]
+function Events.read(folder, tell)
+  local list, path, number = {}, folder .. "/events.jsonl", 0
+  local file, message = io.open(path, "r")
   if not file then error("cannot read the event log " .. message, 0) end
-  for line in file:lines() do
-    local fine, event = pcall(json.decode, line)
-    if fine then list[#list + 1] = event end
+  for line in file:lines "*L" do
+    number = number + 1
+    local fine, event = pcall(json.decode, (line:gsub("%s+$", "")))
+    if fine and type(event) == "table" and type(event.event) == "string" then list[#list + 1] = event
+    elseif tell and line:sub(-1) == "\n" then
+      tell(("%s: line %d is left out: %s"):format(path, number,
+        fine and "it is no event" or event:match "line 1: (.*)" or event))
+    end
   end
   file:close()
   return list

@@ -126,7 +126,8 @@ end
 local function rewind_log(run, source)
   local asked, kept = {}, {}
   for _, signal in ipairs(run.ask_now and run:signals_due() or {}) do asked[signal.name] = true end
-  for _, event in ipairs(Events.read(source)) do
+  local function tell(message) run.progress:line("%s", message) end
+  for _, event in ipairs(Events.read(source, tell)) do
     local stays = (event.step or 0) <= run.step or (event.event == "change" and source == run.folder)
     local again = event.event == "signal" and event.step == run.step and asked[event.name]
     if stays and not again and (event.event ~= "end" or run.finished) then
