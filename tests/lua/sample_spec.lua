@@ -65,7 +65,10 @@ describe("perigee sample", function()
       ["sample @/runs/tiny --sampler foo"] = "there are euler, heun and sde",
       ["sample @/runs/none"] = "there is no run or checkpoint",
       ["sample @/runs/tiny --interval 1"] = "expected LOW:HIGH",
-      ["sample @/runs/tiny --labels 9"] = "label 9",
+      ["sample @/runs/tiny --labels 1,9"] = "--labels 1,9: expected balanced, drawn, or numbers from 0 to 7",
+      ["sample @/runs/tiny --labels 0.5"] = "--labels 0.5: expected",
+      ["sample @/runs/tiny --labels ,"] = "--labels ,: expected",
+      ["sample @/runs/tiny --steps 0"] = "--steps 0: at least 1",
       ["sample @/runs/tiny --count 0"] = "at least 1",
     } do
       local status, text = perigee(command)

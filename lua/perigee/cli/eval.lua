@@ -62,10 +62,9 @@ local function reference_of(against, recipe, run)
   return images, labels, against == "train" and "training pictures" or "test pictures"
 end
 
---- Samples of a run: uint8 [count,H,W,C].
-local function draw(run, options, progress)
+--- Samples of a run by the plan of sampling.resolve(): uint8 [count,H,W,C].
+local function draw(run, plan, options, progress)
   local parts = {}
-  local plan = sampling.resolve(options, run.recipe)
   plan.count, plan.device = options.count, options.device
   local clock = require("perigee.core.ffi").C.pg_clock_seconds
   local started = clock()
@@ -138,20 +137,24 @@ end
 --- A student that samples: its distance on each judge's features.
 local function distances(run, options, shared, progress)
   local frechet = require "perigee.metrics.frechet"
+  local plan = sampling.resolve(options, run.recipe)
   if not shared.judges then
+    local judges = {}
+    for k, text in ipairs(options.features[1] and options.features or { "teacher" }) do
+      judges[k] = require("perigee.metrics.judge").open(text, run.path,
+        { size = options.size, device = options.device })
+    end
     local images, _, name = reference_of(options.against, run.recipe, run.path)
     local data = run.recipe.data
     local training = options.against ~= "train" and data:open() and data.image_size == images.shape[2]
       and pictures_of(data, options.count, true) or nil
     shared.judges, shared.name, shared.count = {}, name, images.shape[1]
-    for k, text in ipairs(options.features[1] and options.features or { "teacher" }) do
-      progress:line("features %s of %d %s", text, images.shape[1], name)
-      local judge = require("perigee.metrics.judge").open(text, run.path,
-        { size = options.size, device = options.device })
+    for k, judge in ipairs(judges) do
+      progress:line("features %s of %d %s", judge.name, images.shape[1], name)
       shared.judges[k] = with_reference(judge, images, training)
     end
   end
-  local images, settings = draw(run, options, progress)
+  local images, settings = draw(run, plan, options, progress)
   local list = {}
   for k, judge in ipairs(shared.judges) do
     local features = judge:features(images)

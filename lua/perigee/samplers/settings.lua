@@ -10,7 +10,8 @@ M.options = {
   { name = "seed", type = "integer", default = 0, help = "seed of noise and drawn labels" },
   { name = "batch", type = "integer", default = 64, help = "samples at a time; changes nothing but speed and memory" },
   { name = "labels", type = "string", default = "balanced", help = "balanced, drawn, or numbers such as 3 or 1,5,7" },
-  { name = "ema", type = "boolean", default = true, help = "use the moving averages" },
+  { name = "ema", type = "boolean", default = true,
+    help = "use the moving averages of the weights; --no-ema does not" },
 }
 
 local function interval(text, default)
@@ -22,11 +23,16 @@ local function interval(text, default)
   return { tonumber(low), tonumber(high) }
 end
 
-local function labels_of(text)
+local function labels_of(text, classes)
   if text == "balanced" or text == "drawn" then return text end
   local list = {}
   for word in text:gmatch "[^,]+" do
-    list[#list + 1] = tonumber(word) or error(("--labels %s: expected balanced, drawn, or numbers"):format(text), 0)
+    local label = tonumber(word)
+    if not label or label % 1 ~= 0 or label < 0 or label >= classes then list = {} break end
+    list[#list + 1] = label
+  end
+  if #list == 0 then
+    error(("--labels %s: expected balanced, drawn, or numbers from 0 to %d"):format(text, classes - 1), 0)
   end
   return list
 end
@@ -36,10 +42,14 @@ end
 ---@param recipe perigee.Recipe
 function M.resolve(options, recipe)
   local settings = recipe.sample
+  local sampler, steps = options.sampler or settings.sampler, options.steps or settings.steps
+  if not require("perigee.samplers").methods[sampler] then
+    error(("--sampler %s: there are euler, heun and sde"):format(sampler), 0)
+  end
+  if steps < 1 then error(("--steps %d: at least 1"):format(steps), 0) end
   return {
-    cfg = options.cfg or settings.cfg, interval = interval(options.interval, settings.interval),
-    steps = options.steps or settings.steps,
-    sampler = options.sampler or settings.sampler, seed = options.seed, labels = labels_of(options.labels),
+    cfg = options.cfg or settings.cfg, interval = interval(options.interval, settings.interval), steps = steps,
+    sampler = sampler, seed = options.seed, labels = labels_of(options.labels, recipe.student.classes),
     path = recipe:flow_matching().path, dtype = recipe.dtype, tf32 = recipe.tf32, batch = options.batch,
     decode = recipe.data.decode and function(x) return recipe.data:decode(x) end or nil,
   }
