@@ -2,6 +2,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,12 +30,22 @@ static int traceback(lua_State *L) {
   return 1;
 }
 
+/* Data and teachers' caches are read from mapped files. */
+static void on_bus_error(int number) {
+  static const char text[] = "perigee: a file was cut short while it was read, or its disk failed (SIGBUS); a run's "
+                             "checkpoints are whole, and --resume goes on from the last\n";
+  (void)!write(STDERR_FILENO, text, sizeof text - 1);
+  signal(number, SIG_DFL);
+  raise(number);
+}
+
 int main(int argc, char **argv) {
   char home[4096];
   if (!find_home(home, sizeof home)) {
     fprintf(stderr, "perigee: lua/perigee/init.lua is in no folder above the program; set PERIGEE_HOME\n");
     return 1;
   }
+  signal(SIGBUS, on_bus_error);
   lua_State *L = luaL_newstate();
   if (!L) {
     fprintf(stderr, "perigee: out of memory\n");

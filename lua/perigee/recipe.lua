@@ -121,6 +121,9 @@ local function cache_option(given, o)
   if not cache.dtype then
     core.fail("recipe: cache_teacher: precision is '%s'; there are float32, bf16 and float64", cache.precision)
   end
+  if cache.limit_gib <= 0 then
+    core.fail("recipe: cache_teacher: limit_gib is %g; expected more than 0", cache.limit_gib)
+  end
   if not o.teacher then core.fail "recipe: cache_teacher, and the recipe names no teacher" end
   if (o.data.crop or 0) > 0 then
     core.fail("recipe: cache_teacher keeps one result an image and its mirror image, but the data set '%s' crops at "

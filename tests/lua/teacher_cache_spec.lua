@@ -292,6 +292,24 @@ describe("a file", function()
     files.free_space = free -- luacheck: ignore 122
     assert.is_false(fine)
     assert.matches("cache_teacher: [^\n]+ needs 1%.2 MiB more, and its disk has 1%.0 KiB free", full)
+    for _, path in ipairs(cached()) do assert.equal(0, files.size(path)) end
+    for _, limit in ipairs { 0, -1 } do
+      assert.matches("recipe: cache_teacher: limit_gib is " .. tostring(limit):gsub("-", "%%-")
+        .. "; expected more than 0", message_of(tiny.recipe, { cache = true, limit = limit }))
+    end
+  end)
+
+  it("that is cut short while it is mapped ends the program in a line that says so", function()
+    files.write(in_folder "cut.lua", ([[
+      local train, tiny = require "perigee.train", require "tests.lua.tiny"
+      local run = train.train(tiny.recipe { cache = true, align = 100, total = 100 }, { steps = 1, quiet = true })
+      os.execute("truncate -s 4097 " .. tiny.quote(run.teacher_cache.sources["teacher patches"].path))
+      for _ = 1, 20 do train.step(run) end
+    ]]))
+    local status, output = tiny.perigee("run " .. tiny.quote(in_folder "cut.lua"),
+      "LUA_PATH=" .. tiny.quote(package.path))
+    assert.equal(128 + 7, status, output) -- SIGBUS
+    assert.matches("perigee: a file was cut short while it was read, or its disk failed %(SIGBUS%)[^\n]+\n", output)
   end)
 end)
 

@@ -16,7 +16,12 @@ local M = {}
 ---@return perigee.Run
 function M.open(recipe, options)
   options = options or {}
-  if options.synthetic then recipe.data.find = require("perigee.data.synthetic").find end
+  if options.synthetic then
+    recipe.data.find = require("perigee.data.synthetic").find
+    if recipe.cache_teacher then
+      error("there is no cached teacher over random data: set cache_teacher = false, or have the files", 0)
+    end
+  end
   local run = Run.new(recipe, { device = options.device, trace = options.trace })
   run.progress = Progress.new { quiet = true }
   local teacher = recipe:teacher_model()

@@ -216,13 +216,12 @@ local function writer_of(run, file)
   end)
 end
 
---- Makes a writer's file begin with the header and end with a whole record, and looks for unsound ones. False:
---- interrupted.
+--- Makes a writer's file empty, or lets it begin with the header and end with a whole record, and looks for unsound
+--- ones. False: interrupted.
 local function take_up(file)
   local part, writer = file.path .. ".part", file.writer
   if not has_header(file, part) or writer:bytes() > whole_bytes(file) then
     writer:truncate(0)
-    writer:write(file.header)
     file.have, file.bad, file.found = 0, {}, 0
     return true
   end
@@ -324,6 +323,9 @@ local function fill(run, list)
   local self, count, images, seen = filler(run, list), list[1].count, list[1].images, 0
   local show = shown(run, list[1].records)
   local function body()
+    for _, file in ipairs(list) do
+      if file.writer:bytes() == 0 then file.writer:write(file.header) end
+    end
     for pass = 0, images - 1 do
       self.loader = self:open_loader(pass == 1)
       for index = 0, count - 1, self.batch do
