@@ -158,6 +158,8 @@ describe("a file", function()
       recipe.data:open()
       recipe.data.sources.images.tensor:pointer()[0] = 255 - recipe.data.sources.images.tensor:pointer()[0]
     end))
+    assert.equal(FILES, added({}, function(recipe) recipe.tf32 = true end))
+    door.C.pg_tf32_set(0)
   end)
 
   it("is another where a weight is that it depends on, and no other", function()

@@ -82,7 +82,7 @@ function M.config(recipe, extra)
     name = recipe.name, seed = recipe.seed, precision = recipe.precision, batch = recipe.batch, micro = recipe.micro,
     optim = recipe.optim, ema = recipe.ema, every = recipe.every, sample = recipe.sample, stages = stages,
     student = describe(recipe.student), teacher = describe(recipe:teacher_model()), data = describe(recipe.data),
-    cache_teacher = recipe.cache_teacher or nil,
+    cache_teacher = recipe.cache_teacher or nil, tf32 = recipe.tf32 or nil,
   }
   for key, value in pairs(extra or {}) do config[key] = value end
   return config

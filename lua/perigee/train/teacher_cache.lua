@@ -127,7 +127,7 @@ local function header_of(run, form, k, known)
     program = teacher_model.digest(program_text.plan(plan, { cost = false })),
     tensors = teacher_model.digest(tensor_sums(plan, known)), data = recipe.data:digest(), count = recipe.data.count,
     images = form.images, value = { name = field.tap, dtype = field.dtype, shape = field.shape },
-    stride = form.strides[k],
+    stride = form.strides[k], tf32 = recipe.tf32 or nil,
     device = run.device, isa = ffi.string(C.pg_cpu_isa()), version = ffi.string(C.pg_version()),
   } .. "\n"
   return text .. (" "):rep(round_up(#text, PAGE) - #text)
