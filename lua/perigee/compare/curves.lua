@@ -10,31 +10,23 @@ local GREY = "#595959" -- of what belongs to no run
 local TOGETHER = 8   -- lines in a panel; a list with more gets a panel an element
 local DOTS = 24      -- a line of fewer points shows them
 
---- The straight line of least squares through values[low..high], at k: in the middle, their mean.
-local function fitted(values, low, high, k)
-  local count, middle, sum, slope, spread = high - low + 1, (low + high) / 2, 0, 0, 0
-  for i = low, high do
-    sum = sum + values[i]
-    slope, spread = slope + (i - middle) * values[i], spread + (i - middle) ^ 2
-  end
-  return sum / count + (spread > 0 and slope / spread * (k - middle) or 0)
-end
-
---- The mean of the `count` values (the next odd number) around each. At the ends it is the straight line through the
---- last `count` values, so that a slope is not shifted. Where there are fewer than twice as many values, half of them.
+--- The mean of the `count` values (the next odd number) around each: of fewer at the beginning, as many on either
+--- side, so that a slope is not shifted; none at the end, where those after it are missing. Where there are fewer
+--- than twice as many values, half of them.
 ---@param values number[]
 ---@param count integer
 ---@param starts? integer[]   rising places at which values of another kind begin: they are not mixed
----@return number[]
+---@return table<integer, number>   by place
 function M.smooth(values, count, starts)
   local smoothed, first = {}, 1
   local ends = { unpack(starts or {}) }
   ends[#ends + 1] = #values + 1
   for _, after in ipairs(ends) do
-    local half = math.floor(math.min(count, (after - first) / 2) / 2)
-    for k = first, after - 1 do
-      local low = math.max(first, math.min(k - half, after - 1 - 2 * half))
-      smoothed[k] = fitted(values, low, low + 2 * half, k)
+    local most = math.floor(math.min(count, (after - first) / 2) / 2)
+    for k = first, after - 1 - most do
+      local half, sum = math.min(most, k - first), 0
+      for i = k - half, k + half do sum = sum + values[i] end
+      smoothed[k] = sum / (2 * half + 1)
     end
     first = math.max(first, after)
   end
@@ -65,21 +57,21 @@ local function stage_starts(record, series)
   return starts
 end
 
---- A run's series within the steps: steps, raw and smoothed values.
+--- A run's series within the steps: { steps, ys }, smoothed, and the same of the values as they are.
 local function points(record, name, how)
-  local series, kept = record.series[name], { steps = {}, raw = {}, ys = {} }
-  if not series then return kept end
+  local series, kept, raw = record.series[name], { steps = {}, ys = {} }, { steps = {}, ys = {} }
+  if not series then return kept, raw end
   local smoothed = series.values
   if how.smooth > 1 and is_dense(name) then
     smoothed = M.smooth(series.values, how.smooth, stage_starts(record, series))
   end
   for k, step in ipairs(series.steps) do
     if step >= how.from and step <= how.to then
-      local n = #kept.steps + 1
-      kept.steps[n], kept.raw[n], kept.ys[n] = step, series.values[k], smoothed[k]
+      raw.steps[#raw.steps + 1], raw.ys[#raw.ys + 1] = step, series.values[k]
+      if smoothed[k] then kept.steps[#kept.steps + 1], kept.ys[#kept.ys + 1] = step, smoothed[k] end
     end
   end
-  return kept
+  return kept, raw
 end
 
 --- Mean, least and greatest of several runs at the steps that all of them logged.
@@ -126,10 +118,10 @@ end
 
 --- Adds a group's line for one series to a panel.
 local function add_lines(panel, group, name, stroke, how)
-  local runs, measured = {}, {}
+  local runs, measured, raw = {}, {}, nil
   for _, record in ipairs(group) do
-    local run = points(record, name, how)
-    if #run.steps > 0 then runs[#runs + 1], measured[#measured + 1] = run, record end
+    local run, unsmoothed = points(record, name, how)
+    if #run.steps > 0 then runs[#runs + 1], measured[#measured + 1], raw = run, record, unsmoothed end
   end
   if #runs == 0 then return end
   local line, axis = runs[1], axis_of(measured, how.x)
@@ -138,7 +130,7 @@ local function add_lines(panel, group, name, stroke, how)
     panel.bands[#panel.bands + 1] = { xs = mapped(line.steps, axis), lows = line.lows, highs = line.highs,
                                       colour = stroke.colour }
   elseif how.smooth > 1 and is_dense(name) then
-    panel.lines[#panel.lines + 1] = { xs = mapped(line.steps, axis), ys = line.raw, behind = true,
+    panel.lines[#panel.lines + 1] = { xs = mapped(raw.steps, axis), ys = raw.ys, behind = true,
                                       stroke = { colour = stroke.colour, alpha = 0.25, width = 1 } }
   end
   if #line.steps == 0 then return end
