@@ -51,8 +51,6 @@ typedef struct tile {
   int64_t row, column, rows, columns;
 } tile;
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t between(int64_t x, int64_t low, int64_t high) { return x < low ? low : least(x, high); }
 
 /* ---- gathering ---- */

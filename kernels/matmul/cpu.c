@@ -114,8 +114,6 @@ ALWAYS_INLINE void announce(const product *p, int64_t start, int64_t row, int64_
 
 /* ---- tiles ---- */
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static operand moved(operand x, int64_t rows, int64_t depth) {
   x.data += rows * x.row + depth * x.step;
   return x;

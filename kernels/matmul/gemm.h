@@ -31,6 +31,9 @@ typedef struct operand {
   int64_t row, step;
 } operand;
 
+ALWAYS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+ALWAYS_INLINE int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 ALWAYS_INLINE vector load_vector(const stat *p) {
   vector v;
   memcpy(&v, p, sizeof v);
