@@ -174,9 +174,9 @@ function M.run(options)
   core.check(core.C.pg_threads_set(options.threads or recipe.threads or core.C.pg_threads()))
   core.C.pg_tf32_set(recipe.tf32 and 1 or 0)
   local machine = require("perigee.train.machine").find(device)
-  print(("%s: batch %d (in pieces of %d), %s; %s, %s, %d threads%s"):format(recipe.name, recipe.batch, recipe.micro,
+  print(("%s: batch %d (in pieces of %d), %s; %s, %s, %d thread%s%s"):format(recipe.name, recipe.batch, recipe.micro,
     recipe.precision, machine.name, ffi.string(core.C.pg_cpu_isa()), machine.threads,
-    options.synthetic and "; random data and teacher" or ""))
+    machine.threads == 1 and "" or "s", options.synthetic and "; random data and teacher" or ""))
   print(("%s: matmul %.0f GFLOP/s, memory %.1f GB/s"):format(machine.processor and "this machine" or "this GPU",
     machine[recipe.dtype] / 1e9, machine.bandwidth / 1e9))
   local remark = require("perigee.core.device").remark(device, recipe.dtype)
