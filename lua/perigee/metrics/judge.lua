@@ -75,9 +75,10 @@ local function compile(model, device, shape, outputs)
 end
 
 --- Runs a compiled program over pictures in batches, the last one filled up with black; `take(outputs, wanted, first)`
---- gets each, the outputs on the CPU.
+--- gets each, the outputs on the CPU. An interrupt ends it between two batches.
 local function each(executable, pictures, take)
   for first = 0, pictures.shape[1] - 1, BATCH do
+    if core_ffi.C.pg_signals_pending() ~= 0 then error("interrupted", 0) end
     tensor.tidy(function()
       local wanted = math.min(BATCH, pictures.shape[1] - first)
       local batch = pictures:narrow(1, first + 1, wanted):contiguous()
