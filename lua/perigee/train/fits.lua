@@ -7,15 +7,21 @@ local tensor = require "perigee.core.tensor"
 
 local M = {}
 
+local ROUGHLY = 1.25 -- what takes more than so many times what is free isn't planned exactly before it is refused
+
 local function size(bytes)
   return bytes < 2 ^ 30 and ("%.1f MiB"):format(bytes / 2 ^ 20) or ("%.2f GiB"):format(bytes / 2 ^ 30)
 end
 
---- The stage of a recipe that takes most, priced. `changes` are settings that differ from the recipe's.
-local function largest(recipe, changes)
+--- The stage of a recipe that takes most, priced. `changes` are settings that differ from the recipe's. Planned with the
+--- device's kernels (`exactly`) algorithms are timed and chosen, which a run then finds made; with the CPU's, whose
+--- scratch is about as large, nothing is tried out.
+local function largest(recipe, changes, exactly)
   local variant, most = setmetatable(changes or {}, { __index = recipe }), nil
   for _, stage in ipairs(recipe.stages) do
-    local priced = tensor.tidy(function() return price.stage(variant, stage, { device = "h100" }) end)
+    local priced = tensor.tidy(function()
+      return price.stage(variant, stage, { device = "h100", kernels = not exactly and "cpu" or nil })
+    end)
     if not most or priced.memory_total > most.memory_total then most = priced end
   end
   return most
@@ -65,6 +71,7 @@ end
 function M.check(recipe, name)
   local free, total = device.memory(name)
   local most = largest(recipe)
+  if most.memory_total <= ROUGHLY * free then most = largest(recipe, nil, true) end
   core.C.pg_memory_expect(core.device_code[name], most.memory_total)
   if most.memory_total <= free then return end
   local others = alternatives(recipe, free)

@@ -55,10 +55,13 @@ function M.probe(recipe, stage, members, on, where, averages)
 end
 
 --- The gradients program of one stage over meta parameters, with everything counted.
+---@param options? { device?: string, kernels?: string, kept?: table[] }  a machine; whose kernels the plan is made with
+---  (default: its own, where they are here); fields of a teacher's cache
 function M.stage(recipe, stage, options)
   options = options or {}
   local on = machine.find(options.device or "cpu")
   local where = planned_for(on, recipe.dtype)
+  local kernels = options.kernels or where
   local size = core_ffi.dtype_bytes[recipe.dtype]
   local modules = { { name = "student", module = recipe.student } }
   for _, entry in ipairs(stage.losses) do
@@ -87,7 +90,7 @@ function M.stage(recipe, stage, options)
   end
   local loaded = { unpack(recipe.data:fields()) }
   for _, field in ipairs(options.kept or {}) do loaded[#loaded + 1] = field end
-  local plan = stage_program.plan(recipe, stage, { batch = recipe.micro, parameters = trained, device = where })
+  local plan = stage_program.plan(recipe, stage, { batch = recipe.micro, parameters = trained, device = kernels })
   local cost = plan:cost()
   local pieces = recipe.batch / recipe.micro
   local batch_bytes = 0
@@ -109,7 +112,7 @@ function M.stage(recipe, stage, options)
   for _, members in ipairs(signals.families(signals.of_stage(stage.finish, stage.signals))) do
     if members[1].kind == "gradient_angle" then
       local averages = members[1].settings.ema and low and flat * size or 0
-      local probe = M.probe(recipe, stage, members, on, where, averages)
+      local probe = M.probe(recipe, stage, members, on, kernels, averages)
       probes[#probes + 1] = probe
       local bytes = probe.bytes + batch_bytes / pieces * (where == "cpu" and 2 or 3)
       memory.signal = math.max(memory.signal or 0, bytes) -- while it measures; one does at a time
@@ -124,7 +127,7 @@ function M.stage(recipe, stage, options)
     stage = stage.name, parameters = parameters, flops = cost.flops * pieces,
     flops_per_image = cost.flops / recipe.micro,
     bytes_moved = cost.bytes * pieces + update_bytes, memory = memory, memory_total = total, calls = cost.calls,
-    seconds = seconds, images_per_second = recipe.batch / seconds, device = on.name, planned_for = where, plan = plan,
+    seconds = seconds, images_per_second = recipe.batch / seconds, device = on.name, planned_for = kernels, plan = plan,
     signals = probes,
   }
 end
