@@ -38,8 +38,8 @@ enum {
   KEY_BYTES = 320
 };
 
-/* Stands for addresses that are not known yet: cuBLASLt looks at their alignment. */
-#define ANYWHERE ((void *)(uintptr_t)WORKSPACE_ALIGNMENT)
+/* Stands for addresses that are not known yet: the heuristic takes their alignment from it. */
+#define ANYWHERE ((void *)(uintptr_t)ALIGNMENT)
 
 /* A call as cuBLASLt sees it: `batches` products at even distances, `outer` such groups. */
 typedef struct product {
@@ -408,17 +408,17 @@ static pg_status time_apart(const product *p, const operands *memory, float *mil
   return status;
 }
 
-/* The best candidate; none where the epilogue is one to be done without. */
+/* The best candidate; none where the epilogue is one to be done without. t is aimed at ANYWHERE. */
 static pg_status pick(const product *p, const descriptions *t, choice *c) {
   const int sums = p->epilogue == CUBLASLT_EPILOGUE_BGRADB;
   cublasLtMatmulHeuristicResult_t results[CANDIDATES];
   memset(results, 0, sizeof results);
   int count;
   float fused = 0, apart = 0;
-  operands o = {.bias = ANYWHERE, .aux = ANYWHERE};
+  operands o;
+  TRY(ask(p, t, WORKSPACE_BYTES, results, &count));
   pg_tensor *memory = rehearsal(p, &o);
-  pg_status status = aim(t, p, &o);
-  if (!status) status = ask(p, t, WORKSPACE_BYTES, results, &count);
+  pg_status status = memory ? aim(t, p, &o) : PG_OK;
   if (!status && memory && count > (sums ? 0 : 1)) status = rank(t, &o, p->dtype, results, count, &fused);
   if (!status && memory && count && sums) status = time_apart(p, &o, &apart);
   pg_tensor_release(memory);

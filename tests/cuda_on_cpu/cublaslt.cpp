@@ -31,7 +31,8 @@ struct cuda_on_cpu_preference {
 
 enum { FORWARD = 0x1e1, BACKWARD = 0x1e2, WORKSPACE = 1024 };
 
-size_t cublasLtGetVersion(void) { return 130100; }
+/* Another one whenever algorithms kept by the one before would not serve. */
+size_t cublasLtGetVersion(void) { return 130101; }
 
 const char *cublasLtGetStatusName(cublasStatus_t status) {
   switch (status) {
@@ -129,6 +130,12 @@ static int64_t vector_length(uint32_t epilogue, const cuda_on_cpu_layout *d) {
   return has_bias(epilogue) ? d->rows : epilogue == CUBLASLT_EPILOGUE_BGRADB ? d->columns : 0;
 }
 
+/* The power of two, at most 256, that an address is a multiple of. */
+static uint64_t alignment_of(const void *p) {
+  const uint64_t bits = reinterpret_cast<uintptr_t>(p) | 256;
+  return bits & (~bits + 1);
+}
+
 static bool known(uint32_t epilogue) {
   switch (epilogue) {
     case CUBLASLT_EPILOGUE_DEFAULT:
@@ -179,6 +186,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     memset(r, 0, sizeof *r);
     r->algo.data[0] = k ? BACKWARD : FORWARD;
     for (int i = 0; i < 4; i++) r->algo.data[1 + i] = p->alignment[i];
+    r->algo.data[5] = alignment_of(operation->bias), r->algo.data[6] = alignment_of(operation->aux);
     r->workspaceSize = workspace;
   }
   return *count ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -308,8 +316,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     return CUBLAS_STATUS_NOT_SUPPORTED; /* nobody here asks for more */
   if (!cuda_on_cpu_holds(a, reach(a_layout)) || !cuda_on_cpu_holds(b, reach(b_layout)) || !cuda_on_cpu_holds(d, reach(d_layout)))
     return CUBLAS_STATUS_INVALID_VALUE;
-  const void *const pointers[4] = {a, b, c, d};
-  for (int k = 0; k < 4; k++)
+  const void *const pointers[6] = {a, b, c, d, vector_length(operation->epilogue, d_layout) ? operation->bias : nullptr,
+                                   has_aux(operation->epilogue) ? operation->aux : nullptr};
+  for (int k = 0; k < 6; k++)
     if (!is_aligned(pointers[k], algorithm->data[1 + k])) return CUBLAS_STATUS_INVALID_VALUE;
   const size_t element = d_layout->type == CUDA_R_32F ? 4 : 2;
   const int64_t length = vector_length(operation->epilogue, d_layout);
