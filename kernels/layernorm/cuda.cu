@@ -105,7 +105,8 @@ static int backward_warps(int64_t width) {
 }
 
 /* Grid: (chunks of rows, groups). A warp takes every blockDim/32-th row of the chunk: dx, and its sums of dy·x̂ and dy, an
- * element being the same lane's in every row; at the end the warps' sums are added in order.
+ * element being the same lane's in every row; at the end the warps' sums are added in order. Sums of every N-th element lie
+ * side by side, so that a warp's lanes, N elements apart, meet different banks of shared memory.
  * `partial` is [groups, chunks, 2, width]. dx may be dy or dresidual. */
 template <int N>
 static __global__ void backward_rows(normalisation n, real *dx, stat *partial, const real *dy, const real *x,
@@ -113,11 +114,11 @@ static __global__ void backward_rows(normalisation n, real *dx, stat *partial, c
   PG_SHARED_DYNAMIC(stat, sums);
   int lane = threadIdx.x % PG_WARP, warp = threadIdx.x / PG_WARP, warps = blockDim.x / PG_WARP;
   int64_t group = blockIdx.y, first = (int64_t)blockIdx.x * chunk_rows;
-  int64_t last = min(first + chunk_rows, n.rows);
+  int64_t last = min(first + chunk_rows, n.rows), nths = n.width / N;
   stat *sum_scale = sums + warp * 2 * n.width, *sum_shift = sum_scale + n.width;
   const real *scale = n.scale ? n.scale + group * n.scale_stride : nullptr;
-  for (int64_t j = lane * N; j < n.width; j += PG_WARP * N)
-    for (int k = 0; k < N; k++) sum_scale[j + k] = sum_shift[j + k] = 0.0f;
+  for (int64_t j = lane; j < 2 * n.width; j += PG_WARP) sum_scale[j] = 0.0f;
+  __syncwarp();
   for (int64_t i = first + warp; i < last; i += warps) {
     int64_t r = group * n.rows + i, start = r * n.width;
     stat m = mean[r], s = rstd[r], sum_g = 0, sum_gx = 0, d[N], v[N], times[N];
@@ -129,8 +130,8 @@ static __global__ void backward_rows(normalisation n, real *dx, stat *partial, c
         stat normal = (v[k] - m) * s, g = d[k] * times[k];
         sum_g += g;
         sum_gx += g * normal;
-        sum_scale[j + k] += d[k] * normal;
-        sum_shift[j + k] += d[k];
+        sum_scale[k * nths + j / N] += d[k] * normal;
+        sum_shift[k * nths + j / N] += d[k];
       }
     }
     stat mean_g = warp_sum(sum_g) / (stat)n.width, mean_gx = warp_sum(sum_gx) / (stat)n.width;
@@ -147,8 +148,9 @@ static __global__ void backward_rows(normalisation n, real *dx, stat *partial, c
   __syncthreads();
   stat *out = partial + (group * gridDim.x + blockIdx.x) * 2 * n.width;
   for (int64_t j = threadIdx.x; j < 2 * n.width; j += blockDim.x) {
+    int64_t e = j % n.width, place = j - e + e % N * nths + e / N;
     stat sum = 0;
-    for (int w = 0; w < warps; w++) sum += sums[w * 2 * n.width + j];
+    for (int w = 0; w < warps; w++) sum += sums[w * 2 * n.width + place];
     out[j] = sum;
   }
 }
