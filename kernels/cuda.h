@@ -34,6 +34,10 @@
 /* Functions that device code and the CPU's kernels share (activation/functions.h). */
 #define PG_FUNCTION static __device__ __forceinline__
 
+/* What a block's dynamic shared memory takes at most: with 2 KiB of static arrays it is what GPUs 8.6 and 8.9 have (8.0: 163
+ * KiB, 9.0: 227). */
+enum { PG_MOST_SHARED_BYTES = 97 << 10 };
+
 /* PG_SHARED(float, tile, [32][33]) declares a shared array; PG_SHARED_DYNAMIC(float, row) the pointer to what LAUNCH's
  * shared_bytes ask for. Both start at a multiple of 16 bytes. */
 #ifdef __CUDACC__
@@ -221,19 +225,20 @@ static inline unsigned pg_row_blocks(int64_t rows, int64_t width) {
   return pg_blocks(rows, width > PG_LONG_ROW ? 1 : PG_ROW_BLOCK / PG_WARP);
 }
 
-/* out = Σ partial / divisor, by one block: the second step of a sum whose pieces the shapes fix. */
+/* out = Σ partial / divisor, added up in the divisor's type by one block: the second step of a sum whose pieces the shapes
+ * fix. */
 enum { PG_ADDING_THREADS = 1024 };
-template <class T>
+template <class P, class T>
 static __global__ void __launch_bounds__(PG_ADDING_THREADS)
-    add_partial_sums(stat *out, const T *partial, int64_t n, T divisor) {
+    add_partial_sums(stat *out, const P *partial, int64_t n, T divisor) {
   T sum = 0;
   for (int64_t k = threadIdx.x; k < n; k += PG_ADDING_THREADS) sum += partial[k];
   sum = block_sum<PG_ADDING_THREADS / PG_WARP>(sum);
   if (threadIdx.x == 0) *out = (stat)(sum / divisor);
 }
-template <class T>
-static inline void pg_add_partial_sums(stat *out, const T *partial, int64_t n, T divisor, void *stream) {
-  LAUNCH(add_partial_sums<T>, 1, PG_ADDING_THREADS, 0, stream, out, partial, n, divisor);
+template <class P, class T>
+static inline void pg_add_partial_sums(stat *out, const P *partial, int64_t n, T divisor, void *stream) {
+  LAUNCH((add_partial_sums<P, T>), 1, PG_ADDING_THREADS, 0, stream, out, partial, n, divisor);
 }
 
 /* The end of every entry: whether its launches were accepted. */

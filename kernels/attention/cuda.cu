@@ -8,7 +8,7 @@
 /* Tiles of a head size: 16·R query rows a warp, K keys at a time. */
 template <int D>
 struct forward_tiles {
-  static const int R = 2, K = D <= 72 && PG_REAL == PG_BFLOAT16 ? 64 : 32;
+  static const int R = 2, K = (D <= 72 ? 64 : 32) / (PG_REAL == PG_BFLOAT16 ? 1 : 2);
 };
 
 /* The running softmax meets the next logits s: maxima m, sums l (of this lane's columns) and products o follow them, s

@@ -75,13 +75,13 @@ static __device__ __forceinline__ void raise_maxima(float m[R][2], strip<R, N> &
 
 /* ---- launches ---- */
 
-enum { MOST_WARPS = 4, MOST_SHARED_BYTES = 160 << 10 /* of an A100's 163 KiB */ };
+enum { MOST_WARPS = 4 };
 
 /* Warps a block, each with `rows` rows: no more than there are rows for, and than fit into shared memory. */
 static inline int warps_for(int64_t tokens, int rows, int64_t elements_a_block, int64_t elements_a_warp) {
   int warps = MOST_WARPS;
   auto fits = [&](int n) {
-    return (elements_a_block + n * elements_a_warp) * (int64_t)sizeof(real) <= MOST_SHARED_BYTES;
+    return (elements_a_block + n * elements_a_warp) * (int64_t)sizeof(real) <= PG_MOST_SHARED_BYTES;
   };
   while (warps > 1 && (!fits(warps) || tokens <= warps / 2 * rows)) warps /= 2;
   return warps;

@@ -100,21 +100,6 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP) rows_loss(loss_cas
   if (threadIdx.x % PG_WARP == 0) *partial = loss;
 }
 
-static const int loss_threads = 256;
-
-/* loss = the sum of `count` partial sums / terms. */
-static __global__ void __launch_bounds__(loss_threads)
-    mean_loss(stat *loss, const stat *partial, int64_t count, double terms) {
-  PG_SHARED(double, sums, [loss_threads]);
-  double sum = 0;
-  for (int64_t k = threadIdx.x; k < count; k += loss_threads) sum += partial[k];
-  sums[threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int k = 1; k < loss_threads; k++) sum += sums[k];
-  *loss = (stat)(sum / terms);
-}
-
 /* ---- calls ---- */
 
 struct loss_launch {
@@ -155,8 +140,8 @@ static void launch_loss(const alignment &a, const pg_call *call, bool lse, stat 
                  a.teacher_scale, lse ? scratch : nullptr, scratch + statistics_of(a), partial};
   LAUNCH(rows_loss, launch.blocks, launch.warps * PG_WARP, launch.shared_bytes, call->stream, x);
   if (loss)
-    LAUNCH(mean_loss, 1, loss_threads, 0, call->stream, loss, partial, (int64_t)launch.blocks * launch.warps,
-           (double)(a.p.images * a.pairs * a.p.tokens));
+    pg_add_partial_sums(loss, partial, (int64_t)launch.blocks * launch.warps, (double)(a.p.images * a.pairs * a.p.tokens),
+                        call->stream);
 }
 
 /* The gradient's call without the attention. */

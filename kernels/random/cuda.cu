@@ -112,7 +112,7 @@ pg_status PG_CUDA(random_permutation)(const pg_call *call) {
   pg_status status = expect_permutation(call);
   if (status) return status;
   int64_t n = call->v[0].shape[0], bytes = n * (int64_t)sizeof(uint32_t);
-  bool in_shared = bytes <= 128 << 10;
+  bool in_shared = bytes <= PG_MOST_SHARED_BYTES;
   auto kernel = in_shared ? permute<true> : permute<false>;
   LAUNCH(kernel, n ? 1 : 0, PG_EACH_THREADS, in_shared ? (size_t)bytes : 0, call->stream, pg_data<int64_t>(call, 0),
          pg_data<int64_t>(call, 1), call->i[0], n);

@@ -441,7 +441,7 @@ cudaError_t cuda_on_cpu_launch(const cudaLaunchConfig_t *config, void (*body)(co
   std::call_once(once, read_order);
   const dim3 &grid = config->gridDim, &block = config->blockDim;
   if (!fits(grid, 0x7fffffff, 65535, 65535) || !fits(block, 1024, 1024, 64) ||
-      block.x * block.y * block.z > most_threads || config->dynamicSmemBytes > shared_most_dynamic)
+      block.x * block.y * block.z > most_threads || config->dynamicSmemBytes > shared_most)
     return cuda_on_cpu_record(cudaErrorInvalidConfiguration);
   size_t offset = (sizeof(launch) + 15) / 16 * 16;
   std::vector<unsigned char> work(offset + bytes);

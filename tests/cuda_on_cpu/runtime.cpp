@@ -194,7 +194,7 @@ extern "C" void cuda_on_cpu_fail_after(int64_t kernels) {
 
 extern "C" cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute attribute, int value) {
   bool fits = attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && value >= 0 &&
-              static_cast<size_t>(value) <= shared_most_dynamic;
+              static_cast<size_t>(value) <= shared_most;
   return fail(fits ? cudaSuccess : cudaErrorInvalidValue);
 }
 
@@ -233,7 +233,7 @@ extern "C" cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribu
   capability(&major, &minor);
   if (device != 0) return fail(cudaErrorInvalidDevice);
   switch (attribute) {
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(shared_most_dynamic); return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(shared_most); return cudaSuccess;
     case cudaDevAttrMultiProcessorCount: *value = 4; return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor: *value = major; return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor: *value = minor; return cudaSuccess;

@@ -21,7 +21,7 @@ struct variable {
   size_t offset, bytes, end; /* end: of the zone behind it */
 };
 
-alignas(1024) static unsigned char memory[shared_most_dynamic + shared_most_static + (most_variables + 2) * 2 * zone];
+alignas(1024) static unsigned char memory[shared_most + (most_variables + 2) * 2 * zone];
 static variable variables[most_variables];
 static int count;
 static size_t used, static_bytes;
@@ -71,8 +71,9 @@ void *cuda_on_cpu_shared(const void *key, size_t bytes) {
   for (int k = 1; k < count; k++)
     if (variables[k].key == key) return memory + variables[k].offset;
   static_bytes += bytes;
-  if (static_bytes > shared_most_static)
-    cuda_on_cpu_fail("static shared memory of %zu bytes, at most %zu fit", static_bytes, shared_most_static);
+  if (static_bytes > shared_most_static || static_bytes + variables[0].bytes > shared_most)
+    cuda_on_cpu_fail("shared memory of %zu bytes, and %zu dynamic ones: at most %zu fit, and %zu with these", static_bytes,
+                     variables[0].bytes, shared_most_static, shared_most);
   return memory + add(key, bytes)->offset;
 }
 
