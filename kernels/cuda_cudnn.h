@@ -60,9 +60,9 @@ pg_status cudnn_graph_finish(cudnn_graph *g);
 /* The graph, its plan and all descriptors; it is as good as new then. */
 void cudnn_graph_free(cudnn_graph *g);
 
-/* The engines that cuDNN's heuristic proposes (where none is left: its fallback), best first, without those whose bits depend on the order in which blocks finish and
- * those that add less exactly than the operations say (Winograd's, Fourier's, with operands or sums of fewer bits). *count = 0:
- * there are none. */
+/* The engines that cuDNN's heuristic proposes (where none is left: its fallback), best first, without those whose bits depend
+ * on the order in which blocks finish and those that add less exactly than the operations say (Winograd's, Fourier's, with
+ * operands or sums of fewer bits). *count = 0: there are none. */
 pg_status cudnn_engines(cudnn_graph *g, char engines[][CUDNN_ENGINE_TEXT], int room, int *count);
 
 /* Makes an engine's plan: the graph's only one. */

@@ -1,5 +1,5 @@
-/* Devices and the kernels they have. CUDA is a plugin, opened on demand. The CPU's kernels are compiled for several instruction sets; the best one this
- * machine runs is picked once. */
+/* Devices and the kernels they have. CUDA is a plugin, opened on demand. The CPU's kernels are compiled for several
+ * instruction sets; the best one this machine runs is picked once. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,7 +111,8 @@ static pg_status open_cuda(void) {
   char path[1024];
   plugin_path(path, sizeof path);
   if (strchr(path, '/') && access(path, R_OK))
-    return pg_error(PG_ERROR_DEVICE, "cuda: there is no %s; --device cuda builds it where nvcc and cuBLAS are found (perigee doctor says more)",
+    return pg_error(PG_ERROR_DEVICE,
+                    "cuda: there is no %s; --device cuda builds it where nvcc and cuBLAS are found (perigee doctor says more)",
                     path);
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) return pg_error(PG_ERROR_DEVICE, "cuda: the plugin cannot be loaded: %s", dlerror());

@@ -6,7 +6,6 @@
  * Attributes, modes and the order of operations after NVIDIA's documentation of the backend API and its open front end. */
 #include "attention/cudnn.h"
 
-
 typedef cudnnBackendDescriptor_t descriptor;
 
 /* A graph being drawn. */
