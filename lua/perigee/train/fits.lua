@@ -13,9 +13,9 @@ local function size(bytes)
   return bytes < 2 ^ 30 and ("%.1f MiB"):format(bytes / 2 ^ 20) or ("%.2f GiB"):format(bytes / 2 ^ 30)
 end
 
---- The stage of a recipe that takes most, priced. `changes` are settings that differ from the recipe's. Planned with the
---- device's kernels (`exactly`) algorithms are timed and chosen, which a run then finds made; with the CPU's, whose
---- scratch is about as large, nothing is tried out.
+--- The stage of a recipe that takes most, priced. `changes` are settings that differ from the recipe's. Planned with
+--- the device's kernels (`exactly`), algorithms are timed and chosen, which a run then finds made; with the CPU's,
+--- whose scratch is about as large, nothing is tried out.
 local function largest(recipe, changes, exactly)
   local variant, most = setmetatable(changes or {}, { __index = recipe }), nil
   for _, stage in ipairs(recipe.stages) do
