@@ -15,9 +15,8 @@
  *
  * Instances. `kernels/<op>/cpu.c` is compiled once per instruction set and dtype (cpu.h), `kernels/<op>/cuda.cu` once
  * per dtype (cuda.h), and the call's instance dtype picks among them. An op that needs scratch on one device alone has
- * a PG_KERNEL_PLAN line all the same; the other's function returns 0. In a contract, `real` is the instance's dtype, `stat`
- * is float32 for float32 and bfloat16 and float64 for float64 (statistics, losses, coefficients). Other dtypes are written
- * out.
+ * a PG_KERNEL_PLAN line all the same; the other's function returns 0. In a contract, `real` is the instance's dtype, `stat` is float32 for float32 and bfloat16
+ * and float64 for float64 (statistics, losses, coefficients). Other dtypes are written out.
  *
  * Views are contiguous, in row-major order, unless the contract says "any strides". */
 #ifndef PERIGEE_KERNEL_H
