@@ -8,7 +8,7 @@ local Events = require "perigee.train.events"
 
 local run, from = arg[1] or error("usage: perigee run docs/experiments/stops.lua RUN [FIRST_STEP]", 0),
   tonumber(arg[2] or 300)
-local THRESHOLDS, CADENCES = { 0, -0.02, -0.05, -0.1 }, { 1, 2, 5 }
+local THRESHOLDS, CADENCES = { 0.01, 0, -0.02, -0.05, -0.1 }, { 1, 2, 5 }
 local TIMES = {
   { name = "0.02, 0.1, 0.5, 0.8", set = { [0.02] = true, [0.1] = true, [0.5] = true, [0.8] = true } },
   { name = "up to 0.1", set = { [0.02] = true, [0.1] = true } },
