@@ -349,4 +349,12 @@ describe("the program", function()
     assert.equal(0, status)
     assert.equal(not multiplies_bfloat16(), printed:find("which is no faster than float32", 1, true) ~= nil)
   end)
+
+  it("ends with its script, while its threads still spin", function()
+    local script = write 'local a = pg.zeros { 512, 512 }\nprint(a:matmul(a):sum():item())\n'
+    local status, printed, errors = perigee("run " .. quote(script), "OMP_NUM_THREADS=2")
+    os.remove(script)
+    assert.equal(0, status, errors)
+    assert.equal("0\n", printed)
+  end)
 end)
