@@ -9,6 +9,13 @@
 
 enum { PG_TIMED_RUNS = 5 };
 
+/* Returns from a function at the first failure. */
+#define TRY(expression) \
+  do { \
+    pg_status status_ = (expression); \
+    if (status_) return status_; \
+  } while (0)
+
 /* Without white space. */
 static const char *pg_gpu_name(void) {
   static char name[256];

@@ -301,11 +301,18 @@ pg_status cudnn_plan(cudnn_graph *g, const char *engine) {
   return g->status;
 }
 
-pg_status cudnn_run(const cudnn_graph *g, int n, const int64_t *uids, void *const *data, void *workspace, void *stream) {
+int64_t cudnn_uid(int k) { return k + 1; }
+
+pg_status cudnn_run(const cudnn_graph *g, int n, void *const *tensors, void *workspace, void *stream) {
+  int64_t uids[CUDNN_MOST_TENSORS];
+  void *data[CUDNN_MOST_TENSORS];
+  int count = 0;
+  for (int k = 0; k < n; k++)
+    if (tensors[k]) uids[count] = cudnn_uid(k), data[count++] = tensors[k];
   cudnn_graph own = {.op = g->op};
   cudnnBackendDescriptor_t pack = cudnn_make(&own, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-  cudnn_set(&own, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, uids);
-  cudnn_set(&own, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, data);
+  cudnn_set(&own, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, count, uids);
+  cudnn_set(&own, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count, data);
   cudnn_set(&own, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
   cudnn_finish(&own, pack);
   pg_status status = own.status;

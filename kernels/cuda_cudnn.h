@@ -10,7 +10,7 @@
 
 #include "kernel.h"
 
-enum { CUDNN_MOST_DESCRIPTORS = 128, CUDNN_MOST_OPERATIONS = 24, CUDNN_ENGINE_TEXT = 256 };
+enum { CUDNN_MOST_DESCRIPTORS = 128, CUDNN_MOST_OPERATIONS = 24, CUDNN_MOST_TENSORS = 16, CUDNN_ENGINE_TEXT = 256 };
 enum { CUDNN_TENSOR_ALIGNMENT = 16, CUDNN_WORKSPACE_ALIGNMENT = 256 }; /* bytes that addresses are multiples of */
 
 typedef struct cudnn_graph {
@@ -47,6 +47,9 @@ void cudnn_set_descriptor(cudnn_graph *g, cudnnBackendDescriptor_t d, cudnnBacke
                           cudnnBackendDescriptor_t value);
 void cudnn_finish(cudnn_graph *g, cudnnBackendDescriptor_t d);
 
+/* cuDNN's identifier of a graph's tensor k, counted from 0. */
+int64_t cudnn_uid(int k);
+
 /* Finishes an operation, and puts it behind the others of the graph. */
 void cudnn_operation(cudnn_graph *g, cudnnBackendDescriptor_t operation);
 
@@ -68,7 +71,7 @@ pg_status cudnn_engines(cudnn_graph *g, char engines[][CUDNN_ENGINE_TEXT], int r
 /* Makes an engine's plan: the graph's only one. */
 pg_status cudnn_plan(cudnn_graph *g, const char *engine);
 
-/* Queues one run of the plan. data[k]: the address of tensor uids[k]. */
-pg_status cudnn_run(const cudnn_graph *g, int n, const int64_t *uids, void *const *data, void *workspace, void *stream);
+/* Queues one run of the plan. tensors[k], k < n <= CUDNN_MOST_TENSORS: the address of tensor k; NULL: the graph hasn't it. */
+pg_status cudnn_run(const cudnn_graph *g, int n, void *const *tensors, void *workspace, void *stream);
 
 #endif

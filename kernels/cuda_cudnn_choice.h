@@ -49,12 +49,6 @@ typedef struct cudnn_solution {
 static cudnn_solution *cudnn_solutions;
 static int cudnn_solution_count, cudnn_solution_room;
 
-#define TRY(expression)                                                                                                \
-  do {                                                                                                                 \
-    pg_status status_ = (expression);                                                                                  \
-    if (status_) return status_;                                                                                       \
-  } while (0)
-
 /* The last one that was chosen; earlier ones stay, for graphs that hold their kernels. */
 static const cudnn_solution *cudnn_find(const char *key) {
   for (int k = cudnn_solution_count - 1; k >= 0; k--)

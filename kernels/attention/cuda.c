@@ -2,15 +2,7 @@
  * built with cuDNN, and which of the two runs is a choice (cuda_cudnn_choice.h; PERIGEE_ATTENTION asks for one of
  * them). */
 
-/* The entries of the plugin's table, for both dtypes. */
-#define PG_KERNEL(name) \
-  pg_status name##_cuda_float32(const pg_call *call); \
-  pg_status name##_cuda_bfloat16(const pg_call *call);
-#define PG_KERNEL_PLAN(name) \
-  int64_t name##_scratch_cuda_float32(const pg_call *call); \
-  int64_t name##_scratch_cuda_bfloat16(const pg_call *call);
-
-#include "kernel.h"
+#include "cuda_entries.h"
 
 #include "attention/attention.h"
 #include "attention/own.h"
@@ -75,7 +67,7 @@ static pg_status run_cudnn(const cudnn_graph *g, const pg_call *call, const void
   } else {
     t[ATTENTION_OUT] = v[0].data, t[ATTENTION_LSE] = p->with_lse ? v[1].data : NULL;
   }
-  return attention_cudnn_run(g, t, workspace, call->stream);
+  return cudnn_run(g, ATTENTION_TENSORS, t, workspace, call->stream);
 }
 
 static const cudnn_rival rival = {"attention", "PERIGEE_ATTENTION", draw, run_ours, run_cudnn};

@@ -18,11 +18,8 @@ typedef struct drawing {
 static drawing drawing_of(cudnn_graph *g, attention_size n, const char *op) {
   g->op = op;
   g->tensor_cores = 1;
-  return (drawing){g, n, ATTENTION_TENSORS + 1};
+  return (drawing){g, n, cudnn_uid(ATTENTION_TENSORS)};
 }
-
-/* cuDNN's identifier of a tensor of the graph. */
-static int64_t uid_of(int tensor) { return tensor + 1; }
 
 /* ---- tensors: [B,H,N,d] in some order of memory ---- */
 
@@ -36,7 +33,7 @@ static descriptor packed_part(drawing *w, int tensor, int transposed) {
   const int64_t shape[4] = {n.images, n.heads, transposed ? n.size : n.tokens, transposed ? n.tokens : n.size};
   const int64_t stride[4] = {n.tokens * row, n.size, transposed ? 1 : row, transposed ? row : 1};
   if (tensor == BETWEEN) return cudnn_tensor(w->g, w->next++, CUDNN_DATA_BFLOAT16, shape, stride, CUDNN_BETWEEN);
-  return cudnn_tensor(w->g, uid_of(tensor), CUDNN_DATA_BFLOAT16, shape, stride, CUDNN_MEMORY);
+  return cudnn_tensor(w->g, cudnn_uid(tensor), CUDNN_DATA_BFLOAT16, shape, stride, CUDNN_MEMORY);
 }
 
 /* [B,N,H,d]; of type float32 only between operations. */
@@ -45,7 +42,7 @@ static descriptor output(drawing *w, int tensor) {
   const int64_t row = n.heads * n.size;
   const int64_t shape[4] = {n.images, n.heads, n.tokens, n.size}, stride[4] = {n.tokens * row, n.size, row, 1};
   if (tensor == BETWEEN) return cudnn_tensor(w->g, w->next++, CUDNN_DATA_FLOAT, shape, stride, CUDNN_BETWEEN);
-  return cudnn_tensor(w->g, uid_of(tensor), CUDNN_DATA_BFLOAT16, shape, stride, CUDNN_MEMORY);
+  return cudnn_tensor(w->g, cudnn_uid(tensor), CUDNN_DATA_BFLOAT16, shape, stride, CUDNN_MEMORY);
 }
 
 /* A number a row: float32 [B,H,N,1]. */
@@ -53,7 +50,7 @@ static descriptor rows(drawing *w, int tensor) {
   const attention_size n = w->n;
   const int64_t shape[4] = {n.images, n.heads, n.tokens, 1}, stride[4] = {n.heads * n.tokens, n.tokens, 1, 1};
   if (tensor == BETWEEN) return cudnn_tensor(w->g, w->next++, CUDNN_DATA_FLOAT, shape, stride, CUDNN_BETWEEN);
-  return cudnn_tensor(w->g, uid_of(tensor), CUDNN_DATA_FLOAT, shape, stride, CUDNN_MEMORY);
+  return cudnn_tensor(w->g, cudnn_uid(tensor), CUDNN_DATA_FLOAT, shape, stride, CUDNN_MEMORY);
 }
 
 /* A map [B,H,N,N], which is in no memory. */
@@ -66,7 +63,7 @@ static descriptor map(drawing *w, cudnnDataType_t type, int transposed) {
 
 static descriptor number(drawing *w, int tensor) {
   const int64_t one[4] = {1, 1, 1, 1};
-  return cudnn_tensor(w->g, uid_of(tensor), CUDNN_DATA_FLOAT, one, one, CUDNN_BY_VALUE);
+  return cudnn_tensor(w->g, cudnn_uid(tensor), CUDNN_DATA_FLOAT, one, one, CUDNN_BY_VALUE);
 }
 
 /* ---- operations, in float32; each returns its result ---- */
@@ -89,10 +86,6 @@ static descriptor multiply(drawing *w, descriptor a, descriptor b, descriptor c)
   put(w, operation, CUDNN_ATTR_OPERATION_MATMUL_CDESC, c);
   cudnn_operation(w->g, operation);
   return c;
-}
-
-static descriptor pointwise(drawing *w, cudnnPointwiseMode_t f, descriptor x, descriptor b, descriptor y) {
-  return cudnn_pointwise(w->g, f, x, b, y);
 }
 
 /* y = the sum over the dimensions in which it has 1. */
@@ -149,35 +142,27 @@ pg_status attention_cudnn_backward(cudnn_graph *g, attention_size n) {
   descriptor lse = rows(w, ATTENTION_LSE), scale = number(w, ATTENTION_SCALE), one = number(w, ATTENTION_ONE);
 
   /* delta = sum(dO∘O); times 1, where other graphs undo dropout */
-  descriptor delta = sum(w, pointwise(w, CUDNN_POINTWISE_MUL, dout, out, output(w, BETWEEN)), rows(w, BETWEEN));
-  delta = pointwise(w, CUDNN_POINTWISE_MUL, delta, one, rows(w, ATTENTION_DELTA));
+  descriptor delta = cudnn_pointwise(w->g, CUDNN_POINTWISE_MUL, dout, out, output(w, BETWEEN));
+  delta = sum(w, delta, rows(w, BETWEEN));
+  delta = cudnn_pointwise(w->g, CUDNN_POINTWISE_MUL, delta, one, rows(w, ATTENTION_DELTA));
 
   /* P = exp(S − lse), dV = Pᵀ·dO */
   descriptor s = multiply(w, q, k, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
-  s = pointwise(w, CUDNN_POINTWISE_MUL, s, scale, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
-  s = pointwise(w, CUDNN_POINTWISE_SUB, s, lse, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
-  descriptor p = pointwise(w, CUDNN_POINTWISE_EXP, s, NULL, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
+  s = cudnn_pointwise(w->g, CUDNN_POINTWISE_MUL, s, scale, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
+  s = cudnn_pointwise(w->g, CUDNN_POINTWISE_SUB, s, lse, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
+  descriptor p = cudnn_pointwise(w->g, CUDNN_POINTWISE_EXP, s, NULL, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
   descriptor transposed = reshape(w, p, map(w, CUDNN_DATA_BFLOAT16, TRANSPOSED));
   multiply(w, transposed, dout, packed_part(w, ATTENTION_DVALUES, AS_IT_IS));
 
   /* dS = scale·P∘(dO·Vᵀ − delta), dK = dSᵀ·Q */
   descriptor ds = multiply(w, dout, v, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
-  ds = pointwise(w, CUDNN_POINTWISE_SUB, ds, delta, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
-  ds = pointwise(w, CUDNN_POINTWISE_MUL, ds, p, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
-  ds = pointwise(w, CUDNN_POINTWISE_MUL, ds, scale, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
+  ds = cudnn_pointwise(w->g, CUDNN_POINTWISE_SUB, ds, delta, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
+  ds = cudnn_pointwise(w->g, CUDNN_POINTWISE_MUL, ds, p, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
+  ds = cudnn_pointwise(w->g, CUDNN_POINTWISE_MUL, ds, scale, map(w, CUDNN_DATA_FLOAT, AS_IT_IS));
   transposed = reshape(w, ds, map(w, CUDNN_DATA_BFLOAT16, TRANSPOSED));
   multiply(w, transposed, q, packed_part(w, ATTENTION_DKEYS, AS_IT_IS));
 
   /* dQ = dS·K */
   multiply(w, ds, reshape(w, k, packed_part(w, BETWEEN, AS_IT_IS)), packed_part(w, ATTENTION_DQUERIES, AS_IT_IS));
   return cudnn_graph_finish(g);
-}
-
-pg_status attention_cudnn_run(const cudnn_graph *g, void *const tensors[ATTENTION_TENSORS], void *workspace, void *stream) {
-  int64_t uids[ATTENTION_TENSORS];
-  void *data[ATTENTION_TENSORS];
-  int count = 0;
-  for (int k = 0; k < ATTENTION_TENSORS; k++)
-    if (tensors[k]) uids[count] = uid_of(k), data[count++] = tensors[k];
-  return cudnn_run(g, count, uids, data, workspace, stream);
 }

@@ -8,7 +8,7 @@ typedef struct attention_size {
   int64_t images, tokens, heads, size;
 } attention_size;
 
-/* The graphs' tensors. A run takes the addresses of those that its graph has; the others are NULL. */
+/* The graphs' tensors, as cudnn_run() counts them. */
 enum {
   ATTENTION_QUERIES, ATTENTION_KEYS, ATTENTION_VALUES,    /* parts of a packed [B,N,3,H,d] */
   ATTENTION_OUT,                                          /* [B,N,H,d] */
@@ -24,8 +24,5 @@ enum {
 /* Build the graph; g->handle or g->device says for which GPU. PG_ERROR_UNSUPPORTED: there is none. */
 pg_status attention_cudnn_forward(cudnn_graph *g, attention_size n, int with_lse);
 pg_status attention_cudnn_backward(cudnn_graph *g, attention_size n);
-
-/* Queues a run of the graph's plan. */
-pg_status attention_cudnn_run(const cudnn_graph *g, void *const tensors[ATTENTION_TENSORS], void *workspace, void *stream);
 
 #endif

@@ -212,19 +212,9 @@ static product describe(const pg_call *call, int kernel) {
   const convolution_size n = convolution_sizes(call, kernel);
   const int64_t area = n.kernel_height * n.kernel_width, positions = n.rows * n.columns;
   product p = {.kernel = kernel, .out = call->v[0].data, .spans = 1};
-  p.window = (window){call->v[convolution_x(kernel)].data,
-                      n.channels,
-                      n.height,
-                      n.width,
-                      n.rows,
-                      n.columns,
-                      n.kernel_height,
-                      n.kernel_width,
-                      n.stride,
-                      1,
-                      1,
-                      n.top,
-                      n.left};
+  p.window = (window){.images = call->v[convolution_x(kernel)].data, .channels = n.channels, .height = n.height,
+                      .width = n.width, .rows = n.rows, .columns = n.columns, .tall = n.kernel_height,
+                      .broad = n.kernel_width, .times = n.stride, .over = 1, .sign = 1, .top = n.top, .left = n.left};
   switch (kernel) {
   case CONVOLUTION_FORWARD:
     p.rows = n.outputs, p.plane = positions, p.columns = n.images * positions, p.depth = n.channels * area;
@@ -234,8 +224,9 @@ static product describe(const pg_call *call, int kernel) {
   case CONVOLUTION_INPUT:
     p.rows = n.channels, p.plane = n.height * n.width, p.columns = n.images * p.plane, p.depth = n.outputs * area;
     p.left = call->v[2].data;
-    p.window = (window){call->v[1].data, n.outputs, n.rows,   n.columns, n.height, n.width, n.kernel_height,
-                        n.kernel_width,  1,         n.stride, -1,        n.top,    n.left};
+    p.window.images = call->v[1].data, p.window.channels = n.outputs; /* from x's positions to y */
+    p.window.height = n.rows, p.window.width = n.columns, p.window.rows = n.height, p.window.columns = n.width;
+    p.window.times = 1, p.window.over = n.stride, p.window.sign = -1;
     break;
   default:
     p.rows = n.outputs, p.plane = p.columns = n.channels * area, p.spans = n.images, p.depth = positions;

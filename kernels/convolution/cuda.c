@@ -1,15 +1,7 @@
 /* Convolution on GPUs: by kernels of our own (cuda.cu) or, where the plugin is built with cuDNN, by cuDNN's, and
  * which of the two runs is a choice (cuda_cudnn_choice.h; PERIGEE_CONVOLUTION asks for one of them). */
 
-/* The entries of the plugin's table, for both dtypes. */
-#define PG_KERNEL(name)                                                                                                \
-  pg_status name##_cuda_float32(const pg_call *call);                                                                  \
-  pg_status name##_cuda_bfloat16(const pg_call *call);
-#define PG_KERNEL_PLAN(name)                                                                                           \
-  int64_t name##_scratch_cuda_float32(const pg_call *call);                                                            \
-  int64_t name##_scratch_cuda_bfloat16(const pg_call *call);
-
-#include "kernel.h"
+#include "cuda_entries.h"
 
 #include "convolution/check.h"
 #include "convolution/convolution.h"
@@ -47,7 +39,7 @@ static pg_status run_cudnn(const cudnn_graph *g, const pg_call *call, const void
   tensors[CONVOLUTION_W] = call->v[convolution_weight(c->kernel)].data;
   tensors[CONVOLUTION_Y] = call->v[convolution_y(c->kernel)].data;
   if (c->bias) tensors[CONVOLUTION_BIAS] = call->v[3].data;
-  return convolution_cudnn_run(g, tensors, workspace, call->stream);
+  return cudnn_run(g, CONVOLUTION_TENSORS, tensors, workspace, call->stream);
 }
 
 static const cudnn_rival rival = {"convolution", "PERIGEE_CONVOLUTION", draw, run_ours, run_cudnn};

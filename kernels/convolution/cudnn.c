@@ -3,9 +3,7 @@
 
 typedef cudnnBackendDescriptor_t descriptor;
 
-/* cuDNN's identifiers of the graph's tensors, and of the sums before a bias. */
-static int64_t uid_of(int tensor) { return tensor + 1; }
-enum { BETWEEN = CONVOLUTION_TENSORS };
+enum { BETWEEN = CONVOLUTION_TENSORS }; /* the sums before a bias, in no memory */
 
 static cudnnDataType_t type_of(const convolution_graph *c) {
   return c->dtype == PG_BFLOAT16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
@@ -13,7 +11,7 @@ static cudnnDataType_t type_of(const convolution_graph *c) {
 
 static descriptor packed(cudnn_graph *g, int tensor, cudnnDataType_t type, int64_t a, int64_t b, int64_t c, int64_t d) {
   const int64_t shape[4] = {a, b, c, d}, stride[4] = {b * c * d, c * d, d, 1};
-  return cudnn_tensor(g, uid_of(tensor), type, shape, stride, tensor == BETWEEN ? CUDNN_BETWEEN : CUDNN_MEMORY);
+  return cudnn_tensor(g, cudnn_uid(tensor), type, shape, stride, tensor == BETWEEN ? CUDNN_BETWEEN : CUDNN_MEMORY);
 }
 
 /* How the window moves: sums in float32. */
@@ -75,14 +73,4 @@ pg_status convolution_cudnn(cudnn_graph *g, const convolution_graph *c) {
   cudnn_operation(g, operation);
   if (c->bias) cudnn_pointwise(g, CUDNN_POINTWISE_ADD, sums, packed(g, CONVOLUTION_BIAS, type, 1, n->outputs, 1, 1), y);
   return cudnn_graph_finish(g);
-}
-
-pg_status convolution_cudnn_run(const cudnn_graph *g, void *const tensors[CONVOLUTION_TENSORS], void *workspace,
-                                void *stream) {
-  int64_t uids[CONVOLUTION_TENSORS];
-  void *data[CONVOLUTION_TENSORS];
-  int count = 0;
-  for (int k = 0; k < CONVOLUTION_TENSORS; k++)
-    if (tensors[k]) uids[count] = uid_of(k), data[count++] = tensors[k];
-  return cudnn_run(g, count, uids, data, workspace, stream);
 }

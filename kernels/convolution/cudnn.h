@@ -13,14 +13,10 @@ typedef struct convolution_graph {
   convolution_size size;
 } convolution_graph;
 
-/* The graphs' tensors: x or its gradient, weight or its gradient, y or its gradient, bias. */
+/* The graphs' tensors, as cudnn_run() counts them: x or its gradient, weight or its gradient, y or its gradient, bias. */
 enum { CONVOLUTION_X, CONVOLUTION_W, CONVOLUTION_Y, CONVOLUTION_BIAS, CONVOLUTION_TENSORS };
 
 /* Builds the graph; g->handle or g->device says for which GPU. PG_ERROR_UNSUPPORTED: there is none. */
 pg_status convolution_cudnn(cudnn_graph *g, const convolution_graph *c);
-
-/* Queues a run of the graph's plan. A tensor that the graph hasn't is NULL. */
-pg_status convolution_cudnn_run(const cudnn_graph *g, void *const tensors[CONVOLUTION_TENSORS], void *workspace,
-                                void *stream);
 
 #endif

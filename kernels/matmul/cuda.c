@@ -15,14 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The entries of the plugin's table, for both dtypes. */
-#define PG_KERNEL(name) \
-  pg_status name##_cuda_float32(const pg_call *call); \
-  pg_status name##_cuda_bfloat16(const pg_call *call);
-#define PG_KERNEL_PLAN(name) \
-  int64_t name##_scratch_cuda_float32(const pg_call *call); \
-  int64_t name##_scratch_cuda_bfloat16(const pg_call *call);
-
+#include "cuda_entries.h"
 #include "cuda_choice.h"
 #include "matmul/check.h"
 #include "matmul/epilogue.h"
@@ -71,12 +64,6 @@ static pg_status lt_status(const char *function, cublasStatus_t status) {
 #define LT(function, ...) \
   do { \
     pg_status status_ = lt_status(#function, function(__VA_ARGS__)); \
-    if (status_) return status_; \
-  } while (0)
-
-#define TRY(expression) \
-  do { \
-    pg_status status_ = (expression); \
     if (status_) return status_; \
   } while (0)
 

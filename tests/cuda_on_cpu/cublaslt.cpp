@@ -225,15 +225,6 @@ static void store(char *data, cudaDataType type, int64_t i, float x) {
   else reinterpret_cast<uint16_t *>(data)[i] = to_bfloat16(x);
 }
 
-/* 10 bits of mantissa, to nearest. */
-static float tf32(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  bits = (bits + 0x1000u) & ~0x1fffu;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
 static float gelu(float x) { return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x))); }
 static float gelu_derivative(float x) {
   float t = tanhf(0.79788456f * (x + 0.044715f * x * x * x));

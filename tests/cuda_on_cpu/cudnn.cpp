@@ -768,15 +768,6 @@ struct evaluation {
   /* k counted from the end where sums go backwards. */
   int64_t turn(int64_t k, int64_t n) const { return backwards ? n - 1 - k : k; }
 
-  /* As the engine ROUNDING has a float. */
-  static float tf32(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits = (bits + 0x1000u) & ~0x1fffu;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-  }
-
   /* Every product of a convolution, added to the element of the result that it is part of. */
   numbers convolution(const operation &o) {
     const tensor &x = at(o.x), &w = at(o.w), &y = at(o.y);
