@@ -1,14 +1,15 @@
 --- The run loop: batch in, step, events out, and a policy that is asked whether the stage is finished.
 local core = require "perigee.core.ffi"
+local changes = require "perigee.train.changes"
 local checkpoint = require "perigee.train.checkpoint"
 local device = require "perigee.core.device"
-local consoles = require "perigee.console.server"
 local failure = require "perigee.failure"
 local folder = require "perigee.train.folder"
 local pace = require "perigee.train.pace"
 local Progress = require "perigee.train.progress"
 local Run = require "perigee.train.run"
 local signals = require "perigee.signals"
+local source = require "perigee.stops.source"
 local teacher_cache = require "perigee.train.teacher_cache"
 
 local C = core.C
@@ -104,6 +105,7 @@ local function loop(run, log, options, goes_on, ending)
   local last = options.steps or folder.last_step(recipe)
   local started, done = C.pg_clock_seconds(), run.step
   local steps = pace.new(C.pg_clock_seconds)
+  local pending = goes_on and run.folder and changes.pending(run) or {}
   local console
 
   --- Logs and shows a step's numbers.
@@ -152,13 +154,20 @@ local function loop(run, log, options, goes_on, ending)
     return outcome ~= "steps"
   end
 
-  --- Lets the consoles have their say between two steps; true where that ends the loop.
+  --- What happens between two steps: changes that are made again, and the consoles; true where that ends the loop.
   local function listen()
-    local reason = console:between_steps()
+    changes.make_due(run, pending)
+    if console then console:between_steps() end
+    local reason = run.finish_asked
+    run.finish_asked = nil
     return reason ~= nil and finish_stage(reason)
   end
 
-  console = consoles.open(run, { listen = options.console and run.folder, save = save, resumed = goes_on })
+  function source.report(message)
+    log { event = "policy", step = run.step, stage = run.stage.name, error = message }
+    progress:line("step %d: the policy failed, and the stage goes on: %s", run.step, message)
+  end
+  console = options.console and run.folder and options.console(run, save)
   if run.ask_now then
     local finished, reason = decide(run, log, report)
     run.ask_now, ending = false, finished and { reason = reason }
@@ -179,7 +188,7 @@ local function loop(run, log, options, goes_on, ending)
   M.settle(run, 0, report)
   run.progress:close()
   save()
-  console:close()
+  if console then console:close() end
   return outcome
 end
 
@@ -212,7 +221,7 @@ end
 ---@field wait? boolean          where another process trains in the folder, wait for it instead of failing
 ---@field quiet? boolean
 ---@field prefix? string         what begins the lines shown
----@field console? boolean       open the run's folder to consoles
+---@field console? fun(run: perigee.Run, save: function): perigee.Console  opens the run's folder to consoles
 ---@field sample? fun(run: perigee.Run)  called every `every.sample` steps
 ---@field recipe_path? string    copied into the folder
 ---@field recipe_options? table  the recipe's options, for config.json

@@ -1,11 +1,11 @@
 --- Consoles: the REPL, and those in a running trainer.
-local chunk = require "perigee.console.chunk"
+local chunk = require "perigee.sandbox.chunk"
 local client = require "perigee.console.client"
 local complete = require "perigee.console.complete"
 local files = require "perigee.io.files"
 local help = require "perigee.console.help"
 local json = require "perigee.io.json"
-local limit = require "perigee.console.limit"
+local limit = require "perigee.sandbox.limit"
 local pg = require "perigee"
 local render = require "perigee.console.render"
 local source = require "perigee.stops.source"
@@ -324,7 +324,7 @@ describe("a console in a running trainer", function()
 end)
 
 describe("a run whose policy was swapped", function()
-  local changes = require "perigee.console.changes"
+  local changes = require "perigee.train.changes"
   local train = require("perigee.train").train
 
   --- Trains the tiny recipe; `at[step](run)` acts after that step.

@@ -1,6 +1,6 @@
 --- HASTE's loss on a tiny student and teacher against PyTorch: losses and every gradient, tensor by tensor
 --- (tests/oracle/README.md, haste_step).
-local Context = require "perigee.losses.context"
+local Context = require "perigee.stage.context"
 local core = require "perigee.core"
 local losses = require "perigee.losses"
 local models = require "perigee.models"

@@ -317,7 +317,7 @@ describe("the gradient angle", function()
 
   it("is the cosine of two full backward passes", function()
     local run, batch_at = probe_run "float64"
-    local stage_program = require "perigee.train.stage"
+    local stage_program = require "perigee.stage.program"
     local block = "student.blocks.2."
     local full = {}
     for side, wanted in pairs { denoise = { "denoise" }, alignment = { "features", "attention" } } do

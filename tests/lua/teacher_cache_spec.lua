@@ -1,7 +1,7 @@
 -- A cached teacher: the same bits as without, files that are found, shared, checked, mended and bounded, and given up
 -- when they aren't needed.
 local ffi = require "ffi"
-local Context = require "perigee.losses.context"
+local Context = require "perigee.stage.context"
 local door = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"

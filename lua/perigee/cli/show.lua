@@ -48,7 +48,7 @@ function M.run(options)
     end
   end
   if recipe:teacher_model() then add("teacher", recipe:teacher_model(), false) end
-  local plan = require("perigee.train.stage").plan(recipe, stage,
+  local plan = require("perigee.stage.program").plan(recipe, stage,
     { batch = recipe.micro, parameters = parameters, fuse = options.fuse })
   print(require("perigee.core.text").plan(plan, { names = names, memory = options.memory }))
   return 0

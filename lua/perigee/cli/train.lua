@@ -51,7 +51,8 @@ function M.run(options)
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
     quiet = options.quiet,
-    recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during, console = options.console,
+    recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during,
+    console = options.console and require("perigee.console.server").open or nil,
   })
   if outcome == "interrupted" then
     print(("stopped after step %d; go on with\n  %s"):format(run.step, resume_command()))

@@ -1,8 +1,8 @@
 --- `run` and `student` as a console in a running trainer sees them: what can be read, what can be changed, what can be
 --- asked.
-local changes = require "perigee.console.changes"
+local changes = require "perigee.train.changes"
 local core = require "perigee.core.ffi"
-local limit = require "perigee.console.limit"
+local limit = require "perigee.sandbox.limit"
 local module = require "perigee.nn.module"
 local sandbox = require "perigee.console.sandbox"
 local source = require "perigee.stops.source"

@@ -1,5 +1,5 @@
 --- The REPL: Lua with Perigee and, if one was named, a recipe at hand.
-local chunk = require "perigee.console.chunk"
+local chunk = require "perigee.sandbox.chunk"
 local complete = require "perigee.console.complete"
 local help = require "perigee.console.help"
 local nearest = require "perigee.nearest"

@@ -2,11 +2,11 @@
 --- userdata, so that neither rawset nor setmetatable reaches behind them. There is no ffi, debug, jit, io, os, require
 --- or coroutine.
 local core = require "perigee.core.ffi"
-local limit = require "perigee.console.limit"
+local limit = require "perigee.sandbox.limit"
 local nearest = require "perigee.nearest"
 local program = require "perigee.core.program"
 local source = require "perigee.stops.source"
-local strings = require "perigee.console.strings"
+local strings = require "perigee.sandbox.strings"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -262,7 +262,7 @@ local function language(environment, out)
     end,
     loadstring = function(text, name)
       if type(text) ~= "string" then core.fail("loadstring: expected a string, got a %s", type(text)) end
-      local f, message = require("perigee.console.chunk").compile(text, environment)
+      local f, message = require("perigee.sandbox.chunk").compile(text, environment)
       return f, message
     end,
     print = function(...)

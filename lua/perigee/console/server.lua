@@ -1,17 +1,15 @@
---- The consoles of a running trainer: served between its steps, and the place where a resumed run's changes are made
---- again. What goes over the socket is JSON: { id, eval, limit } or { id, complete } there, { id, output, value | error
---- | unfinished } or { id, proposals } back, and a first { hello }.
+--- The consoles of a running trainer, served between its steps. What goes over the socket is JSON: { id, eval, limit }
+--- or { id, complete } there, { id, output, value | error | unfinished } or { id, proposals } back, and a first
+--- { hello }.
 local ffi = require "ffi"
-local changes = require "perigee.console.changes"
-local chunk = require "perigee.console.chunk"
+local chunk = require "perigee.sandbox.chunk"
 local complete = require "perigee.console.complete"
 local control = require "perigee.console.control"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
-local limit = require "perigee.console.limit"
+local limit = require "perigee.sandbox.limit"
 local render = require "perigee.console.render"
 local sandbox = require "perigee.console.sandbox"
-local source = require "perigee.stops.source"
 local tensor = require "perigee.core.tensor"
 
 local C = core.C
@@ -27,22 +25,14 @@ local MOST_OUTPUT = 200000           -- characters of one answer
 local Console = {}
 Console.__index = Console
 
---- The console of a run: its socket, and the changes that are to be made again. `save()` writes a checkpoint.
----@param options { listen?: boolean, save: function }
+--- The console of a run: its socket. `save()` writes a checkpoint.
 ---@return perigee.Console
-function M.open(run, options)
-  local self = setmetatable({ run = run, save = options.save, sessions = {}, pending = {}, text = "" }, Console)
-  if run.folder and options.resumed then self.pending = changes.pending(run) end
-  if options.listen then
-    local path, pointer = run.folder .. "/" .. M.SOCKET, ffi.new "pg_console *[1]"
-    local status = C.pg_console_listen(pointer, path)
-    if status == 0 then self.handle = ffi.gc(pointer[0], C.pg_console_free)
-    else run.progress:line("no console: %s", ffi.string(C.pg_last_error())) end
-  end
-  function source.report(message)
-    if run.log then run.log { event = "policy", step = run.step, stage = run.stage.name, error = message } end
-    run.progress:line("step %d: the policy failed, and the stage goes on: %s", run.step, message)
-  end
+function M.open(run, save)
+  local self = setmetatable({ run = run, save = save, sessions = {}, text = "" }, Console)
+  local path, pointer = run.folder .. "/" .. M.SOCKET, ffi.new "pg_console *[1]"
+  local status = C.pg_console_listen(pointer, path)
+  if status == 0 then self.handle = ffi.gc(pointer[0], C.pg_console_free)
+  else run.progress:line("no console: %s", ffi.string(C.pg_last_error())) end
   return self
 end
 
@@ -149,32 +139,12 @@ function Console:poll(milliseconds)
   while self:serve(started) and C.pg_clock_seconds() - started < BETWEEN_STEPS do end -- luacheck: ignore 542
 end
 
---- Makes those changes again whose step has come.
-function Console:repeat_changes()
-  local run = self.run
-  while self.pending[1] and self.pending[1].step <= run.step do
-    local change = table.remove(self.pending, 1)
-    local fine, message = pcall(changes.again, run, change)
-    if not fine then
-      error(("step %d: cannot make the change `%s` of the log again: %s"):format(run.step, change.text,
-        tostring(message)), 0)
-    end
-    run.progress:line("step %d: made again: %s", run.step, change.text)
-  end
-end
-
---- Called between two steps. Returns a reason when a console ended the stage.
----@return string?
+--- Called between two steps.
 function Console:between_steps()
   local run = self.run
-  if self.pending[1] then self:repeat_changes() end
-  if self.handle then
-    self:poll(0)
-    while run.paused and C.pg_signals_pending() == 0 and not run.finish_asked do self:poll(100) end
-  end
-  local reason = run.finish_asked
-  run.finish_asked = nil
-  return reason
+  if not self.handle then return end
+  self:poll(0)
+  while run.paused and C.pg_signals_pending() == 0 and not run.finish_asked do self:poll(100) end
 end
 
 function Console:close()

@@ -12,7 +12,7 @@ local core = require "perigee.core"
 local Progress = require "perigee.train.progress"
 local Run = require "perigee.train.run"
 local recipes = require "perigee.recipe_options"
-local stage_program = require "perigee.train.stage"
+local stage_program = require "perigee.stage.program"
 
 local ops, tensor = core.ops, core.tensor
 

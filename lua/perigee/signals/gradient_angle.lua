@@ -11,7 +11,7 @@ local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
-local stage = require "perigee.train.stage"
+local stage = require "perigee.stage.program"
 local ops, tensor = core.ops, core.tensor
 
 local M = {}

@@ -4,13 +4,13 @@
 ---
 --- A policy's own function is source too. It is compiled alone, so it cannot see variables from outside; one that tries
 --- is refused. It runs within a limit, and where it fails, the stage goes on and the failure is an event.
-local chunk = require "perigee.console.chunk"
+local chunk = require "perigee.sandbox.chunk"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
-local limit = require "perigee.console.limit"
+local limit = require "perigee.sandbox.limit"
 local signals = require "perigee.signals"
 local stops = require "perigee.stops"
-local strings = require "perigee.console.strings"
+local strings = require "perigee.sandbox.strings"
 
 local SECONDS = 1 -- that a decision may take
 

@@ -9,7 +9,7 @@ local Group = require "perigee.train.group"
 local layout = require "perigee.core.layout"
 local machine = require "perigee.train.machine"
 local signals = require "perigee.signals"
-local stage_program = require "perigee.train.stage"
+local stage_program = require "perigee.stage.program"
 local teacher_cache = require "perigee.train.teacher_cache"
 local tensor = core.tensor
 

@@ -18,9 +18,9 @@ local layout = require "perigee.core.layout"
 local loader = require "perigee.io.loader"
 local machine = require "perigee.train.machine"
 local program_text = require "perigee.core.text"
-local stage_program = require "perigee.train.stage"
+local stage_program = require "perigee.stage.program"
 local teacher_model = require "perigee.train.teacher"
-local teacher_taps = require "perigee.train.teacher_taps"
+local teacher_taps = require "perigee.stage.teacher_taps"
 local turn = require "perigee.train.turn"
 
 local C, check = core_ffi.C, core_ffi.check

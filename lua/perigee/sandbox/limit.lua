@@ -2,7 +2,7 @@
 --- raises in the user's own code only, so that no library function is left half done, and it raises again and again, so
 --- that no pcall can swallow it. Compiled code has no hooks, hence chunks from here run in the interpreter.
 local core = require "perigee.core.ffi"
-local strings = require "perigee.console.strings"
+local strings = require "perigee.sandbox.strings"
 local tensor = require "perigee.core.tensor"
 
 local C = core.C

@@ -1,10 +1,10 @@
 --- A stage as a program: the batch in, every loss and every parameter's gradient out.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
-local Context = require "perigee.losses.context"
+local Context = require "perigee.stage.context"
 local failure = require "perigee.failure"
 local op = require "perigee.core.op"
-local teacher_taps = require "perigee.train.teacher_taps"
+local teacher_taps = require "perigee.stage.teacher_taps"
 local program = core.program
 
 local M = {}

@@ -4,7 +4,7 @@
 --- keys of block k" [N,2,H,d], without values and without class and register tokens.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
-local Context = require "perigee.losses.context"
+local Context = require "perigee.stage.context"
 
 local M = {}
 

@@ -189,7 +189,17 @@ function M.pending(run)
   return list
 end
 
---- Makes a change again, as the log has it.
-M.again = make
+--- Makes those of the changes `pending` again whose step has come, and takes them off the list.
+function M.make_due(run, pending)
+  while pending[1] and pending[1].step <= run.step do
+    local change = table.remove(pending, 1)
+    local fine, message = pcall(make, run, change)
+    if not fine then
+      error(("step %d: cannot make the change `%s` of the log again: %s"):format(run.step, change.text,
+        tostring(message)), 0)
+    end
+    run.progress:line("step %d: made again: %s", run.step, change.text)
+  end
+end
 
 return M
