@@ -18,8 +18,7 @@ local function defined(line)
   if name then return name, arguments end
   name, arguments = line:match "^%s*([%w_]+)%s*=%s*function%s*(%b())"
   if name then return name, arguments end
-  name = line:match "^([%w_%.]+)%s*=%s*Block%s*$"
-  return name
+  return line:match "^define%(\"([%w_]+)\", function%s*(%b())" -- the stops
 end
 
 local function scan(path, module)

@@ -189,12 +189,9 @@ local library
 local function build_library()
   local pg, stops, signals = require "perigee", require "perigee.stops", require "perigee.signals"
   local ops = namespace("pg.ops", only_functions(pg.ops))
-  local stop = M.record { name = "stop", call = {
-    at_step = wrapped_function(stops.at_step), gradient_angle = wrapped_function(stops.gradient_angle),
-    any = wrapped_function(stops.any), all = wrapped_function(stops.all), custom = custom,
-  } }
-  local signal = namespace("signal", { loss = signals.loss, gradient_norm = signals.gradient_norm,
-                                       gradient_angle = signals.gradient_angle })
+  local call = { custom = custom }
+  for name, make in pairs(stops.constructors) do call[name] = call[name] or wrapped_function(make) end
+  local stop, signal = M.record { name = "stop", call = call }, namespace("signal", signals.constructors)
   return { ops = ops, stop = stop, signal = signal, pg = namespace("pg", {
     tensor = function(data, shape, dtype) return pg.tensor(data, shape, dtype) end, full = pg.full, zeros = pg.zeros,
     ones = pg.ones, arange = pg.arange, randn = pg.randn, rand = pg.rand, seed = pg.seed, is_tensor = pg.is_tensor,

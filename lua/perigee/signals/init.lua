@@ -92,6 +92,9 @@ function M.gradient_angle(options)
   }
 end
 
+--- The signals by name, for consoles and policies kept as source.
+M.constructors = { loss = M.loss, gradient_norm = M.gradient_norm, gradient_angle = M.gradient_angle }
+
 --- The signals of a list without repetitions; two different ones of the same name are an error.
 function M.unique(signals)
   local by_name, list = {}, {}

@@ -9,8 +9,10 @@ local json = require "perigee.io.json"
 local M = {}
 
 ---@class perigee.Stop
----@field kind string
+---@field kind string                its constructor: pg.stop.KIND, stops.constructors[KIND]
+---@field arguments table            what that was given, so that a stop can be written as source again
 ---@field text string                what the log calls it
+---@field latest fun(self: perigee.Stop): integer?  the step by which it has decided, where it can say one
 ---@field needs perigee.Signal[]     what it reads
 ---@field decide fun(self: perigee.Stop, event: perigee.Event, state: table): boolean, table, string?  finished,
 ---  next state, reason
@@ -24,9 +26,17 @@ local Stop = {}
 Stop.__index = Stop
 function M.is_stop(x) return getmetatable(x) == Stop end
 
-local function new(fields)
-  fields.needs = fields.needs or {}
-  return setmetatable(fields, Stop)
+--- The stops by name, for recipes, consoles and policies kept as source.
+M.constructors = {}
+
+--- Makes `make` pg.stop.NAME. It returns the fields of a stop; its arguments are kept beside them.
+local function define(name, make)
+  M[name] = function(...)
+    local stop = make(...)
+    stop.kind, stop.arguments, stop.needs = name, stop.arguments or { ... }, stop.needs or {}
+    return setmetatable(stop, Stop)
+  end
+  M.constructors[name] = M[name]
 end
 
 function Stop:__tostring() return self.text end
@@ -34,19 +44,21 @@ function Stop:__tostring() return self.text end
 --- The state before the first event.
 function Stop:initial() return self.first and self.first() or {} end
 
+function Stop.latest() return nil end
+
 --- Ends the stage when `n` steps of the run are done.
 ---@param n integer
 ---@return perigee.Stop
-function M.at_step(n)
+define("at_step", function(n)
   if type(n) ~= "number" or n % 1 ~= 0 or n < 0 then core.fail("stop.at_step: %s is no step number", tostring(n)) end
-  return new {
-    kind = "at_step", step = n, text = ("at_step(%d)"):format(n),
+  return {
+    text = ("at_step(%d)"):format(n), latest = function() return n end,
     decide = function(_, event, state)
       if event.step >= n then return true, state, ("step %d reached"):format(n) end
       return false, state
     end,
   }
-end
+end)
 
 ---@class perigee.GradientAngleOptions
 ---@field block? integer     5
@@ -65,7 +77,7 @@ end
 --- moving averages of the weights, where readings are steadier.
 ---@param options? perigee.GradientAngleOptions
 ---@return perigee.Stop
-function M.gradient_angle(options)
+define("gradient_angle", function(options)
   local o = check.options("stop.gradient_angle", options or {}, {
     block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } }, images = { "count", 2048 },
     from = { "natural", 50000 }, every = { "count", 10000 }, below = { "number", -0.05 }, patience = { "count", 1 },
@@ -74,8 +86,8 @@ function M.gradient_angle(options)
   local signal = require("perigee.signals").gradient_angle {
     block = o.block, time = o.time, images = o.images, from = o.from, every = o.every, ema = o.ema,
   }
-  return new {
-    kind = "gradient_angle", needs = { signal }, settings = o,
+  return {
+    arguments = { o }, needs = { signal },
     text = ("gradient_angle(block %d, below %g)"):format(o.block, o.below),
     first = function() return { below = 0 } end,
     decide = function(_, event, state)
@@ -87,9 +99,40 @@ function M.gradient_angle(options)
       return reason ~= nil, { below = count }, reason
     end,
   }
-end
+end)
 
-local function combine(kind, wanted, stops)
+---@class perigee.PlateauOptions
+---@field loss string        the loss's name
+---@field patience? integer  readings without improvement: 20
+---@field every? integer     10
+---@field from? integer      0
+---@field by? number         what counts as improvement: 0.001
+
+--- Ends the stage when a loss has not fallen by `by` below its best for `patience` readings.
+---@param options perigee.PlateauOptions
+---@return perigee.Stop
+define("plateau", function(options)
+  local o = check.options("stop.plateau", options, {
+    loss = "string", patience = { "count", 20 }, every = { "count", 10 }, from = { "natural", 0 },
+    by = { "number", 0.001 },
+  })
+  return {
+    arguments = { o }, needs = { require("perigee.signals").loss { o.loss, from = o.from, every = o.every } },
+    text = ("plateau(%s, %d readings)"):format(o.loss, o.patience),
+    first = function() return { waited = 0 } end,
+    decide = function(_, event, state)
+      local value = event[o.loss]
+      if value == nil then return false, state end
+      if not state.best or value < state.best - o.by then return false, { best = value, waited = 0 } end
+      local waited = state.waited + 1
+      local done = waited >= o.patience
+      return done, { best = state.best, waited = waited },
+        done and ("%s: no better than %.4g for %d readings"):format(o.loss, state.best, waited) or nil
+    end,
+  }
+end)
+
+local function combine(kind, wanted, latest, stops)
   local needs, texts = {}, {}
   if #stops == 0 then core.fail("stop.%s: it needs at least one stop", kind) end
   for k, stop in ipairs(stops) do
@@ -97,8 +140,8 @@ local function combine(kind, wanted, stops)
     for _, signal in ipairs(stop.needs) do needs[#needs + 1] = signal end
     texts[k] = stop.text
   end
-  return new {
-    kind = kind, needs = needs, stops = stops, text = kind .. "(" .. table.concat(texts, ", ") .. ")",
+  return {
+    needs = needs, text = kind .. "(" .. table.concat(texts, ", ") .. ")",
     first = function()
       local state = {}
       for k, stop in ipairs(stops) do state[k] = { finished = false, state = stop:initial() } end
@@ -117,18 +160,23 @@ local function combine(kind, wanted, stops)
       end
       return finished >= (wanted or #stops), next_state, table.concat(reasons, " and ")
     end,
+    latest = function()
+      local steps = {}
+      for _, stop in ipairs(stops) do steps[#steps + 1] = stop:latest() end
+      return #steps >= (wanted or #stops) and latest(unpack(steps)) or nil
+    end,
   }
 end
 
 --- Ends the stage when any of the given stops does.
 ---@param ... perigee.Stop
 ---@return perigee.Stop
-function M.any(...) return combine("any", 1, { ... }) end
+define("any", function(...) return combine("any", 1, math.min, { ... }) end)
 
 --- Ends the stage when all of the given stops have decided to; each decision is kept.
 ---@param ... perigee.Stop
 ---@return perigee.Stop
-function M.all(...) return combine("all", nil, { ... }) end
+define("all", function(...) return combine("all", nil, math.max, { ... }) end)
 
 --- A policy of one's own: stop.custom { needs = { signals }, function(event, state) return finished, state end }. The
 --- function must be pure: same event and state, same answer. The first state is an empty table. A state is kept in
@@ -136,12 +184,12 @@ function M.all(...) return combine("all", nil, { ... }) end
 ---@param options { needs?: perigee.Signal[], name?: string, [1]: fun(event: perigee.Event, state: table): boolean,
 ---  table?, string? }
 ---@return perigee.Stop
-function M.custom(options)
+define("custom", function(options)
   local o = check.options("stop.custom", options,
     { needs = { "table", {} }, [1] = "function", name = { "string", "custom" } })
   local body = o[1]
-  return new {
-    kind = "custom", needs = o.needs, text = o.name, body = body,
+  return {
+    arguments = { o }, needs = o.needs, text = o.name,
     decide = function(_, event, state)
       local finished, next_state, reason = body(event, state)
       if next_state == nil then next_state = state end
@@ -153,6 +201,6 @@ function M.custom(options)
       return finished and true or false, next_state, reason or (finished and o.name .. " decided" or nil)
     end,
   }
-end
+end)
 
 return M

@@ -16,6 +16,8 @@ local SECONDS = 1 -- that a decision may take
 
 local M = {}
 
+local texts = setmetatable({}, { __mode = "k" }) -- of policies' functions, as they were typed in
+
 --- Gets the message when a policy's function fails.
 function M.report(message) io.stderr:write("policy: ", message, "\n") end
 
@@ -96,14 +98,24 @@ function M.custom(options)
   local text = text_of(options[1])
   local given = copy(options)
   given[1] = guarded(text)
-  local stop = stops.custom(given)
-  stop.source = text
-  return stop
+  texts[given[1]] = text
+  return stops.custom(given)
 end
 
 -- ---- writing ----------------------------------------------------------------------------------------------------
 
-local function literal(value)
+local function literal(value, recipe_finish)
+  if value == recipe_finish then return "recipe_finish" end
+  if stops.is_stop(value) then
+    local parts = {}
+    for k, argument in ipairs(value.arguments) do parts[k] = literal(argument, recipe_finish) end
+    return ("stop.%s(%s)"):format(value.kind, table.concat(parts, ", "))
+  end
+  if signals.is_signal(value) then return ("signal.%s(%s)"):format(value.kind, literal(value.settings)) end
+  if type(value) == "function" then
+    return texts[value] or core.fail "a function of the recipe's policy has no source here; only run.stage.finish as a "
+      .. "whole can be used again"
+  end
   if type(value) == "string" then return ("%q"):format(value) end
   if type(value) == "number" then return json.encode(value) end
   if type(value) ~= "table" then return tostring(value) end
@@ -117,36 +129,15 @@ local function literal(value)
   return "{ " .. table.concat(parts, ", ") .. " }"
 end
 
-local function write_needs(needs)
-  local parts = {}
-  for k, signal in ipairs(needs) do parts[k] = ("signal.%s %s"):format(signal.kind, literal(signal.settings)) end
-  return "{ " .. table.concat(parts, ", ") .. " }"
-end
-
 --- A stop as source. The recipe's own stop, where it is given, is written as `recipe_finish`.
-function M.write(stop, recipe_finish)
-  if stop == recipe_finish then return "recipe_finish" end
-  if stop.kind == "at_step" then return ("stop.at_step(%d)"):format(stop.step) end
-  if stop.kind == "gradient_angle" then return "stop.gradient_angle " .. literal(stop.settings) end
-  if stop.kind == "any" or stop.kind == "all" then
-    local parts = {}
-    for k, inner in ipairs(stop.stops) do parts[k] = M.write(inner, recipe_finish) end
-    return ("stop.%s(%s)"):format(stop.kind, table.concat(parts, ", "))
-  end
-  if not stop.source then
-    core.fail("the policy '%s' is part of the recipe's; only run.stage.finish as a whole can be used again", stop.text)
-  end
-  return ("stop.custom { needs = %s, name = %q, %s }"):format(write_needs(stop.needs), stop.text, stop.source)
-end
+function M.write(stop, recipe_finish) return literal(stop, recipe_finish) end
 
 --- The stop that M.write wrote.
 function M.read(text, recipe_finish)
   local environment = copy(pure)
   environment.recipe_finish = recipe_finish
-  environment.stop = { at_step = stops.at_step, gradient_angle = stops.gradient_angle, any = stops.any, all = stops.all,
-    custom = M.custom }
-  environment.signal = { loss = signals.loss, gradient_norm = signals.gradient_norm,
-    gradient_angle = signals.gradient_angle }
+  environment.stop, environment.signal = copy(stops.constructors), signals.constructors
+  environment.stop.custom = M.custom
   local compiled, message = chunk.compile(text, environment, "policy")
   if not compiled then error("a policy's source is damaged: " .. message, 0) end
   return compiled()

@@ -26,28 +26,7 @@ function M.loss_pairs(run)
 end
 
 --- The step at which a recipe ends at the latest, where its stops say one.
-function M.last_step(recipe)
-  local function bound(stop)
-    if stop.kind == "at_step" then return stop.step end
-    if stop.kind == "any" then
-      local least
-      for _, inner in ipairs(stop.stops) do
-        local n = bound(inner)
-        if n and (not least or n < least) then least = n end
-      end
-      return least
-    elseif stop.kind == "all" then
-      local most
-      for _, inner in ipairs(stop.stops) do
-        local n = bound(inner)
-        if not n then return nil end
-        most = math.max(most or 0, n)
-      end
-      return most
-    end
-  end
-  return bound(recipe.stages[#recipe.stages].finish)
-end
+function M.last_step(recipe) return recipe.stages[#recipe.stages].finish:latest() end
 
 --- What a model or a data set says of itself: its numbers, texts, switches and lists of numbers.
 local function describe(model)
