@@ -3,7 +3,7 @@
 --- do to the loss is the same in both and drops out.
 ---
 ---   perigee run docs/experiments/paired.lua FIRST_STEP LOSS RUN RUN...
-local Events = require "perigee.train.events"
+local Events = require "perigee.record.events"
 
 local from, name = tonumber(arg[1]), arg[2]
 if not from or #arg < 4 then error("usage: perigee run docs/experiments/paired.lua FIRST_STEP LOSS RUN RUN...", 0) end

@@ -4,7 +4,7 @@
 --- readings' spread.
 ---
 ---   perigee run docs/experiments/stops.lua RUN [FIRST_STEP]
-local Events = require "perigee.train.events"
+local Events = require "perigee.record.events"
 
 local run, from = arg[1] or error("usage: perigee run docs/experiments/stops.lua RUN [FIRST_STEP]", 0),
   tonumber(arg[2] or 300)

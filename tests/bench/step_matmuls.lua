@@ -5,9 +5,9 @@
 ---   perigee run tests/bench/step_matmuls.lua RECIPE STAGE [the recipe's options]     on random data
 local core = require "perigee.core.ffi"
 local ffi = require "ffi"
-local load = require("perigee.recipe_options").load
+local load = require("perigee.recipe.load").load
 local onednn = require "tests.bench.onednn"
-local profile = require "perigee.train.profile"
+local profile = require "perigee.bench.profile"
 
 local ROUNDS, STEPS = 7, 2
 local LEAST = 1e9 -- FLOPs of a shape in a round, where the step has so many

@@ -6,8 +6,8 @@
 local core = require "perigee.core.ffi"
 local ffi = require "ffi"
 local json = require "perigee.io.json"
-local load = require("perigee.recipe_options").load
-local profile = require "perigee.train.profile"
+local load = require("perigee.recipe.load").load
+local profile = require "perigee.bench.profile"
 
 local device, steps, path = arg[1], tonumber(arg[2]), arg[3]
 local recipe = load(path, { arguments = { unpack(arg, 4) } }).value

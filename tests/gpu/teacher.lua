@@ -1,7 +1,7 @@
 --- Writes random weights for a recipe's teacher under timm's names, so that runs on two devices share one.
 ---
 ---   perigee run tests/gpu/teacher.lua RECIPE FILE [the recipe's options]
-local load = require("perigee.recipe_options").load
+local load = require("perigee.recipe.load").load
 local public = require "perigee.io.weights"
 local safetensors = require "perigee.io.safetensors"
 

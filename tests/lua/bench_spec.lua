@@ -1,6 +1,6 @@
 --- perigee bench: what a call belongs to, what aligning adds, and the command on a tiny recipe.
 local json = require "perigee.io.json"
-local profile = require "perigee.train.profile"
+local profile = require "perigee.bench.profile"
 local tiny = require "tests.lua.tiny"
 
 describe("profile", function()

@@ -1,7 +1,7 @@
 local message_of = require("tests.lua.expect").message_of
-local nearest = require "perigee.nearest"
-local options = require "perigee.options"
-local recipes = require "perigee.recipe_options"
+local nearest = require "perigee.base.nearest"
+local options = require "perigee.base.options"
+local recipes = require "perigee.recipe.load"
 
 local home = debug.getinfo(1, "S").source:match "^@(.*)/tests/lua/[^/]*$" or "."
 local program = (os.getenv "PERIGEE_BUILD" or home .. "/build") .. "/runtime/perigee"
@@ -181,7 +181,7 @@ end)
 
 describe("a recipe's options", function()
   local source = [[
-    local options = require("perigee.recipe_options").declare {
+    local options = require("perigee.recipe.load").declare {
       batch = { default = 64, type = "integer", help = "images a step" },
       fast = { default = false, help = "be fast" },
       data = { default = "here", help = "folder" },
@@ -215,7 +215,7 @@ describe("a recipe's options", function()
 
   it("belong to the file that is loaded, not to another recipe that it loads", function()
     local outer = write(([[
-      local batch = require("perigee.recipe_options").declare { batch = { default = 1, help = "" } }.batch
+      local batch = require("perigee.recipe.load").declare { batch = { default = 1, help = "" } }.batch
       return { outer = batch, inner = dofile "%s".batch }
     ]]):format(path))
     assert.same({ outer = 5, inner = 64 }, recipes.load(outer, {
@@ -308,7 +308,7 @@ describe("the program", function()
     local script = write "require('perigee.options').parse(nil, { '--x' })"
     local status, _, errors = perigee("run " .. script)
     assert.equal(1, status)
-    assert.matches("internal error: .*lua/perigee/options.lua:%d+: .*stack traceback", errors)
+    assert.matches("internal error: .*lua/perigee/base/options.lua:%d+: .*stack traceback", errors)
     os.remove(script)
   end)
 

@@ -176,7 +176,7 @@ local function stop(folder)
 end
 
 local function final_checkpoint(folder)
-  local checkpoint = require "perigee.train.checkpoint"
+  local checkpoint = require "perigee.record.checkpoint"
   local steps = checkpoint.list(folder)
   return files.read(checkpoint.path(folder, steps[#steps])), steps[#steps]
 end
@@ -329,7 +329,7 @@ describe("a run whose policy was swapped", function()
 
   --- Trains the tiny recipe; `at[step](run)` acts after that step.
   local function go(folder, at, resume)
-    local loaded = require("perigee.recipe_options").load(recipe,
+    local loaded = require("perigee.recipe.load").load(recipe,
       { values = { align = 30, total = 40, checkpoint = 5 } }).value
     loaded.every.sample = 1
     local run = train(loaded, { folder = folder, quiet = true, resume = resume, sample = function(run)

@@ -92,7 +92,7 @@ describe("the CUDA device", function()
         { tensor.empty({ 3, 2 }, "float32") }, { device = "cuda" })
     end
     plan()
-    local choices = require "perigee.train.choices"
+    local choices = require "perigee.record.choices"
     local before = choices.all()
     local key
     for name in pairs(before) do if name:find("/3x2x2NN/", 1, true) then key = name end end
@@ -110,7 +110,7 @@ describe("the CUDA device", function()
   end)
 
   on_cuda("makes a bias's gradient along with its weight's, and apart where that was found faster", function()
-    local choices = require "perigee.train.choices"
+    local choices = require "perigee.record.choices"
     local x = tensor.tensor { { 1, 2, 3, 4, 5 }, { -1, 0.5, 2, 0, 1 }, { 3, 1, -2, 2, 0.25 } }
     local dy = tensor.tensor { { 1, 2, 3, 4 }, { 0.5, -1, 2, 0 }, { 2, 2, -4, 1 } }
     local function gradients()
@@ -165,7 +165,7 @@ describe("the CUDA device", function()
 end)
 
 describe("training on the CUDA device", function()
-  local price, tiny, folder = require "perigee.train.price", require "tests.lua.tiny", nil
+  local price, tiny, folder = require "perigee.cost.price", require "tests.lua.tiny", nil
   local function held_for(purpose) return tonumber(C.pg_memory_now(C.PG_CUDA, door.purpose_code[purpose])) end
   local function losses(how)
     local seen, found = require "perigee.train", {}
@@ -205,14 +205,14 @@ describe("training on the CUDA device", function()
     assert.equal(1, status, text)
     assert.matches("perigee: step 6: cuda: [%w ]+: .*%(cudaErrorLaunchFailure%); the run stops and its last checkpoint "
       .. "stands\n$", text)
-    local state = require("perigee.train.checkpoint").open(folder .. "/tiny", function(_, problem) error(problem) end)
+    local state = require("perigee.record.checkpoint").open(folder .. "/tiny", function(_, problem) error(problem) end)
     assert.equal(4, state.step)
   end)
 
   on_cuda("waits in a step for an earlier one's numbers at most", function()
     local fibres, train = ffi.load(plugin), require "perigee.train"
     local run = require("perigee.train.run").new(tiny.recipe {}, { device = "cuda" })
-    run.progress = require("perigee.train.progress").new { quiet = true, clock = C.pg_clock_seconds }
+    run.progress = require("perigee.record.progress").new { quiet = true, clock = C.pg_clock_seconds }
     run:enter_stage(2)
     for _ = 1, 3 do train.step(run) end -- call by call, captured, replayed
     local before = fibres.cuda_on_cpu_waits()
@@ -250,7 +250,7 @@ describe("training on the CUDA device", function()
       local options = { precision = case[1], batch = case[2], micro = case[3] }
       local planned = price.recipe(tiny.recipe(options), { device = "h100" })
       local run = require("perigee.train.run").new(tiny.recipe(options), { device = "cuda" })
-      run.progress = require("perigee.train.progress").new { quiet = true, clock = C.pg_clock_seconds }
+      run.progress = require("perigee.record.progress").new { quiet = true, clock = C.pg_clock_seconds }
       for stage = 1, 2 do
         assert.equal("cuda", planned[stage].planned_for)
         run:enter_stage(stage)
@@ -298,7 +298,7 @@ describe("training on the CUDA device", function()
   it("does so on the CPU", function() ends_its_alignment("cpu", "cpu") end)
 
   on_cuda("is refused where it does not fit, with what would", function()
-    local fits = require "perigee.train.fits"
+    local fits = require "perigee.cost.fits"
     local function with(free, micro)
       local memory = device.memory
       device.memory = function() return free, 2 ^ 33 end

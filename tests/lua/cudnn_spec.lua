@@ -11,7 +11,7 @@ local there = lfs.attributes(plugin, "mode") == "file"
 ffi.cdef "int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);"
 if there then ffi.C.setenv("PERIGEE_CUDA_LIBRARY", plugin, 1) end
 
-local choices = require "perigee.train.choices"
+local choices = require "perigee.record.choices"
 local core = require "perigee.core"
 local harness = dofile(door.home .. "/tests/lua/ops_harness.lua")
 local ops, tensor = core.ops, core.tensor

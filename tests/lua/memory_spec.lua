@@ -1,8 +1,8 @@
 -- Memory: what a step holds is what the plan said, a teacher's bytes come back, nothing grows, nothing leaks.
 local door = require "perigee.core.ffi"
 local ffi = require "ffi"
-local price = require "perigee.train.price"
-local Progress = require "perigee.train.progress"
+local price = require "perigee.cost.price"
+local Progress = require "perigee.record.progress"
 local Run = require "perigee.train.run"
 local signals = require "perigee.signals"
 local tensor = require "perigee.core.tensor"

@@ -235,7 +235,7 @@ describe("student and teacher", function()
 end)
 
 describe("a run that fails", function()
-  local checkpoint = require "perigee.train.checkpoint"
+  local checkpoint = require "perigee.record.checkpoint"
 
   --- Trains with a checkpoint every second step; `harm(run)` is called after each step. The message.
   local function harmed(harm)

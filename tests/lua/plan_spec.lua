@@ -92,10 +92,10 @@ describe("perigee plan", function()
   end
 
   it("takes seconds of one processor for the largest model", function()
-    local recipe = require("perigee.recipe_options").load(door.home .. "/recipes/haste_sit_xl_2.lua",
+    local recipe = require("perigee.recipe.load").load(door.home .. "/recipes/haste_sit_xl_2.lua",
       { values = {} }).value
     local started = os.clock()
-    require("perigee.train.price").recipe(recipe, { device = "h200" })
+    require("perigee.cost.price").recipe(recipe, { device = "h200" })
     assert.is_true(os.clock() - started < 10)
   end)
 

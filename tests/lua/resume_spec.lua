@@ -1,5 +1,5 @@
 -- A resumed run is the uninterrupted one, bit for bit; what a checkpoint refuses; what is kept.
-local checkpoint = require "perigee.train.checkpoint"
+local checkpoint = require "perigee.record.checkpoint"
 local door = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
@@ -139,7 +139,7 @@ describe("a run from another one's checkpoint", function()
   it("builds nothing of a stage that ends where it begins, and fills no cache for it", function()
     tiny.train({ total = 10, checkpoint = 2, keep = 9 },
       { folder = in_folder "never", steps = 6, change = ends_at(20) })
-    local Run, cache = require "perigee.train.run", require "perigee.train.teacher_cache"
+    local Run, cache = require "perigee.train.run", require "perigee.teacher.cache"
     local build, open, built = Run.build_stage, cache.open, {}
     Run.build_stage = function(run)
       built[#built + 1] = run.stage.name

@@ -1,7 +1,7 @@
 -- Samplers against PyTorch's results (tests/oracle/README.md, `samplers`): an exact field, and a small SiT.
 local oracle = require "tests.lua.oracle"
 local field = require "perigee.samplers.field"
-local generate = require "perigee.samplers.generate"
+local generate = require "perigee.sampling.generate"
 local ops = require "perigee.core.ops"
 local samplers = require "perigee.samplers"
 local tensor = require "perigee.core.tensor"

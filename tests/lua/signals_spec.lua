@@ -1,5 +1,5 @@
 -- Runs that are stopped from outside: SIGINT, SIGTERM, SIGKILL at any moment.
-local checkpoint = require "perigee.train.checkpoint"
+local checkpoint = require "perigee.record.checkpoint"
 local door = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local tiny = require "tests.lua.tiny"

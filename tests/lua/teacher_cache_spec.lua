@@ -7,7 +7,7 @@ local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local message_of = require("tests.lua.expect").message_of
 local pg = require "perigee"
-local price = require "perigee.train.price"
+local price = require "perigee.cost.price"
 local tiny = require "tests.lua.tiny"
 local train = require "perigee.train"
 

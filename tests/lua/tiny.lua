@@ -1,7 +1,7 @@
 --- The recipe tests/lua/recipes/tiny.lua in this process, and the built program on any recipe.
 local door = require "perigee.core.ffi"
 local files = require "perigee.io.files"
-local recipes = require "perigee.recipe_options"
+local recipes = require "perigee.recipe.load"
 local train = require "perigee.train"
 
 local M = { path = door.home .. "/tests/lua/recipes/tiny.lua" }

@@ -6,8 +6,8 @@
 local core = require "perigee.core"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
-local profile = require "perigee.train.profile"
-local load = require("perigee.recipe_options").load
+local profile = require "perigee.bench.profile"
+local load = require("perigee.recipe.load").load
 local public = require "perigee.io.weights"
 local safetensors = require "perigee.io.safetensors"
 local ops, tensor = core.ops, core.tensor

@@ -7,8 +7,8 @@ local core = require "perigee.core.ffi"
 local devices = require "perigee.core.device"
 local ffi = require "ffi"
 local json = require "perigee.io.json"
-local load = require("perigee.recipe_options").load
-local profile = require "perigee.train.profile"
+local load = require("perigee.recipe.load").load
+local profile = require "perigee.bench.profile"
 
 local WARMUP = 3
 

@@ -6,9 +6,9 @@
 --- Prints the classifier's own accuracy on pictures it never saw, the share of samples recognised as the class asked
 --- for, and the distances to the nearest training pictures; writes RUN/samples/neighbours.png.
 local pg = require "perigee"
-local generate = require "perigee.samplers.generate"
-local grid = require "perigee.samplers.grid"
-local restore = require "perigee.samplers.restore"
+local generate = require "perigee.sampling.generate"
+local grid = require "perigee.sampling.grid"
+local restore = require "perigee.sampling.restore"
 local training = require "perigee.train"
 
 local ops, tensor = pg.ops, require "perigee.core.tensor"

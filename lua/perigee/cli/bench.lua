@@ -23,7 +23,7 @@ local M = {
 
 --- The longer of a call's arithmetic and its traffic, at the machine's rates.
 local function floor_of(row, machine, dtype)
-  local rate = require("perigee.train.machine").rate(machine, row.op, dtype)
+  local rate = require("perigee.cost.machine").rate(machine, row.op, dtype)
   return math.max(row.flops / rate, row.bytes / machine.bandwidth)
 end
 
@@ -57,7 +57,7 @@ end
 
 --- Everything about one stage.
 local function measure(recipe, stage, options, machine, device)
-  local profile = require "perigee.train.profile"
+  local profile = require "perigee.bench.profile"
   local run = profile.open(recipe, { device = device, synthetic = options.synthetic, stage = stage.index })
   profile.seconds(run, options.warmup)
   profile.reset_peaks(device)
@@ -141,7 +141,7 @@ local function print_alignment(measured)
   for k = 1, #measured - 1 do
     local m = measured[k]
     if m.stage.needs_teacher then
-      local ms = require("perigee.train.profile").alignment_seconds(m.rows, free.rows) * 1e3
+      local ms = require("perigee.bench.profile").alignment_seconds(m.rows, free.rows) * 1e3
       m.result.alignment_ms, m.result.alignment_share = ms, ms / free.result.ms
       print(("\nstage %s: alignment's own ops take %.2f ms, %.1f%% of a step of stage %s (the teacher and the "
         .. "projector not counted)")
@@ -173,7 +173,7 @@ function M.run(options)
   require("perigee.core.device").expect_dtype(device, recipe.dtype)
   core.check(core.C.pg_threads_set(options.threads or recipe.threads or core.C.pg_threads()))
   core.C.pg_tf32_set(recipe.tf32 and 1 or 0)
-  local machine = require("perigee.train.machine").find(device)
+  local machine = require("perigee.cost.machine").find(device)
   print(("%s: batch %d (in pieces of %d), %s; %s, %s, %d thread%s%s"):format(recipe.name, recipe.batch, recipe.micro,
     recipe.precision, machine.name, ffi.string(core.C.pg_cpu_isa()), machine.threads,
     machine.threads == 1 and "" or "s", options.synthetic and "; random data and teacher" or ""))

@@ -56,7 +56,7 @@ end
 
 --- Rates of matrix multiplications and of the memory, measured now (some tenths of a second).
 local function speed()
-  local machine = require("perigee.train.machine").find "cpu"
+  local machine = require("perigee.cost.machine").find "cpu"
   row("matmul", ("float32 %.0f GFLOP/s, bfloat16 %.0f GFLOP/s"):format(machine.float32 / 1e9, machine.bfloat16 / 1e9),
       "measured now")
   row("memory speed", ("%.1f GB/s"):format(machine.bandwidth / 1e9), "measured now")

@@ -1,6 +1,6 @@
 --- perigee eval: how near a run's samples are to pictures that it did not see; how often a classifier is right about
 --- them.
-local sampling = require "perigee.samplers.settings"
+local sampling = require "perigee.sampling.settings"
 
 local M = {
   summary = "Fréchet distances of runs' samples; a classifier's accuracy",
@@ -73,7 +73,7 @@ local function draw(run, plan, options, progress)
                     rate = done / (clock() - started), batch = 1 }, false)
     if require("perigee.core.ffi").C.pg_signals_pending() ~= 0 then error("interrupted", 0) end
   end
-  require("perigee.samplers.generate").each(run.recipe.student, plan, function(_, images)
+  require("perigee.sampling.generate").each(run.recipe.student, plan, function(_, images)
     parts[#parts + 1] = images:clone()
   end)
   local interval = plan.interval
@@ -111,7 +111,7 @@ local function name_of(path)
 end
 
 local function open_run(path, options)
-  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path,
+  local recipe, state, checkpoint = require("perigee.sampling.restore").open(path,
     { ema = options.ema, device = options.device })
   return { recipe = recipe, step = state.step, folder = checkpoint:match "^(.*)/checkpoints/[^/]+$", path = path,
     name = name_of(path) }
@@ -119,7 +119,7 @@ end
 
 local function record(run, event)
   event.event, event.step = "evaluation", run.step
-  local events = require("perigee.train.events").open(run.folder)
+  local events = require("perigee.record.events").open(run.folder)
   events:write(event)
   events:close()
   return event
@@ -215,7 +215,7 @@ function M.run(options)
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   require("perigee.core.device").choose(options.device)
   core.check(core.C.pg_signals_install())
-  local progress = require("perigee.train.progress").new { clock = core.C.pg_clock_seconds, quiet = options.json }
+  local progress = require("perigee.record.progress").new { clock = core.C.pg_clock_seconds, quiet = options.json }
   local rows, shared, all = {}, {}, {}
   for _, path in ipairs(options) do
     local run = open_run(path, options)
@@ -235,7 +235,7 @@ function M.run(options)
     student:dematerialise()
   end
   progress:close()
-  require("perigee.samplers.restore").keep_choices()
+  require("perigee.sampling.restore").keep_choices()
   if options.json then print(require("perigee.io.json").encode(all))
   elseif rows[1] then print_distances(rows, shared, options) end
   return 0

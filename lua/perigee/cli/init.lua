@@ -11,10 +11,10 @@
 --- (PERIGEE_TRACEBACK=1: always).
 ---
 --- A verb requires what it needs inside `run`: --help loads every verb, and must be quick.
-local failure = require "perigee.failure"
+local failure = require "perigee.base.failure"
 local lfs = require "lfs"
-local nearest = require "perigee.nearest"
-local options = require "perigee.options"
+local nearest = require "perigee.base.nearest"
+local options = require "perigee.base.options"
 
 local M = {}
 
@@ -71,7 +71,7 @@ end
 local function run_recipe_verb(name, verb, list, arguments)
   local given, unknown = options.parse(list, arguments, { unknown = true })
   local path = recipe_path(given, unknown)
-  local recipes = require "perigee.recipe_options"
+  local recipes = require "perigee.recipe.load"
   if given.help then
     local load = path and recipes.load(path, { only_declaration = true })
     io.write(verb_help(name, verb, list, load))

@@ -57,7 +57,7 @@ function M.run(options)
   if options.recipe.cache_teacher then -- how many images there are, if they are there
     pcall(options.recipe.data.open, options.recipe.data)
   end
-  local price = require "perigee.train.price"
+  local price = require "perigee.cost.price"
   local stages = price.recipe(options.recipe, { device = options.device })
   local cache = price.cache(options.recipe, { device = options.device })
   if options.json then

@@ -1,5 +1,5 @@
 --- perigee sample: pictures from a trained run.
-local sampling = require "perigee.samplers.settings"
+local sampling = require "perigee.sampling.settings"
 
 local M = {
   summary = "draw samples from a run",
@@ -28,7 +28,7 @@ local function png_grid(path, columns)
     finish = function()
       local ops = require "perigee.core.ops"
       require("perigee.io.png").save(path,
-        require("perigee.samplers.grid").join(#parts == 1 and parts[1] or ops.concat(parts, 1), columns))
+        require("perigee.sampling.grid").join(#parts == 1 and parts[1] or ops.concat(parts, 1), columns))
       return path
     end,
   }
@@ -88,7 +88,7 @@ function M.run(options)
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   core.check(core.C.pg_signals_install())
   require("perigee.core.device").choose(options.device)
-  local recipe, state, checkpoint = require("perigee.samplers.restore").open(path,
+  local recipe, state, checkpoint = require("perigee.sampling.restore").open(path,
     { ema = options.ema, device = options.device })
   if not recipe:flow_matching() then error(path .. ": its recipe trains no flow-matching student", 0) end
   local run_folder = checkpoint:match "^(.*)/checkpoints/[^/]+$"
@@ -107,7 +107,7 @@ function M.run(options)
     else sink = png_folder(out, told) end
   end
 
-  local progress = require("perigee.train.progress").new { clock = core.C.pg_clock_seconds }
+  local progress = require("perigee.record.progress").new { clock = core.C.pg_clock_seconds }
   local started, before = core.C.pg_clock_seconds(), sink.done
   if before > 0 then progress:line("%d samples are there already", before) end
   if before < options.count then
@@ -118,13 +118,13 @@ function M.run(options)
         rate = done / seconds, batch = 1 }, false)
     end
     plan.progress = show
-    require("perigee.samplers.generate").each(student, plan, function(first, images, labels)
+    require("perigee.sampling.generate").each(student, plan, function(first, images, labels)
       sink:take(first, images, labels)
       show(first + images.shape[1] - before)
       if core.C.pg_signals_pending() ~= 0 then error("interrupted; the same command goes on from there", 0) end
     end)
   end
-  require("perigee.samplers.restore").keep_choices()
+  require("perigee.sampling.restore").keep_choices()
   progress:line("%d samples of step %d: %s", options.count, state.step, sink:finish())
   return 0
 end

@@ -47,7 +47,7 @@ function M.run(options)
   local path = options.runs .. "/" .. name
   local values = {}
   for key, value in pairs(options.recipe_options) do values[key] = value end
-  local sampling = require "perigee.samplers.grid"
+  local sampling = require "perigee.sampling.grid"
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
     quiet = options.quiet,

@@ -1,5 +1,5 @@
 --- What may be plotted of some runs, by name.
-local nearest = require "perigee.nearest"
+local nearest = require "perigee.base.nearest"
 
 local M = {}
 

@@ -5,7 +5,7 @@
 ---   step.gradient_norm                 what else they hold
 ---   signal.gradient_angle.cosine[2]    a signal's value, or its parts
 ---   EVENT.NAME.FIELD                   the numbers of any other event; NAME where it has a `name`
-local Events = require "perigee.train.events"
+local Events = require "perigee.record.events"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 

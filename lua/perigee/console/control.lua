@@ -59,7 +59,7 @@ local function losses_record(run, text)
   end
   return sandbox.record {
     name = "run.stage.losses", get = get,
-    text = function() return require("perigee.train.folder").describe_losses(run.stage) end,
+    text = function() return require("perigee.record.folder").describe_losses(run.stage) end,
   }
 end
 
@@ -84,7 +84,7 @@ local function stage_record(run, text)
     },
     text = function()
       return ("stage %d, %s: %s; until %s"):format(run.stage.index, run.stage.name,
-        require("perigee.train.folder").describe_losses(run.stage), run.stage.finish.text)
+        require("perigee.record.folder").describe_losses(run.stage), run.stage.finish.text)
     end,
   }
 end
@@ -125,7 +125,7 @@ function M.run(run, text, save)
     finish_stage = function() changes.make(run, "finish_stage", nil, text()) end,
     checkpoint = function() return limit.suspended(save) end,
     sample = function(options)
-      return limit.suspended(require("perigee.samplers.grid").during, run, sandbox.unwrap(options))
+      return limit.suspended(require("perigee.sampling.grid").during, run, sandbox.unwrap(options))
     end,
     pause = function()
       if not run.paused then run.log { event = "pause", step = run.step, text = text() } end

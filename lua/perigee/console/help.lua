@@ -1,7 +1,7 @@
 --- Help from the annotations: the `---` comments above the library's functions.
 local core = require "perigee.core.ffi"
 local lfs = require "lfs"
-local nearest = require "perigee.nearest"
+local nearest = require "perigee.base.nearest"
 
 local M = {}
 

@@ -2,7 +2,7 @@
 local chunk = require "perigee.sandbox.chunk"
 local complete = require "perigee.console.complete"
 local help = require "perigee.console.help"
-local nearest = require "perigee.nearest"
+local nearest = require "perigee.base.nearest"
 local render = require "perigee.console.render"
 local session = require "perigee.console.session"
 local terminal = require "perigee.console.terminal"

@@ -3,7 +3,7 @@
 --- or coroutine.
 local core = require "perigee.core.ffi"
 local limit = require "perigee.sandbox.limit"
-local nearest = require "perigee.nearest"
+local nearest = require "perigee.base.nearest"
 local program = require "perigee.core.program"
 local source = require "perigee.stops.source"
 local strings = require "perigee.sandbox.strings"

@@ -6,12 +6,12 @@
 ---   run:gradient { loss = "features", of = "block 3" }
 ---   run:picture { batch = batch, path = "batch.png" }
 ---   run:attention { block = 2, path = "attention.png" }
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
-local Progress = require "perigee.train.progress"
+local Progress = require "perigee.record.progress"
 local Run = require "perigee.train.run"
-local recipes = require "perigee.recipe_options"
+local recipes = require "perigee.recipe.load"
 local stage_program = require "perigee.stage.program"
 
 local ops, tensor = core.ops, core.tensor
@@ -36,7 +36,7 @@ function M.open(path, values, device)
   end
   recipe.cache_teacher = false -- here the teacher itself is at hand, and its results are the same
   return tensor.outlive(function()
-    local inner = Run.new(recipe, { device = device or recipe.device })
+    local inner = Run.new(recipe, { device = device or recipe.device, train = require("perigee.train").train })
     inner.progress = Progress.new { clock = core_ffi.C.pg_clock_seconds }
     inner:build_stage()
     return setmetatable({ path = path, values = values, recipe = recipe, inner = inner, stage = inner.stage,
@@ -140,7 +140,7 @@ local function find(self, trace, name)
     end
   end
   core_ffi.fail("there is no tap or parameter '%s'%s", tostring(name),
-    require("perigee.nearest").hint(tostring(name), names))
+    require("perigee.base.nearest").hint(tostring(name), names))
 end
 
 --- The gradient of a loss ("total": the weighted sum) with respect to a tap or a parameter, for a batch.
@@ -179,7 +179,7 @@ function Session:picture(options)
     { batch = { "table" }, path = { "string", "batch.png" }, columns = { "integer" } })
   local images = batch_of(self, o.batch).images
   if not images then core_ffi.fail "run:picture: this data set has no images, but latents" end
-  require("perigee.io.png").save(o.path, require("perigee.samplers.grid").join(images, o.columns))
+  require("perigee.io.png").save(o.path, require("perigee.sampling.grid").join(images, o.columns))
   return o.path
 end
 

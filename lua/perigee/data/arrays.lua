@@ -5,7 +5,7 @@
 --- `images` is uint8 [n,H,W,C] or, as latents that are trained on as they are, float32 [n,C,H,W]; `labels` is [n]. A
 --- file over `memory` bytes stays on the disk and is read as batches need it. Height, width and channels need to be
 --- given only where neither a tensor nor a file is there to tell.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local dataset = require "perigee.data.dataset"
 local files = require "perigee.io.files"

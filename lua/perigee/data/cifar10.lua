@@ -4,7 +4,7 @@
 ---     cifar-10-batches-bin): 10,000 records of a label byte and 3,072 bytes, all red, then all green, then all blue
 ---   - PNG files, a folder a class, below SPLIT/ or, for the training split, in the folder itself.
 local ffi = require "ffi"
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local dataset = require "perigee.data.dataset"
 local files = require "perigee.io.files"

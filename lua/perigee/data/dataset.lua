@@ -2,7 +2,7 @@
 --- files, so that a recipe whose data is not there loads and plans; :open() finds the files or says what is missing.
 local ffi = require "ffi"
 local lfs = require "lfs"
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local loader = require "perigee.io.loader"
 local tensor = require "perigee.core.tensor"

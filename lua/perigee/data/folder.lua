@@ -4,7 +4,7 @@
 ---
 --- Pictures of another size are scaled until their shorter side is `size` and cropped at the centre, or, with
 --- resize = false, are errors. Threads decode them while the step before is computed.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local dataset = require "perigee.data.dataset"
 local files = require "perigee.io.files"

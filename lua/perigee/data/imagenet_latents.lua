@@ -4,7 +4,7 @@
 ---   vae-sd/dataset.json                         {"labels": [["ddddd/img-mean-std-NNNNNNNN.npy", label], ...]}
 --- Picture and latent belong together by their number, which is checked. What the student sees is drawn at every step:
 --- z = (mean + std·ε)·0.18215.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local dataset = require "perigee.data.dataset"
 local files = require "perigee.io.files"

@@ -1,7 +1,7 @@
 --- Data sets: pg.data.NAME is what lua/perigee/data/NAME.lua returns, a function from options to a data set.
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
-local nearest = require "perigee.nearest"
+local nearest = require "perigee.base.nearest"
 
 local folder = core.home .. "/lua/perigee/data"
 

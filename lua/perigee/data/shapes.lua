@@ -7,7 +7,7 @@
 --- Shape k of a set has its sixteen random numbers from (seed, k) alone. Each is drawn by its signed distance (negative
 --- inside, in pixels), so its edge is smooth.
 local ffi = require "ffi"
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local dataset = require "perigee.data.dataset"
 local ops = require "perigee.core.ops"
 local tensor = require "perigee.core.tensor"

@@ -1,5 +1,5 @@
 --- Where on the path from data (t = 0) to noise (t = 1) a sample is trained: distributions of t.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local ops = require "perigee.core.ops"
 
 ---@class perigee.times

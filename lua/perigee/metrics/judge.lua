@@ -29,14 +29,14 @@ end
 --- A run's teacher, its weights in place. A teacher that is a recipe must have been trained: by the run, which keeps
 --- it.
 local function teacher_of(run, options)
-  local recipe = require("perigee.samplers.restore").recipe(run)
+  local recipe = require("perigee.sampling.restore").recipe(run)
   local teacher = recipe.teacher or core_ffi.fail("--features teacher: the recipe of %s has no teacher", run)
   if recipes.is_recipe(teacher) then
-    local folder = require("perigee.train.teacher").trained(teacher)
+    local folder = require("perigee.teacher").trained(teacher)
       or core_ffi.fail("--features teacher: the teacher of %s, the recipe '%s', is not in the cache; it is trained "
         .. "when a run needs it",
         run, teacher.name)
-    require("perigee.train.teacher").load_model(teacher.student, folder, "ema.student.",
+    require("perigee.teacher").load_model(teacher.student, folder, "ema.student.",
       { dtype = "float32", device = options.device, purpose = "teacher" })
     return new("teacher", teacher.student, options)
   end
@@ -58,7 +58,7 @@ function M.open(text, run, options)
     model:load { dtype = "float32", device = options.device, purpose = "teacher" }
     return new(name, model, options)
   end
-  local recipe = require("perigee.samplers.restore").open(text, { device = options.device })
+  local recipe = require("perigee.sampling.restore").open(text, { device = options.device })
   return new(text:match "([^/]+)/*$", recipe.student, options)
 end
 

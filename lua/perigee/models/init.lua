@@ -1,6 +1,6 @@
 --- Models, by the names that recipes use.
 local core = require "perigee.core.ffi"
-local nearest = require "perigee.nearest"
+local nearest = require "perigee.base.nearest"
 
 ---@class perigee.models
 ---@field sit fun(options: perigee.SitOptions): perigee.Sit

@@ -1,5 +1,5 @@
 --- Convolution of images, with the weight [O,C,kh,kw] and bias [O] of PyTorch's Conv2d.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"

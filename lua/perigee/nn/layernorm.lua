@@ -1,5 +1,5 @@
 --- LayerNorm over the last dimension, with weight and bias.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"

@@ -1,5 +1,5 @@
 --- Linear: y = x·weightᵀ + bias, with an activation on the way out where one is named.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"

@@ -1,6 +1,6 @@
 --- The two-layer perceptron of a transformer block, and its gated variant.
 local Linear = require "perigee.nn.linear"
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"
 

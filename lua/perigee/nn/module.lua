@@ -9,7 +9,7 @@
 ---
 --- A parameter is a tensor without storage until its model is materialised: then all of them are views of one flat
 --- tensor. Names come from the fields on the way to a parameter: blocks.1.attention.qkv.weight.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
 local ops = require "perigee.core.ops"

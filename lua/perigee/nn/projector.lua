@@ -1,6 +1,6 @@
 --- The projector of feature alignment (REPA, arXiv 2410.06940): three linear layers with SiLU between.
 local Linear = require "perigee.nn.linear"
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local module = require "perigee.nn.module"
 
 local Projector = module.class "projector"

@@ -1,6 +1,6 @@
 --- Optimisers: settings, checked once. What may change while a run is going (learning rate, decay, clip, EMA decay) is
 --- copied into the run and read by every step's update as an input of the program.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 
 ---@class perigee.optim

@@ -3,7 +3,7 @@
 --- A field is a function (x, t) -> velocity: x a float64 tensor [B, ...], t a number. Guidance (classifier-free, arXiv
 --- 2207.12598) is part of the field, see samplers/field.lua: drifts and scores are affine in the velocity, so guiding
 --- the velocity guides them.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local tensor = require "perigee.core.tensor"
 

@@ -1,7 +1,7 @@
 --- Signals: quantities measured while a stage runs, each at its own cadence, written into the run's events and read by
 --- policies. A signal is { name, due(step) -> boolean, measure(self, run) -> a number or a table of numbers }. Those of
 --- one `family` are measured together, in one pass: measure_family(members, run) -> a list of values.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 
 ---@class perigee.signals

@@ -2,7 +2,7 @@
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local Context = require "perigee.stage.context"
-local failure = require "perigee.failure"
+local failure = require "perigee.base.failure"
 local op = require "perigee.core.op"
 local teacher_taps = require "perigee.stage.teacher_taps"
 local program = core.program

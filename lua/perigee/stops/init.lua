@@ -1,7 +1,7 @@
 --- Termination policies. A stop decides when a stage ends. It is pure: `decide(self, event, state)` returns whether the
 --- stage is finished and the next state, from the event alone (its step and the signals it `needs`), so that it can be
 --- replayed over a recorded run and its state saved with the checkpoint. A decision is one-way.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
 

@@ -1,7 +1,7 @@
 --- Changes to a run that is going. Each is checked, made, and written into the run's log with the text that did it and
 --- the values before and after; a resumed run makes those again that came after its checkpoint, each at its step.
 local core = require "perigee.core.ffi"
-local nearest = require "perigee.nearest"
+local nearest = require "perigee.base.nearest"
 local signals = require "perigee.signals"
 local source = require "perigee.stops.source"
 local stops = require "perigee.stops"
@@ -168,7 +168,7 @@ function M.pending(run)
   if run.changes and run.changes.step == run.step then
     for _, n in ipairs(run.changes) do done[n] = true end
   end
-  for _, event in ipairs(require("perigee.train.events").read(run.folder)) do
+  for _, event in ipairs(require("perigee.record.events").read(run.folder)) do
     if event.event == "change" then
       run.last_change = math.max(run.last_change or 0, event.number)
       if event.step > run.step or (event.step == run.step and not done[event.number]) then

@@ -3,6 +3,7 @@
 --- programs read, and, where gradients are summed or converted, a buffer that the programs write.
 local core = require "perigee.core"
 local op = require "perigee.core.op"
+local slice = require("perigee.nn.module").slice
 local ops, tensor = core.ops, core.tensor
 
 ---@class perigee.Group
@@ -13,14 +14,11 @@ local function zeros(count, dtype, purpose, device)
   return tensor.empty({ count }, dtype, { purpose = purpose, device = device }):fill_(0)
 end
 
---- The dtype of a group's masters, gradients and moments, by that of its programs.
-function Group.master_dtype(dtype) return op.stat(dtype) end
-
 --- Materialises a module and lays its training state out. `prefix` names its tensors in checkpoints; `micro`: the
 --- gradients of a batch's pieces are summed.
 ---@param options { seed: integer, dtype: string, device: string, micro: boolean }
 function Group.new(prefix, module, options)
-  local dtype, device = Group.master_dtype(options.dtype), options.device
+  local dtype, device = op.stat(options.dtype), options.device
   local made = module:materialise { seed = options.seed, dtype = dtype, device = device, purpose = "parameters" }
   local count = made.flat.shape[1]
   local self = setmetatable({
@@ -53,16 +51,13 @@ function Group:reduce(p, pieces, first)
   end
 end
 
---- The part of a flat buffer that is one parameter.
-function Group.slice(flat, entry) return flat:narrow(1, entry.offset + 1, entry.numel):reshape(entry.shape) end
-
 --- Lets the module's parameters be views of another flat buffer of the same layout (working copy, moving average), and
 --- its fixed tensors have that one's dtype.
 function Group:show(flat)
   local parameters = self.module:parameters()
   for _, entry in ipairs(self.layout) do
     tensor.dematerialise(parameters[entry.name])
-    tensor.materialise(parameters[entry.name], Group.slice(flat, entry))
+    tensor.materialise(parameters[entry.name], slice(flat, entry.offset, entry.shape))
   end
   local buffers = self.module:named_buffers()
   if #buffers > 0 and buffers[1].tensor.dtype ~= flat.dtype then
@@ -77,7 +72,7 @@ function Group:averages()
   local views, parameters = {}, self.module:parameters()
   local made = self.working and self.average:to(self.working.dtype)
   for _, entry in ipairs(self.layout) do
-    views[parameters[entry.name]] = Group.slice(made or self.average, entry)
+    views[parameters[entry.name]] = slice(made or self.average, entry.offset, entry.shape)
   end
   return views, made
 end
@@ -87,7 +82,7 @@ function Group:trained()
   local list, parameters = {}, self.module:parameters()
   for k, entry in ipairs(self.layout) do
     list[k] = { name = self.prefix .. "." .. entry.name, tensor = parameters[entry.name],
-      into = Group.slice(self.written, entry) }
+      into = slice(self.written, entry.offset, entry.shape) }
   end
   return list
 end
@@ -100,7 +95,7 @@ function Group:state()
   local state = {}
   for _, kind in ipairs(kinds) do
     for _, entry in ipairs(self.layout) do
-      state[heads[kind] .. self.prefix .. "." .. entry.name] = Group.slice(self[kind], entry)
+      state[heads[kind] .. self.prefix .. "." .. entry.name] = slice(self[kind], entry.offset, entry.shape)
     end
   end
   return state

@@ -1,7 +1,7 @@
 --- A run's state: what is being trained, in which stage, and how its parts are built. The loop that moves it is
 --- train.lua.
 local ffi = require "ffi"
-local choices = require "perigee.train.choices"
+local choices = require "perigee.record.choices"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local Group = require "perigee.train.group"
@@ -12,7 +12,7 @@ local optimisers = require "perigee.optim"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.stage.program"
 local step_program = require "perigee.train.step"
-local used_from = require("perigee.train.folder").used_from
+local used_from = require("perigee.record.folder").used_from
 local tensor = core.tensor
 
 ---@class perigee.Run
@@ -39,7 +39,7 @@ end
 
 --- A run at step 0: models materialised, nothing compiled yet. `trace` says what the gradients program takes as inputs
 --- instead of drawing it (train/stage.lua); the loader must give them.
----@param options? { folder?: string, device?: string, trace?: { fixed_time?: boolean, fixed_noise?: boolean,
+---@param options? { folder?: string, device?: string, train?: function, trace?: { fixed_time?: boolean, fixed_noise?: boolean,
 ---  drop_labels?: boolean } }
 function Run.new(recipe, options)
   options = options or {}
@@ -48,14 +48,14 @@ function Run.new(recipe, options)
   device.expect_dtype(where, recipe.dtype)
   core_ffi.C.pg_tf32_set(recipe.tf32 and 1 or 0)
   if where ~= "cpu" then
-    choices.recall(require("perigee.train.teacher").choices_path()) -- planning makes those that are missing
-    require("perigee.train.fits").check(recipe, where)
+    choices.recall(require("perigee.teacher").choices_path()) -- planning makes those that are missing
+    require("perigee.cost.fits").check(recipe, where)
   end
   recipe.data:open()
   local self = setmetatable({
     recipe = recipe, folder = options.folder or false, device = where, step = 0, losses = {}, gradient_norm = 0,
     batch_size = recipe.batch, micro = recipe.micro, ema = recipe.ema, optim = {}, groups = {}, weights = {},
-    trace = options.trace or {}, pending = {}, lag = where == "cpu" and 0 or 1,
+    train = options.train, trace = options.trace or {}, pending = {}, lag = where == "cpu" and 0 or 1,
   }, Run)
   for key, value in pairs(recipe.optim) do self.optim[key] = value end
   local group_options = {
@@ -160,7 +160,7 @@ function Run:settle_teacher()
   for k = self.stage.index, #self.recipe.stages do needed = needed or self.recipe.stages[k].needs_teacher end
   if self.recipe.cache_teacher then return self:settle_cache(teacher, needed) end
   if needed and not self.teacher_ready then
-    self.teacher_ready = require("perigee.train.teacher").prepare(self)
+    self.teacher_ready = require("perigee.teacher").prepare(self, self.train)
     return self.teacher_ready
   elseif not needed and self.teacher_ready then
     teacher:dematerialise()
@@ -172,11 +172,11 @@ end
 --- The same where the teacher is cached: it is there only while its file is found or filled.
 function Run:settle_cache(teacher, needed)
   if needed and not self.teacher_cache then
-    local cache = require "perigee.train.teacher_cache"
+    local cache = require "perigee.teacher.cache"
     local form = cache.layout(self.recipe)
     if not form then return true end -- losses that need a teacher and read nothing of it
     cache.check_size(self.recipe, form)
-    self.teacher_ready = require("perigee.train.teacher").prepare(self)
+    self.teacher_ready = require("perigee.teacher").prepare(self, self.train)
     if not self.teacher_ready then return false end
     self.teacher_cache = cache.open(self, form)
     teacher:dematerialise()
@@ -230,7 +230,7 @@ function Run:build_stage()
     plan = plan, into = into, groups = active, losses = self.stage.losses, pieces = self.batch_size / self.micro,
     dtype = self.recipe.dtype, device = self.device, ahead = self.lag,
   }
-  if self.device ~= "cpu" then choices.save(require("perigee.train.teacher").choices_path()) end
+  if self.device ~= "cpu" then choices.save(require("perigee.teacher").choices_path()) end
   self.active_groups = active
   self.weights = {}
   for _, entry in ipairs(self.stage.losses) do

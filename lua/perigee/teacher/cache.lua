@@ -16,12 +16,11 @@ local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local layout = require "perigee.core.layout"
 local loader = require "perigee.io.loader"
-local machine = require "perigee.train.machine"
 local program_text = require "perigee.core.text"
 local stage_program = require "perigee.stage.program"
-local teacher_model = require "perigee.train.teacher"
+local teacher_model = require "perigee.teacher"
 local teacher_taps = require "perigee.stage.teacher_taps"
-local turn = require "perigee.train.turn"
+local turn = require "perigee.record.turn"
 
 local C, check = core_ffi.C, core_ffi.check
 local tensor = core.tensor
@@ -75,13 +74,14 @@ end
 
 --- What a cache costs: bytes an image, bytes of the files and seconds to fill them, the latter two where the number of
 --- images is known. Nothing is allocated.
-function M.price(recipe, form, on)
+---@param seconds_of fun(calls: table[]): number  the time of a program's calls
+function M.price(recipe, form, seconds_of)
   local price = { record = form.each, images = form.images, fields = #form.fields }
   if recipe.data.count then
     local batches = math.ceil(recipe.data.count / recipe.micro) * form.images
     price.records = recipe.data.count * form.images
     price.bytes = all_bytes(form, recipe.data.count)
-    price.seconds = machine.seconds(on, filling(recipe, form.fields, recipe.micro, "cpu").calls, recipe.dtype) * batches
+    price.seconds = seconds_of(filling(recipe, form.fields, recipe.micro, "cpu").calls) * batches
   end
   return price
 end

@@ -2,7 +2,7 @@
 --- and what would fit instead.
 local core = require "perigee.core.ffi"
 local device = require "perigee.core.device"
-local price = require "perigee.train.price"
+local price = require "perigee.cost.price"
 local tensor = require "perigee.core.tensor"
 
 local M = {}

@@ -5,12 +5,12 @@ local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local device = require "perigee.core.device"
 local gradient_angle = require "perigee.signals.gradient_angle"
-local Group = require "perigee.train.group"
 local layout = require "perigee.core.layout"
-local machine = require "perigee.train.machine"
+local machine = require "perigee.cost.machine"
+local op = require "perigee.core.op"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.stage.program"
-local teacher_cache = require "perigee.train.teacher_cache"
+local teacher_cache = require "perigee.teacher.cache"
 local tensor = core.tensor
 
 local M = {}
@@ -100,7 +100,7 @@ function M.stage(recipe, stage, options)
   local data_bytes = batch_bytes * 3 -- the batch, and two on their way (runtime/feed.c)
   -- made ahead; samples' numbers
   if where == "cpu" then data_bytes = batch_bytes * (1 + (recipe.data.depth or 0)) + 8 * recipe.batch end
-  local master = core_ffi.dtype_bytes[Group.master_dtype(recipe.dtype)]
+  local master = core_ffi.dtype_bytes[op.stat(recipe.dtype)]
   local low = master ~= size
   local memory = {
     parameters = flat * master + (low and flat * size or 0) + buffer_bytes(recipe.student, recipe.dtype),
@@ -137,7 +137,9 @@ function M.cache(recipe, options)
   local form = recipe.cache_teacher and teacher_cache.layout(recipe)
   if not form then return nil end
   local on = machine.find(options and options.device or "cpu")
-  return tensor.tidy(function() return teacher_cache.price(recipe, form, on) end)
+  return tensor.tidy(function()
+    return teacher_cache.price(recipe, form, function(calls) return machine.seconds(on, calls, recipe.dtype) end)
+  end)
 end
 
 --- Every stage of a recipe.

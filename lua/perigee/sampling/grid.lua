@@ -2,7 +2,7 @@
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local files = require "perigee.io.files"
-local generate = require "perigee.samplers.generate"
+local generate = require "perigee.sampling.generate"
 local ops = core.ops
 
 local M = {}
@@ -27,7 +27,7 @@ end
 function M.during(run, given)
   local recipe, spec = run.recipe, {}
   for key, value in pairs(recipe.sample) do spec[key] = { type(value), value } end
-  local settings = require("perigee.check").options("sample", given or {}, spec)
+  local settings = require("perigee.core.check").options("sample", given or {}, spec)
   if settings.count < 1 or settings.count % 1 ~= 0 then
     core_ffi.fail("sample: count = %s", tostring(settings.count))
   end

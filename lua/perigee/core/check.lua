@@ -1,6 +1,6 @@
 --- Checks of what a user hands in: options tables with known keys and types, errors at the user's own line.
 local core = require "perigee.core.ffi"
-local nearest = require "perigee.nearest"
+local nearest = require "perigee.base.nearest"
 
 local M = {}
 

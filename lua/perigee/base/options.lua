@@ -5,7 +5,7 @@
 ---
 --- On the command line `--steps 10` and `--steps=10`; a boolean is `--resume` and `--no-resume`; a list or pairs is
 --- repeated; `_` and `-` are the same. `--` ends the options; what isn't a flag is positional.
-local nearest = require "perigee.nearest"
+local nearest = require "perigee.base.nearest"
 
 local M = {}
 

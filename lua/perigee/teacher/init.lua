@@ -1,12 +1,12 @@
 --- Makes a run's teacher ready: weights read from a file, or, where the teacher is itself a recipe, trained now and
 --- kept in a cache whose key is everything that decides the result.
 local ffi = require "ffi"
-local checkpoint = require "perigee.train.checkpoint"
+local checkpoint = require "perigee.record.checkpoint"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
-local folder = require "perigee.train.folder"
-local Group = require "perigee.train.group"
+local folder = require "perigee.record.folder"
 local json = require "perigee.io.json"
+local slice = require("perigee.nn.module").slice
 local recipes = require "perigee.recipe"
 local tensor = require "perigee.core.tensor"
 
@@ -44,7 +44,7 @@ local function load_model(model, path, prefix, options)
     dtype = options.dtype, device = options.device, purpose = options.purpose, initialise = false,
   }
   for _, entry in ipairs(made.layout) do
-    tensor.tidy(function() Group.slice(made.flat, entry):copy_(file:read(prefix .. entry.name)) end)
+    tensor.tidy(function() slice(made.flat, entry.offset, entry.shape):copy_(file:read(prefix .. entry.name)) end)
   end
   return made
 end
@@ -79,7 +79,7 @@ function M.trained(recipe)
 end
 
 --- Trains a recipe, or finds what that made before. Returns the run's folder, or nil where it was interrupted.
-local function train_recipe(run, recipe)
+local function train_recipe(run, recipe, train)
   local path, done, key = place_of(recipe)
   if M.trained(recipe) then
     run.progress:line("teacher %s: from the cache %s", recipe.name, path)
@@ -87,7 +87,7 @@ local function train_recipe(run, recipe)
   end
   run.progress:line("teacher %s: training it now; it will be kept in %s", recipe.name, path)
   local started = core.C.pg_clock_seconds()
-  local taught, outcome = require("perigee.train").train(recipe, {
+  local taught, outcome = train(recipe, {
     folder = path, resume = true, wait = true, device = run.device, quiet = run.progress.quiet, prefix = "teacher: ",
   })
   local steps = taught.step
@@ -99,11 +99,13 @@ local function train_recipe(run, recipe)
 end
 
 --- Materialises the teacher of a run; false where it was being trained and that was interrupted.
-function M.prepare(run)
+---@param train fun(recipe: perigee.Recipe, options: perigee.TrainOptions): perigee.Run, string  trains a teacher that
+---  is a recipe
+function M.prepare(run, train)
   local teacher = run.recipe.teacher
   local options = { dtype = run.recipe.dtype, device = run.device, purpose = "teacher" }
   if recipes.is_recipe(teacher) then
-    local path = train_recipe(run, teacher)
+    local path = train_recipe(run, teacher, train)
     if not path then return false end
     load_model(teacher.student, path, "ema.student.", options)
   else

@@ -44,7 +44,7 @@
 ---@field steps? integer       50
 ---@field seed? integer        0
 
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 
 ---@class perigee.Recipe

@@ -9,9 +9,9 @@
 --- the command's flags (`perigee train recipe.lua --batch 32`) and `--set batch=32` applied. They belong to the file
 --- that the command names: a recipe that other Lua code loads, another recipe for instance, gets its defaults.
 local core = require "perigee.core.ffi"
-local failure = require "perigee.failure"
-local nearest = require "perigee.nearest"
-local options = require "perigee.options"
+local failure = require "perigee.base.failure"
+local nearest = require "perigee.base.nearest"
+local options = require "perigee.base.options"
 
 local M = {}
 

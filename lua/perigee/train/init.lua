@@ -1,16 +1,16 @@
 --- The run loop: batch in, step, events out, and a policy that is asked whether the stage is finished.
 local core = require "perigee.core.ffi"
 local changes = require "perigee.train.changes"
-local checkpoint = require "perigee.train.checkpoint"
+local checkpoint = require "perigee.record.checkpoint"
 local device = require "perigee.core.device"
-local failure = require "perigee.failure"
-local folder = require "perigee.train.folder"
+local failure = require "perigee.base.failure"
+local folder = require "perigee.record.folder"
 local pace = require "perigee.train.pace"
-local Progress = require "perigee.train.progress"
+local Progress = require "perigee.record.progress"
 local Run = require "perigee.train.run"
 local signals = require "perigee.signals"
 local source = require "perigee.stops.source"
-local teacher_cache = require "perigee.train.teacher_cache"
+local teacher_cache = require "perigee.teacher.cache"
 
 local C = core.C
 ---@class perigee.training
@@ -233,7 +233,7 @@ end
 function M.train(recipe, options)
   options = options or {}
   folder.check(options.folder, options.resume)
-  local run = Run.new(recipe, { folder = options.folder, device = options.device or recipe.device })
+  local run = Run.new(recipe, { folder = options.folder, device = options.device or recipe.device, train = M.train })
   run.progress = Progress.new { quiet = options.quiet, prefix = options.prefix, clock = C.pg_clock_seconds }
   local fine, outcome = xpcall(function() return train(run, options) end, failure.handler)
   if not fine then

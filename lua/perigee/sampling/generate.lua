@@ -1,6 +1,6 @@
 --- Samples by number: sample k has its noise and label from (seed, k) alone, whatever the batch size, so that a set of
 --- samples can be made in pieces, in any order, and taken up again after an interruption.
-local check = require "perigee.check"
+local check = require "perigee.core.check"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local field = require "perigee.samplers.field"

@@ -2,7 +2,7 @@
 --- masters, moving averages and moments, and in their metadata the step, the stage and the policy's state; no clock, no
 --- path, no command line, so that equal runs write equal files.
 local ffi = require "ffi"
-local choices = require "perigee.train.choices"
+local choices = require "perigee.record.choices"
 local core = require "perigee.core.ffi"
 local device = require "perigee.core.device"
 local files = require "perigee.io.files"

@@ -1,7 +1,7 @@
 --- A trained student out of a run's folder or a checkpoint, ready to sample: by its moving averages unless told
 --- otherwise.
-local checkpoint = require "perigee.train.checkpoint"
-local choices = require "perigee.train.choices"
+local checkpoint = require "perigee.record.checkpoint"
+local choices = require "perigee.record.choices"
 local device = require "perigee.core.device"
 local json = require "perigee.io.json"
 local lfs = require "lfs"
@@ -18,7 +18,7 @@ function M.recipe(path)
     error(("%s lies in no run's folder: recipe.lua is missing beside checkpoints/"):format(path), 0)
   end
   local config = json.read(folder .. "/config.json")
-  local load = require("perigee.recipe_options").load(folder .. "/recipe.lua", { values = config.options or {} })
+  local load = require("perigee.recipe.load").load(folder .. "/recipe.lua", { values = config.options or {} })
   return load.value, folder
 end
 
@@ -27,7 +27,7 @@ end
 ---@param options? { ema?: boolean, device?: string }
 function M.open(path, options)
   options = options or {}
-  local recipe, teacher, where = M.recipe(path), require "perigee.train.teacher", options.device or "cpu"
+  local recipe, teacher, where = M.recipe(path), require "perigee.teacher", options.device or "cpu"
   device.expect_dtype(where, recipe.dtype)
   local state, _, found = checkpoint.open(path)
   if where ~= "cpu" then
@@ -41,7 +41,7 @@ end
 
 --- Keeps the choices of algorithms that were made since, for the next time.
 function M.keep_choices()
-  choices.save(require("perigee.train.teacher").choices_path())
+  choices.save(require("perigee.teacher").choices_path())
 end
 
 return M

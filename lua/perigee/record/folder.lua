@@ -1,13 +1,13 @@
 --- A run's folder: the recipe as it was, config.json, the event log, and the way back in with --resume.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
-local checkpoint = require "perigee.train.checkpoint"
-local choices = require "perigee.train.choices"
+local checkpoint = require "perigee.record.checkpoint"
+local choices = require "perigee.record.choices"
 local device = require "perigee.core.device"
-local Events = require "perigee.train.events"
+local Events = require "perigee.record.events"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
-local turn = require "perigee.train.turn"
+local turn = require "perigee.record.turn"
 
 local C = core.C
 local M = {}

@@ -1,6 +1,6 @@
 --- Where a step's time goes: whole steps timed, and one clock around every call of a stage's programs.
 local core_ffi = require "perigee.core.ffi"
-local Progress = require "perigee.train.progress"
+local Progress = require "perigee.record.progress"
 local Run = require "perigee.train.run"
 local storage = require("perigee.core.program").storage
 local train = require "perigee.train"
@@ -22,7 +22,7 @@ function M.open(recipe, options)
       error("there is no cached teacher over random data: set cache_teacher = false, or have the files", 0)
     end
   end
-  local run = Run.new(recipe, { device = options.device, trace = options.trace })
+  local run = Run.new(recipe, { device = options.device, trace = options.trace, train = train.train })
   run.progress = Progress.new { quiet = true }
   local teacher = recipe:teacher_model()
   if teacher and (options.synthetic or not teacher.weights and teacher == recipe.teacher) then
