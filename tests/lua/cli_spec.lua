@@ -305,7 +305,7 @@ describe("the program", function()
   end)
 
   it("prints a traceback for its own defects", function()
-    local script = write "require('perigee.options').parse(nil, { '--x' })"
+    local script = write "require('perigee.base.options').parse(nil, { '--x' })"
     local status, _, errors = perigee("run " .. script)
     assert.equal(1, status)
     assert.matches("internal error: .*lua/perigee/base/options.lua:%d+: .*stack traceback", errors)

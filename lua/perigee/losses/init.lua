@@ -1,5 +1,5 @@
 --- Losses. A loss is a value: its settings, the modules it trains beside the student (`modules`), and a pure function
---- of a step's context (`compute`, see losses/context.lua) that returns one number.
+--- of a step's context (`compute`, see stage/context.lua) that returns one number.
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"

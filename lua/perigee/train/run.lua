@@ -38,7 +38,7 @@ local function live_stage(stage)
 end
 
 --- A run at step 0: models materialised, nothing compiled yet. `trace` says what the gradients program takes as inputs
---- instead of drawing it (train/stage.lua); the loader must give them.
+--- instead of drawing it (stage/program.lua); the loader must give them.
 ---@param options? { folder?: string, device?: string, train?: function, trace?: { fixed_time?: boolean, fixed_noise?: boolean,
 ---  drop_labels?: boolean } }
 function Run.new(recipe, options)
