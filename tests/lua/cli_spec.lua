@@ -236,9 +236,9 @@ describe("a recipe's options", function()
       { "\nreturn tabel.concat({})", ":2: undefined variable \"tabel\"; did you mean \"table\"?" },
       { "\n\nglobal = 1", ":3: assignment to an undefined variable \"global\"; declare it with `local`" },
       { "return {", ":1: unexpected symbol near '<eof>'" },
-      { "require('perigee.recipe_options').declare { x = { defualt = 1 } }",
+      { "require('perigee.recipe.load').declare { x = { defualt = 1 } }",
         ":1: option x: unknown key \"defualt\"; did you mean \"default\"?" },
-      { "local o = require('perigee.recipe_options').declare { batch = { default = 1 } }\nreturn o.bach",
+      { "local o = require('perigee.recipe.load').declare { batch = { default = 1 } }\nreturn o.bach",
         ":2: no option is called \"bach\"; did you mean \"batch\"?" },
     }
     for _, case in ipairs(cases) do
