@@ -17,6 +17,7 @@
 #define PERIGEE_KERNELS_CPU_H
 
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -33,6 +34,9 @@
 #define PG_KERNEL_PLAN(name) int64_t PG_CPU(name##_scratch)(const pg_call *call);
 
 enum { PG_CHUNK_ROWS = 64 };
+
+/* Threads of a parallel loop. They do not change during a program's life, so scratch sizes may depend on them. */
+static inline int pg_kernel_threads(void) { return omp_get_max_threads(); }
 
 #if PG_REAL == 0
 typedef float real;

@@ -51,7 +51,7 @@ if(PERIGEE_NVCC)
   list(GET PERIGEE_CUDA_ARCHITECTURES -1 newest)
   list(APPEND gencode -gencode arch=compute_${newest},code=compute_${newest})
   set(warnings -Werror all-warnings -Xcompiler=-Wall,-Wextra,-Werror,-Wno-unused-function,-Wno-unknown-pragmas)
-  file(GLOB_RECURSE cuda_headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
+  file(GLOB_RECURSE cuda_headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h ${PROJECT_SOURCE_DIR}/base/*.h)
   foreach(source ${cuda_sources})
     get_filename_component(folder ${source} DIRECTORY)
     get_filename_component(op ${folder} NAME)
@@ -63,9 +63,9 @@ if(PERIGEE_NVCC)
         OUTPUT ${object}
         COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/cuda
         COMMAND ${CMAKE_C_COMPILER_LAUNCHER} ${PERIGEE_NVCC} -std=c++17 -O3 -lineinfo ${gencode} ${warnings} ${options}
-                -Xcompiler=-fPIC,-fvisibility=hidden -I${CMAKE_CURRENT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/runtime
+                -Xcompiler=-fPIC,-fvisibility=hidden -I${CMAKE_CURRENT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/base
                 -DPG_REAL=${code_${dtype}} -DPG_SUFFIX=_cuda_${dtype} -c ${source} -o ${object}
-        DEPENDS ${source} ${cuda_headers} ${PROJECT_SOURCE_DIR}/runtime/perigee.h
+        DEPENDS ${source} ${cuda_headers}
         COMMENT "Compiling ${op}/cuda.cu for GPUs, ${dtype}"
         VERBATIM)
       list(APPEND cuda_objects ${object})

@@ -1,4 +1,4 @@
-/* What choosing among equals on a GPU needs (runtime/choices.c): the GPU's name, for a choice's key, and times. */
+/* What choosing among equals on a GPU needs (pg_services in kernel.h): the GPU's name, for a choice's key, and times. */
 #ifndef PERIGEE_KERNELS_CUDA_CHOICE_H
 #define PERIGEE_KERNELS_CUDA_CHOICE_H
 

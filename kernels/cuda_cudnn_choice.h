@@ -2,7 +2,7 @@
  * convolution/cuda.c).
  *
  * When a program is planned, ours and cuDNN's first few engines are timed, and the fastest is kept as a choice
- * (runtime/choices.c): "own", or "cudnn/" and an engine. cuDNN's plan is made then, never while a graph is captured,
+ * (pg_services in kernel.h): "own", or "cudnn/" and an engine. cuDNN's plan is made then, never while a graph is captured,
  * and lives as long as the process. Eager calls are ours, unless their problem has been planned. Where cuDNN has no
  * plan, or none in the workspace that it may have, the op is ours. PERIGEE_<OP>=own or cudnn asks for one of the
  * two, and cudnn then serves eager calls too. */
@@ -159,23 +159,24 @@ static pg_status cudnn_run_candidate(const void *data) {
   return c->contest->rival->run_own(c->contest->call, c->contest->problem);
 }
 
-/* Gives a call memory, all in one tensor. NULL where there isn't enough. */
-static pg_tensor *cudnn_furnish(pg_call *call, int64_t scratch) {
+/* Borrows memory for a call's views and scratch; NULL where there isn't enough. */
+static void *cudnn_furnish(pg_call *call, int64_t scratch, int64_t *borrowed) {
   int64_t at[PG_MAX_VIEWS] = {0}, total = scratch;
   for (int k = 0; k < call->n; k++) {
     at[k] = total = cudnn_round_up(total);
-    if (pg_present(call, k)) total += pg_numel(&call->v[k]) * pg_dtype_bytes(call->v[k].dtype);
+    if (pg_present(call, k)) total += pg_numel(&call->v[k]) * pg_element_bytes(call->v[k].dtype);
   }
-  pg_tensor *t;
-  if (pg_tensor_new(&t, PG_CUDA, PG_PURPOSE_OTHER, PG_UINT8, 1, &total)) return NULL;
-  char *base = pg_tensor_info(t)->data;
+  void *memory;
+  if (call->services->borrow(&memory, total)) return NULL;
+  char *base = memory;
+  *borrowed = total;
   if (cudaMemsetAsync(base, 0, (size_t)total, NULL) != cudaSuccess) cudaGetLastError();
   for (int k = 0; k < call->n; k++)
     if (pg_present(call, k)) call->v[k].data = base + at[k];
   call->scratch = base;
   call->scratch_bytes = scratch;
   call->stream = NULL;
-  return t;
+  return memory;
 }
 
 /* The fastest of our own kernels and the plans; those that fail are passed over. *kept: the choice is worth keeping. */
@@ -216,10 +217,11 @@ static void cudnn_pick(cudnn_solution *best, const cudnn_contest *c, char engine
     pg_call call = *c->call;
     cudnn_contest furnished = *c;
     furnished.call = &call;
-    pg_tensor *memory = cudnn_furnish(&call, cudnn_scratch(c, workspace));
+    int64_t borrowed = 0;
+    void *memory = cudnn_furnish(&call, cudnn_scratch(c, workspace), &borrowed);
     if (memory) cudnn_rank(best, &furnished, plans, made, kept);
     else *kept = 0;
-    pg_tensor_release(memory);
+    call.services->give_back(memory, borrowed);
   }
   for (int k = 0; k < made; k++) cudnn_graph_free(&plans[k].graph);
 }
@@ -237,7 +239,7 @@ static pg_status cudnn_first_of(cudnn_solution *s, const cudnn_contest *c,
 
 /* A kept choice as a solution; one that cuDNN has no plan for any more is made anew. */
 static int cudnn_recall(cudnn_solution *s, const cudnn_contest *c) {
-  const char *text = pg_choice_find(c->key);
+  const char *text = c->call->services->choice_find(c->key);
   *s = cudnn_ours(c);
   if (!text || !strcmp(text, "own")) return text != NULL;
   return !strncmp(text, "cudnn/", 6) && cudnn_solve(s, c, text + 6) == PG_OK;
@@ -253,14 +255,14 @@ static pg_status cudnn_choose(cudnn_solution *s, const cudnn_contest *c, int wis
   *s = cudnn_ours(c);
   cudnn_pick(s, c, engines, count, &kept);
   snprintf(text, sizeof text, "%s%s", s->graph.plan ? "cudnn/" : "own", s->graph.plan ? s->engine : "");
-  return kept ? pg_choice_keep(c->key, text) : PG_OK;
+  return kept ? c->call->services->choice_keep(c->key, text) : PG_OK;
 }
 
 /* Is it what choosing again would give? */
-static int cudnn_is_current(const cudnn_solution *s, int wish) {
+static int cudnn_is_current(const cudnn_contest *c, const cudnn_solution *s, int wish) {
   if (!s || s->wish != wish) return 0;
   if (wish != CUDNN_EITHER) return 1;
-  const char *text = pg_choice_find(s->key);
+  const char *text = c->call->services->choice_find(s->key);
   return text && (s->graph.plan ? !strncmp(text, "cudnn/", 6) && !strcmp(text + 6, s->engine) : !strcmp(text, "own"));
 }
 
@@ -269,7 +271,7 @@ static pg_status cudnn_settle(const cudnn_contest *c) {
   cudnn_solution s;
   int wish;
   TRY(cudnn_asked(c->rival, &wish));
-  if (cudnn_is_current(cudnn_find(c->key), wish) || (c->call->v[0].data && wish == CUDNN_EITHER)) return PG_OK;
+  if (cudnn_is_current(c, cudnn_find(c->key), wish) || (c->call->v[0].data && wish == CUDNN_EITHER)) return PG_OK;
   pg_status status = cudnn_choose(&s, c, wish);
   if (status) {
     char why[512];

@@ -19,11 +19,6 @@ typedef struct pg_loop {
   int64_t total;
 } pg_loop;
 
-static inline int64_t pg_element_bytes(int dtype) {
-  static const uint8_t bytes[PG_DTYPES] = {4, 8, 2, 4, 8, 1};
-  return bytes[dtype];
-}
-
 static inline int64_t pg_loop_inner(const pg_loop *loop, int operand) { return loop->stride[operand][loop->ndim - 1]; }
 
 /* Whether dimension d of the loop continues dimension d + 1 in every operand. */

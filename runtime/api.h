@@ -1,8 +1,8 @@
-/* perigee.h for C and C++ code: the types it takes for granted, C linkage and visibility. */
+/* perigee.h for C and C++ code: the types below it, C linkage and visibility. */
 #ifndef PERIGEE_API_H
 #define PERIGEE_API_H
 
-#include <stdint.h>
+#include "kernel.h"
 
 #ifdef __cplusplus
 extern "C" {

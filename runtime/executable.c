@@ -233,6 +233,12 @@ static pg_status resolve(pg_executable *e) {
   return PG_OK;
 }
 
+/* Gives a call what its device has for kernels. */
+static void equip(pg_call *call, const pg_queue_ops *queues) {
+  call->stream = queues ? queues->stream[PG_QUEUE_COMPUTE] : NULL;
+  call->services = queues ? queues->services : NULL;
+}
+
 /* A recorded call as its kernel gets it. */
 static void assemble(const pg_executable *e, const recorded_call *r, pg_call *call) {
   call->n = r->n;
@@ -244,7 +250,7 @@ static void assemble(const pg_executable *e, const recorded_call *r, pg_call *ca
   memcpy(call->f, r->f, sizeof call->f);
   call->scratch = r->scratch_bytes ? e->arena + r->scratch_offset : NULL;
   call->scratch_bytes = r->scratch_bytes;
-  call->stream = e->queues ? e->queues->stream[PG_QUEUE_COMPUTE] : NULL;
+  equip(call, e->queues);
 }
 
 /* A device's error says nothing of the op: puts its name and shapes in front. */
@@ -376,6 +382,7 @@ pg_status pg_kernel_plan(int kernel, int device, int dtype, int n, const pg_view
   }
   memcpy(call.i, ints, sizeof call.i);
   memcpy(call.f, floats, sizeof call.f);
+  equip(&call, pg_device(device)->queues);
   *scratch_bytes = instance->scratch(&call);
   return *scratch_bytes < 0 ? PG_ERROR_ARGUMENT : PG_OK;
 }
@@ -399,6 +406,8 @@ pg_status pg_kernel_run(int kernel, int device, int dtype, int n, pg_tensor *con
   }
   memcpy(call.i, ints, sizeof call.i);
   memcpy(call.f, floats, sizeof call.f);
+  const pg_queue_ops *queues = pg_device(device)->queues;
+  equip(&call, queues);
   if (instance->scratch) {
     call.scratch_bytes = instance->scratch(&call);
     if (call.scratch_bytes < 0) return PG_ERROR_ARGUMENT;
@@ -407,8 +416,6 @@ pg_status pg_kernel_run(int kernel, int device, int dtype, int n, pg_tensor *con
       if (status) return status;
     }
   }
-  const pg_queue_ops *queues = pg_device(device)->queues;
-  call.stream = queues ? queues->stream[PG_QUEUE_COMPUTE] : NULL;
   if (queues) counts.calls++;
   pg_status status = blame(pg_kernel_name(kernel), &call, instance->run(&call));
   if (call.scratch) pg_memory_release(call.scratch, device, PG_PURPOSE_OTHER, call.scratch_bytes);

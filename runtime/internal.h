@@ -34,7 +34,8 @@ void pg_host_free(void *p);
 /* What a device with queues adds. Work that is queued runs in order, and on its own time; queues and their kernels are
  * ordered by events. Everything else a device does (copies of pg_device_ops, frees) waits for what is queued. */
 typedef struct pg_queue_ops {
-  void *stream[PG_QUEUES]; /* as kernels get it in pg_call.stream */
+  void *stream[PG_QUEUES];     /* as kernels get it in pg_call.stream */
+  const pg_services *services; /* as kernels get it in pg_call.services */
   /* Page-locked host memory, which queued copies may read and write while the host goes on. */
   pg_status (*pin)(void **out, int64_t bytes);
   void (*unpin)(void *data);

@@ -10,6 +10,8 @@
 
 #include "internal.h"
 
+const char *pg_version(void) { return PERIGEE_VERSION; }
+
 double pg_clock_seconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -17,7 +19,6 @@ double pg_clock_seconds(void) {
 }
 
 int pg_threads(void) { return omp_get_max_threads(); }
-int pg_kernel_threads(void) { return omp_get_max_threads(); }
 
 static int tf32;
 int pg_tf32(void) { return tf32; }

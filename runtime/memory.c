@@ -18,8 +18,7 @@ const char *pg_purpose_name(int purpose) {
 }
 
 int64_t pg_dtype_bytes(int dtype) {
-  static const int64_t bytes[PG_DTYPES] = {4, 8, 2, 4, 8, 1};
-  return dtype >= 0 && dtype < PG_DTYPES ? bytes[dtype] : 0;
+  return dtype >= 0 && dtype < PG_DTYPES ? pg_element_bytes(dtype) : 0;
 }
 
 static bool may_allocate(void) {

@@ -1,42 +1,16 @@
-/* Perigee's whole C interface. LuaJIT's ffi.cdef reads this file verbatim, so it holds declarations
+/* Perigee's C interface, on top of base/types.h. LuaJIT's ffi.cdef reads both files verbatim, so they hold declarations
  * only: no preprocessor, no inline code. C code includes "api.h", which adds what this file needs.
  *
  * Every function that can fail returns a pg_status. On failure pg_last_error() says, for the calling
  * thread, what was expected and what came. The library never exits, aborts or prints.
  * Sizes and strides count elements, byte counts say so in their name. Dimensions count from 0. */
 
-enum {
-  PG_OK = 0,
-  PG_ERROR_ARGUMENT = 1,    /* a shape, dtype or value that the function does not take */
-  PG_ERROR_MEMORY = 2,      /* an allocation failed */
-  PG_ERROR_IO = 3,          /* the operating system refused a file operation */
-  PG_ERROR_FORMAT = 4,      /* a file's content is not what its format says */
-  PG_ERROR_DEVICE = 5,      /* a device or its library failed */
-  PG_ERROR_UNSUPPORTED = 6  /* right, but not available on this device or build */
-};
-typedef int pg_status;
-
-const char *pg_last_error(void);
 const char *pg_version(void);
-
-/* ---- dtypes and views ------------------------------------------------------------------------ */
-
-enum { PG_FLOAT32 = 0, PG_FLOAT64 = 1, PG_BFLOAT16 = 2, PG_INT32 = 3, PG_INT64 = 4, PG_UINT8 = 5, PG_DTYPES = 6 };
-enum { PG_MAX_DIMS = 8, PG_MAX_VIEWS = 16, PG_MAX_ATTRIBUTES = 12 };
-enum { PG_CPU = 0, PG_CUDA = 1, PG_DEVICES = 2 };
-
-/* What a kernel sees of a tensor. `stride` counts elements; data is NULL for an absent argument. */
-typedef struct pg_view {
-  void *data;
-  int32_t dtype;
-  int32_t ndim;
-  int64_t shape[PG_MAX_DIMS];
-  int64_t stride[PG_MAX_DIMS];
-} pg_view;
-
-int64_t pg_dtype_bytes(int dtype);
+int64_t pg_dtype_bytes(int dtype);                          /* of an element; 0: there is no such dtype */
 
 /* ---- devices --------------------------------------------------------------------------------- */
+
+enum { PG_CPU = 0, PG_CUDA = 1, PG_DEVICES = 2 };
 
 /* The CPU is built in. CUDA is a plugin, opened when it is first asked for: the library that PERIGEE_CUDA_LIBRARY names,
  * else libperigee_cuda.so beside this one. */
@@ -124,7 +98,7 @@ int pg_kernel_find(const char *name);                       /* -1 if there is no
 int pg_kernel_available(int kernel, int device, int dtype); /* 1 or 0 */
 
 /* Scratch bytes that a call needs. Vendor primitives are built here, so a first call may take a while.
- * `views` may have data == NULL. `dtype` picks the instance (see kernels/kernel.h). */
+ * `views` may have data == NULL. `dtype` picks the instance (see base/kernel.h). */
 pg_status pg_kernel_plan(int kernel, int device, int dtype, int n, const pg_view *views, const uint8_t *present,
                          const int64_t *ints, const double *floats, int64_t *scratch_bytes);
 /* One call on tensors, NULL where an argument is absent. */

@@ -4,7 +4,7 @@
  * cuBLASLt counts by columns: a row-major [M,N] is its N×M. So D = op(A)·op(B) there has the call's b as A and its a as B.
  *
  * The algorithm for a shape is taken from cuBLASLt's heuristic when a program is planned, the first few timed against each
- * other, and kept as a choice (runtime/choices.c): which one runs never depends on a later timing. Those whose sum over the
+ * other, and kept as a choice (pg_services in kernel.h): which one runs never depends on a later timing. Those whose sum over the
  * depth depends on the order in which blocks finish are left out. Eager calls of shapes that no plan has met take the first.
  * The bias's gradient is an epilogue only where that is faster than a product and the sums apart, which it isn't at every size. */
 #include <cublasLt.h>
@@ -141,7 +141,7 @@ static int has_aux(const product *p) {
 static product describe(const pg_call *call, int dtype, int fused) {
   const pg_view *out = &call->v[MATMUL_OUT], *a = &call->v[MATMUL_A];
   product p = {.dtype = dtype, .call = call, .transpose_a = call->i[1] != 0, .transpose_b = call->i[0] != 0};
-  p.compute = dtype == PG_FLOAT32 && pg_tf32() ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  p.compute = dtype == PG_FLOAT32 && call->services->tf32() ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   p.rows = out->shape[out->ndim - 1];
   p.columns = out->shape[out->ndim - 2];
   p.depth = a->shape[a->ndim - (p.transpose_b ? 2 : 1)];
@@ -301,8 +301,8 @@ static pg_status rank(const descriptions *t, const operands *o, int dtype, cubla
   return PG_OK;
 }
 
-/* Memory to time a product in; all in one tensor. NULL where there isn't enough. */
-static pg_tensor *rehearsal(const product *p, operands *o) {
+/* Borrows memory to time a product in; NULL where there isn't enough. */
+static void *rehearsal(const product *p, operands *o, int64_t *borrowed) {
   const int64_t size = p->dtype == PG_FLOAT32 ? 4 : 2;
   const int64_t batches = p->batches;
   const int64_t longer = p->rows > p->columns ? p->rows : p->columns; /* of a bias and a bias's gradient */
@@ -314,13 +314,14 @@ static pg_tensor *rehearsal(const product *p, operands *o) {
     at[k] = total;
     total += (bytes[k] + 255) / 256 * 256;
   }
-  pg_tensor *t;
-  if (pg_tensor_new(&t, PG_CUDA, PG_PURPOSE_OTHER, PG_UINT8, 1, &total)) return NULL;
-  char *base = pg_tensor_info(t)->data;
+  void *memory;
+  if (p->call->services->borrow(&memory, total)) return NULL;
+  char *base = memory;
+  *borrowed = total;
   if (cudaMemsetAsync(base, 0, (size_t)total, NULL) != cudaSuccess) cudaGetLastError();
   *o = (operands){.a = base + at[0], .b = base + at[1], .d = base + at[2], .aux = base + at[3], .bias = base + at[4],
                   .workspace = base, .workspace_bytes = WORKSPACE_BYTES};
-  return t;
+  return memory;
 }
 
 static int64_t scratch_of_sums(const pg_call *call, int dtype) {
@@ -338,17 +339,17 @@ static void key_of(const product *p, char key[KEY_BYTES]) {
 }
 
 /* An algorithm as text: its workspace's bytes, and its own in hexadecimal. "none": there is none. */
-static pg_status keep(const char *key, const choice *c) {
+static pg_status keep(const pg_services *services, const char *key, const choice *c) {
   char text[32 + 2 * sizeof c->algorithm];
-  if (c->none) return pg_choice_keep(key, "none");
+  if (c->none) return services->choice_keep(key, "none");
   int used = snprintf(text, sizeof text, "%zu:", c->workspace);
   const unsigned char *bytes = (const unsigned char *)&c->algorithm;
   for (size_t k = 0; k < sizeof c->algorithm; k++) used += snprintf(text + used, sizeof text - (size_t)used, "%02x", bytes[k]);
-  return pg_choice_keep(key, text);
+  return services->choice_keep(key, text);
 }
 
-static int recall(const char *key, choice *c) {
-  const char *text = pg_choice_find(key);
+static int recall(const pg_services *services, const char *key, choice *c) {
+  const char *text = services->choice_find(key);
   memset(c, 0, sizeof *c);
   if (!text) return 0;
   if (!strcmp(text, "none")) return c->none = 1;
@@ -404,11 +405,12 @@ static pg_status pick(const product *p, const descriptions *t, choice *c) {
   float fused = 0, apart = 0;
   operands o;
   TRY(ask(p, t, WORKSPACE_BYTES, results, &count));
-  pg_tensor *memory = rehearsal(p, &o);
+  int64_t borrowed = 0;
+  void *memory = rehearsal(p, &o, &borrowed);
   pg_status status = memory ? aim(t, p, &o) : PG_OK;
   if (!status && memory && count > (sums ? 0 : 1)) status = rank(t, &o, p->dtype, results, count, &fused);
   if (!status && memory && count && sums) status = time_apart(p, &o, &apart);
-  pg_tensor_release(memory);
+  p->call->services->give_back(memory, borrowed);
   if (status) return status;
   *c = (choice){.none = count == 0 || (sums && !(fused < apart))};
   if (!c->none) c->algorithm = results[0].algo, c->workspace = results[0].workspaceSize;
@@ -423,9 +425,9 @@ static pg_status choose(const product *p, choice *c) {
   const operands unknown = {.bias = ANYWHERE, .aux = ANYWHERE};
   pg_status status = build(&t, p);
   if (!status) status = aim(&t, p, &unknown);
-  if (!status && !(recall(key, c) && still_fits(&t, c))) {
+  if (!status && !(recall(p->call->services, key, c) && still_fits(&t, c))) {
     status = pick(p, &t, c);
-    if (!status) status = keep(key, c);
+    if (!status) status = keep(p->call->services, key, c);
   }
   destroy(&t);
   return status;
@@ -479,7 +481,7 @@ static operands operands_of(const product *p, int64_t group) {
 static pg_status settle(const product *p, const descriptions *t, const operands *o, choice *c) {
   char key[KEY_BYTES];
   key_of(p, key);
-  if (recall(key, c) && (c->none || c->workspace <= o->workspace_bytes)) return PG_OK;
+  if (recall(p->call->services, key, c) && (c->none || c->workspace <= o->workspace_bytes)) return PG_OK;
   cublasLtMatmulHeuristicResult_t results[CANDIDATES];
   memset(results, 0, sizeof results);
   int count;
@@ -546,7 +548,7 @@ static int64_t scratch(const pg_call *call, int dtype) {
     char key[KEY_BYTES];
     if (p.depth == 0) return sums;
     key_of(&p, key);
-    if (eager && !recall(key, &c)) return larger(EAGER_WORKSPACE, sums);
+    if (eager && !recall(call->services, key, &c)) return larger(EAGER_WORKSPACE, sums);
     if (!eager && choose(&p, &c)) return -1;
     const int64_t workspace = c.workspace ? (int64_t)c.workspace + WORKSPACE_ALIGNMENT : 0;
     if (!is_fused(&p)) return larger(workspace, sums);

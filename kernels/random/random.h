@@ -1,4 +1,4 @@
-/* Random numbers: Philox4x32-10 (kernels/philox.h) with the seed as key and (index, step, purpose) as counter: what is
+/* Random numbers: Philox4x32-10 (base/philox.h) with the seed as key and (index, step, purpose) as counter: what is
  * drawn depends on nothing else, neither on the number of threads nor on how a batch is cut.
  *
  *   state     int64 [3]   seed, step, first_sample

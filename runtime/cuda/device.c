@@ -167,6 +167,16 @@ static void graph_free(void *graph) { cudaGraphExecDestroy(graph); }
 
 /* ---- kernels ---- */
 
+static pg_status borrow(void **memory, int64_t bytes) {
+  return pg_memory_allocate(memory, PG_CUDA, PG_PURPOSE_OTHER, bytes);
+}
+
+static void give_back(void *memory, int64_t bytes) { pg_memory_release(memory, PG_CUDA, PG_PURPOSE_OTHER, bytes); }
+
+static const pg_services services = {
+  .tf32 = pg_tf32, .choice_find = pg_choice_find, .choice_keep = pg_choice_keep, .borrow = borrow, .give_back = give_back,
+};
+
 static const pg_kernel_instance *kernel(int number, int dtype) {
   static const pg_kernel_instance *found[PG_MAX_KERNELS];
   static bool looked;
@@ -221,7 +231,7 @@ static pg_queue_ops queues = {
   .pin = pin, .unpin = unpin, .copy = copy, .event_new = event_new, .event_free = event_free,
   .event_record = event_record, .event_wait = event_wait, .queue_wait = queue_wait, .event_seconds = event_seconds,
   .synchronise = synchronise, .capture_begin = capture_begin, .capture_end = capture_end, .graph_run = graph_run,
-  .graph_free = graph_free,
+  .graph_free = graph_free, .services = &services,
 };
 
 static pg_device_ops device = {

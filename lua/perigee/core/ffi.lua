@@ -1,4 +1,4 @@
---- The door to libperigee.so: the header read verbatim, dtypes by name, and the one place where a status becomes an
+--- The door to libperigee.so: the headers read verbatim, dtypes by name, and the one place where a status becomes an
 --- error.
 local ffi = require "ffi"
 
@@ -16,6 +16,7 @@ local function read(path)
   return text
 end
 
+ffi.cdef(read(M.home .. "/base/types.h"))
 ffi.cdef(read(M.home .. "/runtime/perigee.h"))
 
 local build = os.getenv "PERIGEE_BUILD" or M.home .. "/build"

@@ -2,7 +2,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "internal.h"
+#include "kernel.h"
 
 static _Thread_local char message[1024];
 
@@ -15,8 +15,6 @@ pg_status pg_error(pg_status status, const char *format, ...) {
 }
 
 const char *pg_last_error(void) { return message; }
-
-const char *pg_version(void) { return PERIGEE_VERSION; }
 
 const char *pg_shape_text(const pg_view *v) {
   enum { TEXTS = 8, LENGTH = 160 };

@@ -10,8 +10,7 @@
  *   PG_KERNEL(name)        declares   pg_status name(const pg_call *call)
  *   PG_KERNEL_PLAN(name)   declares   int64_t name_scratch(const pg_call *call)   scratch bytes; the place to build
  *                                     vendor primitives too. views carry shapes but data may be NULL. < 0: failure,
- *                                     after pg_error(). Threads do not change during a program's life: the size
- *                                     may depend on pg_kernel_threads().
+ *                                     after pg_error().
  *
  * Instances. `kernels/<op>/cpu.c` is compiled once per instruction set and dtype (cpu.h), `kernels/<op>/cuda.cu` once
  * per dtype (cuda.h), and the call's instance dtype picks among them. An op that needs scratch on one device alone has
@@ -25,7 +24,37 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "api.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default) /* kernels of other devices live in plugins */
+
+#include "types.h"
+
+/* Stores the message for pg_last_error() and returns `status`. Messages say what was expected and what came:
+ * "layernorm: x is [8,256,1152], scale is [8,1024]; the last dimensions must match". */
+pg_status pg_error(pg_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Writes a view's shape, "[8,256,1152]", into one of a few rotating per-thread buffers. */
+const char *pg_shape_text(const pg_view *v);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+
+/* What a kernel may ask of whoever runs it, on devices whose vendor's library offers several algorithms. */
+typedef struct pg_services {
+  /* 1: float32 products may be computed from TF32 (10 bits of mantissa). */
+  int (*tf32)(void);
+  /* Choices among equals are timed once, while a program is planned, and kept, so that timing never changes bits. Keys
+   * and values are texts without white space; NULL: no choice was made. */
+  const char *(*choice_find)(const char *key);
+  pg_status (*choice_keep)(const char *key, const char *value);
+  /* The device's memory while candidates are timed; give_back takes NULL too. */
+  pg_status (*borrow)(void **memory, int64_t bytes);
+  void (*give_back)(void *memory, int64_t bytes);
+} pg_services;
 
 typedef struct pg_call {
   int n;                            /* views given, absent ones included */
@@ -35,30 +64,11 @@ typedef struct pg_call {
   void *scratch;                    /* 64-byte aligned */
   int64_t scratch_bytes;
   void *stream;                     /* the device's queue; NULL on the CPU */
+  const pg_services *services;      /* of the device; NULL on the CPU */
 } pg_call;
 
 typedef pg_status (*pg_kernel_function)(const pg_call *call);
 typedef int64_t (*pg_scratch_function)(const pg_call *call);
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-#pragma GCC visibility push(default) /* kernels of other devices live in plugins */
-
-/* Stores the message for pg_last_error() and returns `status`. Messages say what was expected and what came:
- * "layernorm: x is [8,256,1152], scale is [8,1024]; the last dimensions must match". */
-pg_status pg_error(pg_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Writes a view's shape, "[8,256,1152]", into one of a few rotating per-thread buffers. */
-const char *pg_shape_text(const pg_view *v);
-
-int pg_kernel_threads(void);
-
-#pragma GCC visibility pop
-
-#ifdef __cplusplus
-}
-#endif
 
 /* Ends the kernel with PG_ERROR_ARGUMENT unless the condition holds. */
 #define PG_EXPECT(condition, ...) \
@@ -67,6 +77,11 @@ int pg_kernel_threads(void);
   } while (0)
 
 static inline int pg_present(const pg_call *call, int k) { return k < call->n && call->v[k].ndim >= 0; }
+
+static inline int64_t pg_element_bytes(int dtype) {
+  static const uint8_t bytes[PG_DTYPES] = {4, 8, 2, 4, 8, 1};
+  return bytes[dtype];
+}
 
 static inline int64_t pg_numel(const pg_view *v) {
   int64_t n = 1;
