@@ -3,15 +3,12 @@
 local core = require "perigee.core.ffi"
 local device = require "perigee.core.device"
 local price = require "perigee.cost.price"
+local size = require "perigee.base.size"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
 
 local ROUGHLY = 1.25 -- what takes more than so many times what is free isn't planned exactly before it is refused
-
-local function size(bytes)
-  return bytes < 2 ^ 30 and ("%.1f MiB"):format(bytes / 2 ^ 20) or ("%.2f GiB"):format(bytes / 2 ^ 30)
-end
 
 --- The stage of a recipe that takes most, priced. `changes` are settings that differ from the recipe's. Planned with
 --- the device's kernels (`exactly`), algorithms are timed and chosen, which a run then finds made; with the CPU's,
@@ -33,7 +30,7 @@ local function purposes(memory)
     if bytes > 0 then list[#list + 1] = { name, bytes } end
   end
   table.sort(list, function(a, b) return a[2] > b[2] end)
-  for k, entry in ipairs(list) do list[k] = ("%s %s"):format(entry[1], size(entry[2])) end
+  for k, entry in ipairs(list) do list[k] = ("%s %s"):format(entry[1], size.text(entry[2])) end
   return table.concat(list, ", ")
 end
 
@@ -47,7 +44,7 @@ local function alternatives(recipe, free)
     end
     local bytes = largest(recipe, { micro = micro, precision = low and "bf16" or nil,
                                     dtype = low and "bfloat16" or nil }).memory_total
-    if bytes <= free then list[#list + 1] = ("%s (%s)"):format(table.concat(texts, " and "), size(bytes)) end
+    if bytes <= free then list[#list + 1] = ("%s (%s)"):format(table.concat(texts, " and "), size.text(bytes)) end
     return bytes <= free
   end
   --- The largest pieces that fit.
@@ -76,7 +73,7 @@ function M.check(recipe, name)
   if most.memory_total <= free then return end
   local others = alternatives(recipe, free)
   error(("recipe %s: stage %s needs %s (%s); %s has %s of %s free. %s"):format(recipe.name, most.stage,
-    size(most.memory_total), purposes(most.memory), name, size(free), size(total),
+    size.text(most.memory_total), purposes(most.memory), name, size.text(free), size.text(total),
     #others > 0 and "What would fit: " .. table.concat(others, "; or ")
       or "No smaller piece of the batch would fit either"), 0)
 end
