@@ -100,7 +100,7 @@ tensor.methods.save = function(t, path) return require("perigee.io.npy").save(pa
 --- name = { default = ..., help = ..., type = ..., choices = ..., min = ..., max = ... }. Returns the values by name.
 ---@param declaration table
 ---@return table<string, any>
-function pg.options(declaration) return require("perigee.recipe.load").declare(declaration) end
+function pg.options(declaration) return require("perigee.recipe.options").declare(declaration) end
 
 local parts = {
   nn = "perigee.nn", models = "perigee.models", loss = "perigee.losses", stop = "perigee.stops",

@@ -181,7 +181,7 @@ end)
 
 describe("a recipe's options", function()
   local source = [[
-    local options = require("perigee.recipe.load").declare {
+    local options = require("perigee.recipe.options").declare {
       batch = { default = 64, type = "integer", help = "images a step" },
       fast = { default = false, help = "be fast" },
       data = { default = "here", help = "folder" },
@@ -215,7 +215,7 @@ describe("a recipe's options", function()
 
   it("belong to the file that is loaded, not to another recipe that it loads", function()
     local outer = write(([[
-      local batch = require("perigee.recipe.load").declare { batch = { default = 1, help = "" } }.batch
+      local batch = require("perigee.recipe.options").declare { batch = { default = 1, help = "" } }.batch
       return { outer = batch, inner = dofile "%s".batch }
     ]]):format(path))
     assert.same({ outer = 5, inner = 64 }, recipes.load(outer, {
@@ -236,9 +236,9 @@ describe("a recipe's options", function()
       { "\nreturn tabel.concat({})", ":2: undefined variable \"tabel\"; did you mean \"table\"?" },
       { "\n\nglobal = 1", ":3: assignment to an undefined variable \"global\"; declare it with `local`" },
       { "return {", ":1: unexpected symbol near '<eof>'" },
-      { "require('perigee.recipe.load').declare { x = { defualt = 1 } }",
+      { "require('perigee.recipe.options').declare { x = { defualt = 1 } }",
         ":1: option x: unknown key \"defualt\"; did you mean \"default\"?" },
-      { "local o = require('perigee.recipe.load').declare { batch = { default = 1 } }\nreturn o.bach",
+      { "local o = require('perigee.recipe.options').declare { batch = { default = 1 } }\nreturn o.bach",
         ":2: no option is called \"bach\"; did you mean \"batch\"?" },
     }
     for _, case in ipairs(cases) do

@@ -1,5 +1,5 @@
 --- Options: declared once in a table, then parsed from a command line, checked, and listed by --help. Commands use
---- this for their flags and recipes for theirs (perigee.recipe.load).
+--- this for their flags and recipes for theirs (perigee.recipe.options).
 ---
 ---   { name = "steps", type = "integer", default = 1000, help = "steps to run", min = 1 }
 ---
