@@ -6,6 +6,7 @@
 ---   run:gradient { loss = "features", of = "block 3" }
 ---   run:picture { batch = batch, path = "batch.png" }
 ---   run:attention { block = 2, path = "attention.png" }
+local attention_map = require "perigee.console.attention_map"
 local check = require "perigee.core.check"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
@@ -14,7 +15,7 @@ local Run = require "perigee.train.run"
 local recipes = require "perigee.recipe.load"
 local stage_program = require "perigee.stage.program"
 
-local ops, tensor = core.ops, core.tensor
+local tensor = core.tensor
 
 ---@class perigee.Session
 local Session = {}
@@ -183,36 +184,6 @@ function Session:picture(options)
   return o.path
 end
 
---- softmax(Q·Kᵀ/√d) of one image, [H,N,N] as nested lists, from qkv [B,N,3,H,d]; the first `skip` tokens are left out.
-local function attention_map(qkv, image, skip)
-  return tensor.tidy(function()
-    local shape = qkv.shape
-    local one = qkv:narrow(1, image, 1):narrow(2, skip + 1, shape[2] - skip):contiguous():to "float32"
-    local function heads(which) return one:select(3, which):select(1, 1):permute({ 2, 1, 3 }):contiguous() end
-    local logits = ops.matmul(heads(1), ops.transpose(heads(2))) * (1 / math.sqrt(shape[5]))
-    return ops.softmax(logits, -1):totable()
-  end)
-end
-
---- Draws a map [N,N] (the mean of some heads) into a list of grey rows, each row scaled to its own largest value.
-local function grey_rows(map, heads, scale)
-  local n, rows = #map[1], {}
-  for i = 1, n do
-    local row, largest = {}, 0
-    for j = 1, n do
-      local sum = 0
-      for _, h in ipairs(heads) do sum = sum + map[h][i][j] end
-      row[j], largest = sum, math.max(largest, sum)
-    end
-    local line = {}
-    for j = 1, n do
-      for _ = 1, scale do line[#line + 1] = math.floor(255 * row[j] / math.max(largest, 1e-30) + 0.5) end
-    end
-    for _ = 1, scale do rows[#rows + 1] = line end
-  end
-  return rows
-end
-
 --- The pair of blocks that an attention loss of the recipe aligns, for a student block.
 local function aligned_block(recipe, block)
   for _, stage in ipairs(recipe.stages) do
@@ -227,7 +198,7 @@ local function aligned_block(recipe, block)
 end
 
 --- Writes an attention map as a PNG, the student's and, where the stage has a teacher, the teacher's to its right:
---- query tokens from top to bottom, keys from left to right, mean over the heads or one of them. Returns the path.
+--- query tokens from top to bottom, keys from left to right, the mean over the heads or one of them. Returns the path.
 ---@param options { block: integer, teacher?: integer, image?: integer, head?: integer, batch?: table, path?: string }
 function Session:attention(options)
   local o = check.options("run:attention", options, {
@@ -244,29 +215,15 @@ function Session:attention(options)
     end
     return values
   end)
-  local out, sides = evaluate(self, program, batch_of(self, o.batch)), {}
+  local out, maps = evaluate(self, program, batch_of(self, o.batch)), {}
   for _, side in ipairs { "student", "teacher" } do
     if out[side] then
-      local map = attention_map(out[side], o.image, side == "teacher" and with_teacher.prefix or 0)
+      local map = attention_map.of(out[side], o.image, side == "teacher" and with_teacher.prefix or 0)
       if o.head and not map[o.head] then core_ffi.fail("head %d of a %s with %d", o.head, side, #map) end
-      local heads = {}
-      for h = 1, #map do
-        if not o.head or h == o.head then heads[#heads + 1] = h end
-      end
-      sides[#sides + 1] = grey_rows(map, heads, math.max(1, math.floor(256 / #map[1])))
+      maps[#maps + 1] = map
     end
   end
-  local height, gap, data = 0, 8, {}
-  for _, side in ipairs(sides) do height = math.max(height, #side) end
-  for i = 1, height do
-    local line = {}
-    for s, side in ipairs(sides) do
-      if s > 1 then for _ = 1, gap do line[#line + 1] = { 255 } end end
-      for j = 1, #side[1] do line[#line + 1] = { side[i] and side[i][j] or 255 } end
-    end
-    data[i] = line
-  end
-  require("perigee.io.png").save(o.path, tensor.tensor(data, "uint8"))
+  require("perigee.io.png").save(o.path, attention_map.draw(maps, o.head))
   return o.path
 end
 
