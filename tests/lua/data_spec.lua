@@ -319,6 +319,7 @@ describe("a loader", function()
     assert.equal(0, calls)
     check_batches(set, pictures(2, 4), { 1, 0 }, 4)
     assert.equal(1, calls)
-    fails(function() return pg.data.cifar11 end, "there is no data set pg.data.cifar11", 'did you mean "cifar10"?')
+    fails(function() return pg.data.cifar11 end, "unknown data set 'cifar11'; expected one of arrays, cifar10, ",
+      'did you mean "cifar10"?')
   end)
 end)

@@ -21,8 +21,18 @@ local function defined(line)
   return line:match "^define%(\"([%w_]+)\", function%s*(%b())" -- the stops
 end
 
+--- The same of a file's last value, which has the file's name: perigee.stops.at_step -> stops.at_step.
+local function returned(line, module)
+  local arguments = line:match "^return function%s*(%b())"
+  return arguments and module:match "[%w_]+%.[%w_]+$", arguments
+end
+
 local function scan(path, module)
-  local comments, number = {}, 0
+  local comments, header, number = {}, nil, 0
+  local function entry(name, arguments, said, line)
+    add(name:match "[%w_]+$", { module = module, name = name, arguments = arguments, comments = said,
+      place = path:sub(#core.home + 2) .. (line and ":" .. line or "") })
+  end
   for line in io.lines(path) do
     number = number + 1
     local comment = line:match "^%s*%-%-%-%s?(.*)$"
@@ -30,17 +40,21 @@ local function scan(path, module)
       comments[#comments + 1] = comment
     else
       local name, arguments = defined(line)
-      if name and #comments > 0 then
-        local last = name:match "[%w_]+$"
-        add(last, { module = module, name = name, arguments = arguments or "", comments = comments,
-                    place = ("%s:%d"):format(path:sub(#core.home + 2), number) })
-      elseif number <= #comments + 1 and #comments > 0 and not name then
-        add(module:match "[%w_]+$", { module = module, name = module, arguments = "", comments = comments,
-                                      place = path:sub(#core.home + 2) })
+      local own, given = returned(line, module)
+      if own then -- the comment at the file's head is about it
+        local said = header or {}
+        for _, text in ipairs(comments) do said[#said + 1] = text end
+        entry(own, given, said, number)
+        header = nil
+      elseif name and #comments > 0 then
+        entry(name, arguments or "", comments, number)
+      elseif number <= #comments + 1 and #comments > 0 then
+        header = comments
       end
       comments = {}
     end
   end
+  if header then entry(module, "", header) end
 end
 
 local function walk(folder, prefix)

@@ -62,6 +62,9 @@ end
 ---@field name? string
 ---@field class_names? string[]
 
+---@class perigee.data
+---@field arrays fun(options: perigee.ArraysOptions): perigee.Dataset
+
 ---@param given perigee.ArraysOptions
 ---@return perigee.Dataset
 return function(given)

@@ -124,6 +124,9 @@ end
 ---@field dir string
 ---@field split? "train"|"test"  default "train"
 
+---@class perigee.data
+---@field cifar10 fun(options: perigee.Cifar10Options): perigee.Dataset
+
 ---@param given perigee.Cifar10Options
 ---@return perigee.Dataset
 return function(given)

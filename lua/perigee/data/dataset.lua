@@ -89,6 +89,9 @@ end
 ---@field pixels? function          (self, batch, dtype) -> value: the teacher's pixels [B,3,H,W] in [0, 1],
 ---  where `images` isn't that
 
+---@class perigee.data
+---@field dataset fun(options: perigee.NewDataset): perigee.Dataset
+
 ---@param given perigee.NewDataset
 ---@return perigee.Dataset
 function M.new(given)

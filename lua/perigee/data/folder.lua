@@ -17,6 +17,9 @@ local pictures = require "perigee.io.pictures"
 ---@field resize? boolean   default true
 ---@field name? string
 
+---@class perigee.data
+---@field folder fun(options: perigee.FolderOptions): perigee.Dataset
+
 ---@param given perigee.FolderOptions
 ---@return perigee.Dataset
 return function(given)

@@ -105,6 +105,9 @@ end
 ---@field classes? integer   default 1000
 ---@field images? boolean    read the raw pictures too, for a teacher; default true
 
+---@class perigee.data
+---@field imagenet_latents fun(options: perigee.ImagenetLatentsOptions): perigee.Dataset
+
 ---@param given perigee.ImagenetLatentsOptions
 ---@return perigee.Dataset
 return function(given)

@@ -116,6 +116,9 @@ end
 ---@field count? integer  pictures in the set, default 8192
 ---@field seed? integer   another set for another seed
 
+---@class perigee.data
+---@field shapes fun(options: perigee.ShapesOptions): perigee.Dataset
+
 ---@param given perigee.ShapesOptions
 ---@return perigee.Dataset
 return function(given)

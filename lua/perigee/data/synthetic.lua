@@ -40,6 +40,9 @@ local function as_they_are(_, batch, _, dtype) return batch.latents:to(dtype) en
 ---@field size? integer      side of the latents: 32
 ---@field image? integer     side of the pictures: 256
 
+---@class perigee.data
+---@field synthetic fun(options: perigee.SyntheticOptions): perigee.Dataset
+
 ---@param given perigee.SyntheticOptions
 ---@return perigee.Dataset
 local function make(given)
