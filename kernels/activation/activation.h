@@ -1,4 +1,4 @@
-/* Activation functions, element by element. i[0] kind: 1 gelu_tanh, 2 gelu_erf, 3 silu (functions.h). */
+/* Activation functions, element by element. i[0] kind (kinds.h). */
 
 /* y = f(x)
  *   v[0] y      real [...]   =, may be x

@@ -9,8 +9,8 @@ static pg_status expect_activation(const char *name, const pg_call *call, int vi
   for (int k = 1; k < views; k++)
     PG_EXPECT(pg_present(call, k) && pg_same_shape(&call->v[0], &call->v[k]), "%s: shapes %s and %s must match", name,
               pg_shape_text(&call->v[0]), pg_shape_text(&call->v[k]));
-  PG_EXPECT(call->i[0] >= ACTIVATION_GELU_TANH && call->i[0] <= ACTIVATION_SILU, "%s: kind %lld; 1 to 3 exist", name,
-            (long long)call->i[0]);
+  PG_EXPECT(call->i[0] >= 1 && call->i[0] < ACTIVATION_END, "%s: kind %lld; 1 to %d exist", name,
+            (long long)call->i[0], ACTIVATION_END - 1);
   return PG_OK;
 }
 

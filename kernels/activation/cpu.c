@@ -24,9 +24,10 @@ pg_status PG_CPU(activation)(const pg_call *call) {
   const real *x = call->v[1].data;
   int64_t n = pg_numel(&call->v[0]);
   switch (call->i[0]) {
-  case ACTIVATION_GELU_TANH: EACH(y[p] = store(gelu_tanh(load(x[p])))); break;
-  case ACTIVATION_GELU_ERF: EACH(y[p] = store(gelu_erf(load(x[p])))); break;
-  default: EACH(y[p] = store(silu(load(x[p]))));
+#define CASE(function) \
+  case ACTIVATION_##function: EACH(y[p] = store(function(load(x[p])))); break;
+    PG_ACTIVATIONS(CASE)
+#undef CASE
   }
   return PG_OK;
 }
@@ -38,9 +39,10 @@ pg_status PG_CPU(activation_backward)(const pg_call *call) {
   const real *dy = call->v[1].data, *x = call->v[2].data;
   int64_t n = pg_numel(&call->v[0]);
   switch (call->i[0]) {
-  case ACTIVATION_GELU_TANH: EACH(dx[p] = store(load(dy[p]) * gelu_tanh_derivative(load(x[p])))); break;
-  case ACTIVATION_GELU_ERF: EACH(dx[p] = store(load(dy[p]) * gelu_erf_derivative(load(x[p])))); break;
-  default: EACH(dx[p] = store(load(dy[p]) * silu_derivative(load(x[p]))));
+#define CASE(function) \
+  case ACTIVATION_##function: EACH(dx[p] = store(load(dy[p]) * function##_derivative(load(x[p])))); break;
+    PG_ACTIVATIONS(CASE)
+#undef CASE
   }
   return PG_OK;
 }

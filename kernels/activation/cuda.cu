@@ -14,14 +14,12 @@ struct values {
     real x[N];
     read<N>(x, g, 1, at);
     switch (kind) {
-    case ACTIVATION_GELU_TANH:
-      for (int k = 0; k < N; k++) x[k] = store(gelu_tanh(load(x[k])));
-      break;
-    case ACTIVATION_GELU_ERF:
-      for (int k = 0; k < N; k++) x[k] = store(gelu_erf(load(x[k])));
-      break;
-    default:
-      for (int k = 0; k < N; k++) x[k] = store(silu(load(x[k])));
+#define CASE(function) \
+  case ACTIVATION_##function: \
+    for (int k = 0; k < N; k++) x[k] = store(function(load(x[k]))); \
+    break;
+      PG_ACTIVATIONS(CASE)
+#undef CASE
     }
     write<N>(g, 0, at, x);
   }
@@ -36,14 +34,12 @@ struct derivatives {
     read<N>(d, g, 1, at);
     read<N>(x, g, 2, at);
     switch (kind) {
-    case ACTIVATION_GELU_TANH:
-      for (int k = 0; k < N; k++) d[k] = store(load(d[k]) * gelu_tanh_derivative(load(x[k])));
-      break;
-    case ACTIVATION_GELU_ERF:
-      for (int k = 0; k < N; k++) d[k] = store(load(d[k]) * gelu_erf_derivative(load(x[k])));
-      break;
-    default:
-      for (int k = 0; k < N; k++) d[k] = store(load(d[k]) * silu_derivative(load(x[k])));
+#define CASE(function) \
+  case ACTIVATION_##function: \
+    for (int k = 0; k < N; k++) d[k] = store(load(d[k]) * function##_derivative(load(x[k]))); \
+    break;
+      PG_ACTIVATIONS(CASE)
+#undef CASE
     }
     write<N>(g, 0, at, d);
   }

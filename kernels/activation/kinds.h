@@ -2,13 +2,20 @@
 #ifndef PERIGEE_ACTIVATION_KINDS_H
 #define PERIGEE_ACTIVATION_KINDS_H
 
-/* Kinds, as attributes name them. DERIVATIVE + kind stands for "times the derivative at a saved pre-activation". */
+/* A kind's number is its place, from 1. functions.h defines each, and its derivative as NAME_derivative. */
+#define PG_ACTIVATIONS(X) \
+  X(gelu_tanh)            \
+  X(gelu_erf)             \
+  X(silu)                 \
+  X(quick_gelu)
+
+/* The attribute `kind`. DERIVATIVE + kind stands for "times the derivative at a saved pre-activation". */
+#define KIND(name) ACTIVATION_##name,
 enum {
-  ACTIVATION_NONE = 0,
-  ACTIVATION_GELU_TANH = 1,
-  ACTIVATION_GELU_ERF = 2,
-  ACTIVATION_SILU = 3,
-  ACTIVATION_DERIVATIVE = 3
+  ACTIVATION_NONE,
+  PG_ACTIVATIONS(KIND)
+  ACTIVATION_END, ACTIVATION_DERIVATIVE = ACTIVATION_END - 1
 };
+#undef KIND
 
 #endif

@@ -38,8 +38,8 @@ static pg_status matmul_check(const pg_call *call) {
     }
   }
   int64_t activation = call->i[2];
-  PG_EXPECT(activation >= 0 && activation <= ACTIVATION_DERIVATIVE + ACTIVATION_SILU,
-            "matmul: activation %lld; 0 to 6 exist", (long long)activation);
+  PG_EXPECT(activation >= 0 && activation <= 2 * ACTIVATION_DERIVATIVE,
+            "matmul: activation %lld; 0 to %d exist", (long long)activation, 2 * ACTIVATION_DERIVATIVE);
   PG_EXPECT(!pg_present(call, MATMUL_PRE) || pg_same_shape(&call->v[MATMUL_PRE], out),
             "matmul: pre is %s, out is %s; they must match", pg_shape_text(&call->v[MATMUL_PRE]), pg_shape_text(out));
   PG_EXPECT(!pg_present(call, MATMUL_BIAS) || pg_numel(&call->v[MATMUL_BIAS]) == n, "matmul: bias is %s, out is %s",

@@ -92,16 +92,13 @@ static void finish(const product *p, int64_t start, int64_t row, int64_t column,
     tile = turned, pitch = MR;
   }
   switch (p->activation) {
-#define CASE(kind)                                                                                                     \
-  case kind: finish_tile(p, start, row, column, rows, columns, tile, pitch, kind); break
-    CASE(ACTIVATION_NONE);
-    CASE(ACTIVATION_GELU_TANH);
-    CASE(ACTIVATION_GELU_ERF);
-    CASE(ACTIVATION_SILU);
-    CASE(ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH);
-    CASE(ACTIVATION_DERIVATIVE + ACTIVATION_GELU_ERF);
-    CASE(ACTIVATION_DERIVATIVE + ACTIVATION_SILU);
-#undef CASE
+#define FINISH(kind) \
+  case kind: finish_tile(p, start, row, column, rows, columns, tile, pitch, kind); break;
+#define CASES(function) FINISH(ACTIVATION_##function) FINISH(ACTIVATION_DERIVATIVE + ACTIVATION_##function)
+    FINISH(ACTIVATION_NONE)
+    PG_ACTIVATIONS(CASES)
+#undef CASES
+#undef FINISH
   }
 }
 

@@ -119,9 +119,9 @@ static cublasLtEpilogue_t epilogue_of(const product *p, int fused) {
   const int saves = p->rows % 8 == 0 && p->batches == 1 && p->outer == 1 && p->alignment >= 16; /* what its aux asks for */
   if (!fused) return plain;
   if (pg_present(p->call, MATMUL_SUMS)) return CUBLASLT_EPILOGUE_BGRADB;
-  if (activation == ACTIVATION_GELU_TANH && !pre) return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
-  if (activation == ACTIVATION_GELU_TANH && saves) return bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
-  if (activation == ACTIVATION_DERIVATIVE + ACTIVATION_GELU_TANH && saves && !bias) return CUBLASLT_EPILOGUE_DGELU;
+  if (activation == ACTIVATION_gelu_tanh && !pre) return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+  if (activation == ACTIVATION_gelu_tanh && saves) return bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+  if (activation == ACTIVATION_DERIVATIVE + ACTIVATION_gelu_tanh && saves && !bias) return CUBLASLT_EPILOGUE_DGELU;
   return plain;
 }
 

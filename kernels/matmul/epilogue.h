@@ -10,7 +10,7 @@ typedef struct matmul_epilogue {
   void *pre;             /* real [rows,columns]  = x; NULL: not wanted */
   const void *product;   /* real [rows,columns]; may be out or pre. NULL: zero */
   const void *bias;      /* real [columns], added to the product to make x, or NULL */
-  const void *aux;       /* real [rows,columns], for activations 4 to 6 */
+  const void *aux;       /* real [rows,columns], for derivatives */
   int activation;
 } matmul_epilogue;
 

@@ -1,3 +1,4 @@
+local activations = require "perigee.core.activations"
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 local op = require "perigee.core.op"
@@ -6,11 +7,12 @@ local safetensors = require "perigee.io.safetensors"
 local tolerance = { float32 = 2e-6, float64 = 1e-12, bfloat16 = 1e-2 }
 local cases = {}
 
-local KIND = { gelu_tanh = 1, gelu_erf = 2, silu = 3 }
+local KIND = activations.number
 local run = {
   gelu_tanh = function(ops, x) return ops.gelu(x, { approximate = "tanh" }) end,
   gelu_erf = function(_, x) return x:gelu() end,
   silu = function(_, x) return x:silu() end,
+  quick_gelu = function(ops, x) return ops.quick_gelu(x) end,
 }
 
 for name, body in pairs(run) do
@@ -41,11 +43,12 @@ for name, body in pairs(run) do
   }
 end
 
--- Values and derivatives of PyTorch 2.13 at 1.5 and -0.75 in float64.
+-- Values and derivatives at 1.5 and -0.75 in float64, of PyTorch 2.13; quick_gelu's by its formula.
 local known = {
   gelu_tanh = { 1.39957157698023, -0.17003944483438, 1.12771079315143, 0.00106174386258562 },
   gelu_erf = { 1.39978919809671, -0.169970514282651, 1.12746919222998, 0.000774278260764816 },
   silu = { 1.22636171429047, -0.240615975618455, 1.04129415429914, 0.157400055503247 },
+  quick_gelu = { 1.39166219844708, -0.163609942465362, 1.0988480646241, 0.000428466533142546 },
 }
 for name, values in pairs(known) do
   cases[#cases + 1] = {
@@ -84,5 +87,15 @@ cases[#cases + 1] = {
   run = function(ops, x) return ops.gelu(x, { approximate = "sigmoid" }) end,
   inputs = { { shape = { 2 } } },
   error = "gelu: approximate = 'sigmoid'; it may be 'none' or 'tanh'",
+}
+cases[#cases + 1] = {
+  name = "every activation is tried here, and has a name for editors",
+  check = function()
+    local file = assert(io.open(door.home .. "/lua/perigee/core/ops/activation.lua"))
+    local alias = file:read("*a"):match "%-%-%-@alias perigee%.Activation ([^\n]*)"
+    file:close()
+    assert.equal('"' .. table.concat(activations.names, '"|"') .. '"', alias)
+    for _, name in ipairs(activations.names) do assert(run[name] and known[name], name .. " has no test") end
+  end,
 }
 return cases

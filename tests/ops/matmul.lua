@@ -1,3 +1,4 @@
+local activations = require "perigee.core.activations"
 local core = require "perigee.core"
 local op = require "perigee.core.op"
 
@@ -55,14 +56,8 @@ for _, pair in ipairs {
   }
 end
 
-local FUNCTION = {
-  gelu_tanh = function(ops, x) return ops.gelu(x, { approximate = "tanh" }) end,
-  gelu_erf = function(ops, x) return ops.gelu(x) end,
-  silu = function(ops, x) return ops.silu(x) end,
-}
-
-for _, name in ipairs { "none", "gelu_tanh", "gelu_erf", "silu" } do
-  local body = FUNCTION[name] or function(_, x) return x end
+for _, name in ipairs { "none", unpack(activations.names) } do
+  local function body(ops, x) return name == "none" and x or ops.activation(x, name) end
   for _, shape in ipairs { { 2, 7, 5 }, { 3, 20 }, { 33, 31 }, { 130, 5 }, { 9 } } do
     local width = shape[#shape]
     local function reference(ops, x, weight, bias)
@@ -194,5 +189,5 @@ add { name = "linear with a weight that does not fit",
 add { name = "linear with an unknown activation",
   run = function(ops, x, weight) return ops.linear(x, weight, nil, { activation = "relu" }) end,
   inputs = { { shape = { 2, 3 } }, { shape = { 5, 3 } } },
-  error = "linear: activation 'relu'; there are gelu_tanh, gelu_erf and silu" }
+  error = "linear: unknown activation 'relu'; expected gelu_tanh, gelu_erf, silu or quick_gelu" }
 return cases

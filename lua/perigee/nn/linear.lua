@@ -1,4 +1,5 @@
 --- Linear: y = x·weightᵀ + bias, with an activation on the way out where one is named.
+local activations = require "perigee.core.activations"
 local check = require "perigee.core.check"
 local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"
@@ -8,13 +9,13 @@ local Linear = module.class "linear"
 
 local rules = {
   bias = { "boolean", true },
-  activation = { "string", nil, choices = { "gelu_tanh", "gelu_erf", "silu" } },
+  activation = { "string", nil, choices = activations.names },
   initialise = { "function", initialise.xavier_uniform },
 }
 
 ---@param inputs integer
 ---@param outputs integer
----@param options? { bias?: boolean, activation?: "gelu_tanh"|"gelu_erf"|"silu", initialise?: function }
+---@param options? { bias?: boolean, activation?: perigee.Activation, initialise?: function }
 function Linear:build(inputs, outputs, options)
   options = check.options("linear", options or {}, rules)
   self.weight = module.parameter({ outputs, inputs }, options.initialise)

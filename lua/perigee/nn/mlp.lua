@@ -12,7 +12,7 @@ local Mlp = module.class "mlp"
 
 ---@param width integer
 ---@param hidden integer
----@param options? { activation?: "gelu_tanh"|"gelu_erf"|"silu" }
+---@param options? { activation?: perigee.Activation }
 function Mlp:build(width, hidden, options)
   options = check.options("mlp", options or {}, rules)
   self.hidden = Linear(width, hidden, { activation = options.activation })

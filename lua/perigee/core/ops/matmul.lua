@@ -1,14 +1,14 @@
 --- Matrix multiplication and linear layers: op(a)·op(b) + bias, with an activation, or the derivative of one, on the
 --- result while it is in cache.
+local activations = require "perigee.core.activations"
 local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 
 local fail, text = op.fail, op.shape_text
 
--- Attribute `activation`: 0 none, 1 to 3 the kinds of activation.lua, 3 + kind "times the derivative at aux".
-local NONE, DERIVATIVE = 0, 3
-local KIND = { gelu_tanh = 1, gelu_erf = 2, silu = 3 }
+-- Attribute `activation`: 0 none, 1 to n the kinds of kernels/activation/kinds.h, DERIVATIVE + kind "times the derivative at aux".
+local NONE, DERIVATIVE = 0, #activations.names
 
 --- Rows and columns of op(x).
 local function matrix(shape, transposed)
@@ -145,10 +145,7 @@ matmul = op.define {
     local y = product(a.a, a.b, a.transpose_a, a.transpose_b)
     if a.bias then y = y + a.bias end
     if a.activation > DERIVATIVE then return ops.activation_backward(y, a.aux, a.activation - DERIVATIVE) end
-    for name, kind in pairs(KIND) do
-      if kind == a.activation then y = ops.activation(y, name) end
-    end
-    return y
+    return a.activation == NONE and y or ops.activation(y, activations.name[a.activation])
   end,
   flops = function(a)
     local _, k = matrix(a.a.shape, a.transpose_a)
@@ -186,20 +183,20 @@ function M.matmul(a, b, options)
   return product(a, b, transpose_a, transpose_b)
 end
 
---- x [...,I] times weight [O,I] transposed, plus bias [O]. Options: activation = "gelu_tanh", "gelu_erf" or "silu".
----@param options? { activation?: "gelu_tanh"|"gelu_erf"|"silu" }
+--- x [...,I] times weight [O,I] transposed, plus bias [O]. Options: activation, by name.
+---@param options? { activation?: perigee.Activation }
 function M.linear(x, weight, bias, options)
   expect("linear", x, weight)
   local o = op.options("linear", options, { activation = false })
-  if o.activation and not KIND[o.activation] then
-    fail("linear: activation '%s'; there are gelu_tanh, gelu_erf and silu", tostring(o.activation))
+  if o.activation and not activations.number[o.activation] then
+    fail("linear: unknown activation '%s'; expected %s", tostring(o.activation), activations.text)
   end
   if #weight.shape ~= 2 or #x.shape == 0 or x.shape[#x.shape] ~= weight.shape[2] then
     fail("linear: x is %s, weight is %s; weight must be [out,in] with x's last dimension as in", text(x.shape),
       text(weight.shape))
   end
   local rows = #x.shape == 1 and ops.reshape(x, { 1, x.shape[1] }) or x
-  local activation = KIND[o.activation] or NONE
+  local activation = activations.number[o.activation] or NONE
   local y = matmul(rows, weight, bias, nil, { transpose_a = 0, transpose_b = 1, activation = activation })
   return #x.shape == 1 and ops.reshape(y, { weight.shape[1] }) or y
 end
