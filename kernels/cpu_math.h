@@ -4,12 +4,15 @@
 #ifndef PERIGEE_KERNELS_CPU_MATH_H
 #define PERIGEE_KERNELS_CPU_MATH_H
 
+/* PG_MATH(sqrt)(x): the C library's function for a stat. */
 #if PG_REAL == 1
+#define PG_MATH(function) function
 static inline double pg_exp(double x) { return exp(x); }
 static inline double pg_log(double x) { return log(x); }
 static inline double pg_tanh(double x) { return tanh(x); }
 static inline double pg_erf(double x) { return erf(x); }
 #else
+#define PG_MATH(function) function##f
 static inline float pg_bits_float(uint32_t bits) {
   float f;
   memcpy(&f, &bits, sizeof f);

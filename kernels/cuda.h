@@ -179,6 +179,7 @@ static __device__ __forceinline__ float row_max(float x) {
 
 /* ---- functions, as cpu_math.h has them ---- */
 
+#define PG_MATH(function) function##f
 PG_FUNCTION stat pg_exp(stat x) { return expf(x); }
 PG_FUNCTION stat pg_log(stat x) { return logf(x); }
 PG_FUNCTION stat pg_tanh(stat x) { return tanhf(x); }

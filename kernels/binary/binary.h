@@ -2,13 +2,41 @@
  *   v[0] y   the broadcast shape   = ; may be a or b if that has the same shape and dtype and is contiguous
  *   v[1] a   real, int32, int64 or uint8; any strides
  *   v[2] b   a's dtype; any strides
- *   i[0]     which function, below
- * add ... minimum: y has a's dtype. Comparisons: y is uint8, 1 or 0. and, or: a, b and y are uint8, any a ≠ 0 is true.
- * Integers have no divide and no pow; sums and products wrap around; they run in the float32 instance. maximum and
- * minimum are NaN where a or b is. */
+ *   i[0]     which function: its place below, through all three lists
+ * Arithmetic: y has a's dtype. Comparisons: y is uint8, 1 or 0. Logical: a, b and y are uint8, any a ≠ 0 is true. Integers
+ * run in the float32 instance. maximum and minimum are NaN where a or b is. */
+#define PG_BINARY_ARITHMETIC(X)            \
+  X(add, a + b)                            \
+  X(sub, a - b)                            \
+  X(mul, a * b)                            \
+  X(div, a / b)                            \
+  X(pow, PG_MATH(pow)(a, b))               \
+  X(maximum, (a > b) | (a != a) ? a : b)   \
+  X(minimum, (a < b) | (a != a) ? a : b)
+#define PG_BINARY_COMPARISONS(X) \
+  X(equal, a == b)               \
+  X(not_equal, a != b)           \
+  X(less, a < b)                 \
+  X(less_equal, a <= b)          \
+  X(greater, a > b)              \
+  X(greater_equal, a >= b)
+#define PG_BINARY_LOGICAL(X)             \
+  X(logical_and, (a != 0) & (b != 0))    \
+  X(logical_or, (a | b) != 0)
+
+/* The arithmetic of integers; sums and products wrap around. */
+#define PG_BINARY_INTEGERS(X)             \
+  X(add, (uint64_t)a + (uint64_t)b)       \
+  X(sub, (uint64_t)a - (uint64_t)b)       \
+  X(mul, (uint64_t)a * (uint64_t)b)       \
+  X(maximum, a > b ? a : b)               \
+  X(minimum, a < b ? a : b)
+
+#define PG_BINARY_NUMBER(name, expression) PG_BINARY_##name,
 enum {
-  PG_BINARY_ADD, PG_BINARY_SUBTRACT, PG_BINARY_MULTIPLY, PG_BINARY_DIVIDE, PG_BINARY_POW, PG_BINARY_MAXIMUM,
-  PG_BINARY_MINIMUM, PG_BINARY_EQUAL, PG_BINARY_NOT_EQUAL, PG_BINARY_LESS, PG_BINARY_LESS_EQUAL, PG_BINARY_GREATER,
-  PG_BINARY_GREATER_EQUAL, PG_BINARY_AND, PG_BINARY_OR, PG_BINARY_FUNCTIONS
+  PG_BINARY_ARITHMETIC(PG_BINARY_NUMBER)
+  PG_BINARY_COMPARISONS(PG_BINARY_NUMBER)
+  PG_BINARY_LOGICAL(PG_BINARY_NUMBER)
+  PG_BINARY_FUNCTIONS
 };
 PG_KERNEL(binary)

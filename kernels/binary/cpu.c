@@ -7,12 +7,6 @@
 
 typedef void (*binary_function)(void *y, const void *a, const void *b, int64_t n);
 
-#if PG_REAL == 1
-#define POWER pow
-#else
-#define POWER powf
-#endif
-
 /* static void NAME(y, a, b, n): y[i] = EXPRESSION of a and b. */
 #define BINARY_LOOP(NAME, OUT, TYPE, VALUE, LOAD, STORE, EXPRESSION)                                                   \
   static void NAME(void *y_, const void *a_, const void *b_, int64_t n) {                                              \
@@ -23,70 +17,38 @@ typedef void (*binary_function)(void *y, const void *a, const void *b, int64_t n
       y[i] = STORE(EXPRESSION);                                                                                        \
     }                                                                                                                  \
   }
-#define REAL_LOOP(NAME, EXPRESSION) BINARY_LOOP(NAME, real, real, stat, load, store, EXPRESSION)
-#define TRUTH_LOOP(NAME, EXPRESSION) BINARY_LOOP(NAME, uint8_t, real, stat, load, (uint8_t), (EXPRESSION))
-
-REAL_LOOP(add, a + b)
-REAL_LOOP(subtract, a - b)
-REAL_LOOP(multiply, a *b)
-REAL_LOOP(divide, a / b)
-REAL_LOOP(power, POWER(a, b))
-REAL_LOOP(maximum, (a > b) | (a != a) ? a : b)
-REAL_LOOP(minimum, (a < b) | (a != a) ? a : b)
-TRUTH_LOOP(equal, a == b)
-TRUTH_LOOP(not_equal, a != b)
-TRUTH_LOOP(less, a < b)
-TRUTH_LOOP(less_equal, a <= b)
-TRUTH_LOOP(greater, a > b)
-TRUTH_LOOP(greater_equal, a >= b)
-
+#define REAL_LOOP(NAME, EXPRESSION) BINARY_LOOP(real_##NAME, real, real, stat, load, store, EXPRESSION)
+#define REAL_TRUTH_LOOP(NAME, EXPRESSION) \
+  BINARY_LOOP(real_##NAME, uint8_t, real, stat, load, (uint8_t), (EXPRESSION))
+#define REAL_ENTRY(NAME, EXPRESSION) [PG_BINARY_##NAME] = real_##NAME,
+PG_BINARY_ARITHMETIC(REAL_LOOP)
+PG_BINARY_COMPARISONS(REAL_TRUTH_LOOP)
 static const binary_function real_functions[PG_BINARY_FUNCTIONS] = {
-    [PG_BINARY_ADD] = add,
-    [PG_BINARY_SUBTRACT] = subtract,
-    [PG_BINARY_MULTIPLY] = multiply,
-    [PG_BINARY_DIVIDE] = divide,
-    [PG_BINARY_POW] = power,
-    [PG_BINARY_MAXIMUM] = maximum,
-    [PG_BINARY_MINIMUM] = minimum,
-    [PG_BINARY_EQUAL] = equal,
-    [PG_BINARY_NOT_EQUAL] = not_equal,
-    [PG_BINARY_LESS] = less,
-    [PG_BINARY_LESS_EQUAL] = less_equal,
-    [PG_BINARY_GREATER] = greater,
-    [PG_BINARY_GREATER_EQUAL] = greater_equal,
-};
+  PG_BINARY_ARITHMETIC(REAL_ENTRY) PG_BINARY_COMPARISONS(REAL_ENTRY)};
 
 #if PG_REAL == 0
 #define SAME(x) (x)
-#define INTEGER_LOOP(NAME, TYPE, EXPRESSION) BINARY_LOOP(NAME, TYPE, TYPE, TYPE, SAME, (TYPE), (EXPRESSION))
-#define INTEGER_TRUTH_LOOP(NAME, TYPE, EXPRESSION) BINARY_LOOP(NAME, uint8_t, TYPE, TYPE, SAME, (uint8_t), (EXPRESSION))
-#define INTEGER_LOOPS(TYPE)                                                                                            \
-  INTEGER_LOOP(add_##TYPE, TYPE, (uint64_t)a + (uint64_t)b)                                                            \
-  INTEGER_LOOP(subtract_##TYPE, TYPE, (uint64_t)a - (uint64_t)b)                                                       \
-  INTEGER_LOOP(multiply_##TYPE, TYPE, (uint64_t)a *(uint64_t)b)                                                        \
-  INTEGER_LOOP(maximum_##TYPE, TYPE, a > b ? a : b)                                                                    \
-  INTEGER_LOOP(minimum_##TYPE, TYPE, a < b ? a : b)                                                                    \
-  INTEGER_TRUTH_LOOP(equal_##TYPE, TYPE, a == b)                                                                       \
-  INTEGER_TRUTH_LOOP(not_equal_##TYPE, TYPE, a != b)                                                                   \
-  INTEGER_TRUTH_LOOP(less_##TYPE, TYPE, a < b)                                                                         \
-  INTEGER_TRUTH_LOOP(less_equal_##TYPE, TYPE, a <= b)                                                                  \
-  INTEGER_TRUTH_LOOP(greater_##TYPE, TYPE, a > b)                                                                      \
-  INTEGER_TRUTH_LOOP(greater_equal_##TYPE, TYPE, a >= b)
-#define INTEGER_ROW(TYPE)                                                                                              \
-  [PG_BINARY_ADD] = add_##TYPE, [PG_BINARY_SUBTRACT] = subtract_##TYPE, [PG_BINARY_MULTIPLY] = multiply_##TYPE,        \
-  [PG_BINARY_MAXIMUM] = maximum_##TYPE, [PG_BINARY_MINIMUM] = minimum_##TYPE, [PG_BINARY_EQUAL] = equal_##TYPE,        \
-  [PG_BINARY_NOT_EQUAL] = not_equal_##TYPE, [PG_BINARY_LESS] = less_##TYPE,                                            \
-  [PG_BINARY_LESS_EQUAL] = less_equal_##TYPE, [PG_BINARY_GREATER] = greater_##TYPE,                                    \
-  [PG_BINARY_GREATER_EQUAL] = greater_equal_##TYPE
-INTEGER_LOOPS(int32_t)
-INTEGER_LOOPS(int64_t)
-INTEGER_LOOPS(uint8_t)
-INTEGER_LOOP(and_uint8_t, uint8_t, (a != 0) & (b != 0))
-INTEGER_LOOP(or_uint8_t, uint8_t, (a | b) != 0)
+#define INTEGER_LOOP(NAME, OUT, TYPE, EXPRESSION) \
+  BINARY_LOOP(NAME##_##TYPE, OUT, TYPE, TYPE, SAME, (OUT), (EXPRESSION))
+#define INT32_LOOP(NAME, EXPRESSION) INTEGER_LOOP(NAME, int32_t, int32_t, EXPRESSION)
+#define INT64_LOOP(NAME, EXPRESSION) INTEGER_LOOP(NAME, int64_t, int64_t, EXPRESSION)
+#define UINT8_LOOP(NAME, EXPRESSION) INTEGER_LOOP(NAME, uint8_t, uint8_t, EXPRESSION)
+#define INT32_TRUTH_LOOP(NAME, EXPRESSION) INTEGER_LOOP(NAME, uint8_t, int32_t, EXPRESSION)
+#define INT64_TRUTH_LOOP(NAME, EXPRESSION) INTEGER_LOOP(NAME, uint8_t, int64_t, EXPRESSION)
+#define INT32_ENTRY(NAME, EXPRESSION) [PG_BINARY_##NAME] = NAME##_int32_t,
+#define INT64_ENTRY(NAME, EXPRESSION) [PG_BINARY_##NAME] = NAME##_int64_t,
+#define UINT8_ENTRY(NAME, EXPRESSION) [PG_BINARY_##NAME] = NAME##_uint8_t,
+PG_BINARY_INTEGERS(INT32_LOOP)
+PG_BINARY_INTEGERS(INT64_LOOP)
+PG_BINARY_INTEGERS(UINT8_LOOP)
+PG_BINARY_COMPARISONS(INT32_TRUTH_LOOP)
+PG_BINARY_COMPARISONS(INT64_TRUTH_LOOP)
+PG_BINARY_COMPARISONS(UINT8_LOOP)
+PG_BINARY_LOGICAL(UINT8_LOOP)
 static const binary_function integer_functions[3][PG_BINARY_FUNCTIONS] = {
-    {INTEGER_ROW(int32_t)},
-    {INTEGER_ROW(int64_t)},
-    {INTEGER_ROW(uint8_t), [PG_BINARY_AND] = and_uint8_t, [PG_BINARY_OR] = or_uint8_t},
+  {PG_BINARY_INTEGERS(INT32_ENTRY) PG_BINARY_COMPARISONS(INT32_ENTRY)},
+  {PG_BINARY_INTEGERS(INT64_ENTRY) PG_BINARY_COMPARISONS(INT64_ENTRY)},
+  {PG_BINARY_INTEGERS(UINT8_ENTRY) PG_BINARY_COMPARISONS(UINT8_ENTRY) PG_BINARY_LOGICAL(UINT8_ENTRY)},
 };
 #endif
 

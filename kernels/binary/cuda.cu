@@ -13,22 +13,17 @@ struct arithmetic {
     real as[N], bs[N];
     read<N>(as, g, 1, at);
     read<N>(bs, g, 2, at);
-#define EACH(EXPRESSION) \
-  for (int k = 0; k < N; k++) { \
-    stat a = load(as[k]), b = load(bs[k]); \
-    as[k] = store(EXPRESSION); \
-  } \
-  break
     switch (which) {
-    case PG_BINARY_ADD: EACH(a + b);
-    case PG_BINARY_SUBTRACT: EACH(a - b);
-    case PG_BINARY_MULTIPLY: EACH(a * b);
-    case PG_BINARY_DIVIDE: EACH(a / b);
-    case PG_BINARY_POW: EACH(powf(a, b));
-    case PG_BINARY_MAXIMUM: EACH((a > b) | (a != a) ? a : b);
-    default: EACH((a < b) | (a != a) ? a : b);
+#define CASE(NAME, EXPRESSION) \
+  case PG_BINARY_##NAME: \
+    for (int k = 0; k < N; k++) { \
+      stat a = load(as[k]), b = load(bs[k]); \
+      as[k] = store(EXPRESSION); \
+    } \
+    break;
+      PG_BINARY_ARITHMETIC(CASE)
+#undef CASE
     }
-#undef EACH
     write<N>(g, 0, at, as);
   }
 };
@@ -36,12 +31,11 @@ struct arithmetic {
 template <typename T>
 static __device__ __forceinline__ uint8_t compared(int which, T a, T b) {
   switch (which) {
-  case PG_BINARY_EQUAL: return a == b;
-  case PG_BINARY_NOT_EQUAL: return a != b;
-  case PG_BINARY_LESS: return a < b;
-  case PG_BINARY_LESS_EQUAL: return a <= b;
-  case PG_BINARY_GREATER: return a > b;
-  default: return a >= b;
+#define CASE(NAME, EXPRESSION) \
+  case PG_BINARY_##NAME: return EXPRESSION;
+    PG_BINARY_COMPARISONS(CASE)
+#undef CASE
+  default: return 0;
   }
 }
 
@@ -82,20 +76,19 @@ struct integer_arithmetic {
   }
   __device__ __forceinline__ T one(T a, T b) const {
     switch (which) {
-    case PG_BINARY_ADD: return (T)((uint64_t)a + (uint64_t)b);
-    case PG_BINARY_SUBTRACT: return (T)((uint64_t)a - (uint64_t)b);
-    case PG_BINARY_MULTIPLY: return (T)((uint64_t)a * (uint64_t)b);
-    case PG_BINARY_MAXIMUM: return a > b ? a : b;
-    case PG_BINARY_MINIMUM: return a < b ? a : b;
-    case PG_BINARY_AND: return (T)((a != 0) & (b != 0));
-    default: return (T)((a | b) != 0);
+#define CASE(NAME, EXPRESSION) \
+  case PG_BINARY_##NAME: return (T)(EXPRESSION);
+      PG_BINARY_INTEGERS(CASE)
+      PG_BINARY_LOGICAL(CASE)
+#undef CASE
+    default: return 0;
     }
   }
 };
 
 template <typename T>
 static void run_integers(const pg_loop &loop, int which, void *stream) {
-  if (which >= PG_BINARY_EQUAL && which <= PG_BINARY_GREATER_EQUAL)
+  if (which >= PG_BINARY_equal && which <= PG_BINARY_greater_equal)
     pg_each<3, 16 / sizeof(T)>(loop, comparison<T>{which}, stream);
   else pg_each<3, 16 / sizeof(T)>(loop, integer_arithmetic<T>{which}, stream);
 }
@@ -111,7 +104,7 @@ pg_status PG_CUDA(binary)(const pg_call *call) {
   int which = (int)call->i[0];
   switch (dtype) {
   case PG_REAL:
-    if (which >= PG_BINARY_EQUAL) pg_each<3, PG_VECTOR>(loop, comparison<real>{which}, call->stream);
+    if (which >= PG_BINARY_equal) pg_each<3, PG_VECTOR>(loop, comparison<real>{which}, call->stream);
     else pg_each<3, PG_VECTOR>(loop, arithmetic{which}, call->stream);
     break;
 #if PG_REAL == 0

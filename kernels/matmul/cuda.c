@@ -260,7 +260,7 @@ static pg_call matmul_sums(const pg_call *call) {
   pg_call sums = {.n = 2, .scratch = call->scratch, .scratch_bytes = call->scratch_bytes, .stream = call->stream};
   sums.v[0] = call->v[MATMUL_SUMS];
   sums.v[1] = call->v[MATMUL_A];
-  sums.i[0] = PG_REDUCE_SUM;
+  sums.i[0] = PG_REDUCE_sum;
   sums.i[1] = 1; /* over the first dimension */
   return sums;
 }

@@ -15,10 +15,10 @@ static pg_status expect_reduce(const pg_call *call, int64_t kept, int64_t remove
   PG_EXPECT(x->dtype == PG_REAL || (x->dtype >= PG_INT32 && PG_REAL == PG_FLOAT32),
             "reduce: x has dtype %d, this instance has %d", x->dtype, PG_REAL);
   if (x->dtype >= PG_INT32) {
-    int expected = which == PG_REDUCE_SUM ? PG_INT64 : x->dtype;
-    PG_EXPECT(which != PG_REDUCE_MEAN, "reduce: integers have no mean; cast them to float32 first");
+    int expected = which == PG_REDUCE_sum ? PG_INT64 : x->dtype;
+    PG_EXPECT(which != PG_REDUCE_mean, "reduce: integers have no mean; cast them to float32 first");
     PG_EXPECT(y->dtype == expected, "reduce: y has dtype %d, expected %d", y->dtype, expected);
-    PG_EXPECT(removed > 0 || which == PG_REDUCE_SUM, "reduce: %s has no element to choose", pg_shape_text(x));
+    PG_EXPECT(removed > 0 || which == PG_REDUCE_sum, "reduce: %s has no element to choose", pg_shape_text(x));
     return PG_OK;
   }
   PG_EXPECT(y->dtype == PG_REAL, "reduce: x has dtype %d, y has %d; they must be the same", x->dtype, y->dtype);

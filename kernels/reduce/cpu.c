@@ -46,7 +46,7 @@ static int64_t offset_of(const layout *l, int reduced, int end, int64_t index) {
 }
 
 static double identity(int64_t which) {
-  return which == PG_REDUCE_MAXIMUM ? -INFINITY : which == PG_REDUCE_MINIMUM ? INFINITY : 0;
+  return which == PG_REDUCE_max ? -INFINITY : which == PG_REDUCE_min ? INFINITY : 0;
 }
 
 /* NaN if one of them is. */
@@ -61,13 +61,13 @@ static inline stat smaller(stat a, stat b) {
 
 /* Partial results are stats, their sums doubles. */
 static inline double combined(int64_t which, double a, double b) {
-  if (which == PG_REDUCE_MAXIMUM) return (double)larger((stat)a, (stat)b);
-  if (which == PG_REDUCE_MINIMUM) return (double)smaller((stat)a, (stat)b);
+  if (which == PG_REDUCE_max) return (double)larger((stat)a, (stat)b);
+  if (which == PG_REDUCE_min) return (double)smaller((stat)a, (stat)b);
   return a + b;
 }
 
 static real result(int64_t which, double a, int64_t count) {
-  return store((stat)(which == PG_REDUCE_MEAN ? a / (double)count : a));
+  return store((stat)(which == PG_REDUCE_mean ? a / (double)count : a));
 }
 
 /* ---- the last dimension is reduced: rows ---- */
@@ -92,8 +92,8 @@ static stat row_extreme(const real *x, int64_t n, stat sign) {
 }
 
 static stat row_reduced(int64_t which, const real *x, int64_t n) {
-  if (which == PG_REDUCE_MAXIMUM) return row_extreme(x, n, 1);
-  if (which == PG_REDUCE_MINIMUM) return row_extreme(x, n, -1);
+  if (which == PG_REDUCE_max) return row_extreme(x, n, 1);
+  if (which == PG_REDUCE_min) return row_extreme(x, n, -1);
   return row_sum(x, n);
 }
 
@@ -146,11 +146,11 @@ enum { TOGETHER = 4 }; /* rows added in one pass over the totals */
 /* total[j] = total[j] combined with x[r][j], r < TOGETHER */
 static void add_rows(int64_t which, stat *restrict total, const real *const x[TOGETHER], int64_t n) {
   const real *a = x[0], *b = x[1], *c = x[2], *d = x[3];
-  if (which == PG_REDUCE_MAXIMUM) {
+  if (which == PG_REDUCE_max) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++)
       total[j] = larger(total[j], larger(larger(load(a[j]), load(b[j])), larger(load(c[j]), load(d[j]))));
-  } else if (which == PG_REDUCE_MINIMUM) {
+  } else if (which == PG_REDUCE_min) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++)
       total[j] = smaller(total[j], smaller(smaller(load(a[j]), load(b[j])), smaller(load(c[j]), load(d[j]))));
@@ -217,11 +217,11 @@ static void integer_put(const pg_view *v, int64_t place, int64_t value) {
 static void reduce_integers(int64_t which, const layout *l, const pg_view *y, const pg_view *x) {
 #pragma omp parallel for schedule(static) if (l->kept * l->removed > SMALL)
   for (int64_t k = 0; k < l->kept; k++) {
-    int64_t offset = offset_of(l, 0, l->n, k), total = which == PG_REDUCE_SUM ? 0 : integer_at(x, offset);
+    int64_t offset = offset_of(l, 0, l->n, k), total = which == PG_REDUCE_sum ? 0 : integer_at(x, offset);
     for (int64_t r = 0; r < l->removed; r++) {
       int64_t value = integer_at(x, offset + offset_of(l, 1, l->n, r));
-      if (which == PG_REDUCE_SUM) total = (int64_t)((uint64_t)total + (uint64_t)value);
-      else if (which == PG_REDUCE_MAXIMUM ? value > total : value < total) total = value;
+      if (which == PG_REDUCE_sum) total = (int64_t)((uint64_t)total + (uint64_t)value);
+      else if (which == PG_REDUCE_max ? value > total : value < total) total = value;
     }
     integer_put(y, k, total);
   }

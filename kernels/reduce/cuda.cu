@@ -280,8 +280,8 @@ static __device__ __forceinline__ void integer_put(const integers &v, int64_t pl
 }
 
 static __device__ __forceinline__ int64_t combined_integers(int64_t which, int64_t a, int64_t b) {
-  if (which == PG_REDUCE_SUM) return (int64_t)((uint64_t)a + (uint64_t)b);
-  return which == PG_REDUCE_MAXIMUM ? (b > a ? b : a) : (b < a ? b : a);
+  if (which == PG_REDUCE_sum) return (int64_t)((uint64_t)a + (uint64_t)b);
+  return which == PG_REDUCE_max ? (b > a ? b : a) : (b < a ? b : a);
 }
 
 /* Grid: a block an element of y. */
@@ -305,7 +305,7 @@ static __global__ void __launch_bounds__(threads)
 
 static void reduce_integers(int64_t which, const layout &l, const pg_call *call) {
   const pg_view *y = &call->v[0], *x = &call->v[1];
-  int64_t start = which == PG_REDUCE_SUM ? 0 : which == PG_REDUCE_MAXIMUM ? INT64_MIN : INT64_MAX;
+  int64_t start = which == PG_REDUCE_sum ? 0 : which == PG_REDUCE_max ? INT64_MIN : INT64_MAX;
   LAUNCH(reduce_whole_numbers, (unsigned)kept_of(l), threads, 0, call->stream, l, which, start,
          integers{y->data, y->dtype}, integers{x->data, x->dtype});
 }
@@ -335,14 +335,14 @@ pg_status PG_CUDA(reduce)(const pg_call *call) {
     return pg_launched("reduce");
   }
 #endif
-  function f = {which == PG_REDUCE_MINIMUM ? -1.0f : 1.0f, which == PG_REDUCE_MEAN ? (stat)removed_of(l) : 1.0f};
+  function f = {which == PG_REDUCE_min ? -1.0f : 1.0f, which == PG_REDUCE_mean ? (stat)removed_of(l) : 1.0f};
   if (kept_of(l) == 0) return PG_OK;
   if (removed_of(l) == 0) { /* every element of y is the function of nothing */
     layout empty = {};
     empty.last_reduced = true, empty.outer = kept_of(l);
     l = empty;
   }
-  if (which == PG_REDUCE_SUM || which == PG_REDUCE_MEAN) reduce_floating<false>(l, f, call);
+  if (which == PG_REDUCE_sum || which == PG_REDUCE_mean) reduce_floating<false>(l, f, call);
   else reduce_floating<true>(l, f, call);
   return pg_launched("reduce");
 }

@@ -7,9 +7,14 @@
 static int unary_exists(int dtype, int64_t which) {
   if (which < 0 || which >= PG_UNARY_FUNCTIONS) return 0;
   if (dtype == PG_REAL) return 1;
-  return PG_REAL == 0 && dtype >= PG_INT32 &&
-         (which == PG_UNARY_NEGATIVE || which == PG_UNARY_ABSOLUTE || which == PG_UNARY_SQUARE || which == PG_UNARY_SIGN ||
-          which == PG_UNARY_AFFINE || which == PG_UNARY_CLAMP);
+  if (PG_REAL != 0 || dtype < PG_INT32) return 0;
+  switch (which) {
+#define CASE(name, expression) case PG_UNARY_##name:
+    PG_UNARY_INTEGERS(CASE)
+#undef CASE
+    return 1;
+  default: return 0;
+  }
 }
 
 /* Makes the loop over y and x. */

@@ -1,14 +1,42 @@
 /* unary: y = f(x), element by element.
  *   v[0] y   real, or int32, int64, uint8 where listed   = ; may be x
  *   v[1] x   the same dtype and shape; any strides (where y is x: contiguous)
- *   i[0]     which function, below
- *   f[0..1]  its constants
- * affine is a·x + b, clamp takes low and high, pow the exponent. round goes to nearest, ties to even. Integers have
- * negative, absolute, square, sign, affine and clamp; they run in the float32 instance. */
-enum {
-  PG_UNARY_NEGATIVE, PG_UNARY_ABSOLUTE, PG_UNARY_EXP, PG_UNARY_LOG, PG_UNARY_SQRT, PG_UNARY_RSQRT, PG_UNARY_SQUARE,
-  PG_UNARY_SIN, PG_UNARY_COS, PG_UNARY_TANH, PG_UNARY_SIGMOID, PG_UNARY_RELU, PG_UNARY_ERF, PG_UNARY_FLOOR,
-  PG_UNARY_ROUND, PG_UNARY_SIGN, PG_UNARY_RECIPROCAL, PG_UNARY_AFFINE, PG_UNARY_CLAMP, PG_UNARY_POW, PG_UNARY_ATAN,
-  PG_UNARY_FUNCTIONS
-};
+ *   i[0]     which function: its place below
+ *   f[0..1]  its constants a and b
+ * Integers run in the float32 instance. */
+#define PG_UNARY(X)                            \
+  X(neg, -x)                                   \
+  X(abs, PG_MATH(fabs)(x))                     \
+  X(exp, pg_exp(x))                            \
+  X(log, pg_log(x))                            \
+  X(sqrt, PG_MATH(sqrt)(x))                    \
+  X(rsqrt, 1 / PG_MATH(sqrt)(x))               \
+  X(square, x * x)                             \
+  X(sin, PG_MATH(sin)(x))                      \
+  X(cos, PG_MATH(cos)(x))                      \
+  X(tanh, pg_tanh(x))                          \
+  X(sigmoid, pg_sigmoid(x))                    \
+  X(relu, x < 0 ? 0 : x)                       \
+  X(erf, pg_erf(x))                            \
+  X(floor, PG_MATH(floor)(x))                  \
+  X(round, PG_MATH(rint)(x)) /* ties to even */ \
+  X(sign, x > 0 ? 1 : x < 0 ? -1 : x)          \
+  X(reciprocal, 1 / x)                         \
+  X(affine, a * x + b)                         \
+  X(clamp, PG_LIMITED(x, a, b))                \
+  X(power, PG_MATH(pow)(x, a))                 \
+  X(atan, PG_MATH(atan)(x))
+#define PG_LIMITED(x, low, high) ((x) < (low) ? (low) : (x) > (high) ? (high) : (x))
+
+/* Those of integers, in unsigned arithmetic, which wraps around. */
+#define PG_UNARY_INTEGERS(X)                               \
+  X(neg, 0 - (uint64_t)x)                                  \
+  X(abs, (int64_t)x < 0 ? 0 - (uint64_t)x : (uint64_t)x)   \
+  X(square, (uint64_t)x * (uint64_t)x)                     \
+  X(sign, (x > 0) - ((int64_t)x < 0))                      \
+  X(affine, (uint64_t)a * (uint64_t)x + (uint64_t)b)       \
+  X(clamp, PG_LIMITED(x, a, b))
+
+#define PG_UNARY_NUMBER(name, expression) PG_UNARY_##name,
+enum { PG_UNARY(PG_UNARY_NUMBER) PG_UNARY_FUNCTIONS };
 PG_KERNEL(unary)

@@ -1,4 +1,4 @@
---- Lists that C, CUDA and Lua share. A header of C holds one as a macro, an item a line, and an item's number is its place:
+--- Lists that C, CUDA and Lua share. A header of C holds one as a macro, an item a line; an item's number is its place:
 ---
 ---     #define PG_REDUCE(X) \
 ---       X(sum)             \

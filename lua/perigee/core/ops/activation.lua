@@ -20,7 +20,9 @@ local backward = op.define {
 }
 
 local plain = {}
-function plain.gelu_tanh(x) return (ops.tanh((x + ops.power(x, 3) * 0.044715) * math.sqrt(2 / math.pi)) + 1) * x * 0.5 end
+function plain.gelu_tanh(x)
+  return (ops.tanh((x + ops.power(x, 3) * 0.044715) * math.sqrt(2 / math.pi)) + 1) * x * 0.5
+end
 function plain.gelu_erf(x) return (ops.erf(x * math.sqrt(0.5)) + 1) * x * 0.5 end
 function plain.silu(x) return x * ops.sigmoid(x) end
 function plain.quick_gelu(x) return x * ops.sigmoid(x * 1.702) end

@@ -1,10 +1,11 @@
---- Functions of two elements, with numpy's broadcasting; either side may be a Lua number. The numbers of the operations
---- are those of kernels/binary/binary.h.
+--- Functions of two elements, with numpy's broadcasting: kernels/binary/binary.h lists them. Either side may be a Lua
+--- number.
 ---
 --- dtypes: a real one wins over an integer one, the wider over the narrower, bfloat16 is narrower than float32. A
 --- tensor without dimensions, like a loss weight, takes the other side's dtype (unless only it is real).
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
+local list = require "perigee.core.list"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 
@@ -43,22 +44,19 @@ local function vjp_of(name)
   end
 end
 
-local truth = {
-  equal = true, not_equal = true, less = true, less_equal = true, greater = true, greater_equal = true,
-  logical_and = true, logical_or = true,
-}
+local HEADER = "kernels/binary/binary.h"
+local functions = list.read(HEADER, { "PG_BINARY_ARITHMETIC", "PG_BINARY_COMPARISONS", "PG_BINARY_LOGICAL" })
+local truth = list.read(HEADER, { "PG_BINARY_COMPARISONS", "PG_BINARY_LOGICAL" }).number -- those whose result is uint8
+local logical = list.read(HEADER, { "PG_BINARY_LOGICAL" }).number
 
 local defined = {}
-for number, name in ipairs {
-  "add", "sub", "mul", "div", "pow", "maximum", "minimum", "equal", "not_equal", "less", "less_equal", "greater",
-  "greater_equal", "logical_and", "logical_or",
-} do
+for name, number in pairs(functions.number) do
   defined[name] = op.define {
     name = name,
     kernel = "binary",
     inputs = { "a", "b" },
     ints = { "operation" },
-    defaults = { operation = number - 1 },
+    defaults = { operation = number },
     strided = true,
     inplace = not truth[name] and { y = "a" } or nil,
     shape = function(a)
@@ -132,7 +130,7 @@ for name, definition in pairs(defined) do
     end
     a, b = operands(name, a, b)
     if name == "div" or name == "pow" then a, b = real(a), real(b) end
-    if name:find "^logical" then a, b = ops.truth(a), ops.truth(b) end
+    if logical[name] then a, b = ops.truth(a), ops.truth(b) end
     return definition(a, b)
   end
   exported.methods[name] = exported[name]

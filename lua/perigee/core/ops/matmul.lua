@@ -7,7 +7,7 @@ local ops = require "perigee.core.ops"
 
 local fail, text = op.fail, op.shape_text
 
--- Attribute `activation`: 0 none, 1 to n the kinds of kernels/activation/kinds.h, DERIVATIVE + kind "times the derivative at aux".
+-- Attribute `activation`: 0 none, 1 to n the kinds of activation/kinds.h, n + kind "times the derivative at aux".
 local NONE, DERIVATIVE = 0, #activations.names
 
 --- Rows and columns of op(x).

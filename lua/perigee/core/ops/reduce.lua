@@ -1,6 +1,6 @@
---- Sums, means and extremes over any dimensions, and the place of the largest element. The operations' numbers are
---- those of kernels/reduce/reduce.h.
+--- Sums, means and extremes over any dimensions, and the place of the largest element.
 local core = require "perigee.core.ffi"
+local list = require "perigee.core.list"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 
@@ -37,13 +37,13 @@ end
 gradient.min = gradient.max
 
 local defined = {}
-for number, name in ipairs { "sum", "mean", "max", "min" } do
+for name, number in pairs(list.read("kernels/reduce/reduce.h", { "PG_REDUCE" }).number) do
   defined[name] = op.define {
     name = name,
     kernel = "reduce",
     inputs = { "x" },
     ints = { "operation", "mask" }, -- bit d - 1 of the mask: dimension d is reduced
-    defaults = { operation = number - 1 },
+    defaults = { operation = number },
     options = { "keep" },
     shape = function(a)
       local kept, short = shapes(a.x.shape, a.mask)

@@ -1,9 +1,11 @@
---- Functions of one element. The numbers of the operations are those of kernels/unary/unary.h.
+--- Functions of one element: kernels/unary/unary.h lists them.
 local core = require "perigee.core.ffi"
+local list = require "perigee.core.list"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 
-local INTEGER = { neg = true, abs = true, square = true, sign = true, affine = true, clamp = true }
+local functions = list.read("kernels/unary/unary.h", { "PG_UNARY" })
+local of_integers = list.read("kernels/unary/unary.h", { "PG_UNARY_INTEGERS" }).number
 
 local gradient = {}
 function gradient.neg(_, dy) return ops.neg(dy) end
@@ -30,22 +32,18 @@ function gradient.clamp(n, dy)
   return ops.where(inside, dy, 0)
 end
 function gradient.power(n, dy) return ops.mul(dy, ops.mul(ops.pow(n.x, n.exponent - 1), n.exponent)) end
-
 function gradient.atan(n, dy) return ops.div(dy, ops.affine(ops.square(n.x), 1, 1)) end
 
 local constants = { affine = { "a", "b" }, clamp = { "low", "high" }, power = { "exponent" } }
 
 local defined = {}
-for number, name in ipairs {
-  "neg", "abs", "exp", "log", "sqrt", "rsqrt", "square", "sin", "cos", "tanh", "sigmoid", "relu", "erf", "floor",
-  "round", "sign", "reciprocal", "affine", "clamp", "power", "atan",
-} do
+for name, number in pairs(functions.number) do
   defined[name] = op.define {
     name = name,
     kernel = "unary",
     inputs = { "x" },
     ints = { "operation" },
-    defaults = { operation = number - 1 },
+    defaults = { operation = number },
     floats = constants[name],
     strided = true,
     inplace = { y = "x" },
@@ -62,7 +60,7 @@ for name, definition in pairs(defined) do
   if not constants[name] then
     exported[name] = function(x)
       if not op.is_operand(x) then op.fail("%s: expected a tensor, got a %s", name, type(x)) end
-      return definition(INTEGER[name] and x or real(x))
+      return definition(of_integers[name] and x or real(x))
     end
     exported.methods[name] = exported[name]
   end
