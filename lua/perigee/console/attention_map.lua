@@ -5,7 +5,7 @@ local ops, tensor = core.ops, core.tensor
 
 local M = {}
 
-local LEAST, GAP = 256, 8 -- pixels: a map's side, about, where its tokens are fewer; between two maps
+local SIDE, GAP = 256, 8 -- pixels: a map is about so large; between two maps
 
 --- softmax(Q·Kᵀ/√d) of one image, [H,N,N] as nested lists, from qkv [B,N,3,H,d]; the first `skip` tokens are left out.
 ---@param qkv perigee.Tensor
@@ -25,7 +25,7 @@ end
 --- Grey rows of the sum of a map's heads first ... last, each row scaled to its own largest value.
 local function grey_rows(map, first, last)
   local n, rows = #map[1], {}
-  local scale = math.max(1, math.floor(LEAST / n))
+  local scale = math.max(1, math.floor(SIDE / n))
   for i = 1, n do
     local row, largest = {}, 0
     for j = 1, n do

@@ -7,6 +7,7 @@ local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
 local program_module = require "perigee.core.program"
 local rematerialise = require "perigee.core.rematerialise"
+local tables = require "perigee.base.tables"
 
 local C, check = core.C, core.check
 local storage = program_module.storage
@@ -133,9 +134,69 @@ local function priced(node, values)
   return flops, bytes
 end
 
+--- What a run reads and writes: inputs and captures that some node reads, and the outputs. Returns the slots, and
+--- their numbers by storage.
+local function slots_of(program, nodes, outputs, values)
+  local slots, slot_of, read = {}, {}, {}
+  local function add(kind, name, v)
+    slots[#slots + 1] = { kind = kind, name = name, value = v }
+    slot_of[storage(v)] = #slots
+  end
+  for _, node in ipairs(nodes) do
+    for _, v in ipairs(node.inputs) do
+      if v then read[storage(v)] = true end
+    end
+  end
+  for _, name in ipairs(tables.sorted_keys(program.inputs)) do
+    if read[program.inputs[name]] then add("input", name, program.inputs[name]) end
+  end
+  for _, v in ipairs(program.capture_list) do
+    if read[v] then add("capture", v.name or "tensor", v) end
+  end
+  for k, output in ipairs(outputs) do add("output", output.name, values[k]) end
+  return slots, slot_of
+end
+
+--- The call of a node's kernel: its arguments are the outputs, then the inputs. An output that the kernel may leave out
+--- is false where `is_read` says that nobody reads it.
+local function call_of(node, position, is_read, device)
+  local definition, arguments = node.definition, {}
+  for i, v in ipairs(node.outputs) do
+    local optional = definition.optional_outputs[definition.outputs[i]]
+    arguments[i] = (not optional or is_read(v)) and v
+  end
+  for i = 1, #definition.inputs do arguments[#node.outputs + i] = node.inputs[i] end
+  local flops, bytes = priced(node, arguments)
+  return { node = node, values = arguments, position = position, scratch = scratch_bytes(node, arguments, device),
+           scratch_offset = 0, flops = flops, bytes = bytes }
+end
+
+--- Lays out the arena: every output that is no slot gets a block, or its place in the block of the value whose memory
+--- it takes over, and so does every call's scratch. Returns the blocks by value and the arena's bytes.
+local function arrange(calls, first, last, shares, slot_of)
+  local blocks, block_of, scratch_of = {}, {}, {}
+  local function add(bytes, from, to)
+    local block = { bytes = aligned(bytes), first = from, last = to }
+    blocks[#blocks + 1] = block
+    return block
+  end
+  for _, call in ipairs(calls) do
+    for i, v in ipairs(call.node.outputs) do
+      if call.values[i] and not slot_of[v] then
+        block_of[v] = block_of[shares[v]] or add(bytes_of(v), first[v], last[v])
+        block_of[v].last = math.max(block_of[v].last, last[v])
+      end
+    end
+    if call.scratch > 0 then scratch_of[call] = add(call.scratch, call.position, call.position) end
+  end
+  local arena_bytes = place(blocks)
+  for call, block in pairs(scratch_of) do call.scratch_offset = block.offset end
+  return block_of, arena_bytes
+end
+
 ---@class perigee.Plan
 ---@field program perigee.Program
----@field calls table[]      { node, values, scratch, scratch_offset, flops, bytes }
+---@field calls table[]      { node, values, position, scratch, scratch_offset, flops, bytes }
 ---@field slots table[]      { kind = "input"|"capture"|"output", name, value }
 ---@field arena_bytes integer
 
@@ -153,72 +214,16 @@ function M.build(program, outputs, options)
     program.nodes = program:live_nodes(values)
   end
   local nodes = program:live_nodes(values)
-
-  local slots, slot_of = {}, {}
-  local function add_slot(kind, name, v)
-    slots[#slots + 1] = { kind = kind, name = name, value = v }
-    slot_of[storage(v)] = #slots
-  end
-  local used = {}
-  for _, node in ipairs(nodes) do
-    for _, v in ipairs(node.inputs) do
-      if v then used[storage(v)] = true end
-    end
-  end
-  local input_names = {}
-  for name in pairs(program.inputs) do input_names[#input_names + 1] = name end
-  table.sort(input_names)
-  for _, name in ipairs(input_names) do
-    if used[program.inputs[name]] then add_slot("input", name, program.inputs[name]) end
-  end
-  for _, v in ipairs(program.capture_list) do
-    if used[v] then add_slot("capture", v.name or "tensor", v) end
-  end
-  for k, output in ipairs(outputs) do add_slot("output", output.name, values[k]) end
-
+  local slots, slot_of = slots_of(program, nodes, outputs, values)
   local first, last = lifetimes(nodes, values)
-  local shares = share_in_place(nodes, first, last, slot_of)
-  local function owner_of(v)
-    while shares[v] do v = shares[v] end
-    return v
-  end
-  local block_of, blocks, calls = {}, {}, {}
+  local calls = {}
   for k, node in ipairs(nodes) do
     if not node.definition.view then
-      local arguments = {}
-      for i, v in ipairs(node.outputs) do
-        local unread = last[v] == k and not slot_of[v]
-        if unread and node.definition.optional_outputs[node.definition.outputs[i]] then arguments[i] = false
-        else
-          arguments[i] = v
-          if not slot_of[v] then
-            local holder = owner_of(v)
-            if rawequal(holder, v) then
-              local block = { bytes = aligned(bytes_of(v)), first = first[v], last = last[v] }
-              block_of[v], blocks[#blocks + 1] = block, block
-            else
-              block_of[v] = block_of[holder]
-              block_of[v].last = math.max(block_of[v].last, last[v])
-            end
-          end
-        end
-      end
-      for i = 1, #node.definition.inputs do arguments[#node.outputs + i] = node.inputs[i] end
-      local scratch = scratch_bytes(node, arguments, device)
-      local flops, bytes = priced(node, arguments)
-      local call = { node = node, values = arguments, scratch = scratch, scratch_offset = 0, flops = flops,
-        bytes = bytes }
-      if scratch > 0 then
-        call.block = { bytes = aligned(scratch), first = k, last = k }
-        blocks[#blocks + 1] = call.block
-      end
-      calls[#calls + 1] = call
+      calls[#calls + 1] = call_of(node, k, function(v) return slot_of[v] or last[v] > k end, device)
     end
   end
-  local arena_bytes = place(blocks)
-  for _, call in ipairs(calls) do
-    if call.block then call.scratch_offset = call.block.offset end
-  end
+  local shares = share_in_place(nodes, first, last, slot_of)
+  local block_of, arena_bytes = arrange(calls, first, last, shares, slot_of)
   return setmetatable({
     program = program, device = device, nodes = nodes, calls = calls, slots = slots, slot_of = slot_of,
     block_of = block_of, arena_bytes = arena_bytes, outputs = values,

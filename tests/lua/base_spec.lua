@@ -1,0 +1,37 @@
+-- Small things that every room may use: tables and sizes.
+local size = require "perigee.base.size"
+local tables = require "perigee.base.tables"
+
+describe("a table", function()
+  it("is copied, not its values", function()
+    local inner = {}
+    local t = { 1, 2, name = inner }
+    local copy = tables.copy(t)
+    assert.same(t, copy)
+    copy[1] = 5
+    assert.equal(1, t[1])
+    assert.equal(inner, copy.name)
+  end)
+
+  it("is merged with others: of one key, the last one's entry stays", function()
+    local first = { a = 1, b = 2 }
+    assert.same({ a = 1, b = 3, c = 4 }, tables.merged(first, nil, { b = 3 }, { c = 4 }))
+    assert.same({ a = 1, b = 2 }, first)
+    assert.same({}, tables.merged(nil))
+  end)
+
+  it("has its keys in order: numbers, texts, the rest", function()
+    assert.same({ -1, 2, 10, "10", "A", "a", "b", false, true },
+      tables.sorted_keys { [10] = 0, [2] = 0, [-1] = 0, b = 0, a = 0, A = 0, ["10"] = 0, [true] = 0, [false] = 0 })
+  end)
+end)
+
+describe("a size", function()
+  it("is written in the unit that suits it", function()
+    assert.equal("0.5 KiB", size.text(512))
+    assert.equal("1023.0 KiB", size.text(1023 * 2 ^ 10))
+    assert.equal("1.0 MiB", size.text(2 ^ 20))
+    assert.equal("1023.0 MiB", size.text(1023 * 2 ^ 20))
+    assert.equal("1.50 GiB", size.text(1.5 * 2 ^ 30))
+  end)
+end)
