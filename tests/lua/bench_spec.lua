@@ -54,10 +54,10 @@ describe("profile", function()
       if look then rows, loader = profile.profile(run, 2) else profile.seconds(run, 2) end
       profile.seconds(run, 1)
       local calls, known = 0, {}
-      for _, call in ipairs(run.program.executable.calls) do
+      for _, call in ipairs(run.train_step.executable.calls) do
         calls, known[call] = calls + (known[call] and 0 or 1), true
       end
-      assert.equal(#run.program.executable.calls, calls + #run.plan.calls) -- two pieces
+      assert.equal(#run.train_step.executable.calls, calls + #run.plan.calls) -- two pieces
       local losses, norm = run.losses, run.gradient_norm
       run:free()
       return losses, norm, rows, loader, calls

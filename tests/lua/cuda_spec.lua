@@ -210,21 +210,21 @@ describe("training on the CUDA device", function()
   end)
 
   on_cuda("waits in a step for an earlier one's numbers at most", function()
-    local fibres, train = ffi.load(plugin), require "perigee.train"
+    local fibres = ffi.load(plugin)
     local run = require("perigee.train.run").new(tiny.recipe {}, { device = "cuda" })
-    run.progress = require("perigee.record.progress").new { quiet = true, clock = C.pg_clock_seconds }
     run:enter_stage(2)
-    for _ = 1, 3 do train.step(run) end -- call by call, captured, replayed
+    for _ = 1, 3 do run:advance() end -- call by call, captured, replayed
     local before = fibres.cuda_on_cpu_waits()
     for _ = 1, 4 do
-      train.step(run)
-      assert.is_true(tonumber(fibres.cuda_on_cpu_queued()) >= #run.program.executable.calls)
+      run:advance()
+      assert.is_true(tonumber(fibres.cuda_on_cpu_queued()) >= #run.train_step.executable.calls)
     end
     assert.equal(0, tonumber(fibres.cuda_on_cpu_waits() - before))
     run:free()
     local function waits_in(steps) -- of a whole run
       local start = fibres.cuda_on_cpu_waits()
-      train.train(tiny.recipe { align = 2, total = steps, checkpoint = 0 }, { device = "cuda", quiet = true }):free()
+      local recipe = tiny.recipe { align = 2, total = steps, checkpoint = 0 }
+      require("perigee.train").train(recipe, { device = "cuda", quiet = true }):free()
       return tonumber(fibres.cuda_on_cpu_waits() - start)
     end
     waits_in(4) -- chooses algorithms
@@ -250,11 +250,10 @@ describe("training on the CUDA device", function()
       local options = { precision = case[1], batch = case[2], micro = case[3] }
       local planned = price.recipe(tiny.recipe(options), { device = "h100" })
       local run = require("perigee.train.run").new(tiny.recipe(options), { device = "cuda" })
-      run.progress = require("perigee.record.progress").new { quiet = true, clock = C.pg_clock_seconds }
-      for stage = 1, 2 do
+        for stage = 1, 2 do
         assert.equal("cuda", planned[stage].planned_for)
         run:enter_stage(stage)
-        for _ = 1, 3 do require("perigee.train").step(run) end
+        for _ = 1, 3 do run:advance() end
         for _, purpose in ipairs { "arena", "parameters", "gradients", "optimizer", "ema", "teacher", "data" } do
           local bytes, figure = held_for(purpose), planned[stage].memory[purpose]
           assert.is_true(math.abs(bytes - figure) <= math.max(0.005 * figure, 4096),

@@ -2,12 +2,10 @@
 local door = require "perigee.core.ffi"
 local ffi = require "ffi"
 local price = require "perigee.cost.price"
-local Progress = require "perigee.record.progress"
 local Run = require "perigee.train.run"
 local signals = require "perigee.signals"
 local tensor = require "perigee.core.tensor"
 local tiny = require "tests.lua.tiny"
-local train = require "perigee.train"
 
 local C = door.C
 
@@ -22,9 +20,7 @@ end
 local function peak() return tonumber(C.pg_memory_peak(C.PG_CPU, -1)) end
 
 local function new_run(options)
-  local run = Run.new(tiny.recipe(options))
-  run.progress = Progress.new { quiet = true, clock = C.pg_clock_seconds }
-  return run
+  return Run.new(tiny.recipe(options))
 end
 
 --- The same in a function of its own, so that no register of the caller's keeps what it left.
@@ -50,7 +46,7 @@ describe("the memory of a step", function()
             if stage == 1 then run:build_stage() else run:enter_stage(2) end
             collect()
             C.pg_memory_reset_peak(C.PG_CPU)
-            for _ = 1, 3 do train.step(run) end
+            for _ = 1, 3 do run:advance() end
             -- pictures that a data set keeps in memory are not a step's
             local sources = run.recipe.data.sources
             local pictures = sources.images.tensor:bytes() + sources.labels.tensor:bytes()
@@ -79,7 +75,7 @@ describe("the memory of a step", function()
     without_trace(function()
       local run = new_run(options)
       run:build_stage()
-      train.step(run)
+      run:advance()
       collect()
       local between = held()
       C.pg_memory_reset_peak(C.PG_CPU)
@@ -109,7 +105,7 @@ describe("the memory of a step", function()
       run:enter_stage(2)
       collect()
       assert.equal(0, held "teacher")
-      train.step(run)
+      run:advance()
       assert.equal(0, held "teacher")
       run:free()
     end)
@@ -121,7 +117,7 @@ describe("the memory of a step", function()
       run:build_stage()
       local bytes, resident = {}, {}
       for step = 1, 1000 do
-        train.step(run)
+        run:advance()
         if step % 200 == 0 then
           collect()
           bytes[#bytes + 1], resident[#resident + 1] = held(), tonumber(C.pg_resident_bytes())

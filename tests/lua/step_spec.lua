@@ -128,15 +128,15 @@ local function three_steps(options, bound)
     assert.is_truthy(fixture["grad." .. name], name)
   end
   for step = 1, 3 do
-    local result = run:result_of(run:advance())
+    run:advance()
     for _, name in ipairs { "denoise", "features", "attention" } do
       local expected = fixture[("step%d.%s"):format(step, name)]:totable()[1]
-      assert.is_true(math.abs(result.losses[name] - expected) <= bound * math.abs(expected),
+      assert.is_true(math.abs(run.losses[name] - expected) <= bound * math.abs(expected),
         ("step %d: %s"):format(step, name))
     end
     if step == 1 then assert.equal(total, near_all(public, "gradients", "grad", bound)) end
     local expected = fixture[("step%d.gradient_norm"):format(step)]:totable()[1]
-    assert.is_true(math.abs(result.gradient_norm - expected) <= bound * expected,
+    assert.is_true(math.abs(run.gradient_norm - expected) <= bound * expected,
       ("step %d: the gradient's norm"):format(step))
     if step == 1 then
       assert.is_true(near_all(public, "parameters", "after1", bound) > 10)
@@ -183,7 +183,8 @@ local function gradients_of(options, how)
   end
   run:build_stage()
   local found
-  for _ = 1, how.steps or 1 do found = run:result_of(run:advance()).losses end
+  for _ = 1, how.steps or 1 do run:advance() end
+  found = run.losses
   door.check(door.C.pg_threads_set(1))
   local gradients = {}
   for _, group in ipairs(run.groups) do gradients[group.prefix] = group.gradients:clone() end
@@ -247,11 +248,12 @@ describe("a step", function()
     local function change(turn)
       local run = Run.new(tiny.recipe {})
       run:build_stage()
-      local program = run.program
-      run:result_of(run:advance())
+      local program = run.train_step
+      run:advance()
       turn(run)
-      local norm = run:result_of(run:advance()).gradient_norm
-      assert.equal(program, run.program)
+      run:advance()
+      local norm = run.gradient_norm
+      assert.equal(program, run.train_step)
       local student = run.groups[1]
       local result = bytes(student.parameters) .. bytes(student.average)
       run:free()
@@ -297,7 +299,7 @@ describe("the gradient angle", function()
       local bound, sum = precision == "float64" and 1e-7 or 1e-4, 0 -- positions are float32 numbers
       for k = 1, 4 do
         local inputs = run:bind_weights(batch_at(k))
-        inputs.state = run.state
+        inputs.state = run.random_state
         local reading = probe:measure(1, function() return inputs end)[1]
         local function expect(what, actual, expected)
           assert.is_true(math.abs(actual - expected) <= bound * math.max(math.abs(expected),
@@ -334,7 +336,7 @@ describe("the gradient angle", function()
         batch = 4, parameters = parameters, fixed_time = true, fixed_noise = true, drop_labels = false,
       })
       local inputs = run:bind_weights(batch_at(3))
-      inputs.state = run.state
+      inputs.state = run.random_state
       full[side] = core.executable.new(plan):run(inputs)
     end
     local dots = { 0, 0, 0 }
@@ -348,7 +350,7 @@ describe("the gradient angle", function()
     end
     local probe = require("perigee.signals.gradient_angle").build(run, { 2 })
     local inputs = run:bind_weights(batch_at(3))
-    inputs.state = run.state
+    inputs.state = run.random_state
     local cosine = probe:measure(1, function() return inputs end)[1].cosine
     assert.is_true(math.abs(cosine - dots[1] / math.sqrt(dots[2] * dots[3])) < 1e-12)
     assert.is_true(#probe.executable.plan.calls < #run.plan.calls)
@@ -375,7 +377,7 @@ describe("the gradient angle", function()
     for _, precision in ipairs { "float64", "bf16" } do
       local run = Run.new(tiny.recipe { batch = 8, precision = precision })
       run:build_stage()
-      for _ = 1, 3 do require("perigee.train").step(run) end
+      for _ = 1, 3 do run:advance() end
       local function measure(ema)
         local how = { time = { 0.5 }, images = 8, ema = ema }
         return require("perigee.signals.gradient_angle").measure(run, { 2 }, how)[1].mean
@@ -392,7 +394,7 @@ describe("the gradient angle", function()
     local run = Run.new(tiny.recipe { batch = 8, precision = "float64" })
     run:build_stage()
     -- away from where the output layers' zeros stop every gradient
-    for _ = 1, 3 do require("perigee.train").step(run) end
+    for _ = 1, 3 do run:advance() end
     local signal = require "perigee.signals"
     local function reading(name, block, time)
       return signal.gradient_angle { name = name, block = block, time = time or { 0.1, 0.8 }, images = 16,

@@ -125,7 +125,7 @@ describe("a run with a cached teacher", function()
     run = tiny.train({ cache = true }, { folder = in_folder "run", steps = 8, resume = true, keep = true })
     assert.equal("free", run.stage.name)
     assert.is_false(mapped())
-    assert.is_nil(run.teacher_cache)
+    assert.is_false(run.teacher.cache)
     run:free()
   end)
 end)
@@ -305,8 +305,8 @@ describe("a file", function()
     files.write(in_folder "cut.lua", ([[
       local train, tiny = require "perigee.train", require "tests.lua.tiny"
       local run = train.train(tiny.recipe { cache = true, align = 100, total = 100 }, { steps = 1, quiet = true })
-      os.execute("truncate -s 4097 " .. tiny.quote(run.teacher_cache.sources["teacher patches"].path))
-      for _ = 1, 20 do train.step(run) end
+      os.execute("truncate -s 4097 " .. tiny.quote(run.teacher.cache.sources["teacher patches"].path))
+      for _ = 1, 20 do run:advance() end
     ]]))
     local status, output = tiny.perigee("run " .. tiny.quote(in_folder "cut.lua"),
       "LUA_PATH=" .. tiny.quote(package.path))

@@ -1,6 +1,5 @@
 --- Where a step's time goes: whole steps timed, and one clock around every call of a stage's programs.
 local core_ffi = require "perigee.core.ffi"
-local Progress = require "perigee.record.progress"
 local Run = require "perigee.train.run"
 local storage = require("perigee.core.program").storage
 local train = require "perigee.train"
@@ -23,12 +22,9 @@ function M.open(recipe, options)
     end
   end
   local run = Run.new(recipe, { device = options.device, trace = options.trace, train = train.train })
-  run.progress = Progress.new { quiet = true }
   local teacher = recipe:teacher_model()
   if teacher and (options.synthetic or not teacher.weights and teacher == recipe.teacher) then
-    teacher.weights = nil
-    teacher:materialise { seed = recipe.seed, dtype = recipe.dtype, device = run.device, purpose = "teacher" }
-    run.teacher_ready = true
+    run.teacher:materialise_untrained()
   end
   if not run:enter_stage(options.stage or 1) then core_ffi.fail "interrupted while the teacher was being trained" end
   return run
@@ -41,7 +37,7 @@ function M.seconds(run, count)
   local list = {}
   for k = 1, count do
     local start = C.pg_clock_seconds()
-    train.step(run)
+    run:advance()
     list[k] = C.pg_clock_seconds() - start
   end
   return list
@@ -162,16 +158,11 @@ end
 
 --- One step of a run with a clock around every call: seconds by call of its plans, those of all pieces added up.
 local function timed(run, batch)
-  local program, seconds = run.program, {}
-  local executable = program.executable
-  program.executable = {
-    run = function(_, inputs)
-      for _, row in ipairs(executable:profile(inputs)) do seconds[row.call] = (seconds[row.call] or 0) + row.seconds end
-    end,
-  }
-  local fine, result = pcall(function() return run:result_of(run:advance(batch)) end)
-  program.executable = executable
-  if not fine then error(result, 0) end
+  local seconds = {}
+  run:queue_step(batch, function(executable, inputs)
+    for _, row in ipairs(executable:profile(inputs)) do seconds[row.call] = (seconds[row.call] or 0) + row.seconds end
+  end)
+  run:collect(0)
   return seconds
 end
 
@@ -207,7 +198,7 @@ end
 ---@return number loader
 function M.profile(run, count)
   local samples, waits, part_of = {}, {}, {}
-  train.settle(run, 0)
+  run:collect(0)
   for k = 1, count do
     local start = C.pg_clock_seconds()
     local batch = run:batch()
@@ -216,7 +207,7 @@ function M.profile(run, count)
   end
   local parts = M.parts(run.plan, run.recipe)
   for k, call in ipairs(run.plan.calls) do part_of[call] = parts[k] end
-  return rows_of(run.program.executable, samples, part_of), M.quantile(waits, 0.5)
+  return rows_of(run.train_step.executable, samples, part_of), M.quantile(waits, 0.5)
 end
 
 --- Seconds that aligning adds to a step beyond the teacher and the projector: of the calls that the profile of a stage

@@ -59,7 +59,7 @@ local function losses_record(run, text)
   end
   return sandbox.record {
     name = "run.stage.losses", get = get,
-    text = function() return require("perigee.record.folder").describe_losses(run.stage) end,
+    text = function() return require("perigee.recipe.describe").losses(run.stage) end,
   }
 end
 
@@ -84,7 +84,7 @@ local function stage_record(run, text)
     },
     text = function()
       return ("stage %d, %s: %s; until %s"):format(run.stage.index, run.stage.name,
-        require("perigee.record.folder").describe_losses(run.stage), run.stage.finish.text)
+        require("perigee.recipe.describe").losses(run.stage), run.stage.finish.text)
     end,
   }
 end
@@ -128,12 +128,12 @@ function M.run(run, text, save)
       return limit.suspended(require("perigee.sampling.grid").during, run, sandbox.unwrap(options))
     end,
     pause = function()
-      if not run.paused then run.log { event = "pause", step = run.step, text = text() } end
-      run.paused = true
+      if not run.paused then run:log { event = "pause", step = run.step, text = text() } end
+      run:pause(true)
     end,
     resume = function()
-      if run.paused then run.log { event = "continue", step = run.step, text = text() } end
-      run.paused = false
+      if run.paused then run:log { event = "continue", step = run.step, text = text() } end
+      run:pause(false)
     end,
     parameter = function(name) return snapshot(changes.tensor(run, name)) end,
     parameters = function(prefix) return names_of(run, prefix or "student.") end,
@@ -148,7 +148,7 @@ function M.run(run, text, save)
       folder = function() return run.folder end, stage = function() return stage_record(run, text) end,
       optim = function() return optim_record(run, text) end, losses = function() return sandbox.wrap(run.losses) end,
       gradient_norm = function() return run.gradient_norm end, ema = function() return run.ema end,
-      batch_size = function() return run.batch_size end, paused = function() return run.paused or false end,
+      batch_size = function() return run.batch_size end, paused = function() return run.paused end,
     },
     set = { ema = function(value) changes.make(run, "ema", value, text()) end },
     call = call,

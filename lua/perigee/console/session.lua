@@ -37,8 +37,10 @@ function M.open(path, values, device)
   end
   recipe.cache_teacher = false -- here the teacher itself is at hand, and its results are the same
   return tensor.outlive(function()
-    local inner = Run.new(recipe, { device = device or recipe.device, train = require("perigee.train").train })
-    inner.progress = Progress.new { clock = core_ffi.C.pg_clock_seconds }
+    local inner = Run.new(recipe, {
+      device = device or recipe.device, train = require("perigee.train").train,
+      progress = Progress.new { clock = core_ffi.C.pg_clock_seconds },
+    })
     inner:build_stage()
     return setmetatable({ path = path, values = values, recipe = recipe, inner = inner, stage = inner.stage,
                           optim = inner.optim, programs = {} }, Session)
@@ -64,8 +66,8 @@ local function batch_of(self, batch) return batch or self.last_batch or self:bat
 function Session:step(given)
   local inner = self.inner
   for _ = 1, type(given) == "number" and given or 1 do
-    local result = inner:result_of(inner:advance(type(given) == "table" and given or nil))
-    inner.losses, inner.gradient_norm = result.losses, result.gradient_norm
+    inner:queue_step(type(given) == "table" and given or nil)
+    inner:collect(0)
   end
   return inner.losses
 end
@@ -111,7 +113,7 @@ local function evaluate(self, program, batch)
   for name, t in pairs(batch) do
     inputs[name] = t.shape[1] == inner.micro and t or t:narrow(1, 1, inner.micro):contiguous()
   end
-  inner:set_state(inner.step, 0)
+  inner:set_random_state(inner.step, 0)
   return program.executable:run(inputs)
 end
 

@@ -34,7 +34,7 @@ local function state_of(run)
     stage_name = run.stage.name, policy = run.policy_state, policy_text = run.stage.finish.text,
     precision = recipe.precision, batch = recipe.batch, isa = ffi.string(core.C.pg_cpu_isa()),
     threads = core.C.pg_threads(), settings = run:settings(), recipe_settings = run:recipe_settings(),
-    finished = run.finished or false, device = run.device ~= "cpu" and device.description(run.device) or nil,
+    finished = run.finished, device = run.device ~= "cpu" and device.description(run.device) or nil,
     choices = run.device ~= "cpu" and choices.all() or nil,
   }
 end

@@ -46,7 +46,7 @@ function M.during(run, given)
   files.make_folder(run.folder .. "/samples")
   local path = ("%s/samples/step-%07d.png"):format(run.folder, run.step)
   require("perigee.io.png").save(path, M.join(images))
-  if run.log then run.log { event = "sample", step = run.step, file = path:match "[^/]+$" } end
+  run:log { event = "sample", step = run.step, file = path:match "[^/]+$" }
   return path
 end
 

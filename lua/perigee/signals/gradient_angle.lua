@@ -183,10 +183,10 @@ function M.measure(run, blocks, settings)
     for k, time in ipairs(settings.time) do
       local inputs = run:bind_weights {
         time = ops.fill({ size }, { value = time, dtype = op.stat(run.recipe.dtype) }):to(run.device),
-        state = run.state,
+        state = run.random_state,
       }
       local readings = probe:measure(batches, function(number)
-        run:set_state(run.step, (number - 1) * size)
+        run:set_random_state(run.step, (number - 1) * size)
         loader:seek(number - 1)
         for name, t in pairs(loader:next()) do inputs[name] = t end
         return inputs

@@ -3,8 +3,8 @@
 local ffi = require "ffi"
 local checkpoint = require "perigee.record.checkpoint"
 local core = require "perigee.core.ffi"
+local describe = require "perigee.recipe.describe"
 local files = require "perigee.io.files"
-local folder = require "perigee.record.folder"
 local json = require "perigee.io.json"
 local slice = require("perigee.nn.module").slice
 local recipes = require "perigee.recipe"
@@ -59,7 +59,7 @@ local function identity(recipe)
       if entry.loss.kind == "custom" then own[#own + 1] = digest(string.dump(entry.loss.compute, true)) end
     end
   end
-  return json.encode(folder.config(recipe, {
+  return json.encode(describe.config(recipe, {
     version = ffi.string(core.C.pg_version()), isa = ffi.string(core.C.pg_cpu_isa()),
     data_digest = recipe.data:digest(), own = own,
   }))
@@ -79,33 +79,34 @@ function M.trained(recipe)
 end
 
 --- Trains a recipe, or finds what that made before. Returns the run's folder, or nil where it was interrupted.
-local function train_recipe(run, recipe, train)
+local function train_recipe(holder, recipe)
   local path, done, key = place_of(recipe)
   if M.trained(recipe) then
-    run.progress:line("teacher %s: from the cache %s", recipe.name, path)
+    holder.progress:line("teacher %s: from the cache %s", recipe.name, path)
     return path
   end
-  run.progress:line("teacher %s: training it now; it will be kept in %s", recipe.name, path)
+  holder.progress:line("teacher %s: training it now; it will be kept in %s", recipe.name, path)
   local started = core.C.pg_clock_seconds()
-  local taught, outcome = train(recipe, {
-    folder = path, resume = true, wait = true, device = run.device, quiet = run.progress.quiet, prefix = "teacher: ",
+  local taught, outcome = holder.train(recipe, {
+    folder = path, resume = true, wait = true, device = holder.device, quiet = holder.progress.quiet,
+    prefix = "teacher: ",
   })
   local steps = taught.step
   taught:free()
   if outcome == "interrupted" then return nil end
-  run.progress:line("teacher %s: %d steps in %.0f s", recipe.name, steps, core.C.pg_clock_seconds() - started)
+  holder.progress:line("teacher %s: %d steps in %.0f s", recipe.name, steps, core.C.pg_clock_seconds() - started)
   files.write(done, key)
   return path
 end
 
---- Materialises the teacher of a run; false where it was being trained and that was interrupted.
----@param train fun(recipe: perigee.Recipe, options: perigee.TrainOptions): perigee.Run, string  trains a teacher that
----  is a recipe
-function M.prepare(run, train)
-  local teacher = run.recipe.teacher
-  local options = { dtype = run.recipe.dtype, device = run.device, purpose = "teacher" }
+--- Materialises the teacher of a run. False: it was being trained, and that was interrupted.
+---@param holder perigee.Teacher
+---@return boolean
+function M.prepare(holder)
+  local teacher = holder.recipe.teacher
+  local options = { dtype = holder.recipe.dtype, device = holder.device, purpose = "teacher" }
   if recipes.is_recipe(teacher) then
-    local path = train_recipe(run, teacher, train)
+    local path = train_recipe(holder, teacher)
     if not path then return false end
     load_model(teacher.student, path, "ema.student.", options)
   else

@@ -46,21 +46,22 @@ local function set_finish(run, text)
   if not stops.is_stop(stop) then core.fail("run.stage.finish: expected a stop, got a %s", type(stop)) end
   for _, signal in ipairs(stop.needs) do check_signal(run, signal) end
   signals.of_stage(stop, run.stage.signals) -- two different ones of a name are an error here, not at the next step
-  run.stage.finish = stop
-  run.stage.finish_source = text ~= "recipe_finish" and text or nil
-  run.policy_state = stop:initial()
+  run:set_finish(stop, text ~= "recipe_finish" and text or nil)
 end
 
 -- ---- what can be changed: path -> { read(run), write(run, value) } -----------------------------------------------
 
 local fixed = {
-  ema = { read = function(run) return run.ema end, write = function(run, v) run.ema = number("run.ema", v, 0, 1) end },
+  ema = {
+    read = function(run) return run.ema end,
+    write = function(run, v) run:set_ema(number("run.ema", v, 0, 1)) end,
+  },
   ["stage.finish"] = {
     read = function(run) return run.stage.finish_source or run.stage.finish.text end, write = set_finish,
   },
   finish_stage = {
     read = function(run) return run.stage.name end,
-    write = function(run) run.finish_asked = "finish_stage() at a console" end,
+    write = function(run) run:ask_to_finish "finish_stage() at a console" end,
   },
 }
 for name, least in pairs { lr = 0, epsilon = 1e-300, decay = 0, clip = 0, warmup = 0 } do
@@ -126,21 +127,18 @@ local function make(run, change)
   local place = target(change.path)
   local before = place.read(run)
   place.write(run, change.value)
-  if not run.changes or run.changes.step ~= run.step then run.changes = { step = run.step } end
-  table.insert(run.changes, change.number)
-  run.saved = nil -- a checkpoint of this step, if there is one, lacks it
-  run.log { event = "change", number = change.number, step = run.step, stage = run.stage.name, text = change.text,
+  run:mark_change(change.number)
+  run:log { event = "change", number = change.number, step = run.step, stage = run.stage.name, text = change.text,
             path = change.path,
             before = before, after = change.value == nil and true or change.value, again = change.again }
 end
 
 --- Makes a change that a user asked for.
 function M.make(run, path, value, text)
-  run.last_change = (run.last_change or 0) + 1
-  local fine, message = pcall(make, run, { path = path, value = value, text = text, number = run.last_change })
-  if fine then return end
-  run.last_change = run.last_change - 1
-  error(message, 0)
+  local number_of_change = run.last_change + 1
+  local fine, message = pcall(make, run, { path = path, value = value, text = text, number = number_of_change })
+  if not fine then error(message, 0) end
+  run:know_change(number_of_change)
 end
 
 --- Replaces a tensor of the run: the values are kept in its folder, for --resume.
@@ -151,7 +149,7 @@ function M.set(run, name, value, text)
     core.fail("run:set: '%s' is %s, the new values are %s", name, core.shape_text(now.shape),
       core.shape_text(value.shape))
   end
-  local file = ("changes/%06d.npy"):format((run.last_change or 0) + 1)
+  local file = ("changes/%06d.npy"):format(run.last_change + 1)
   tensor.tidy(function()
     local values = value:to "float32"
     local zero = (values * 0):sum():item()
@@ -165,12 +163,12 @@ end
 --- The changes in the log that a checkpoint of `run` does not hold, in order.
 function M.pending(run)
   local done, by_number, list = {}, {}, {}
-  if run.changes and run.changes.step == run.step then
+  if run.changes.step == run.step then
     for _, n in ipairs(run.changes) do done[n] = true end
   end
   for _, event in ipairs(require("perigee.record.events").read(run.folder)) do
     if event.event == "change" then
-      run.last_change = math.max(run.last_change or 0, event.number)
+      run:know_change(event.number)
       if event.step > run.step or (event.step == run.step and not done[event.number]) then
         by_number[event.number] = event
       end

@@ -2,6 +2,7 @@
 --- average, each a flat buffer of float32 (in float64 programs, float64), in lower precision a working copy that the
 --- programs read, and, where gradients are summed or converted, a buffer that the programs write.
 local core = require "perigee.core"
+local describe = require "perigee.recipe.describe"
 local op = require "perigee.core.op"
 local slice = require("perigee.nn.module").slice
 local ops, tensor = core.ops, core.tensor
@@ -113,6 +114,40 @@ function Group:free()
     "working", "written" } do
     if self[name] then self[name]:free() end
   end
+end
+
+--- The groups of a recipe: the student, then the modules of its losses in the order of stages, losses and names.
+---@return perigee.Group[]
+function Group.of_recipe(recipe, device)
+  local options = { seed = recipe.seed, dtype = recipe.dtype, device = device, micro = recipe.micro < recipe.batch }
+  local groups, modules, done = { Group.new("student", recipe.student, options) }, recipe:loss_modules(), {}
+  for _, stage in ipairs(recipe.stages) do
+    for _, entry in ipairs(stage.losses) do
+      local names = {}
+      for name in pairs(modules[entry.name]) do names[#names + 1] = name end
+      table.sort(names)
+      for _, name in ipairs(done[entry.name] and {} or names) do
+        local group = Group.new(("losses.%s.%s"):format(entry.name, name), modules[entry.name][name], options)
+        group.loss = entry.name
+        groups[#groups + 1] = group
+      end
+      done[entry.name] = true
+    end
+  end
+  return groups
+end
+
+--- Keeps the groups that a stage or a later one trains and frees the others.
+---@return perigee.Group[] kept, perigee.Group[] active  those of the stage itself
+function Group.of_stage(groups, recipe, stage)
+  local active, kept = {}, {}
+  for _, group in ipairs(groups) do
+    local used = not group.loss
+    for _, entry in ipairs(stage.losses) do used = used or entry.name == group.loss end
+    if used then active[#active + 1] = group end
+    if used or describe.trains(recipe, stage.index, group.loss) then kept[#kept + 1] = group else group:free() end
+  end
+  return kept, active
 end
 
 return Group

@@ -1,30 +1,31 @@
---- A run's state: what is being trained, in which stage, and how its parts are built. The loop that moves it is
---- train.lua.
+--- A run's state: what is trained, in which stage, and how its parts are built. Only this file writes a run's fields
+--- (tests/lua/run_spec.lua); the loop that moves it is train/loop.lua.
 local ffi = require "ffi"
 local choices = require "perigee.record.choices"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
-local Group = require "perigee.train.group"
 local device = require "perigee.core.device"
+local Events = require "perigee.record.events"
+local failure = require "perigee.base.failure"
+local fits = require "perigee.cost.fits"
+local folder = require "perigee.record.folder"
+local Group = require "perigee.train.group"
 local json = require "perigee.io.json"
 local op = require "perigee.core.op"
 local optimisers = require "perigee.optim"
+local Progress = require "perigee.record.progress"
 local signals = require "perigee.signals"
+local source = require "perigee.stops.source"
 local stage_program = require "perigee.stage.program"
 local step_program = require "perigee.train.step"
-local used_from = require("perigee.record.folder").used_from
+local teacher = require "perigee.teacher.teacher"
+local teachers = require "perigee.teacher"
 local tensor = core.tensor
 
 ---@class perigee.Run
----@field recipe perigee.Recipe
----@field folder string|false
----@field step integer       steps done
----@field stage table        the stage under way: name, index, losses (by number and by name), finish
----@field optim table        the optimiser's settings, which may be changed while the run is going
----@field losses table<string, number>   of the step just done
----@field changes? table     numbers of the changes made by hand at step `changes.step`
 local Run = {}
 Run.__index = Run
+function Run.__newindex(_, name) error(("a run has no field '%s'; Run.new declares them"):format(tostring(name)), 2) end
 
 --- The run's copy of a stage: weights and `finish` may be changed in it.
 local function live_stage(stage)
@@ -37,10 +38,18 @@ local function live_stage(stage)
   return live
 end
 
---- A run at step 0: models materialised, nothing compiled yet. `trace` says what the gradients program takes as inputs
---- instead of drawing it (stage/program.lua); the loader must give them.
----@param options? { folder?: string, device?: string, train?: function, trace?: { fixed_time?: boolean, fixed_noise?: boolean,
----  drop_labels?: boolean } }
+---@class perigee.RunOptions
+---@field folder? string|false
+---@field device? string              cpu
+---@field progress? perigee.Progress  quiet
+---@field trace? { fixed_time?: boolean, fixed_noise?: boolean, drop_labels?: boolean, fuse?: boolean }  inputs of the
+---  gradients program that are otherwise drawn (stage/program.lua); the loader must give them
+---@field train? function             trains a teacher that is itself a recipe
+
+--- A run at step 0: models materialised, nothing compiled yet.
+---@param recipe perigee.Recipe
+---@param options? perigee.RunOptions
+---@return perigee.Run
 function Run.new(recipe, options)
   options = options or {}
   recipe:validate()
@@ -48,51 +57,77 @@ function Run.new(recipe, options)
   device.expect_dtype(where, recipe.dtype)
   core_ffi.C.pg_tf32_set(recipe.tf32 and 1 or 0)
   if where ~= "cpu" then
-    choices.recall(require("perigee.teacher").choices_path()) -- planning makes those that are missing
-    require("perigee.cost.fits").check(recipe, where)
+    choices.recall(teachers.choices_path()) -- planning makes those that are missing
+    fits.check(recipe, where)
   end
   recipe.data:open()
+  local progress = options.progress or Progress.new { quiet = true, clock = core_ffi.C.pg_clock_seconds }
+  local stage = live_stage(recipe.stages[1])
   local self = setmetatable({
-    recipe = recipe, folder = options.folder or false, device = where, step = 0, losses = {}, gradient_norm = 0,
-    batch_size = recipe.batch, micro = recipe.micro, ema = recipe.ema, optim = {}, groups = {}, weights = {},
-    train = options.train, trace = options.trace or {}, pending = {}, lag = where == "cpu" and 0 or 1,
+    -- given
+    recipe = recipe,
+    folder = options.folder or false,    -- false: nothing is written
+    device = where,
+    progress = progress,
+    trace = options.trace or {},
+    batch_size = recipe.batch,
+    micro = recipe.micro,                -- images a piece of the batch
+
+    -- where it stands
+    step = 0,                            -- steps done
+    stage = stage,                       -- name, index, losses (by number and by name), finish, signals, finish_source
+    policy_state = stage.finish:initial(),
+    finished = false,
+
+    -- settings that may be changed while it runs
+    optim = {},                          -- the optimiser's
+    ema = recipe.ema,                    -- decay of the moving averages
+
+    -- what is trained
+    groups = Group.of_recipe(recipe, where), -- the student, then each module of a loss that is still used
+    active_groups = {},                  -- those of this stage
+    teacher = teacher.new(recipe, { device = where, progress = progress, train = options.train }),
+    loader = false,
+
+    -- what runs the stage
+    plan = false,                        -- of the gradients of one piece
+    train_step = false,                  -- perigee.Step
+    weights = {},                        -- of the losses, by name: tensors that programs read
+    random_state = tensor.empty({ 3 }, "int64", { device = where }), -- of passes other than training steps
+
+    -- numbers
+    pending = {},                        -- steps queued whose numbers have not been collected
+    lag = where == "cpu" and 0 or 1,     -- steps that may be pending while the next one is queued
+    losses = {},                         -- by name, of the last step collected
+    gradient_norm = 0,                   -- before clipping
+
+    -- made and asked by hand (train/changes.lua)
+    changes = { step = 0 },              -- the numbers of the changes made at `changes.step`
+    last_change = 0,                     -- number of the newest change
+    paused = false,
+    finish_asked = false,                -- why the stage shall end before the next step
+    owes_decision = false,               -- the policy is asked before the first step
+
+    -- on disk
+    saved_step = false,                  -- the step whose checkpoint the folder holds
+    events = false,
+    lock = false,
   }, Run)
   for key, value in pairs(recipe.optim) do self.optim[key] = value end
-  local group_options = {
-    seed = recipe.seed, dtype = recipe.dtype, device = self.device, micro = self.micro < self.batch_size,
-  }
-  self.groups[1] = Group.new("student", recipe.student, group_options)
-  local modules, done = recipe:loss_modules(), {}
-  for _, stage in ipairs(recipe.stages) do
-    for _, entry in ipairs(stage.losses) do
-      local names = {}
-      for name in pairs(modules[entry.name]) do names[#names + 1] = name end
-      table.sort(names)
-      for _, name in ipairs(names) do
-        local prefix = ("losses.%s.%s"):format(entry.name, name)
-        if not done[prefix] then
-          done[prefix] = Group.new(prefix, modules[entry.name][name], group_options)
-          done[prefix].loss = entry.name
-          self.groups[#self.groups + 1] = done[prefix]
-        end
-      end
-    end
-  end
   self:open_loader()
-  self.state = tensor.empty({ 3 }, "int64", { device = self.device })
-  self.stage = live_stage(recipe.stages[1])
-  self.policy_state = self.stage.finish:initial()
   return self
 end
 
---- The loader of the batches to come: the data's fields and, with a cache, what was kept of the teacher.
+--- The loader of the batches to come: the data's fields and, with a cache, those of the teacher.
 function Run:open_loader()
   if self.loader then self.loader:close() end
   local recipe = self.recipe
   self.loader = recipe.data:loader { seed = recipe.seed, batch = recipe.batch, device = self.device,
-    more = self.teacher_cache }
+    more = self.teacher.cache or nil }
   self.loader:seek(self.step)
 end
+
+-- ---- settings, and a checkpoint's state --------------------------------------------------------------------------
 
 local function settings_of(optim, ema, losses)
   local weights = {}
@@ -100,21 +135,21 @@ local function settings_of(optim, ema, losses)
   return { optim = optim, ema = ema, weights = weights }
 end
 
---- What may be changed while a run is going, as it is now, and as the recipe has it; both are in a checkpoint.
---- A policy that was put in by hand goes with them as source, and so do the numbers of this step's changes.
+--- The settings that may be changed while a run is going, as they are now; a policy that was put in by hand as source,
+--- and the numbers of this step's changes. A checkpoint holds them and the recipe's.
 function Run:settings()
   local settings = settings_of(self.optim, self.ema, self.stage.losses)
   settings.finish = self.stage.finish_source
-  if self.changes and self.changes.step == self.step and self.changes[1] then
-    settings.changes = { unpack(self.changes) }
-  end
+  if self.changes.step == self.step and self.changes[1] then settings.changes = { unpack(self.changes) } end
   return settings
 end
+
+--- The same settings as the recipe has them.
 function Run:recipe_settings()
   return settings_of(self.recipe.optim, self.recipe.ema, self.recipe.stages[self.stage.index].losses)
 end
 
---- A setting of a checkpoint goes on, unless the recipe has been changed there since.
+--- A setting of a checkpoint stays, unless the recipe's has been changed since.
 local function take_over(target, live, before)
   for key, value in pairs(live) do
     local old, now = before[key], target[key]
@@ -129,125 +164,99 @@ local function reads_the_step(stop)
   return false
 end
 
---- Takes over a checkpoint's state: step, stage, policy, and what had been changed while the run was going. A stage
---- whose policy the recipe has changed since asks the new one from its beginning: at this step already (`ask_now`), as
---- a run that had it from the start would, unless it reads losses of the step, which are not known any more.
+--- Takes over a checkpoint's state: step, stage, policy, and the settings that had been changed during the run. If the
+--- recipe's policy has changed since, the new one is asked from its beginning, and at this step already
+--- (`owes_decision`), as in a run that had it from the start; not if it reads losses of the step, which are no longer
+--- known.
 function Run:restore(state, stage)
   self.step, self.finished = state.step, state.finished
   self.stage = live_stage(stage)
   local live, before = state.settings, state.recipe_settings
+  local now = { ema = self.ema, weights = self:settings().weights }
   take_over(self.optim, live.optim, before.optim)
-  take_over(self, { ema = live.ema }, { ema = before.ema })
-  local weights = self:settings().weights
-  take_over(weights, live.weights, before.weights)
-  for _, entry in ipairs(self.stage.losses) do entry.weight = weights[entry.name] end
+  take_over(now, { ema = live.ema }, { ema = before.ema })
+  take_over(now.weights, live.weights, before.weights)
+  self.ema = now.ema
+  for _, entry in ipairs(self.stage.losses) do entry.weight = now.weights[entry.name] end
   if live.finish then
-    self.stage.finish_source = live.finish
-    self.stage.finish = require("perigee.stops.source").read(live.finish, stage.finish)
+    self.stage.finish_source, self.stage.finish = live.finish, source.read(live.finish, stage.finish)
   end
   self.changes = { step = state.step, unpack(live.changes or {}) }
   local finish = self.stage.finish
   if state.policy_text == finish.text then self.policy_state = state.policy
-  else self.policy_state, self.finished, self.ask_now = finish:initial(), false, not reads_the_step(finish) end
-end
-
---- Makes the teacher ready for stages that need it, or takes its memory back when no later one does. False: it was
---- being trained, or its cache filled, and that was interrupted.
-function Run:settle_teacher()
-  local teacher = self.recipe:teacher_model()
-  if not teacher then return true end
-  local needed = false
-  for k = self.stage.index, #self.recipe.stages do needed = needed or self.recipe.stages[k].needs_teacher end
-  if self.recipe.cache_teacher then return self:settle_cache(teacher, needed) end
-  if needed and not self.teacher_ready then
-    self.teacher_ready = require("perigee.teacher").prepare(self, self.train)
-    return self.teacher_ready
-  elseif not needed and self.teacher_ready then
-    teacher:dematerialise()
-    self.teacher_ready = false
+  else
+    self.policy_state, self.finished, self.owes_decision = finish:initial(), false, not reads_the_step(finish)
   end
-  return true
+  self.loader:seek(self.step)
 end
 
---- The same where the teacher is cached: it is there only while its file is found or filled.
-function Run:settle_cache(teacher, needed)
-  if needed and not self.teacher_cache then
-    local cache = require "perigee.teacher.cache"
-    local form = cache.layout(self.recipe)
-    if not form then return true end -- losses that need a teacher and read nothing of it
-    cache.check_size(self.recipe, form)
-    self.teacher_ready = require("perigee.teacher").prepare(self, self.train)
-    if not self.teacher_ready then return false end
-    self.teacher_cache = cache.open(self, form)
-    teacher:dematerialise()
-    self.teacher_ready = false
-    if not self.teacher_cache then return false end
-    self:open_loader()
-  elseif not needed and self.teacher_cache then
-    self.teacher_cache = nil
-    self:open_loader()
-  end
-  return true
-end
+-- ---- building a stage --------------------------------------------------------------------------------------------
 
---- Frees what runs the stage under way.
+--- Frees what runs the stage.
 function Run:free_programs()
-  if self.program then self.program:free() end
+  if self.train_step then self.train_step:free() end
   for _, weight in pairs(self.weights) do weight:free() end
-  self.program, self.plan, self.weights, self.pending = nil, nil, {}, {}
+  self.train_step, self.plan, self.weights, self.pending = false, false, {}, {}
 end
 
---- Builds what runs the stage under way. False: interrupted while the teacher was being trained.
-function Run:build_stage()
-  self:free_programs()
-  local active, kept = {}, {}
-  for _, group in ipairs(self.groups) do
-    local used = not group.loss
-    for _, entry in ipairs(self.stage.losses) do used = used or entry.name == group.loss end
-    if used then active[#active + 1] = group end
-    if used or used_from(self.recipe, self.stage.index, group.loss) then kept[#kept + 1] = group
-    else group:free() end
+--- The teacher for this stage and those after it. False: interrupted.
+function Run:provide_teacher()
+  local needed, cached = false, self.teacher.cache
+  for k = self.stage.index, #self.recipe.stages do needed = needed or self.recipe.stages[k].needs_teacher end
+  if not self.teacher:provide(needed) then return false end
+  if self.teacher.cache ~= cached then self:open_loader() end
+  return true
+end
+
+--- Asks the loader for the fields that the stage's program reads, and only those.
+function Run:want_fields()
+  local read = {}
+  for _, slot in ipairs(self.plan.slots) do read[slot.name] = true end
+  for _, list in ipairs { self.recipe.data:fields(), self.teacher.cache and self.teacher.cache.fields or {} } do
+    for _, field in ipairs(list) do self.loader:want(field.name, read[field.name] or false) end
   end
-  self.groups = kept
-  if not self:settle_teacher() then return false end
+end
+
+--- Builds what runs the stage. False: interrupted while the teacher was being trained or its cache filled.
+---@return boolean
+function Run:build_stage()
+  local recipe, stage = self.recipe, self.stage
+  self:free_programs()
+  self.groups, self.active_groups = Group.of_stage(self.groups, recipe, stage)
+  if not self:provide_teacher() then return false end
   collectgarbage() -- views of what was freed hold its memory
   local parameters = {}
-  for _, group in ipairs(active) do
+  for _, group in ipairs(self.active_groups) do
     group:clear_gradients()
     for _, entry in ipairs(group:trained()) do parameters[#parameters + 1] = entry end
   end
-  local plan, into = stage_program.plan(self.recipe, self.stage, {
+  local plan, into = stage_program.plan(recipe, stage, {
     batch = self.micro, parameters = parameters, device = self.device, fixed_time = self.trace.fixed_time,
     fixed_noise = self.trace.fixed_noise, drop_labels = self.trace.drop_labels, fuse = self.trace.fuse,
   })
   self.plan = plan
-  local read = {}
-  for _, slot in ipairs(plan.slots) do read[slot.name] = true end
-  for _, list in ipairs { self.recipe.data:fields(), self.teacher_cache and self.teacher_cache.fields or {} } do
-    for _, field in ipairs(list) do self.loader:want(field.name, read[field.name] or false) end
-  end
-  self.program = step_program.build {
-    plan = plan, into = into, groups = active, losses = self.stage.losses, pieces = self.batch_size / self.micro,
-    dtype = self.recipe.dtype, device = self.device, ahead = self.lag,
+  self:want_fields()
+  self.train_step = step_program.build {
+    plan = plan, into = into, groups = self.active_groups, losses = stage.losses, seed = recipe.seed,
+    micro = self.micro, pieces = self.batch_size / self.micro, dtype = recipe.dtype, device = self.device,
+    ahead = self.lag,
   }
-  if self.device ~= "cpu" then choices.save(require("perigee.teacher").choices_path()) end
-  self.active_groups = active
-  self.weights = {}
-  for _, entry in ipairs(self.stage.losses) do
-    self.weights[entry.name] = tensor.empty({}, op.stat(self.recipe.dtype), { device = self.device })
+  if self.device ~= "cpu" then choices.save(teachers.choices_path()) end
+  for _, entry in ipairs(stage.losses) do
+    self.weights[entry.name] = tensor.empty({}, op.stat(recipe.dtype), { device = self.device })
   end
   return true
 end
 
---- The signals that are due: after a restored step, before another is done, those that the model and the data alone
---- decide.
-function Run:signals_due()
-  local list = {}
-  for _, signal in ipairs(signals.of_stage(self.stage.finish, self.stage.signals)) do
-    if signal:due(self.step) and not (self.ask_now and signal.of_step) then list[#list + 1] = signal end
-  end
-  return list
+--- Moves to a stage by number and builds it. False: interrupted.
+---@return boolean
+function Run:enter_stage(index)
+  self.stage = live_stage(self.recipe.stages[index])
+  self.policy_state = self.stage.finish:initial()
+  return self:build_stage()
 end
+
+-- ---- steps -------------------------------------------------------------------------------------------------------
 
 --- Puts the current loss weights among a program's inputs.
 function Run:bind_weights(inputs)
@@ -260,10 +269,11 @@ function Run:bind_weights(inputs)
   return inputs
 end
 
---- Says which random numbers a pass beside the steps draws: (seed, step, first sample of the pass in the whole batch).
-function Run:set_state(step, first_sample)
+--- Sets the random numbers of a pass that is no training step: (seed, step, first sample of the pass in the whole
+--- batch).
+function Run:set_random_state(step, first_sample)
   local values = ffi.new("int64_t[3]", self.recipe.seed, step, first_sample)
-  core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(self.state), values, 24))
+  core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(self.random_state), values, 24))
 end
 
 --- The next batch: tensors by field name. They are overwritten by the next call.
@@ -272,29 +282,168 @@ function Run:batch() return self.loader:next() end
 --- A loader of random training images for a probe, in an order of its own for every step.
 function Run:probe_loader(size)
   return self.recipe.data:loader {
-    seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0, depth = 1, more = self.teacher_cache,
-    device = self.device,
+    seed = self.recipe.seed + 7919 * (self.step + 1), batch = size, threads = 0, depth = 1,
+    more = self.teacher.cache or nil, device = self.device,
   }
 end
 
---- One step, queued, on the next batch or the one given. Its numbers are on their way: result_of() waits for them.
+--- Runs `body`. An error of a device with a queue gets the number of the step in whose queue it came up.
+local function naming_step(self, step, body)
+  if self.device == "cpu" then return body() end
+  local fine, result = xpcall(body, failure.handler)
+  if fine then return result end
+  error(("step %d: %s; the run stops and its last checkpoint stands"):format(step, tostring(result)), 0)
+end
+
+--- Queues one optimisation step (gradients | reduce | update) on the next batch or the one given. collect() takes its
+--- numbers in.
 ---@param batch? table<string, perigee.Tensor>
-function Run:advance(batch)
-  local held = self.program:queue(self, batch or self:batch())
-  self.step = self.step + 1
-  return { step = self.step, reading = held, stage = self.stage.name, losses = self.stage.losses,
-           lr = optimisers.rate(self.optim, self.step) }
+---@param execute? fun(executable: perigee.Executable, inputs: table)  in place of executable:run(inputs)
+function Run:queue_step(batch, execute)
+  local step = self.step + 1
+  local reading = naming_step(self, step, function()
+    return self.train_step:queue(self:bind_weights {}, {
+      batch = batch or self:batch(), step = step, optim = self.optim, ema = self.ema, execute = execute,
+    })
+  end)
+  self.step = step
+  self.pending[#self.pending + 1] = { step = step, reading = reading, stage = self.stage.name,
+    losses = self.stage.losses, lr = optimisers.rate(self.optim, step) }
 end
 
---- What came of a step that was queued.
----@return { step: integer, stage: string, losses: table<string, number>, gradient_norm: number, lr: number }
-function Run:result_of(pending)
-  local losses, norm = self.program:numbers_of(pending.reading)
-  return { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = norm, losses = losses }
+local function finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
+
+local function expect_finite(step, what, value)
+  if finite(value) then return end
+  error(("step %d: %s is %s; the run stops and its last checkpoint stands"):format(step, what, tostring(value)), 0)
 end
 
---- The names of the tensors of a run and their current values, as views: student, losses' modules, moving averages,
---- moments.
+---@class perigee.StepResult
+---@field step integer
+---@field stage string
+---@field losses table<string, number>
+---@field gradient_norm number  before clipping
+---@field lr number
+
+--- Collects the numbers of queued steps, all but the newest `left`, and tells `report` of each. A NaN or infinite loss
+--- or gradient stops the run. Before a checkpoint is written nothing is left, so none holds the result of such a step.
+---@param left integer
+---@param report? fun(result: perigee.StepResult)
+function Run:collect(left, report)
+  while #self.pending > left do
+    local pending = table.remove(self.pending, 1)
+    local losses, norm
+    naming_step(self, pending.step, function() losses, norm = self.train_step:numbers_of(pending.reading) end)
+    for _, entry in ipairs(pending.losses) do
+      expect_finite(pending.step, ("loss '%s'"):format(entry.name), losses[entry.name])
+    end
+    expect_finite(pending.step, "the gradient's norm", norm)
+    self.losses, self.gradient_norm = losses, norm
+    if report then
+      report { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = norm, losses = losses }
+    end
+  end
+end
+
+--- One optimisation step. On a device with a queue its numbers are collected while it works on the next one.
+---@param report? fun(result: perigee.StepResult)
+---@param batch? table<string, perigee.Tensor>
+function Run:advance(report, batch)
+  self:queue_step(batch)
+  self:collect(self.lag, report)
+end
+
+-- ---- the policy --------------------------------------------------------------------------------------------------
+
+--- The signals that are due. Before the first step of a resumed run: only those that the model and the data alone
+--- decide.
+---@return perigee.Signal[]
+function Run:signals_due()
+  local list = {}
+  for _, signal in ipairs(signals.of_stage(self.stage.finish, self.stage.signals)) do
+    if signal:due(self.step) and not (self.owes_decision and signal.of_step) then list[#list + 1] = signal end
+  end
+  return list
+end
+
+--- Measures the signals that are due and asks the policy.
+---@param report? fun(result: perigee.StepResult)
+---@return boolean finished, string? reason
+function Run:decide(report)
+  local event = { step = self.step, stage = self.stage.name }
+  local due = self:signals_due()
+  if #due > 0 then self:collect(0, report) end
+  local values = signals.measure(due, self)
+  for _, signal in ipairs(due) do
+    local value = values[signal.name]
+    if type(value) == "number" and not finite(value) then
+      error(("step %d: signal '%s' is %s"):format(self.step, signal.name, tostring(value)), 0)
+    end
+    event[signal.name] = value
+    self:log { event = "signal", step = self.step, name = signal.name, value = value }
+  end
+  local finished, state, reason = self.stage.finish:decide(event, self.policy_state)
+  self.policy_state, self.owes_decision = state, false
+  return finished, finished and (reason or self.stage.finish.text) or nil
+end
+
+--- The recipe's last stage has ended.
+function Run:finish() self.finished, self.saved_step = true, false end
+
+-- ---- by hand -----------------------------------------------------------------------------------------------------
+
+--- Another policy for the stage, from its beginning. `text`: its source; nil: the recipe's own.
+---@param stop perigee.Stop
+---@param text? string
+function Run:set_finish(stop, text)
+  self.stage.finish, self.stage.finish_source = stop, text
+  self.policy_state = stop:initial()
+end
+
+function Run:set_ema(decay) self.ema = decay end
+function Run:pause(paused) self.paused = paused end
+
+--- Asks that the stage ends before the next step.
+function Run:ask_to_finish(reason) self.finish_asked = reason end
+
+--- The reason given to ask_to_finish(), once; false: it was not asked.
+---@return string|false
+function Run:take_finish_request()
+  local reason = self.finish_asked
+  self.finish_asked = false
+  return reason
+end
+
+--- Counts changes up to `number`.
+function Run:know_change(number) self.last_change = math.max(self.last_change, number) end
+
+--- A change was made at this step: a checkpoint of it, if there is one, lacks the change.
+function Run:mark_change(number)
+  if self.changes.step ~= self.step then self.changes = { step = self.step } end
+  table.insert(self.changes, number)
+  self.saved_step = false
+end
+
+-- ---- on disk -----------------------------------------------------------------------------------------------------
+
+--- Locks the folder against other trainers. False: interrupted while waiting.
+function Run:hold_folder(wait)
+  self.lock = folder.hold(self, self.folder, wait) or false
+  return self.lock ~= false
+end
+
+function Run:open_log() self.events = Events.open(self.folder) end
+
+--- Appends an event to the run's log, if it has one.
+function Run:log(event)
+  if self.events then self.events:write(event) end
+end
+
+--- The folder holds a checkpoint of this step.
+function Run:mark_saved() self.saved_step = self.step end
+
+--- The tensors of a run by checkpoint name, as views: student, losses' modules, moving averages, moments.
+---@return table<string, perigee.Tensor>
 function Run:tensors()
   local all = {}
   for _, group in ipairs(self.groups) do
@@ -303,26 +452,17 @@ function Run:tensors()
   return all
 end
 
---- Moves to a stage by number; returns what build_stage does.
-function Run:enter_stage(index)
-  self.stage = live_stage(self.recipe.stages[index])
-  self.policy_state = self.stage.finish:initial()
-  return self:build_stage()
-end
-
 --- Ends the loaders' threads and gives all memory back, that of the recipe's models too.
 function Run:free()
   self:free_programs()
   self.loader:close()
   for _, group in ipairs(self.groups) do group:free() end
   self.groups = {}
-  self.state:free()
-  local teacher = self.recipe:teacher_model()
-  if teacher and self.teacher_ready then teacher:dematerialise() end
-  self.teacher_ready = false
+  self.random_state:free()
+  self.teacher:dematerialise()
   if self.events then self.events:close() end
   if self.lock then self.lock:free() end
-  self.events, self.lock = nil, nil
+  self.events, self.lock = false, false
 end
 
 return Run

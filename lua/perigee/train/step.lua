@@ -53,6 +53,8 @@ end
 ---@field into table<string, perigee.Tensor>  the place of each gradient, by output name
 ---@field groups perigee.Group[]
 ---@field losses table[]  in the order of their numbers
+---@field seed integer
+---@field micro integer   images a piece
 ---@field pieces integer
 ---@field dtype string
 ---@field device string
@@ -64,7 +66,8 @@ end
 function M.build(options)
   local pieces, device, stat = options.pieces, options.device, op.stat(options.dtype)
   local self = setmetatable({
-    plan = options.plan, pieces = pieces, losses = options.losses, readings = {},
+    plan = options.plan, seed = options.seed, micro = options.micro, pieces = pieces, losses = options.losses,
+    readings = {},
     -- each loss by pieces; the squared norm
     numbers = tensor.empty({ #options.losses * pieces + 1 }, stat, { device = device }),
     state = tensor.empty({ 3 * pieces }, "int64", { device = device }), hyper = update.hyper(device),
@@ -80,32 +83,43 @@ function M.build(options)
   return self
 end
 
---- Says which random numbers each piece draws: (seed, step, first sample of the piece in the whole batch).
-local function set_states(self, seed, step, micro)
+--- Sets the random numbers of each piece: (seed, steps done before, first sample of the piece in the whole batch).
+local function set_states(self, step)
   for piece = 0, self.pieces - 1 do
-    self.states[3 * piece], self.states[3 * piece + 1], self.states[3 * piece + 2] = seed, step, piece * micro
+    self.states[3 * piece], self.states[3 * piece + 1] = self.seed, step - 1
+    self.states[3 * piece + 2] = piece * self.micro
   end
   core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(self.state), self.states, 24 * self.pieces))
 end
 
---- Queues a run's next step on a whole batch. Returns the reading in which its numbers will be.
----@param run perigee.Run
----@param batch table<string, perigee.Tensor>
+local function run(executable, inputs) executable:run(inputs) end
+
+---@class perigee.StepInput
+---@field batch table<string, perigee.Tensor>  a whole batch
+---@field step integer                         its number, from 1
+---@field optim perigee.Adamw                  the optimiser's settings
+---@field ema number                           decay of the moving averages
+---@field execute? fun(executable: perigee.Executable, inputs: table)  in place of executable:run(inputs)
+
+--- Queues a step. `inputs`: the losses' weights, by the names of the program's inputs. Returns the reading in which the
+--- step's numbers will be.
+---@param inputs table<string, perigee.Tensor>
+---@param given perigee.StepInput
 ---@return perigee.Reading
-function Step:queue(run, batch)
-  local inputs = run:bind_weights { state = self.state, hyper = self.hyper }
-  for name, t in pairs(batch) do inputs[name] = t end
-  set_states(self, run.recipe.seed, run.step, run.micro)
-  update.settings(self.hyper, run.optim, run.ema, run.step + 1)
-  self.executable:run(inputs)
-  local into = self.readings[run.step % #self.readings + 1]
-  into:add(1, self.numbers)
-  into:close()
-  return into
+function Step:queue(inputs, given)
+  inputs.state, inputs.hyper = self.state, self.hyper
+  for name, t in pairs(given.batch) do inputs[name] = t end
+  set_states(self, given.step)
+  update.settings(self.hyper, given.optim, given.ema, given.step)
+  local execute = given.execute or run
+  execute(self.executable, inputs)
+  local reading_of_step = self.readings[given.step % #self.readings + 1]
+  reading_of_step:add(1, self.numbers)
+  reading_of_step:close()
+  return reading_of_step
 end
 
---- What a reading holds, once it is there: the losses by name, means over the pieces, and the gradient's norm before
---- clipping.
+--- Waits for a reading: the losses by name, means over the pieces, and the gradient's norm before clipping.
 ---@return table<string, number> losses, number gradient_norm
 function Step:numbers_of(held)
   local numbers, sums = held:wait(), {}

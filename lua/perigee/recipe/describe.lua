@@ -1,0 +1,69 @@
+--- A recipe in words and numbers: for lines on the terminal, for config.json, for names of cached results.
+local M = {}
+
+--- The losses of a stage with their weights: "1·denoise + 0.5·features".
+---@param stage { losses: { name: string, weight: number }[] }
+---@return string
+function M.losses(stage)
+  local texts = {}
+  for k, entry in ipairs(stage.losses) do texts[k] = ("%g·%s"):format(entry.weight, entry.name) end
+  return table.concat(texts, " + ")
+end
+
+--- The step at which a recipe ends at the latest, if its last stop knows one.
+---@return integer?
+function M.last_step(recipe) return recipe.stages[#recipe.stages].finish:latest() end
+
+--- Does stage `index` or a later one train the loss of this name?
+---@return boolean
+function M.trains(recipe, index, loss)
+  for k = index, #recipe.stages do
+    for _, entry in ipairs(recipe.stages[k].losses) do
+      if entry.name == loss then return true end
+    end
+  end
+  return false
+end
+
+--- The numbers, texts, switches and lists of numbers among the fields of a model or a data set.
+local function settings_of(thing)
+  if not thing then return nil end
+  local settings = {}
+  for key, value in pairs(thing) do
+    local kind = type(value)
+    if kind == "number" or kind == "string" or kind == "boolean" then settings[key] = value
+    elseif kind == "table" and getmetatable(value) == nil and type(value[1]) == "number" then
+      settings[key] = { unpack(value) }
+    end
+  end
+  return settings
+end
+
+local function stage_config(stage)
+  local losses, signals = {}, {}
+  for k, entry in ipairs(stage.losses) do
+    losses[k] = { name = entry.name, weight = entry.weight, kind = entry.loss.kind, settings = entry.loss.settings }
+  end
+  for k, signal in ipairs(stage.signals) do
+    signals[k] = { name = signal.name, kind = signal.kind, settings = signal.settings }
+  end
+  return { name = stage.name, finish = stage.finish.text, losses = losses, signals = signals[1] and signals or nil }
+end
+
+--- Every setting of a recipe, resolved, for config.json: no weights of models, no clock.
+---@param extra? table<string, any>  further fields
+---@return table
+function M.config(recipe, extra)
+  local stages = {}
+  for k, stage in ipairs(recipe.stages) do stages[k] = stage_config(stage) end
+  local config = {
+    name = recipe.name, seed = recipe.seed, precision = recipe.precision, batch = recipe.batch, micro = recipe.micro,
+    optim = recipe.optim, ema = recipe.ema, every = recipe.every, sample = recipe.sample, stages = stages,
+    student = settings_of(recipe.student), teacher = settings_of(recipe:teacher_model()),
+    data = settings_of(recipe.data), cache_teacher = recipe.cache_teacher or nil, tf32 = recipe.tf32 or nil,
+  }
+  for key, value in pairs(extra or {}) do config[key] = value end
+  return config
+end
+
+return M

@@ -1,0 +1,166 @@
+--- The loop of a run: batch in, step, events out, and a policy that is asked whether the stage is finished.
+local changes = require "perigee.train.changes"
+local checkpoint = require "perigee.record.checkpoint"
+local core = require "perigee.core.ffi"
+local describe = require "perigee.recipe.describe"
+local device = require "perigee.core.device"
+local pace = require "perigee.train.pace"
+local source = require "perigee.stops.source"
+
+local C = core.C
+
+---@class perigee.Loop
+---@field run perigee.Run
+---@field options perigee.TrainOptions
+---@field last? integer       the step at which it ends at the latest, if that is known
+---@field pace perigee.Pace
+---@field clock number        when the last line of the log was written, and
+---@field logged integer      the step that it was about
+---@field pending table[]     changes of the log that are still to be made again
+---@field console? perigee.Console
+---@field outcome "steps"|"finished"|"interrupted"|false  why the loop ended; false: it goes on
+local Loop = {}
+Loop.__index = Loop
+
+local M = {}
+
+---@param run perigee.Run
+---@param options perigee.TrainOptions
+---@param continues boolean  the run was resumed or forked
+---@return perigee.Loop
+function M.new(run, options, continues)
+  return setmetatable({
+    run = run, options = options, last = options.steps or describe.last_step(run.recipe),
+    pace = pace.new(C.pg_clock_seconds), clock = C.pg_clock_seconds(), logged = run.step, outcome = false,
+    pending = continues and run.folder and changes.pending(run) or {},
+  }, Loop)
+end
+
+--- Logs and shows a step's numbers.
+---@param result perigee.StepResult
+function Loop:report(result)
+  local run, now = self.run, C.pg_clock_seconds()
+  local rate = (result.step - self.logged) * run.batch_size / math.max(now - self.clock, 1e-9)
+  local due = result.step % run.recipe.every.log == 0
+  if due then
+    run:log { event = "step", step = result.step, stage = result.stage, losses = result.losses,
+      gradient_norm = result.gradient_norm, lr = result.lr, images_per_second = rate }
+    self.clock, self.logged = C.pg_clock_seconds(), result.step
+  end
+  local losses = {}
+  for k, entry in ipairs(run.stage.losses) do losses[k] = { entry.name, result.losses[entry.name] or 0 } end
+  run.progress:step({ step = result.step, last = self.last, stage = result.stage, losses = losses, rate = rate,
+    batch = run.batch_size }, due)
+  self.pace:tick()
+  local before, seconds = self.pace:gained()
+  if before then
+    run:log { event = "pace", step = result.step, stage = result.stage, seconds_before = before, seconds = seconds }
+    run.progress:line("without the teacher a step takes %.1f ms, %.1f ms less than before", seconds * 1e3,
+      (before - seconds) * 1e3)
+  end
+end
+
+--- Collects the numbers of all steps that are queued.
+function Loop:collect_all() self.run:collect(0, self.reporter) end
+
+--- Writes a checkpoint of this step, if the folder has none. Returns its path.
+---@return string?
+function Loop:save()
+  local run = self.run
+  self:collect_all()
+  local path = run.folder and checkpoint.path(run.folder, run.step)
+  if not path or run.saved_step == run.step then return path end
+  checkpoint.save(run)
+  run:mark_saved()
+  run:log { event = "checkpoint", step = run.step, file = path:match "[^/]+$" }
+  return path
+end
+
+--- Builds the next stage. False: interrupted.
+function Loop:change_stage(reason)
+  local run = self.run
+  local before, from = device.held(run.device), run.stage.name
+  local built = run:enter_stage(run.stage.index + 1)
+  local freed = math.max(before - device.held(run.device), 0) / 2 ^ 20
+  run:log { event = "stage", step = run.step, stage = run.stage.name, from = from, reason = reason, freed_mib = freed,
+    policy = run.stage.finish.text }
+  run.progress:line("step %d: stage %s ends (%s); stage %s begins: %s; %.1f MiB given back", run.step, from, reason,
+    run.stage.name, describe.losses(run.stage), freed)
+  return built
+end
+
+--- Ends the stage; the loop ends with the last one.
+function Loop:finish_stage(reason)
+  local run = self.run
+  self:collect_all()
+  local had_teacher = run.stage.needs_teacher
+  if run.stage.index == #run.recipe.stages then
+    run:log { event = "end", step = run.step, reason = reason }
+    run:finish()
+    self.outcome = "finished"
+  elseif self:change_stage(reason) then
+    self.pace:begin_stage(had_teacher and not run.stage.needs_teacher)
+  else
+    self.outcome = "interrupted"
+  end
+end
+
+--- Between two steps: changes that are made again, and the consoles.
+function Loop:listen()
+  changes.make_due(self.run, self.pending)
+  if self.console then self.console:between_steps() end
+  local reason = self.run:take_finish_request()
+  if reason then self:finish_stage(reason) end
+end
+
+--- Asks the policy, and ends the stage if it says so.
+function Loop:ask_policy()
+  local finished, reason = self.run:decide(self.reporter)
+  if finished then self:finish_stage(reason) end
+end
+
+--- A checkpoint and a picture of samples, where they are due.
+function Loop:keep_record()
+  local run, every, sample = self.run, self.run.recipe.every, self.options.sample
+  if every.checkpoint > 0 and run.step % every.checkpoint == 0 then self:save() end
+  if sample and every.sample > 0 and run.step % every.sample == 0 then sample(run) end
+end
+
+--- A policy's function that was typed in has failed: the stage goes on.
+function Loop:report_policy(message)
+  local run = self.run
+  run:log { event = "policy", step = run.step, stage = run.stage.name, error = message }
+  run.progress:line("step %d: the policy failed, and the stage goes on: %s", run.step, message)
+end
+
+--- Steps until the recipe ends, or `options.steps`, or a signal. `ending`: the stage ends before its first step, and
+--- why.
+---@param ending? string
+---@return "steps"|"finished"|"interrupted"
+function Loop:run_to_end(ending)
+  local run, steps = self.run, self.options.steps
+  self.reporter = function(result) self:report(result) end
+  source.report = function(message) self:report_policy(message) end
+  self.console = self.options.console and run.folder and self.options.console(run, function() return self:save() end)
+
+  if ending then self:finish_stage(ending)
+  elseif run.owes_decision then self:ask_policy() end
+  if not self.outcome then self:listen() end
+  while not self.outcome and (not steps or run.step < steps) do
+    run:advance(self.reporter)
+    self:ask_policy()
+    local interrupted = C.pg_signals_pending() ~= 0
+    if not self.outcome then self:listen() end
+    if self.outcome then break end
+    self:keep_record()
+    if interrupted or C.pg_signals_pending() ~= 0 then self.outcome = "interrupted" end
+  end
+
+  self:collect_all()
+  run.progress:close()
+  self:save()
+  if self.console then self.console:close() end
+  return self.outcome or "steps"
+end
+
+return M

@@ -1,0 +1,136 @@
+--- How a run begins: as a new one, from its newest checkpoint (--resume), or from another run's (--from).
+local ffi = require "ffi"
+local checkpoint = require "perigee.record.checkpoint"
+local choices = require "perigee.record.choices"
+local core = require "perigee.core.ffi"
+local describe = require "perigee.recipe.describe"
+local device = require "perigee.core.device"
+local Events = require "perigee.record.events"
+local files = require "perigee.io.files"
+local folder = require "perigee.record.folder"
+local json = require "perigee.io.json"
+
+local C = core.C
+local M = {}
+
+--- A checkpoint belongs to a recipe if everything agrees that decides what a step computes.
+local function check_same(path, state, recipe)
+  local function same(what, format, theirs, ours)
+    if theirs ~= ours then
+      error(("%s was trained with %s " .. format .. ", not " .. format):format(path, what, theirs, ours), 0)
+    end
+  end
+  same("seed", "%d", state.seed, recipe.seed)
+  same("batch", "%d", state.batch, recipe.batch)
+  same("precision", "%s", state.precision, recipe.precision)
+end
+
+--- The stage of a checkpoint in this recipe.
+local function stage_of(path, state, recipe)
+  local names = {}
+  for _, stage in ipairs(recipe.stages) do
+    if stage.name == state.stage_name then return stage end
+    names[#names + 1] = stage.name
+  end
+  error(("%s is in stage '%s'; the recipe has %s"):format(path, state.stage_name, table.concat(names, ", ")), 0)
+end
+
+--- Notes a device or an instruction set other than the checkpoint's.
+local function note_machine(run, state, isa)
+  local here = run.device ~= "cpu" and device.description(run.device) or nil
+  if here ~= state.device then
+    run.progress:line("note: the checkpoint was made on %s, this is %s: results will differ in rounding",
+      state.device or "a processor", here or "a processor")
+  elseif isa ~= state.isa then
+    run.progress:line("note: the checkpoint was made with %s, this machine runs %s: results will differ in rounding",
+      state.isa, isa)
+  end
+end
+
+--- Loads a checkpoint into a run: state, tensors, and the place in the data. Returns the event for the log.
+local function load_checkpoint(run, state, file, path)
+  local recipe = run.recipe
+  check_same(path, state, recipe)
+  local stage = stage_of(path, state, recipe)
+  local groups = {}
+  for _, group in ipairs(run.groups) do
+    if not group.loss or describe.trains(recipe, stage.index, group.loss) then groups[#groups + 1] = group end
+  end
+  checkpoint.load_groups(file, groups)
+  choices.take(state.choices)
+  run:restore(state, stage)
+  local isa = ffi.string(C.pg_cpu_isa())
+  note_machine(run, state, isa)
+  return { event = "resume", step = run.step, stage = run.stage.name, isa = isa, threads = C.pg_threads() }
+end
+
+--- Writes the log of the run in `source` up to this run's step into this run's folder. Later steps are done again, as
+--- are the readings that a new policy asks for. Changes made by hand stay if they will be made again: in the same run.
+local function rewind_log(run, source)
+  local asked, kept = {}, {}
+  for _, signal in ipairs(run.owes_decision and run:signals_due() or {}) do asked[signal.name] = true end
+  local function tell(message) run.progress:line("%s", message) end
+  for _, event in ipairs(Events.read(source, tell)) do
+    local stays = (event.step or 0) <= run.step or (event.event == "change" and source == run.folder)
+    local again = event.event == "signal" and event.step == run.step and asked[event.name]
+    if stays and not again and (event.event ~= "end" or run.finished) then
+      kept[#kept + 1] = json.encode(event) .. "\n"
+    end
+  end
+  files.write(run.folder .. "/events.jsonl", table.concat(kept))
+end
+
+--- A new run.
+local function begin(run, options)
+  files.remove(run.folder .. "/events.jsonl")
+  folder.describe(run.folder, run.recipe, options)
+  return { event = "start", step = 0, recipe = run.recipe.name, seed = run.recipe.seed,
+           isa = ffi.string(C.pg_cpu_isa()), threads = C.pg_threads(), version = ffi.string(C.pg_version()) }
+end
+
+--- Continues from the newest readable checkpoint of the folder; damaged ones are set aside.
+local function continue(run)
+  files.sweep(run.folder .. "/checkpoints")
+  local state, file, path = checkpoint.open(run.folder, function(damaged, message)
+    run.progress:line("note: a checkpoint is damaged and set aside as %s.damaged: %s", damaged, message)
+    files.rename(damaged, damaged .. ".damaged")
+  end)
+  local event = load_checkpoint(run, state, file, path)
+  rewind_log(run, run.folder)
+  return event
+end
+
+--- Begins at a checkpoint of another run: its newest, or the given one. The log up to there comes along.
+local function fork(run, options)
+  local state, file, path = checkpoint.open(options.from, function(damaged, message)
+    run.progress:line("note: %s is damaged: %s", damaged, message)
+  end)
+  local event = load_checkpoint(run, state, file, path)
+  local source = path:match "^(.*)/checkpoints/[^/]+$"
+  files.remove(run.folder .. "/events.jsonl")
+  folder.describe(run.folder, run.recipe, options)
+  if source and files.exists(source .. "/events.jsonl") then rewind_log(run, source) end
+  event.event, event.from = "fork", path
+  return event
+end
+
+--- Brings a run to the step at which it begins, and opens its log. Without a folder, nothing is read or written.
+---@param run perigee.Run
+---@param options perigee.TrainOptions
+---@return "new"|"resumed"|"forked"|nil  nil: interrupted while another process held the folder
+function M.begin(run, options)
+  if not run.folder then return "new" end
+  files.make_folder(run.folder)
+  if not run:hold_folder(options.wait) then return nil end
+  folder.check(run.folder, options.resume)
+  local how, event
+  if #checkpoint.list(run.folder) > 0 then how, event = "resumed", continue(run)
+  elseif options.from then how, event = "forked", fork(run, options)
+  else how, event = "new", begin(run, options) end
+  if how ~= "forked" then run:mark_saved() end -- a fork's first checkpoint is still to be written
+  run:open_log()
+  run:log(event)
+  return how
+end
+
+return M
