@@ -62,9 +62,11 @@ describe("a run", function()
 
   it("has no other fields", function()
     local run = Run.new(tiny.recipe {})
-    local fine, message = pcall(function() run.stepp = 1 end)
-    assert.is_false(fine)
-    assert.matches("a run has no field 'stepp'; Run.new declares them", message, 1, true)
+    for _, use in ipairs { function() run.stepp = 1 end, function() return run.stepp end } do
+      local fine, message = pcall(use)
+      assert.is_false(fine)
+      assert.matches("a run has no field 'stepp'; Run.new declares them", message, 1, true)
+    end
     run:free()
   end)
 end)

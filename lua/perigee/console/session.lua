@@ -109,7 +109,7 @@ end
 --- Runs such a program on the first `micro` samples of a batch.
 local function evaluate(self, program, batch)
   local inner = self.inner
-  local inputs = inner:bind_weights { state = inner.state }
+  local inputs = inner:bind_weights { state = inner.random_state }
   for name, t in pairs(batch) do
     inputs[name] = t.shape[1] == inner.micro and t or t:narrow(1, 1, inner.micro):contiguous()
   end

@@ -22,10 +22,12 @@ local teacher = require "perigee.teacher.teacher"
 local teachers = require "perigee.teacher"
 local tensor = core.tensor
 
+local function no_field(_, name) error(("a run has no field '%s'; Run.new declares them"):format(tostring(name)), 2) end
+
 ---@class perigee.Run
-local Run = {}
+local Run = setmetatable({}, { __index = no_field })
 Run.__index = Run
-function Run.__newindex(_, name) error(("a run has no field '%s'; Run.new declares them"):format(tostring(name)), 2) end
+Run.__newindex = no_field
 
 --- The run's copy of a stage: weights and `finish` may be changed in it.
 local function live_stage(stage)
