@@ -14,10 +14,14 @@ local o = pg.options {
   { "cache", false, "keep what the losses read of the teacher on disk: pays from the third pass over the data on" },
 }
 
-local student = o.model == "small"
-  and pg.models.sit { depth = 8, width = 192, heads = 3, patch = 4, size = 32, channels = 3, classes = 10,
-    drop_label = 0.1 }
-  or pg.models["sit_" .. o.model] { size = 32, channels = 3, classes = 10, drop_label = 0.1 }
+local student
+if o.model == "small" then
+  student = pg.models.sit {
+    depth = 8, width = 192, heads = 3, patch = 4, size = 32, channels = 3, classes = 10, drop_label = 0.1,
+  }
+else
+  student = pg.models["sit_" .. o.model] { size = 32, channels = 3, classes = 10, drop_label = 0.1 }
+end
 local middle = math.floor(student.depth / 2)
 
 local denoise   = loss.flow_matching       { path = "linear", time = pg.time.uniform() }
@@ -36,12 +40,14 @@ return pg.recipe {
   ema     = 0.995,
 
   stages = {
-    { name = "align",
+    { name   = "align",
       losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } },
       finish = stop.any(
         stop.gradient_angle { block = middle, images = 128, from = 200, every = 100, below = -0.05 },
         stop.at_step(o.align)) },
-    { name = "free", losses = { { 1.0, denoise } }, finish = stop.at_step(o.total) },
+    { name   = "free",
+      losses = { { 1.0, denoise } },
+      finish = stop.at_step(o.total) },
   },
 
   every  = { log = 20, checkpoint = 200 },

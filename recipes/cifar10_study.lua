@@ -1,14 +1,15 @@
---- Does aligning help, and letting go? CIFAR-10 in pixels, a small SiT, pretrained ViT-Tiny as the teacher; one arm a
---- run, all of equal steps over the same pictures with the same noise:
+--- Does aligning help, and ending it early? CIFAR-10 in pixels, a small SiT, pretrained ViT-Tiny as the teacher. One
+--- arm a run, all of equal steps over the same pictures with the same noise:
 ---
 ---   sit    flow matching alone
 ---   repa   and feature alignment (REPA)
 ---   atta   and attention alignment
 ---   haste  and both (HASTE)
 ---
---- `ends` lets go at a fixed step, `trigger` when the gradients turn against each other, neither never. `record` logs
---- the gradient angle of every block that both alignment losses reach, without ending anything. An arm that ends later
---- shares its beginning with one that doesn't: `--from RUN/checkpoints/step-NNNNNNN.safetensors` begins there.
+--- `ends` ends the alignment at a fixed step, `trigger` when the gradients turn against each other; without both it lasts
+--- to the end. `record` logs the gradient angle of every block that both alignment losses reach, without ending anything.
+--- An arm that ends later shares its beginning with one that doesn't: `--from RUN/checkpoints/step-NNNNNNN.safetensors`
+--- begins there.
 local pg = require "perigee"
 local loss, signal, stop = pg.loss, pg.signal, pg.stop
 
@@ -67,27 +68,30 @@ if o.ends > 0 then ends[#ends + 1] = stop.at_step(o.ends) end
 local stages = {}
 if align[o.arm] then
   ends[#ends + 1] = stop.at_step(o.total)
-  stages[1] = { name = "align", losses = align[o.arm], finish = #ends == 1 and ends[1] or stop.any(unpack(ends)),
-    signals = recorded }
+  stages[1] = {
+    name = "align", losses = align[o.arm], finish = #ends == 1 and ends[1] or stop.any(unpack(ends)),
+    signals = recorded,
+  }
 end
 if not align[o.arm] or #ends > 1 then
   stages[#stages + 1] = { name = "free", losses = { { 1.0, denoise } }, finish = stop.at_step(o.total) }
 end
 
 return pg.recipe {
-  name    = "cifar10-" .. o.arm .. (o.trigger and "-trigger" or "") .. (o.ends > 0 and "-" .. o.ends or ""),
+  name      = "cifar10-" .. o.arm .. (o.trigger and "-trigger" or "") .. (o.ends > 0 and "-" .. o.ends or ""),
   precision = o.precision,
-  student = pg.models.sit { depth = 6, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 10,
-    drop_label = 0.1 },
+  student   = pg.models.sit {
+    depth = 6, width = 128, heads = 4, patch = 4, size = 32, channels = 3, classes = 10, drop_label = 0.1,
+  },
   -- on 128x128 pixels: its 8x8 patches are the student's
-  teacher = pg.models.vit_tiny_patch16_224 { weights = o.teacher },
+  teacher   = pg.models.vit_tiny_patch16_224 { weights = o.teacher },
   cache_teacher = o.cache and align[o.arm] ~= nil,
-  data    = pg.data.cifar10 { dir = o.data, batch = o.batch, flip = true },
-  test    = pg.data.cifar10 { dir = o.data, batch = o.batch, split = "test" },
-  optim   = pg.optim.adamw { lr = o.lr, clip = 1, warmup = 100 },
-  ema     = 0.998, -- the mean of about the last 500 steps
-  stages  = stages,
-  every   = { log = 20, checkpoint = o.checkpoint },
-  keep    = 1000,
-  sample  = { count = 40, cfg = 1, sampler = "heun", steps = 20 },
+  data      = pg.data.cifar10 { dir = o.data, batch = o.batch, flip = true },
+  test      = pg.data.cifar10 { dir = o.data, batch = o.batch, split = "test" },
+  optim     = pg.optim.adamw { lr = o.lr, clip = 1, warmup = 100 },
+  ema       = 0.998, -- the mean of about the last 500 steps
+  stages    = stages,
+  every     = { log = 20, checkpoint = o.checkpoint },
+  keep      = 1000,
+  sample    = { count = 40, cfg = 1, sampler = "heun", steps = 20 },
 }

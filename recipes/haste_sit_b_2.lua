@@ -4,11 +4,10 @@ local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 
 local o = pg.options {
-  data = { default = "data/imagenet256",
-    help = "folder with images/ and vae-sd/, as REPA's preprocessing leaves them" },
+  data    = { default = "data/imagenet256", help = "folder of images/ and vae-sd/, as REPA's preprocessing makes it" },
   teacher = { default = "weights/dinov2_vitb14.safetensors", help = "DINOv2-B/14 weights" },
-  batch = { default = 256, help = "images a step" },
-  micro = { default = 64, help = "images a pass; divides batch" },
+  batch   = { default = 256, help = "images a step" },
+  micro   = { default = 64, help = "images a pass; divides batch" },
 }
 
 local denoise   = loss.flow_matching       { path = "linear", time = pg.time.uniform() }
@@ -26,13 +25,15 @@ return pg.recipe {
   ema       = 0.9999,
 
   stages = {
-    { name = "align",
+    { name   = "align",
       losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } },
       finish = stop.any(
-        stop.gradient_angle { block = 5, time = { 0.02, 0.1, 0.5, 0.8 }, images = 2048, from = 50000, every = 10000,
-          below = -0.05 },
+        stop.gradient_angle {
+          block = 5, time = { 0.02, 0.1, 0.5, 0.8 }, images = 2048,
+          from = 50000, every = 10000, below = -0.05,
+        },
         stop.at_step(100000)) },
-    { name = "free",
+    { name   = "free",
       losses = { { 1.0, denoise } },
       finish = stop.at_step(150000) },
   },

@@ -1,14 +1,13 @@
---- HASTE (arXiv 2505.16792), SiT-XL/2, ImageNet 256: align with DINOv2 early, then let go.
+--- HASTE (arXiv 2505.16792), SiT-XL/2, ImageNet 256: align with DINOv2 early, then train without it.
 --- Published: FID 7.31 without guidance at 80 epochs; 1.44 with guidance at 400.
 local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 
 local o = pg.options {
-  data = { default = "data/imagenet256",
-    help = "folder with images/ and vae-sd/, as REPA's preprocessing leaves them" },
+  data    = { default = "data/imagenet256", help = "folder of images/ and vae-sd/, as REPA's preprocessing makes it" },
   teacher = { default = "weights/dinov2_vitb14.safetensors", help = "DINOv2-B/14 weights" },
-  batch = { default = 256, help = "images a step" },
-  micro = { default = 32, help = "images a pass; divides batch" },
+  batch   = { default = 256, help = "images a step" },
+  micro   = { default = 32, help = "images a pass; divides batch" },
 }
 
 local denoise   = loss.flow_matching       { path = "linear", time = pg.time.uniform() }
@@ -26,10 +25,10 @@ return pg.recipe {
   ema       = 0.9999,
 
   stages = {
-    { name = "align",
+    { name   = "align",
       losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } },
       finish = stop.at_step(250000) },
-    { name = "free",                       -- names no teacher loss: the teacher is gone
+    { name   = "free",                     -- names no teacher loss: the teacher is gone
       losses = { { 1.0, denoise } },
       finish = stop.at_step(400000) },
   },

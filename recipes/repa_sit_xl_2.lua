@@ -3,11 +3,10 @@ local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 
 local o = pg.options {
-  data = { default = "data/imagenet256",
-    help = "folder with images/ and vae-sd/, as REPA's preprocessing leaves them" },
+  data    = { default = "data/imagenet256", help = "folder of images/ and vae-sd/, as REPA's preprocessing makes it" },
   teacher = { default = "weights/dinov2_vitb14.safetensors", help = "DINOv2-B/14 weights" },
-  batch = { default = 256, help = "images a step" },
-  micro = { default = 32, help = "images a pass; divides batch" },
+  batch   = { default = 256, help = "images a step" },
+  micro   = { default = 32, help = "images a pass; divides batch" },
 }
 
 local denoise  = loss.flow_matching     { path = "linear", time = pg.time.uniform() }

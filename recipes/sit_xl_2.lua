@@ -1,10 +1,9 @@
---- SiT-XL/2 (arXiv 2401.08740), ImageNet 256: flow matching alone, what the aligned recipes are measured against.
+--- SiT-XL/2 (arXiv 2401.08740), ImageNet 256: flow matching alone: the baseline of the aligned recipes.
 local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 
 local o = pg.options {
-  data = { default = "data/imagenet256",
-    help = "folder with images/ and vae-sd/, as REPA's preprocessing leaves them" },
+  data  = { default = "data/imagenet256", help = "folder of images/ and vae-sd/, as REPA's preprocessing makes it" },
   batch = { default = 256, help = "images a step" },
   micro = { default = 32, help = "images a pass; divides batch" },
 }
@@ -19,7 +18,8 @@ return pg.recipe {
   ema       = 0.9999,
 
   stages = {
-    { name = "train", losses = { { 1.0, loss.flow_matching { path = "linear", time = pg.time.uniform() } } },
+    { name   = "train",
+      losses = { { 1.0, loss.flow_matching { path = "linear", time = pg.time.uniform() } } },
       finish = stop.at_step(400000) },
   },
 
