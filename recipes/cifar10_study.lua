@@ -6,10 +6,10 @@
 ---   atta   and attention alignment
 ---   haste  and both (HASTE)
 ---
---- `ends` ends the alignment at a fixed step, `trigger` when the gradients turn against each other; without both it lasts
---- to the end. `record` logs the gradient angle of every block that both alignment losses reach, without ending anything.
---- An arm that ends later shares its beginning with one that doesn't: `--from RUN/checkpoints/step-NNNNNNN.safetensors`
---- begins there.
+--- `ends` ends the alignment at a fixed step, `trigger` when the gradients turn against each other; without both it
+--- lasts to the end. `record` logs the gradient angle of every block that both alignment losses reach, without ending
+--- anything. An arm that ends later shares its beginning with one that doesn't: it can begin at a checkpoint of that
+--- run, `--from RUN/checkpoints/step-NNNNNNN.safetensors`.
 local pg = require "perigee"
 local loss, signal, stop = pg.loss, pg.signal, pg.stop
 
