@@ -103,10 +103,10 @@ tensor.methods.save = function(t, path) return require("perigee.io.npy").save(pa
 function pg.options(declaration) return require("perigee.recipe.options").declare(declaration) end
 
 local parts = {
-  nn = "perigee.nn", models = "perigee.models", loss = "perigee.losses", stop = "perigee.stops",
-  signal = "perigee.signals",
-  data = "perigee.data", sampler = "perigee.samplers", optim = "perigee.optim", time = "perigee.losses.time",
   recipe = "perigee.recipe", train = "perigee.train",
+  nn = "perigee.nn", models = "perigee.models", data = "perigee.data", optim = "perigee.optim",
+  loss = "perigee.losses", time = "perigee.losses.time", stop = "perigee.stops", signal = "perigee.signals",
+  sampler = "perigee.samplers",
 }
 
 return setmetatable(pg, {

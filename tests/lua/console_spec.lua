@@ -41,8 +41,10 @@ describe("a chunk", function()
   end)
 
   it("knows what a function reads from outside", function()
-    local f = compiled("local limit = 1 return function(e) y = 2 "
-      .. "return e > limit, function() return math.abs(x) end end")()
+    local f = compiled [[
+      local limit = 1
+      return function(e) y = 2 return e > limit, function() return math.abs(x) end end
+    ]]()
     local captured, globals = chunk.outside(f)
     assert.same({ "limit" }, captured)
     assert.same({ "math", "x", "y" }, globals)
@@ -262,34 +264,28 @@ describe("a console in a running trainer", function()
     local run = trainer(busy, arguments)
     local hostile = {
       "while true do end", "while true do pcall(function() while true do end end) end",
-      "repeat pcall(error) until false",
-      "local function f() return 1 + f() end f()", "('x'):rep(1e10)",
+      "repeat pcall(error) until false", "local function f() return 1 + f() end f()", "('x'):rep(1e10)",
       "local t = {} while true do t[#t + 1] = ('x'):rep(1e5) .. #t end",
       "setmetatable(_G, nil)", "setmetatable(_G, {})", "rawset(run, 'step', 1)", "run.step = -1", "run.stage = nil",
-      "run.stage.losses = {}",
-      "pg.zeros = nil", "pg.ops.matmul = nil", "string.format = nil", "math.floor = 3",
-      "getmetatable('').__index = nil",
-      "getmetatable(run).__index = nil", "getmetatable(pg.zeros{2}).__index = nil", "(''):dump()",
-      "loadstring('\\27LJ\\2')()",
+      "run.stage.losses = {}", "pg.zeros = nil", "pg.ops.matmul = nil", "string.format = nil", "math.floor = 3",
+      "getmetatable('').__index = nil", "getmetatable(run).__index = nil", "getmetatable(pg.zeros{2}).__index = nil",
+      "(''):dump()", "loadstring('\\27LJ\\2')()",
       "pg.zeros{2}.handle", "pg.zeros{2}.shape[1]", "pg.zeros{2}:free()", "pg.zeros{2}:copy_(pg.ones{2})",
       "pg.zeros{1e6, 1e6}",
       "student.blocks[1] = nil", "student:materialise{}", "student.blocks[1].mlp.hidden.weight:copy_(pg.zeros{1})",
       "run:set('student.blocks.1.mlp.hidden.weight', pg.zeros{3})", "run:set('nothing', 3)", "run:set()", "run.set(1)",
-      "run.optim.lr = 0/0",
-      "run.optim.lr = {}", "run.optim.lr = -1", "run.optim.betas = { 2, 3 }", "run.ema = 1",
-      "run.stage.losses.denoise.weight = 'x'",
-      "run.stage.finish = nil", "run.stage.finish = 3", "run.stage.finish = stop.custom { 3 }",
-      "run:sample { count = -1 }",
-      "run:sample { nothing = 1 }", "run.stage.finish = stop.gradient_angle { block = 99 }", "error(nil)",
-      "error({})", "error()", "tostring(setmetatable({}, { __tostring = function() while true do end end }))",
+      "run.optim.lr = 0/0", "run.optim.lr = {}", "run.optim.lr = -1", "run.optim.betas = { 2, 3 }", "run.ema = 1",
+      "run.stage.losses.denoise.weight = 'x'", "run.stage.finish = nil", "run.stage.finish = 3",
+      "run.stage.finish = stop.custom { 3 }", "run.stage.finish = stop.gradient_angle { block = 99 }",
+      "run:sample { count = -1 }", "run:sample { nothing = 1 }", "error(nil)", "error({})", "error()",
+      "tostring(setmetatable({}, { __tostring = function() while true do end end }))",
       "setmetatable({}, { __tostring = function() error 'x' end })", "return 1 +", "]]", ("("):rep(5000),
       ("x = "):rep(3000), "\0\1\2\255",
       "local s = ('a'):rep(30000) return s:find('.-.-.-.-b')", "table.concat(setmetatable({}, { __index = error }))",
       "for k, v in pairs(run) do pcall(v) end", "pg.tensor({ { 1 }, { 1, 2 } })",
       "pg.grad(function() while true do end end, { pg.ones{1} })",
       "_G = nil", "pairs = nil; print = nil; error = nil", "return run, pg, student, stop, signal",
-      "print(('x'):rep(1e6))",
-      "xpcall(error, function() while true do end end)", "unpack({}, 1, 1e8)", "select(-1)",
+      "print(('x'):rep(1e6))", "xpcall(error, function() while true do end end)", "unpack({}, 1, 1e8)", "select(-1)",
       "('x'):gsub('', ('y'):rep(1e6))",
     }
     local clients = {}

@@ -134,9 +134,9 @@ describe("on cuda, over tests/cuda_on_cpu,", function()
   it("a console reads and changes what is there", function()
     local runs, log = in_folder "attached", in_folder "log"
     files.make_folder(runs)
-    local script = ("%s >%s 2>&1 & echo $!"):format(tiny.command(("train %s --runs %s --device cuda --total 1000000 "
-      .. "--align 2 --checkpoint 0 "
-      .. "--set %s"):format(tiny.quote(tiny.path), runs, tiny.quote("weights=" .. weights)), environment), log)
+    local command = ("train %s --runs %s --device cuda --total 1000000 --align 2 --checkpoint 0 --set %s"):format(
+      tiny.quote(tiny.path), runs, tiny.quote("weights=" .. weights))
+    local script = ("%s >%s 2>&1 & echo $!"):format(tiny.command(command, environment), log)
     local pipe = io.popen("( " .. script .. " )")
     local process = pipe:read "*l"
     pipe:close()

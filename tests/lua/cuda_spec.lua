@@ -333,7 +333,6 @@ describe("without a GPU that will do", function()
     local status, text = train "CUDA_ON_CPU_DEVICES=0"
     assert.equal(1, status)
     assert.equal("perigee: --device cuda: cuda: there is no usable GPU and driver (cudaGetDeviceCount: "
-      .. "cudaErrorNoDevice); "
-      .. "perigee doctor says more\n", text)
+      .. "cudaErrorNoDevice); perigee doctor says more\n", text)
   end)
 end)

@@ -27,9 +27,10 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
 
   --- Trains, and returns the run's folder.
   local function train(name, device, precision, flags)
-    local words = { "train", RECIPE, "--runs", tiny.quote(in_folder()), "--name", name, "--device", device,
-                    "--no-console --quiet",
-                    "--set teacher=" .. tiny.quote(teacher), "--set precision=" .. precision }
+    local words = {
+      "train", RECIPE, "--runs", tiny.quote(in_folder()), "--name", name, "--device", device, "--no-console --quiet",
+      "--set teacher=" .. tiny.quote(teacher), "--set precision=" .. precision,
+    }
     for key, value in pairs(OPTIONS) do words[#words + 1] = ("--set %s=%s"):format(key, tostring(value)) end
     perigee(table.concat(words, " "), flags or "")
     return in_folder(name)

@@ -189,10 +189,12 @@ describe("student and teacher", function()
     local function aligned(value)
       local recipe = tiny.recipe {}
       return message_of(function()
-        local again = pg.recipe { name = "again", student = recipe.student, teacher = recipe.teacher,
-          data = recipe.data,
-          stages = { { name = "align", losses = { { 1, loss.flow_matching() }, { 1, value } },
-            finish = stop.at_step(1) } } }
+        local again = pg.recipe {
+          name = "again", student = recipe.student, teacher = recipe.teacher, data = recipe.data,
+          stages = {
+            { name = "align", losses = { { 1, loss.flow_matching() }, { 1, value } }, finish = stop.at_step(1) },
+          },
+        }
         again:validate()
       end)
     end

@@ -288,8 +288,8 @@ describe("checkpoints", function()
 
   it("of a model of another width are refused by tensor and shape", function()
     local message = refusal({ width = 32 }, { width = 48 })
-    assert.matches("step%-0000004%.safetensors: '[%w%._]+' is float32 %[[%d,]+%], this model's is float32 "
-      .. "%[[%d,]+%]", message)
+    assert.matches("step%-0000004%.safetensors: '[%w%._]+' is float32 %[[%d,]+%], this model's is float32 %[[%d,]+%]",
+      message)
     assert.matches("32", message)
     assert.matches("48", message)
   end)

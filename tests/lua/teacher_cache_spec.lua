@@ -222,11 +222,11 @@ describe("a file", function()
     local path = cached()[1]
     for _, one in ipairs(cached()) do files.remove(one) end
     for _ = 1, 3 do
-      local script = ("( %s ) >/dev/null 2>&1 & pid=$!; n=0\nuntil [ -s %s.part ] || [ $n -gt 6000 ]; do sleep 0.001; "
-        .. "n=$((n+1)); done\n"
-        .. "kill -KILL $pid; wait $pid"):format(tiny.command(("train %s --set cache=true --set micro=1 --name killed "
-        .. "--runs %s"):format(
-        tiny.quote(tiny.path), tiny.quote(in_folder "runs"))), tiny.quote(path))
+      local command = ("train %s --set cache=true --set micro=1 --name killed --runs %s"):format(tiny.quote(tiny.path),
+        tiny.quote(in_folder "runs"))
+      local script = ("( %s ) >/dev/null 2>&1 & pid=$!; n=0\n"
+        .. "until [ -s %s.part ] || [ $n -gt 6000 ]; do sleep 0.001; n=$((n+1)); done\n"
+        .. "kill -KILL $pid; wait $pid"):format(tiny.command(command), tiny.quote(path))
       os.execute("sh -c " .. tiny.quote(script) .. " 2>/dev/null")
     end
     assert.is_true(whole == bytes_of())
@@ -273,8 +273,7 @@ describe("a file", function()
       local status, output = once_through()
       assert.equal(1, status, what)
       assert.matches("vit%-patches%-%x+%.cache: record %d+ is damaged: its CRC%-32 is another; start the run again, "
-        .. "with %-%-resume if it "
-        .. "has a checkpoint: what is damaged is computed anew\n$", output)
+        .. "with %-%-resume if it has a checkpoint: what is damaged is computed anew\n$", output)
       status, output = once_through()
       assert.equal(0, status, output)
       assert.matches("going on after 128 records, [24] of them damaged", output)
@@ -320,8 +319,7 @@ describe("what can't be cached", function()
     local status, output = tiny.perigee(("train %s --set cache=true --set crop=2"):format(tiny.quote(tiny.path)))
     assert.equal(1, status)
     assert.matches("tests/lua/recipes/tiny%.lua:%d+: recipe: cache_teacher keeps one result an image and its mirror "
-      .. "image, but the data set "
-      .. "'noise' crops at random %(crop = 2%); use crop = 0 or cache_teacher = false", output)
+      .. "image, but the data set 'noise' crops at random %(crop = 2%); use crop = 0 or cache_teacher = false", output)
   end)
 
   it("is a precision that there isn't, or a teacher that there isn't", function()

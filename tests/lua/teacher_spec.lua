@@ -35,8 +35,8 @@ describe("a teacher that is a recipe", function()
 
   it("goes on where it was interrupted", function()
     local script = ("( %s ) >%s 2>&1 & pid=$!; n=0\n"
-      .. "until ls %s/teachers/*/checkpoints/*.safetensors >/dev/null 2>&1 || [ $n -gt 6000 ]; do sleep 0.01; "
-      .. "n=$((n+1)); done\n"
+      .. "until ls %s/teachers/*/checkpoints/*.safetensors >/dev/null 2>&1 || [ $n -gt 6000 ]\n"
+      .. "do sleep 0.01; n=$((n+1)); done\n"
       .. "kill -TERM $pid; wait $pid; echo $?"):format(
         tiny.command(command("stopped", "--teach 200"), "PERIGEE_CACHE=" .. tiny.quote(in_folder "cache")),
         tiny.quote(in_folder "output"), tiny.quote(in_folder "cache"))

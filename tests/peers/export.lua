@@ -45,14 +45,12 @@ local function config(recipe)
   return {
     batch = recipe.batch, losses = losses, precision = recipe.precision, drop_label = s.drop_label, ema = recipe.ema,
     optimizer = { lr = recipe.optim.lr, betas = recipe.optim.betas, eps = recipe.optim.epsilon,
-      decay = recipe.optim.decay,
-                  clip = recipe.optim.clip },
+                  decay = recipe.optim.decay, clip = recipe.optim.clip },
     student = { width = s.width, depth = s.depth, heads = s.heads, patch = s.patch, channels = s.channels,
                 height = s.size[1], columns = s.size[2], classes = s.classes },
     teacher = { width = t.width, depth = t.depth, heads = t.heads, patch = t.patch,
-      image = t:grid_for(s.grid)[1] * t.patch,
-                stored_grid = t.stored[1], registers = t.registers, layerscale = t.settings.layer_scale,
-                statistics = { t.settings.mean, t.settings.std } },
+                image = t:grid_for(s.grid)[1] * t.patch, stored_grid = t.stored[1], registers = t.registers,
+                layerscale = t.settings.layer_scale, statistics = { t.settings.mean, t.settings.std } },
   }
 end
 

@@ -50,8 +50,7 @@ function M.run(options)
   local sampling = require "perigee.sampling.grid"
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
-    quiet = options.quiet,
-    recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during,
+    quiet = options.quiet, recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during,
     console = options.console and require("perigee.console.server").open or nil,
   })
   if outcome == "interrupted" then

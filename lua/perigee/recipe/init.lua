@@ -145,13 +145,12 @@ end
 ---@return perigee.Recipe
 function M.new(given)
   local o = check.options("recipe", given, {
-    name = "string", seed = { "natural", 0 }, precision = { "string", "float32" }, student = "table",
-    teacher = { "table" },
-    data = "table", test = { "table" }, optim = { "table", require("perigee.optim").adamw() },
-    ema = { "number", 0.9999 }, stages = "table",
-    every = { "table", {} }, micro = { "count" }, keep = { "count", 3 }, sample = { "table", {} },
-    threads = { "count" }, cache_teacher = { "boolean|table", false },
-    device = { "string", "cpu" }, tf32 = { "boolean", false },
+    name = "string", seed = { "natural", 0 }, precision = { "string", "float32" },
+    student = "table", teacher = { "table" }, cache_teacher = { "boolean|table", false },
+    data = "table", test = { "table" }, micro = { "count" },
+    optim = { "table", require("perigee.optim").adamw() }, ema = { "number", 0.9999 },
+    stages = "table", every = { "table", {} }, keep = { "count", 3 }, sample = { "table", {} },
+    device = { "string", "cpu" }, threads = { "count" }, tf32 = { "boolean", false },
   })
   if o.device ~= "cpu" and o.device ~= "cuda" then
     core.fail("recipe: device is '%s'; there are cpu and cuda", o.device)

@@ -54,13 +54,17 @@ end
 return pg.recipe {
   name      = "tiny",
   precision = o.precision,
-  student   = pg.models.sit { depth = o.depth, width = o.width, heads = 4, patch = 4, size = 16,
-    channels = 3, classes = 5,
-                              drop_label = 0.2, recompute = o.recompute },
-  teacher   = pg.models.vit { depth = 4, width = 30, heads = 3, patch = 4, image = 16, layer_scale = true,
-                              weights = o.weights },
-  data      = pg.data.dataset { name = "noise", classes = 5, channels = 3, height = 16, width = 16, batch = o.batch,
-                                flip = o.flip, crop = o.crop, find = pictures, image_size = 16 },
+  student   = pg.models.sit {
+    depth = o.depth, width = o.width, heads = 4, patch = 4, size = 16, channels = 3, classes = 5,
+    drop_label = 0.2, recompute = o.recompute,
+  },
+  teacher   = pg.models.vit {
+    depth = 4, width = 30, heads = 3, patch = 4, image = 16, layer_scale = true, weights = o.weights,
+  },
+  data      = pg.data.dataset {
+    name = "noise", classes = 5, channels = 3, height = 16, width = 16, batch = o.batch, flip = o.flip, crop = o.crop,
+    find = pictures, image_size = 16,
+  },
   micro     = o.micro,
   optim     = pg.optim.adamw { lr = o.lr, clip = 1, warmup = 3 },
   ema       = 0.9,
