@@ -1,10 +1,10 @@
 --- HASTE's loss on a tiny student and teacher against PyTorch: losses and every gradient, tensor by tensor
 --- (tests/oracle/README.md, haste_step).
+local joined = require "tests.lua.joined"
 local Context = require "perigee.stage.context"
 local core = require "perigee.core"
 local losses = require "perigee.losses"
 local models = require "perigee.models"
-local module = require "perigee.nn.module"
 local oracle = require "tests.lua.oracle"
 local program = require "perigee.core.program"
 local weights = require "perigee.io.weights"
@@ -26,7 +26,7 @@ local function setting(recompute)
     weights = oracle.path "haste_teacher.weights" }
   teacher:load { purpose = "teacher" }
   local modules = feature_loss:modules(student, teacher)
-  local trained = module.group { student = student, projectors = { modules.projector } }
+  local trained = joined { student = student, projectors = { modules.projector } }
   trained:materialise { initialise = false }
   local values, projector = oracle.load "sit_tiny.weights", oracle.load "haste_projector.weights"
   for name, value in pairs(projector) do values[name] = value end

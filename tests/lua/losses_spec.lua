@@ -1,4 +1,5 @@
 -- The losses, paths and times against PyTorch (tests/oracle/README.md), through the functions that recipes use.
+local joined = require "tests.lua.joined"
 local core = require "perigee.core"
 local losses = require "perigee.losses"
 local models = require "perigee.models"
@@ -162,7 +163,7 @@ describe("feature_alignment", function()
       local f = function(name) return fixture[case .. "." .. name] end
       local loss = losses.feature_alignment { block = 1, hidden = 20 }
       local projector = loss:modules({ width = 12 }, { width = 9 }).projector
-      local group = nn.module.group { projectors = { projector } }
+      local group = joined { projectors = { projector } }
       group:materialise { initialise = false }
       local public, parameters = weights.public_parameters(group, "sit"), {}
       for k, entry in ipairs(public) do

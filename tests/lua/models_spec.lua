@@ -1,3 +1,4 @@
+local joined = require "tests.lua.joined"
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
@@ -179,7 +180,10 @@ describe("SiT", function()
     refused("size 8x9 does not divide", models.sit, { depth = 2, width = 32, heads = 4, size = { 8, 9 } })
     refused('did you mean "patch"?', models.sit, { depth = 2, width = 32, heads = 4, pacth = 4 })
     refused("option 'depth' is a string", models.sit, { depth = "two", width = 32, heads = 4 })
-    refused("there is no model 'sit_s_3'; did you mean", function() return models.sit_s_3 end)
+    refused("unknown model 'sit_s_3'; expected one of dinov2_vit_b_14, ", function() return models.sit_s_3 end)
+    refused('did you mean "sit_b_2"?', function() return models.sit_b2 end)
+    refused("unknown model 'vgg'", function() return models.vgg end)
+    refused("unknown option 'with_registers'", models.vit_tiny_patch16_224, { with_registers = true })
     refused("sit_b_2: the name fixes 'depth' to 12", models.sit_b_2, { depth = 3 })
     local student = models.sit { depth = 1, width = 16, heads = 2, size = 8 }
     local p = program.new "wrong"
@@ -348,7 +352,7 @@ describe("public names", function()
     it(file .. " map to parameters of the same shapes and back, all of them", function()
       local before = tonumber(door.C.pg_memory_now(0, -1))
       local student = make {}
-      local group = module.group {
+      local group = joined {
         student = student, projectors = { nn.projector { width = student.width, hidden = 2048, out = 768 } },
       }
       local expected = manifest(file)

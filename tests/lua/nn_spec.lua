@@ -1,4 +1,6 @@
+local joined = require "tests.lua.joined"
 local core = require "perigee.core"
+local fails = require("tests.lua.expect").fails
 local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"
 local nn = require "perigee.nn"
@@ -23,6 +25,16 @@ local function names_of(list)
   return table.concat(names, " ")
 end
 
+describe("nn", function()
+  it("holds its files' values and names the nearest where there is none", function()
+    assert.equal(require "perigee.nn.swiglu", nn.swiglu)
+    assert.equal(module.class, nn.class)
+    fails(function() return nn.mpl end, "unknown layer 'mpl'; expected one of attention, conv2d, ",
+      'did you mean "mlp"?')
+    fails(function() return nn.paramter end, 'did you mean "parameter"?')
+  end)
+end)
+
 describe("modules", function()
   it("name parameters by the fields on the way, in a fixed order", function()
     local pair = Pair()
@@ -35,7 +47,7 @@ describe("modules", function()
   it("order lists by position, not by digits", function()
     local layers = {}
     for k = 1, 11 do layers[k] = nn.linear(1, 1, { bias = false }) end
-    local names = names_of(module.group { layers = layers }:named_parameters())
+    local names = names_of(joined { layers = layers }:named_parameters())
     assert.truthy(names:find("layers.9.weight layers.10.weight layers.11.weight", 1, true))
   end)
 
@@ -59,7 +71,7 @@ describe("modules", function()
   end)
 
   it("draw first values by seed and name, whatever else the model holds", function()
-    local a, b, other = Pair(), module.group { nested = { 1 }, layers = Pair().layers }, Pair()
+    local a, b, other = Pair(), joined { nested = { 1 }, layers = Pair().layers }, Pair()
     a:materialise { seed = 5 }
     b:materialise { seed = 5 }
     other:materialise { seed = 6 }

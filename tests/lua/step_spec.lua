@@ -1,5 +1,6 @@
 --- A whole step, as a run makes it: the stage's program and the update, against PyTorch (tests/oracle/README.md,
 --- haste_step), in pieces, recomputed, with other numbers of threads.
+local joined = require "tests.lua.joined"
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 local losses = require "perigee.losses"
@@ -80,7 +81,7 @@ local function fixture_run(options)
   end
   local projector = recipe:loss_modules().features.projector
   fill(recipe.student, "sit_tiny.weights")
-  fill(require("perigee.nn.module").group { projectors = { projector } }, "haste_projector.weights")
+  fill(joined { projectors = { projector } }, "haste_projector.weights")
   for _, group in ipairs(run.groups) do
     group.average:copy_(group.parameters)
   end

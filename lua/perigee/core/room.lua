@@ -36,24 +36,50 @@ end
 ---@field module string  such as "perigee.stops"
 ---@field what string    what a thing in it is called in messages: "stop"
 ---@field make? fun(name: string, value: any): any  what a file returns -> what the room holds: that itself
+---@field families? boolean  a file returns a table of things, whose names begin with its own: sit.lua has sit_xl_2
+
+--- The file that has a name: NAME.lua, and in a room of families also the file of the longest beginning of the name:
+--- sit_xl.lua or sit.lua for sit_xl_2. Nil where there is none.
+local function file_of(module, name, families)
+  if type(name) ~= "string" or not name:match "^[%w_]+$" then return nil end
+  local file = name
+  while file and (file == "init" or not package.searchpath(module .. "." .. file, package.path)) do
+    file = families and file:match "^(.+)_[^_]*$"
+  end
+  return file
+end
+
+--- The names of all things in a room, sorted. A room of families loads its files for that.
+local function names_of(options)
+  local files = M.names(options.module)
+  if not options.families then return files end
+  local names = {}
+  for _, file in ipairs(files) do
+    for name in pairs(require(options.module .. "." .. file)) do names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
 
 --- A table whose fields are a room's things, loaded when first used. `members`: what it holds besides. An unknown name
 --- is an error with the list and the nearest name.
 ---@param options perigee.RoomOptions
 ---@param members? table
 function M.open(options, members)
-  local module, make = options.module, options.make
+  local module, make, families = options.module, options.make, options.families
   return setmetatable(members or {}, {
-    names = function() return M.names(module) end, -- for completion
+    names = function() return names_of(options) end, -- for completion
     __index = function(room, name)
-      local file = type(name) == "string" and name:match "^[%w_]+$" and name ~= "init"
-        and package.searchpath(module .. "." .. name, package.path)
-      if not file then
-        local names = M.names(module)
-        core.fail("unknown %s '%s'; expected one of %s%s", options.what, tostring(name), table.concat(names, ", "),
+      local file = file_of(module, name, families)
+      local value = file and require(module .. "." .. file)
+      if file and families then value = value[name] end
+      if value == nil then
+        local names = names_of(options)
+        local list = table.concat(names, ", ")
+        for key in next, room do names[#names + 1] = key end
+        core.fail("unknown %s '%s'; expected one of %s%s", options.what, tostring(name), list,
           nearest.hint(tostring(name), names))
       end
-      local value = require(module .. "." .. name)
       if make then value = make(name, value) end
       rawset(room, name, value)
       return value

@@ -1,14 +1,14 @@
 --- SiT (Ma et al. 2024, arXiv 2401.08740): a transformer over patches of a noised latent or image, conditioned on
 --- time and class by adaptive layer norm (adaLN-zero; Peebles, Xie 2022, arXiv 2212.09748). It predicts the velocity.
 local Attention = require "perigee.nn.attention"
-local LabelEmbedding = require "perigee.nn.labels"
+local LabelEmbedding = require "perigee.nn.label_embedding"
 local Linear = require "perigee.nn.linear"
-local PatchEmbedding = require "perigee.nn.patches"
-local TimeEmbedding = require "perigee.nn.time"
+local Mlp = require "perigee.nn.mlp"
+local PatchEmbedding = require "perigee.nn.patch_embedding"
+local TimeEmbedding = require "perigee.nn.time_embedding"
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
-local mlp = require "perigee.nn.mlp"
 local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"
 local position = require "perigee.nn.position"
@@ -27,7 +27,7 @@ local Block = module.class "sit block"
 function Block:build(width, heads, hidden)
   self.modulation = zero_linear(width, 6 * width)
   self.attention = Attention(width, heads)
-  self.mlp = mlp.Mlp(width, hidden, { activation = "gelu_tanh" })
+  self.mlp = Mlp(width, hidden, { activation = "gelu_tanh" })
 end
 
 --- x [B,N,D], c [B,1,D] (after SiLU) -> [B,N,D]
@@ -207,6 +207,20 @@ local function named(name, fixed)
   end
 end
 
+---@class perigee.models
+---@field sit fun(options: perigee.SitOptions): perigee.Sit
+---@field sit_s_2 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_s_4 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_s_8 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_b_2 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_b_4 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_b_8 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_l_2 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_l_4 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_l_8 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_xl_2 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_xl_4 fun(options?: perigee.SitNamedOptions): perigee.Sit
+---@field sit_xl_8 fun(options?: perigee.SitNamedOptions): perigee.Sit
 local M = { sit = Sit }
 for letter, size in pairs(sizes) do
   for _, patch in ipairs { 2, 4, 8 } do

@@ -2,13 +2,14 @@
 --- 2023, arXiv 2304.07193), with class and register tokens, LayerScale, and positions resampled to other grids.
 local Attention = require "perigee.nn.attention"
 local LayerNorm = require "perigee.nn.layernorm"
-local LayerScale = require "perigee.nn.scale"
+local LayerScale = require "perigee.nn.layer_scale"
 local Linear = require "perigee.nn.linear"
-local PatchEmbedding = require "perigee.nn.patches"
+local Mlp = require "perigee.nn.mlp"
+local PatchEmbedding = require "perigee.nn.patch_embedding"
+local SwiGlu = require "perigee.nn.swiglu"
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
-local mlp = require "perigee.nn.mlp"
 local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"
 local taps = require "perigee.nn.taps"
@@ -16,7 +17,6 @@ local tensor = require "perigee.core.tensor"
 local weights = require "perigee.io.weights"
 
 local EPSILON = 1e-6 -- of every layer norm
-local IMAGENET = { mean = { 0.485, 0.456, 0.406 }, std = { 0.229, 0.224, 0.225 } }
 local HALF = { 0.5, 0.5, 0.5 }
 
 -- ---- one block -----------------------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ local Block = module.class "vit block"
 function Block:build(o, hidden)
   self.norm1, self.norm2 = LayerNorm(o.width, { epsilon = EPSILON }), LayerNorm(o.width, { epsilon = EPSILON })
   self.attention = Attention(o.width, o.heads)
-  self.mlp = o.swiglu and mlp.SwiGlu(o.width, hidden) or mlp.Mlp(o.width, hidden, { activation = "gelu_" .. o.gelu })
+  self.mlp = o.swiglu and SwiGlu(o.width, hidden) or Mlp(o.width, hidden, { activation = "gelu_" .. o.gelu })
   if o.layer_scale then self.scale1, self.scale2 = LayerScale(o.width), LayerScale(o.width) end
 end
 
@@ -87,7 +87,6 @@ local rules = {
 ---@field std? number[]
 ---@field resize? { mode?: "bicubic"|"bilinear", antialias?: boolean }
 ---@field position? { antialias?: boolean }
----@field with_registers? boolean    DINOv2's models only
 
 ---@class perigee.VitOptions : perigee.VitNamedOptions
 ---@field depth integer
@@ -328,19 +327,19 @@ end
 
 -- ---- named sizes ---------------------------------------------------------------------------------------------
 
---- A published model under its name, with its own options as defaults. What `fixed` lists the name decides.
-local function named(name, fixed, defaults)
+--- A published model under its name: a function from options to the model. What `fixed` lists the name decides;
+--- `defaults` are its own defaults of other options.
+---@param name string
+---@param fixed table<string, any>
+---@param defaults table<string, any>
+---@return fun(options?: perigee.VitNamedOptions): perigee.Vit
+function Vit.named(name, fixed, defaults)
   return function(options)
     local all = {}
     for key, value in pairs(defaults) do all[key] = value end
     for key, value in pairs(options or {}) do
       if fixed[key] ~= nil then core.fail("%s: the name fixes '%s'; use vit { ... } for another", name, key) end
       all[key] = value
-    end
-    if all.with_registers ~= nil then
-      if type(all.with_registers) ~= "boolean" then core.fail("%s: 'with_registers' is true or false", name) end
-      all.registers = all.with_registers and 4 or 0
-      all.with_registers = nil
     end
     for key, value in pairs(fixed) do all[key] = value end
     local self = setmetatable({}, Vit)
@@ -349,17 +348,17 @@ local function named(name, fixed, defaults)
   end
 end
 
+---@class perigee.models
+---@field vit fun(options: perigee.VitOptions): perigee.Vit
+---@field vit_tiny_patch16_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
+---@field vit_small_patch16_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
+---@field vit_base_patch16_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
+---@field vit_large_patch16_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
 local M = { vit = Vit }
 
-local widths = { tiny = { 192, 3, 12 }, small = { 384, 6, 12 }, base = { 768, 12, 12 }, large = { 1024, 16, 24 } }
-for size, w in pairs(widths) do
+local sizes = { tiny = { 192, 3, 12 }, small = { 384, 6, 12 }, base = { 768, 12, 12 }, large = { 1024, 16, 24 } }
+for size, w in pairs(sizes) do
   local name = ("vit_%s_patch16_224"):format(size)
-  M[name] = named(name, { width = w[1], heads = w[2], depth = w[3], patch = 16 }, { stored = 14 })
-end
-for size, w in pairs { s = { 384, 6, 12 }, b = { 768, 12, 12 }, l = { 1024, 16, 24 }, g = { 1536, 24, 40 } } do
-  local name = ("dinov2_vit_%s_14"):format(size)
-  M[name] = named(name, {
-    width = w[1], heads = w[2], depth = w[3], patch = 14, layer_scale = true, swiglu = size == "g",
-  }, { stored = 37, mean = IMAGENET.mean, std = IMAGENET.std, with_registers = false })
+  M[name] = Vit.named(name, { width = w[1], heads = w[2], depth = w[3], patch = 16 }, { stored = 14 })
 end
 return M

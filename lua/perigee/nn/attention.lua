@@ -7,6 +7,9 @@ local taps = require "perigee.nn.taps"
 
 local Attention = module.class "attention"
 
+---@class perigee.nn
+---@field attention fun(width: integer, heads: integer): perigee.Module  x [B,N,width] -> [B,N,width]
+
 ---@param width integer
 ---@param heads integer  width is heads · head size
 function Attention:build(width, heads)

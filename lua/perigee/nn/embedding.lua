@@ -5,6 +5,9 @@ local ops = require "perigee.core.ops"
 
 local Embedding = module.class "embedding"
 
+---@class perigee.nn
+---@field embedding fun(count: integer, width: integer, first?: function): perigee.Module  index [..] -> [..,width]
+
 ---@param count integer  rows of the table
 ---@param width integer
 ---@param first? function  initialiser, N(0, 0.02²) by default

@@ -1,26 +1,16 @@
---- What models are made of.
-local mlp = require "perigee.nn.mlp"
+--- Layers, and the tools to write others: nn.NAME is the value of lua/perigee/nn/NAME.lua. A layer's file returns its
+--- class; a tool's (module, initialise, taps, position) returns a table of functions.
 local module = require "perigee.nn.module"
 
-return {
-  module = module,
-  class = module.class,
-  parameter = module.parameter,
-  buffer = module.buffer,
-  group = module.group,
-  initialise = require "perigee.nn.initialise",
-  taps = require "perigee.nn.taps",
-  position = require "perigee.nn.position",
-  linear = require "perigee.nn.linear",
-  layernorm = require "perigee.nn.layernorm",
-  embedding = require "perigee.nn.embedding",
-  label_embedding = require "perigee.nn.labels",
-  time_embedding = require "perigee.nn.time",
-  patch_embedding = require "perigee.nn.patches",
-  conv2d = require "perigee.nn.convolution",
-  attention = require "perigee.nn.attention",
-  mlp = mlp.Mlp,
-  swiglu = mlp.SwiGlu,
-  layer_scale = require "perigee.nn.scale",
-  projector = require "perigee.nn.projector",
-}
+---@class perigee.nn
+---@field module table      classes of modules, and what a module can do
+---@field initialise table  first values of parameters
+---@field taps table        values inside a model by name
+---@field position table    fixed position embeddings
+---@field class fun(name: string): table  a class of modules, with `build` and `forward` to be written
+---@field parameter fun(shape: integer[], initialise: function, options?: table): perigee.Tensor
+---@field buffer fun(shape: integer[], compute: fun(): perigee.Tensor): perigee.Tensor
+
+return require("perigee.core.room").open({ module = "perigee.nn", what = "layer" }, {
+  class = module.class, parameter = module.parameter, buffer = module.buffer,
+})

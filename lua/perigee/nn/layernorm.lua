@@ -6,6 +6,9 @@ local ops = require "perigee.core.ops"
 
 local LayerNorm = module.class "layernorm"
 
+---@class perigee.nn
+---@field layernorm fun(width: integer, options?: table): perigee.Module  x [..,width] -> [..,width]
+
 local rules = { epsilon = { "number", 1e-6 }, affine = { "boolean", true } }
 
 ---@param width integer

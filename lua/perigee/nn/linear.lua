@@ -7,6 +7,9 @@ local ops = require "perigee.core.ops"
 
 local Linear = module.class "linear"
 
+---@class perigee.nn
+---@field linear fun(inputs: integer, outputs: integer, options?: table): perigee.Module  x [..,inputs] -> [..,outputs]
+
 local rules = {
   bias = { "boolean", true },
   activation = { "string", nil, choices = activations.names },

@@ -1,14 +1,14 @@
---- The two-layer perceptron of a transformer block, and its gated variant.
+--- The two-layer perceptron of a transformer block.
 local Linear = require "perigee.nn.linear"
 local check = require "perigee.core.check"
 local module = require "perigee.nn.module"
-local ops = require "perigee.core.ops"
-
-local M = {}
 
 local rules = { activation = { "string", "gelu_tanh" } }
 
 local Mlp = module.class "mlp"
+
+---@class perigee.nn
+---@field mlp fun(width: integer, hidden: integer, options?: table): perigee.Module  x [B,N,width] -> [B,N,width]
 
 ---@param width integer
 ---@param hidden integer
@@ -22,21 +22,4 @@ end
 --- x [B,N,width] -> [B,N,width]
 function Mlp:forward(x) return self.output(self.hidden(x)) end
 
-M.Mlp = Mlp
-
---- SwiGLU (Shazeer 2020, arXiv 2002.05202): output(silu(a) · b), with a and b the halves of one projection.
-local SwiGlu = module.class "swiglu"
-
-function SwiGlu:build(width, hidden)
-  self.hidden = Linear(width, 2 * hidden)
-  self.output = Linear(hidden, width)
-end
-
-function SwiGlu:forward(x)
-  local halves = self.hidden(x):chunk(2)
-  return self.output(ops.mul(ops.silu(halves[1]), halves[2]))
-end
-
-M.SwiGlu = SwiGlu
-
-return M
+return Mlp

@@ -168,18 +168,6 @@ local function slice(flat, offset, shape)
 end
 M.slice = slice
 
---- Views of a flat tensor laid out as this model's parameters (gradients, moments, averages), by name.
----@return table<string, perigee.Tensor>
-function Module:views(flat)
-  local entries, total = self:layout()
-  if layout.numel(flat.shape) < total then
-    core.fail("views: the flat tensor has %d elements, the model's layout %d", layout.numel(flat.shape), total)
-  end
-  local map = {}
-  for _, entry in ipairs(entries) do map[entry.name] = slice(flat, entry.offset, entry.shape) end
-  return map
-end
-
 local function zero_gaps(flat, entries, total)
   for k, entry in ipairs(entries) do
     local first = entry.offset + entry.numel
@@ -284,18 +272,5 @@ function Module:is_materialised()
   local first = self:named_parameters()[1]
   return first == nil or rawget(first.tensor, "handle") ~= nil
 end
-
--- ---- groups --------------------------------------------------------------------------------------------------
-
-local Group = M.class "group"
-
-function Group:build(members)
-  for key, member in pairs(members) do self[key] = member end
-  self:assign_names()
-end
-
---- Several modules as one, so that they share a flat tensor: module.group { student = s, projectors = { p } }.
----@return perigee.Module
-function M.group(members) return Group(members) end
 
 return M

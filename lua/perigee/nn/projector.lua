@@ -5,6 +5,9 @@ local module = require "perigee.nn.module"
 
 local Projector = module.class "projector"
 
+---@class perigee.nn
+---@field projector fun(options: { width: integer, hidden: integer, out: integer }): perigee.Module
+
 ---@param options { width: integer, hidden: integer, out: integer }  the student's width, the teacher's
 function Projector:build(options)
   local o = check.options("projector", options, { width = "count", hidden = "count", out = "count" })

@@ -1,19 +1,12 @@
 --- Every op: the public functions of all files in this folder, in one table, and the methods they give to operands.
-local lfs = require "lfs"
 local core = require "perigee.core.ffi"
 local operand = require "perigee.core.operand"
+local room = require "perigee.core.room"
 
 local ops = {}
 package.loaded["perigee.core.ops"] = ops -- the files below refer to it
 
-local names = {}
-for file in lfs.dir(core.home .. "/lua/perigee/core/ops") do
-  local name = file:match "^([%w_]+)%.lua$"
-  if name and name ~= "init" then names[#names + 1] = name end
-end
-table.sort(names)
-
-for _, name in ipairs(names) do
+for _, name in ipairs(room.names "perigee.core.ops") do
   local exported = require("perigee.core.ops." .. name)
   for key, value in pairs(exported) do
     if key == "methods" then

@@ -7,6 +7,9 @@ local ops = require "perigee.core.ops"
 
 local Convolution = module.class "conv2d"
 
+---@class perigee.nn
+---@field conv2d fun(inputs: integer, outputs: integer, kernel: integer|integer[], options?: table): perigee.Module
+
 local rules = { stride = { "count", 1 }, padding = { "natural|table", 0 }, bias = { "boolean", true } }
 
 ---@param inputs integer  channels

@@ -5,6 +5,9 @@ local ops = require "perigee.core.ops"
 
 local LayerScale = module.class "layer scale"
 
+---@class perigee.nn
+---@field layer_scale fun(width: integer, first?: number): perigee.Module  x, branch [B,N,width] -> x + gamma·branch
+
 ---@param width integer
 ---@param first? number  the factors' first value
 function LayerScale:build(width, first)

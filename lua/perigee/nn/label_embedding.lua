@@ -6,6 +6,9 @@ local ops = require "perigee.core.ops"
 
 local LabelEmbedding = module.class "label embedding"
 
+---@class perigee.nn
+---@field label_embedding fun(classes: integer, width: integer, deviation?: number): perigee.Module  y [B] -> [B,width]
+
 ---@param classes integer  labels are 0 … classes − 1; `classes` itself is the null label
 ---@param width integer
 ---@param deviation? number  of the first values, 0.02 by default

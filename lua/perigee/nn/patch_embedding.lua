@@ -7,6 +7,9 @@ local ops = require "perigee.core.ops"
 
 local PatchEmbedding = module.class "patch embedding"
 
+---@class perigee.nn
+---@field patch_embedding fun(channels: integer, patch: integer, width: integer): perigee.Module
+
 ---@param channels integer
 ---@param patch integer
 ---@param width integer

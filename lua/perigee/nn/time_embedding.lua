@@ -7,6 +7,9 @@ local ops = require "perigee.core.ops"
 
 local TimeEmbedding = module.class "time embedding"
 
+---@class perigee.nn
+---@field time_embedding fun(width: integer, features?: integer, deviation?: number): perigee.Module  t [B] -> [B,width]
+
 ---@param width integer
 ---@param features? integer  width of the sinusoids, 256 by default
 ---@param deviation? number   of the first weights, 0.02 by default
