@@ -24,6 +24,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "dtypes.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -77,11 +79,6 @@ typedef int64_t (*pg_scratch_function)(const pg_call *call);
   } while (0)
 
 static inline int pg_present(const pg_call *call, int k) { return k < call->n && call->v[k].ndim >= 0; }
-
-static inline int64_t pg_element_bytes(int dtype) {
-  static const uint8_t bytes[PG_DTYPES] = {4, 8, 2, 4, 8, 1};
-  return bytes[dtype];
-}
 
 static inline int64_t pg_numel(const pg_view *v) {
   int64_t n = 1;

@@ -2,9 +2,8 @@
 #ifndef PERIGEE_KERNEL_TABLE_H
 #define PERIGEE_KERNEL_TABLE_H
 
+#include "isas.h"
 #include "kernel.h"
-
-enum { PG_ISA_BASELINE, PG_ISA_V3, PG_ISA_V4, PG_ISA_V4_BF16, PG_ISAS, PG_INSTANCES = 3 };
 
 typedef struct pg_kernel_instance {
   pg_kernel_function run;
@@ -13,7 +12,7 @@ typedef struct pg_kernel_instance {
 
 typedef struct pg_kernel_entry {
   const char *name;
-  pg_kernel_instance cpu[PG_ISAS][PG_INSTANCES]; /* [instruction set][PG_FLOAT32, PG_FLOAT64, PG_BFLOAT16] */
+  pg_kernel_instance cpu[PG_ISAS][PG_INSTANCES]; /* [instruction set][dtype] */
 } pg_kernel_entry;
 
 /* A plugin's kernels, from kernels/<op>/cuda.cu (or cuda.c), sorted by name. */

@@ -1,4 +1,4 @@
-/* The types that kernels and the runtime share: statuses, dtypes and views. LuaJIT's ffi.cdef reads this file verbatim,
+/* The types that kernels and the runtime share: statuses and views. LuaJIT's ffi.cdef reads this file verbatim,
  * and runtime/perigee.h after it, so it holds declarations only. C code includes "kernel.h". */
 
 enum {
@@ -14,13 +14,12 @@ typedef int pg_status;
 
 const char *pg_last_error(void);
 
-enum { PG_FLOAT32 = 0, PG_FLOAT64 = 1, PG_BFLOAT16 = 2, PG_INT32 = 3, PG_INT64 = 4, PG_UINT8 = 5, PG_DTYPES = 6 };
 enum { PG_MAX_DIMS = 8, PG_MAX_VIEWS = 16, PG_MAX_ATTRIBUTES = 12 };
 
 /* What a kernel sees of a tensor. `stride` counts elements; data is NULL for an absent argument. */
 typedef struct pg_view {
   void *data;
-  int32_t dtype;
+  int32_t dtype; /* dtypes.h */
   int32_t ndim;
   int64_t shape[PG_MAX_DIMS];
   int64_t stride[PG_MAX_DIMS];

@@ -164,7 +164,7 @@ static void *cudnn_furnish(pg_call *call, int64_t scratch, int64_t *borrowed) {
   int64_t at[PG_MAX_VIEWS] = {0}, total = scratch;
   for (int k = 0; k < call->n; k++) {
     at[k] = total = cudnn_round_up(total);
-    if (pg_present(call, k)) total += pg_numel(&call->v[k]) * pg_element_bytes(call->v[k].dtype);
+    if (pg_present(call, k)) total += pg_numel(&call->v[k]) * pg_dtype_bytes(call->v[k].dtype);
   }
   void *memory;
   if (call->services->borrow(&memory, total)) return NULL;

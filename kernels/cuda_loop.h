@@ -195,7 +195,7 @@ static inline pg_loop pg_loop_flat(int operands, const pg_view *const *views) {
   loop.shape[0] = loop.total = pg_numel(views[0]);
   for (int k = 0; k < operands; k++) {
     loop.stride[k][0] = 1;
-    loop.bytes[k] = pg_element_bytes(views[k]->dtype);
+    loop.bytes[k] = pg_dtype_bytes(views[k]->dtype);
     loop.data[k] = static_cast<char *>(views[k]->data);
   }
   return loop;

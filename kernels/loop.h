@@ -53,7 +53,7 @@ static inline int pg_loop_make(pg_loop *loop, int operands, const pg_view *const
       loop->stride[k][shift + d] = v->shape[d] == 1 ? 0 : v->stride[d];
     }
     loop->data[k] = (char *)v->data;
-    loop->bytes[k] = pg_element_bytes(v->dtype);
+    loop->bytes[k] = pg_dtype_bytes(v->dtype);
   }
   for (int d = loop->ndim - 1; d >= 0; d--)
     if (loop->shape[d] == 1) pg_loop_remove(loop, d);

@@ -14,18 +14,18 @@
 static int most_isa(void) {
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2"))
-    return PG_ISA_BASELINE;
+    return PG_ISA_baseline;
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
       !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512cd"))
-    return PG_ISA_V3;
-  return __builtin_cpu_supports("avx512bf16") ? PG_ISA_V4_BF16 : PG_ISA_V4;
+    return PG_ISA_v3;
+  return __builtin_cpu_supports("avx512bf16") ? PG_ISA_v4_bf16 : PG_ISA_v4;
 }
 
 /* VDPBF16PS is one operation on AMD's processors and on Cooper Lake, and twice as fast as float32. Intel's from Sapphire
  * Rapids on make it of four: half as fast as float32 (docs/benchmarks.md). */
 static bool multiplies_pairs_fast(void) { return __builtin_cpu_is("amd") || __builtin_cpu_is("cooperlake"); }
 #else
-static int most_isa(void) { return PG_ISA_BASELINE; }
+static int most_isa(void) { return PG_ISA_baseline; }
 static bool multiplies_pairs_fast(void) { return false; }
 #endif
 
@@ -36,7 +36,8 @@ static const char *wished_isa(void) {
 }
 
 /* Names for PERIGEE_ISA; a build for tests has only one. */
-static const char *const isa_wishes[PG_ISAS] = {"baseline", "v3", "v4", "v4_bf16"};
+#define ISA_WISH(name, ...) #name,
+static const char *const isa_wishes[PG_ISAS] = {PG_ALL_ISAS(ISA_WISH)};
 static bool has_isa(int isa) { return isa <= most_isa() && pg_kernel_isa_names[isa]; }
 
 static pg_status check_wished_isa(void) {
@@ -55,7 +56,7 @@ static int cpu_isa(void) {
   static int chosen = -1;
   if (chosen >= 0) return chosen;
   const int most = most_isa();
-  int best = most == PG_ISA_V4_BF16 && !multiplies_pairs_fast() ? PG_ISA_V4 : most;
+  int best = most == PG_ISA_v4_bf16 && !multiplies_pairs_fast() ? PG_ISA_v4 : most;
   const char *wish = wished_isa();
   for (int isa = 0; wish && isa < PG_ISAS; isa++)
     if (has_isa(isa) && !strcmp(wish, isa_wishes[isa])) best = isa;
@@ -193,8 +194,8 @@ const pg_kernel_instance *pg_kernel_instance_find(int kernel, int device, int dt
   }
   const pg_kernel_instance *instance = ops->kernel(kernel, dtype);
   if (!instance || !instance->run) {
-    static const char *const dtypes[PG_INSTANCES] = {"float32", "float64", "bfloat16"};
-    pg_error(PG_ERROR_UNSUPPORTED, "%s is not available on %s in %s", pg_kernel_name(kernel), ops->name, dtypes[dtype]);
+    pg_error(PG_ERROR_UNSUPPORTED, "%s is not available on %s in %s", pg_kernel_name(kernel), ops->name,
+             pg_dtype_name(dtype));
     return NULL;
   }
   return instance;

@@ -17,10 +17,6 @@ const char *pg_purpose_name(int purpose) {
   return purpose >= 0 && purpose < PG_PURPOSES ? names[purpose] : "unknown";
 }
 
-int64_t pg_dtype_bytes(int dtype) {
-  return dtype >= 0 && dtype < PG_DTYPES ? pg_element_bytes(dtype) : 0;
-}
-
 static bool may_allocate(void) {
   int64_t left = atomic_load(&allocations_left);
   while (left >= 0) {

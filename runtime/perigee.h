@@ -6,7 +6,6 @@
  * Sizes and strides count elements, byte counts say so in their name. Dimensions count from 0. */
 
 const char *pg_version(void);
-int64_t pg_dtype_bytes(int dtype);                          /* of an element; 0: there is no such dtype */
 
 /* ---- devices --------------------------------------------------------------------------------- */
 

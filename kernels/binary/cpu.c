@@ -3,7 +3,7 @@
 #include "binary/binary.h"
 #include "binary/check.h"
 #include "cpu_loop.h"
-#include "gather.h"
+#include "cpu_unit_stride.h"
 
 typedef void (*binary_function)(void *y, const void *a, const void *b, int64_t n);
 
@@ -63,11 +63,11 @@ static void row(const void *context_, char *const *operand, int64_t length) {
     c->function(operand[0], operand[1], operand[2], length);
     return;
   }
-  uint64_t a_buffer[PG_GATHER], b_buffer[PG_GATHER];
-  for (int64_t start = 0; start < length; start += PG_GATHER) {
-    int64_t n = length - start < PG_GATHER ? length - start : PG_GATHER;
-    const void *a = pg_gather(a_buffer, operand[1], c->bytes, c->stride_a, start, n);
-    const void *b = pg_gather(b_buffer, operand[2], c->bytes, c->stride_b, start, n);
+  uint64_t a_buffer[PG_UNIT_STRIDE_MOST], b_buffer[PG_UNIT_STRIDE_MOST];
+  for (int64_t start = 0; start < length; start += PG_UNIT_STRIDE_MOST) {
+    int64_t n = length - start < PG_UNIT_STRIDE_MOST ? length - start : PG_UNIT_STRIDE_MOST;
+    const void *a = pg_unit_stride(a_buffer, operand[1], c->bytes, c->stride_a, start, n);
+    const void *b = pg_unit_stride(b_buffer, operand[2], c->bytes, c->stride_b, start, n);
     c->function(operand[0] + start * c->out_bytes, a, b, n);
   }
 }

@@ -19,7 +19,7 @@ static pg_status run_own(const pg_call *call, int kernel, int dtype) {
 /* Bytes that cuDNN may have: room for all tensors in the layout that tensor cores like, and for parts of sums. */
 static int64_t most_workspace(const pg_call *call) {
   int64_t bytes = 64 << 20;
-  for (int k = 0; k < 3; k++) bytes += pg_numel(&call->v[k]) * pg_element_bytes(call->v[k].dtype);
+  for (int k = 0; k < 3; k++) bytes += pg_numel(&call->v[k]) * pg_dtype_bytes(call->v[k].dtype);
   return bytes;
 }
 

@@ -66,7 +66,7 @@ static pg_status expect_narrow_backward(const pg_call *call) {
 /* `size` places of dimension `dim` of a view, from `start` on. */
 static pg_view narrowed(const pg_view *v, int64_t dim, int64_t start, int64_t size) {
   pg_view part = *v;
-  part.data = (char *)v->data + start * v->stride[dim] * pg_element_bytes(v->dtype);
+  part.data = (char *)v->data + start * v->stride[dim] * pg_dtype_bytes(v->dtype);
   part.shape[dim] = size;
   return part;
 }

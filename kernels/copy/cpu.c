@@ -125,7 +125,7 @@ pg_status PG_CPU(narrow_backward)(const pg_call *call) {
   int64_t dim = call->i[0], start = call->i[1];
   pg_status status = expect_narrow_backward(call);
   if (status || pg_numel(dx) == 0) return status;
-  int64_t outer = 1, inner = pg_element_bytes(dx->dtype);
+  int64_t outer = 1, inner = pg_dtype_bytes(dx->dtype);
   for (int64_t d = 0; d < dim; d++) outer *= dx->shape[d];
   for (int64_t d = dim + 1; d < dx->ndim; d++) inner *= dx->shape[d];
   int64_t slab = dx->shape[dim] * inner, before = start * inner, end = (start + dy->shape[dim]) * inner;
@@ -188,7 +188,7 @@ static void store_reals(void *to_, int dtype, const double *x, int64_t n) {
 
 pg_status PG_CPU(fill)(const pg_call *call) {
   const pg_view *y = &call->v[0];
-  int64_t n = pg_numel(y), bytes = pg_element_bytes(y->dtype);
+  int64_t n = pg_numel(y), bytes = pg_dtype_bytes(y->dtype);
   double values[BLOCK];
   char block[BLOCK * sizeof(double)];
   for (int k = 0; k < BLOCK; k++) values[k] = call->f[0];
@@ -203,7 +203,7 @@ pg_status PG_CPU(arange)(const pg_call *call) {
   const pg_view *y = &call->v[0];
   pg_status status = expect_arange(call);
   if (status) return status;
-  int64_t n = y->shape[0], bytes = pg_element_bytes(y->dtype);
+  int64_t n = y->shape[0], bytes = pg_dtype_bytes(y->dtype);
   for (int64_t start = 0; start < n; start += BLOCK) {
     double values[BLOCK];
     for (int64_t k = 0; k < BLOCK; k++) values[k] = call->f[0] + (double)(start + k) * call->f[1];

@@ -121,7 +121,7 @@ pg_status PG_CUDA(narrow_backward)(const pg_call *call) {
   const pg_view *dx = &call->v[0], *dy = &call->v[1];
   pg_status status = expect_narrow_backward(call);
   if (status || pg_numel(dx) == 0) return status;
-  switch (pg_element_bytes(dx->dtype)) {
+  switch (pg_dtype_bytes(dx->dtype)) {
   case 1: widen<uint8_t>(dx, dy, call->i[0], call->i[1], call->stream); break;
   case 2: widen<uint16_t>(dx, dy, call->i[0], call->i[1], call->stream); break;
   case 4: widen<uint32_t>(dx, dy, call->i[0], call->i[1], call->stream); break;
@@ -171,7 +171,7 @@ static __global__ void __launch_bounds__(PG_EACH_THREADS)
 
 pg_status PG_CUDA(fill)(const pg_call *call) {
   const pg_view *y = &call->v[0];
-  int64_t n = pg_numel(y), bytes = pg_element_bytes(y->dtype);
+  int64_t n = pg_numel(y), bytes = pg_dtype_bytes(y->dtype);
   LAUNCH(fill_kernel, pg_stride_blocks(pg_pieces(n * bytes, 16), PG_EACH_THREADS), PG_EACH_THREADS, 0, call->stream,
          static_cast<char *>(y->data), y->dtype, bytes, n, call->f[0]);
   return pg_launched("fill");
@@ -182,7 +182,7 @@ pg_status PG_CUDA(arange)(const pg_call *call) {
   if (status) return status;
   const pg_view *y = &call->v[0];
   LAUNCH(arange_kernel, pg_stride_blocks(y->shape[0], PG_EACH_THREADS), PG_EACH_THREADS, 0, call->stream,
-         static_cast<char *>(y->data), y->dtype, pg_element_bytes(y->dtype), y->shape[0], call->f[0], call->f[1]);
+         static_cast<char *>(y->data), y->dtype, pg_dtype_bytes(y->dtype), y->shape[0], call->f[0], call->f[1]);
   return pg_launched("arange");
 }
 

@@ -41,18 +41,13 @@ static pg_status check_bounds(const char *name, const picture *p) {
   return PG_OK;
 }
 
-static int64_t element_bytes(int dtype) {
-  static const uint8_t bytes[PG_DTYPES] = {4, 8, 2, 4, 8, 1};
-  return bytes[dtype];
-}
-
 pg_status PG_CPU(gather)(const pg_call *call) {
   const pg_view *out = &call->v[0], *x = &call->v[1];
   picture p = {0};
   pg_status status = expect_gather(call, &p);
   if (status == PG_OK) status = check_bounds("gather", &p);
   if (status) return status;
-  int64_t bytes = element_bytes(x->dtype), row = p.inner * bytes;
+  int64_t bytes = pg_dtype_bytes(x->dtype), row = p.inner * bytes;
 #pragma omp parallel for schedule(static) collapse(2) if (p.outer * p.j * p.inner > PARALLEL)
   for (int64_t o = 0; o < p.outer; o++) {
     for (int64_t j = 0; j < p.j; j++) {

@@ -1,7 +1,7 @@
 #include "cpu.h"
 
 #include "cpu_loop.h"
-#include "gather.h"
+#include "cpu_unit_stride.h"
 #include "unary/unary.h"
 #include "unary/check.h"
 
@@ -55,10 +55,10 @@ static void row(const void *context_, char *const *operand, int64_t length) {
     c->function(operand[0], operand[1], length, c->f);
     return;
   }
-  uint64_t buffer[PG_GATHER];
-  for (int64_t start = 0; start < length; start += PG_GATHER) {
-    int64_t n = length - start < PG_GATHER ? length - start : PG_GATHER;
-    const void *x = pg_gather(buffer, operand[1], c->bytes, c->stride, start, n);
+  uint64_t buffer[PG_UNIT_STRIDE_MOST];
+  for (int64_t start = 0; start < length; start += PG_UNIT_STRIDE_MOST) {
+    int64_t n = length - start < PG_UNIT_STRIDE_MOST ? length - start : PG_UNIT_STRIDE_MOST;
+    const void *x = pg_unit_stride(buffer, operand[1], c->bytes, c->stride, start, n);
     c->function(operand[0] + start * c->bytes, x, n, c->f);
   }
 }

@@ -1,7 +1,7 @@
 #include "cpu.h"
 
 #include "cpu_loop.h"
-#include "gather.h"
+#include "cpu_unit_stride.h"
 #include "where/check.h"
 #include "where/where.h"
 
@@ -25,13 +25,13 @@ static void choose(void *y, const uint8_t *condition, const void *a, const void 
 
 static void row(const void *context_, char *const *operand, int64_t length) {
   const context *c = context_;
-  uint8_t condition_buffer[PG_GATHER];
-  uint64_t a_buffer[PG_GATHER], b_buffer[PG_GATHER];
-  for (int64_t start = 0; start < length; start += PG_GATHER) {
-    int64_t n = length - start < PG_GATHER ? length - start : PG_GATHER;
-    const void *condition = pg_gather(condition_buffer, operand[1], 1, c->stride[1], start, n);
-    const void *a = pg_gather(a_buffer, operand[2], c->bytes, c->stride[2], start, n);
-    const void *b = pg_gather(b_buffer, operand[3], c->bytes, c->stride[3], start, n);
+  uint8_t condition_buffer[PG_UNIT_STRIDE_MOST];
+  uint64_t a_buffer[PG_UNIT_STRIDE_MOST], b_buffer[PG_UNIT_STRIDE_MOST];
+  for (int64_t start = 0; start < length; start += PG_UNIT_STRIDE_MOST) {
+    int64_t n = length - start < PG_UNIT_STRIDE_MOST ? length - start : PG_UNIT_STRIDE_MOST;
+    const void *condition = pg_unit_stride(condition_buffer, operand[1], 1, c->stride[1], start, n);
+    const void *a = pg_unit_stride(a_buffer, operand[2], c->bytes, c->stride[2], start, n);
+    const void *b = pg_unit_stride(b_buffer, operand[3], c->bytes, c->stride[3], start, n);
     choose(operand[0] + start * c->bytes, condition, a, b, c->bytes, n);
   }
 }

@@ -2,6 +2,7 @@
 local lfs = require "lfs"
 local home = require("perigee.core.ffi").home
 local C = require("perigee.core.ffi").C
+local list = require "perigee.core.list"
 local harness = dofile(home .. "/tests/lua/ops_harness.lua")
 
 local DTYPES = { "float32", "bfloat16", "float64" }
@@ -78,18 +79,20 @@ it("every kernel that the cases call is there", function()
 end)
 
 -- The other instruction sets that this machine can run, each in a process of its own: the choice is made once.
-local others = {
-  ["x86-64-v3"] = { "baseline" },
-  ["x86-64-v4"] = { "baseline", "v3" },
-  ["x86-64-v4 + bf16"] = { "baseline", "v3", "v4" },
-}
-local cpuinfo = io.open "/proc/cpuinfo"
-if cpuinfo then
-  if cpuinfo:read("*a"):find(" avx512_bf16 ", 1, true) then table.insert(others["x86-64-v4"], "v4_bf16") end
-  cpuinfo:close()
+local function other_isas()
+  local isas, others, known = list.read("base/isas.h", { "PG_ALL_ISAS" }), {}, false
+  local cpuinfo = io.open "/proc/cpuinfo"
+  local flags = cpuinfo and cpuinfo:read "*a" or ""
+  if cpuinfo then cpuinfo:close() end
+  for _, name in ipairs(isas.names) do
+    local text, _, flag = unpack(isas.columns[name])
+    if text == require("ffi").string(C.pg_cpu_isa()) then known = true
+    elseif not flag or flags:find(" " .. flag .. " ", 1, true) then others[#others + 1] = name end
+  end
+  return known and others or {} -- a build for the sanitizers has one of its own
 end
 if not os.getenv "PERIGEE_ISA" and not only then
-  for _, isa in ipairs(others[require("ffi").string(C.pg_cpu_isa())] or {}) do
+  for _, isa in ipairs(other_isas()) do
     it("every op on instruction set " .. isa, function()
       local busted = arg and arg[0] or "busted"
       local line = "cd '%s' && PERIGEE_ISA=%s LUA_PATH='%s' luajit '%s' tests/lua/ops_spec.lua 2>&1; echo status $?"

@@ -34,13 +34,17 @@ end
 
 --- What the chosen kernels are, and why not better ones.
 local function isa_note(isa, flags)
-  local less = (os.getenv "PERIGEE_ISA" or "") ~= "" and ", as PERIGEE_ISA asks" or ""
-  if isa == "x86-64-v4 + bf16" then return "AVX-512, with its bfloat16 instructions" end
-  if isa == "x86-64-v4" then return "AVX-512" .. (flags.avx512_bf16 and less or "") end
-  if isa == "x86-64-v3" then
-    return "AVX2" .. (flags.avx512bw and less or "; this processor has no AVX-512")
+  local isas = require("perigee.core.list").read("base/isas.h", { "PG_ALL_ISAS" })
+  local asked = (os.getenv "PERIGEE_ISA" or "") ~= "" and ", as PERIGEE_ISA asks" or ""
+  for k, name in ipairs(isas.names) do
+    local text, description = unpack(isas.columns[name])
+    local better = isas.columns[isas.names[k + 1]] or {}
+    if text == isa then
+      if flags[better[3]] then return description .. asked end
+      return description .. (name == "v3" and "; this processor has no AVX-512" or "")
+    end
   end
-  return "plain C, for any processor" .. (flags.avx2 and less or "")
+  return "this machine's own"
 end
 
 --- What the processor has for bfloat16, and what precision = "bf16" makes of it.

@@ -8,7 +8,7 @@ local M = {}
 --- Opens a device by name; an error says in one line why it can't be.
 function M.open(name)
   local code = core.device_code[name]
-  if not code then core.fail("'%s' is no device; there are cpu and cuda", tostring(name)) end
+  if not code then core.fail("unknown device '%s'; expected %s", tostring(name), core.devices_text) end
   core.check(C.pg_device_open(code))
   return code
 end
@@ -17,7 +17,7 @@ end
 ---@param name string
 function M.choose(name)
   local code = core.device_code[name]
-  if not code then error(("--device %s: there are cpu and cuda"):format(name), 0) end
+  if not code then error(("--device %s: unknown device; expected %s"):format(name, core.devices_text), 0) end
   if C.pg_device_open(code) ~= 0 then error(("--device %s: %s"):format(name, ffi.string(C.pg_last_error())), 0) end
 end
 

@@ -1,12 +1,11 @@
 --- The door to libperigee.so: the headers read verbatim, dtypes by name, and the one place where a status becomes an
 --- error.
 local ffi = require "ffi"
+local list = require "perigee.core.list"
 
 local M = {}
 
--- lua/perigee/core/ffi.lua lies three folders below the project's root
-local here = debug.getinfo(1, "S").source:sub(2)
-M.home = here:match "^(.*)/lua/perigee/core/ffi%.lua$" or "."
+M.home = require "perigee.core.home"
 
 local function read(path)
   local file, message = io.open(path, "rb")
@@ -28,17 +27,21 @@ end
 M.C = C
 if C.pg_device_open(C.PG_CPU) ~= 0 then error(ffi.string(C.pg_last_error()), 0) end
 
-M.dtypes = { "float32", "float64", "bfloat16", "int32", "int64", "uint8" }
-M.dtype_code, M.dtype_bytes, M.is_floating = {}, {}, {}
-for index, name in ipairs(M.dtypes) do
-  M.dtype_code[name] = index - 1
-  M.dtype_bytes[name] = tonumber(C.pg_dtype_bytes(index - 1))
-  M.is_floating[name] = index <= 3
+local dtypes = list.read("base/dtypes.h", { "PG_FLOATING_DTYPES", "PG_INTEGER_DTYPES" })
+M.dtypes, M.dtype_code = dtypes.names, dtypes.number
+M.dtype_bytes, M.is_floating, M.ctype = {}, {}, {}
+for name, columns in pairs(dtypes.columns) do
+  M.ctype[name] = columns[2]
+  M.dtype_bytes[name] = ffi.sizeof(columns[2])
+  M.is_floating[name] = name:find "float" ~= nil
 end
-M.ctype = { float32 = "float", float64 = "double", bfloat16 = "uint16_t", int32 = "int32_t", int64 = "int64_t",
-  uint8 = "uint8_t" }
 
-M.device_code = { cpu = C.PG_CPU, cuda = C.PG_CUDA }
+M.device_code, M.device_names = {}, {}
+for code = 0, C.PG_DEVICES - 1 do
+  local name = ffi.string(C.pg_device_name(code))
+  M.device_code[name], M.device_names[code + 1] = code, name
+end
+M.devices_text = table.concat(M.device_names, " or ")
 M.purpose_code = {}
 for code = 0, C.PG_PURPOSES - 1 do M.purpose_code[ffi.string(C.pg_purpose_name(code))] = code end
 

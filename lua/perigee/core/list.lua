@@ -3,7 +3,7 @@
 ---     #define PG_REDUCE(X) \
 ---       X(sum)             \
 ---       X(mean)
-local core = require "perigee.core.ffi"
+local home = require "perigee.core.home"
 
 local M = {}
 
@@ -12,7 +12,7 @@ local M = {}
 ---@field number table<string, integer>   by name, from `first`
 ---@field name table<integer, string>     by number
 ---@field text string                     "sum, mean or max", for messages
----@field columns table<string, string[]> by name, what else stands in the item's brackets
+---@field columns table<string, string[]> by name, what else stands in its brackets, without quotes
 
 --- Reads lists of one header; the numbers run on from one list to the next.
 ---@param header string   its path from the project's root
@@ -21,7 +21,7 @@ local M = {}
 ---@return perigee.List
 function M.read(header, macros, first)
   local list = { names = {}, number = {}, name = {}, columns = {} }
-  local file = assert(io.open(core.home .. "/" .. header))
+  local file = assert(io.open(home .. "/" .. header))
   local text = file:read("*a"):gsub("\\\n", " ")
   file:close()
   for _, macro in ipairs(macros) do
@@ -32,7 +32,7 @@ function M.read(header, macros, first)
       local number = (first or 0) + #list.names
       list.names[#list.names + 1], list.number[name], list.name[number] = name, number, name
       list.columns[name] = {}
-      for column in rest:gmatch "[^,%s][^,]*" do table.insert(list.columns[name], column) end
+      for column in rest:gmatch "[^,%s][^,]*" do table.insert(list.columns[name], (column:gsub('"', ""))) end
     end
   end
   list.text = table.concat(list.names, ", "):gsub(", ([%w_]+)$", " or %1")

@@ -108,7 +108,7 @@ function M.empty(shape, dtype, options)
   local device = options and options.device or "cpu"
   local purpose = core.purpose_code[options and options.purpose or "other"]
   local device_code = core.device_code[device]
-  if not device_code then core.fail("'%s' is no device; there are cpu and cuda", tostring(device)) end
+  if not device_code then core.fail("unknown device '%s'; expected %s", tostring(device), core.devices_text) end
   account(layout.numel(shape) * core.dtype_bytes[dtype])
   local status = C.pg_tensor_new(pointer, device_code, purpose, core.dtype_code[dtype], #shape, int64_array(shape))
   if status == C.PG_ERROR_MEMORY then -- garbage may hold what is missing

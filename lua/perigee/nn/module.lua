@@ -206,7 +206,7 @@ end
 local materialise_rules = {
   seed = { "natural", 0 },
   dtype = { "string", "float32", choices = { "float32", "float64", "bfloat16" } },
-  device = { "string", "cpu", choices = { "cpu", "cuda" } },
+  device = { "string", "cpu", choices = core.device_names },
   purpose = { "string", "parameters" },
   buffer = { "tensor" },
   initialise = { "boolean", true },

@@ -152,8 +152,8 @@ function M.new(given)
     stages = "table", every = { "table", {} }, keep = { "count", 3 }, sample = { "table", {} },
     device = { "string", "cpu" }, threads = { "count" }, tf32 = { "boolean", false },
   })
-  if o.device ~= "cpu" and o.device ~= "cuda" then
-    core.fail("recipe: device is '%s'; there are cpu and cuda", o.device)
+  if not core.device_code[o.device] then
+    core.fail("recipe: unknown device '%s'; expected %s", o.device, core.devices_text)
   end
   if not o.name:match "^[%w%._-]+$" then
     core.fail("recipe: the name '%s' may hold letters, digits, '.', '_' and '-' only", o.name)
