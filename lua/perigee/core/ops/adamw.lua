@@ -9,8 +9,6 @@ local square_sum = op.define {
   flops = function(a) return 2 * op.numel(a.x.shape) end,
 }
 
-local names = { "parameters", "first_moment", "second_moment", "average", "working", "gradient", "hyper", "square_sum" }
-
 local adamw = op.define {
   name = "adamw",
   inputs = { "parameters", "first_moment", "second_moment", "average?", "working?", "gradient", "hyper", "square_sum" },
@@ -20,11 +18,10 @@ local adamw = op.define {
   instance = function(n) return n.inputs[1].dtype end,
   shape = function(a)
     local count = op.numel(a.parameters.shape)
-    for k = 2, 6 do
-      local x = a[names[k]]
+    for _, name in ipairs { "first_moment", "second_moment", "average", "working", "gradient" } do
+      local x = a[name]
       if x and op.numel(x.shape) ~= count then
-        op.fail("adamw: parameters are %s, %s is %s", op.shape_text(a.parameters.shape), names[k],
-          op.shape_text(x.shape))
+        op.fail("adamw: parameters are %s, %s is %s", op.shape_text(a.parameters.shape), name, op.shape_text(x.shape))
       end
     end
     return {}
@@ -39,13 +36,11 @@ return {
   --- One step of AdamW in place; the fields are named as in kernels/adamw/adamw.h: parameters, first_moment,
   --- second_moment, average (optional), working (optional), gradient, hyper [8], square_sum.
   adamw = function(fields)
+    local list, known = {}, {}
+    for k, name in ipairs(adamw.inputs) do list[k], known[name] = fields[name] or nil, true end
     for key in pairs(fields) do
-      local known = false
-      for _, name in ipairs(names) do known = known or name == key end
-      if not known then op.fail("adamw: unknown field '%s'", tostring(key)) end
+      if not known[key] then op.fail("adamw: unknown field '%s'", tostring(key)) end
     end
-    local list = {}
-    for k, name in ipairs(names) do list[k] = fields[name] or nil end
-    adamw(list[1], list[2], list[3], list[4], list[5], list[6], list[7], list[8])
+    adamw(unpack(list, 1, #adamw.inputs))
   end,
 }
