@@ -112,7 +112,6 @@ function M.parts(plan, recipe)
   end
   local parts, made_by, readers = {}, {}, {}
   for k, call in ipairs(plan.calls) do
-    local name = call.node.definition.name
     for _, v in ipairs(call.node.inputs) do
       if v then
         local base = storage(v)
@@ -121,7 +120,7 @@ function M.parts(plan, recipe)
       end
     end
     local part = "student"
-    if name:find "align" then part = name == "attention_aligned_backward" and "student" or "alignment"
+    if call.node.definition.part then part = call.node.definition.part
     elseif reads(call, function(v) return projector[v.tensor] end) then part = "projector"
     elseif reads(call, function(v) return teacher[v.tensor]
       or parts[made_by[v]] == "teacher" end) then part = "teacher" end

@@ -23,7 +23,8 @@ local M = {
 
 --- The longer of a call's arithmetic and its traffic, at the machine's rates.
 local function floor_of(row, machine, dtype)
-  local rate = require("perigee.cost.machine").rate(machine, row.op, dtype)
+  local definition = require("perigee.core.op").defined[row.op]
+  local rate = require("perigee.cost.machine").rate(machine, definition, dtype)
   return math.max(row.flops / rate, row.bytes / machine.bandwidth)
 end
 

@@ -15,7 +15,7 @@ local function reached_from(program, sources, count)
     local node = program.nodes[k]
     local any = false
     for _, v in ipairs(node.inputs) do any = any or (v and reached[v]) end
-    if any and node.definition.name ~= "stop_gradient" then
+    if any and not node.definition.cuts_gradient then
       for _, v in ipairs(node.outputs) do
         if core.is_floating[v.dtype] then reached[v] = true end
       end
@@ -66,6 +66,64 @@ local function clone_segment(program, segment, count, reached)
   return clones
 end
 
+-- ---- gradients by value, while they are added up ------------------------------------------------------------------
+
+local Sums = {}
+Sums.__index = Sums
+
+function Sums:add(v, gradient)
+  if not layout.same_shape(v.shape, gradient.shape) then
+    error(("internal: a gradient %s for a value %s"):format(core.shape_text(gradient.shape),
+      core.shape_text(v.shape)))
+  end
+  self.whole[v] = self.whole[v] and ops().add(self.whole[v], gradient) or gradient
+end
+
+--- The gradient of some places of a dimension of v, { dim, start, length, gradient }.
+function Sums:add_piece(v, piece)
+  self.pieces[v] = self.pieces[v] or {}
+  table.insert(self.pieces[v], piece)
+end
+
+--- All of v's gradient so far, or nil.
+function Sums:total(v)
+  local pieces = self.pieces[v]
+  if pieces then
+    self.pieces[v] = nil
+    self:add(v, join_pieces(v, pieces))
+  end
+  return self.whole[v]
+end
+
+-- ---- from outputs to inputs -----------------------------------------------------------------------------------------
+
+--- The gradients of a node's outputs, nil where nothing flows; nil if nothing flows at all.
+local function incoming_of(node, sums, reached)
+  local incoming, any = {}, false
+  for i, v in ipairs(node.outputs) do
+    if reached[v] then incoming[i] = sums:total(v) end
+    any = any or incoming[i] ~= nil
+  end
+  return any and incoming or nil
+end
+
+--- Adds to the gradients of a node's inputs. `subject` is the node, or its clone where it is recomputed.
+local function step_back(node, subject, incoming, sums, reached)
+  local definition = node.definition
+  if definition.piece then
+    local dim, start, length = definition.piece(node)
+    sums:add_piece(node.inputs[1], { dim = dim, start = start, length = length, gradient = incoming[1] })
+    return
+  end
+  if not definition.vjp then core.fail("%s has no gradient", definition.name) end
+  subject.wanted = reached
+  local results = definition.vjp(subject, unpack(incoming, 1, #node.outputs))
+  for i, name in ipairs(definition.inputs) do
+    local x = node.inputs[i]
+    if x and reached[x] and results[name] then sums:add(x, results[name]) end
+  end
+end
+
 --- Gradients of the sum of seed·output with respect to the values in `wrt`.
 ---@param outputs perigee.Value[]
 ---@param seeds table        one value or tensor an output, of its shape
@@ -74,61 +132,26 @@ end
 function M.gradient(program, outputs, seeds, wrt)
   local count = #program.nodes
   local reached = reached_from(program, wrt, count)
-  local gradients, pieces = {}, {}
-
-  local function accumulate(v, gradient)
-    if not layout.same_shape(v.shape, gradient.shape) then
-      error(("internal: a gradient %s for a value %s"):format(core.shape_text(gradient.shape),
-        core.shape_text(v.shape)))
-    end
-    gradients[v] = gradients[v] and ops().add(gradients[v], gradient) or gradient
-  end
-  local function total(v)
-    if pieces[v] then
-      local joined = join_pieces(v, pieces[v])
-      pieces[v] = nil
-      accumulate(v, joined)
-    end
-    return gradients[v]
-  end
-
+  local sums = setmetatable({ whole = {}, pieces = {} }, Sums)
   for k, v in ipairs(outputs) do
     local seed = seeds[k]
-    if reached[v] then accumulate(v, tensor.is_tensor(seed) and program:capture(seed) or seed) end
+    if reached[v] then sums:add(v, tensor.is_tensor(seed) and program:capture(seed) or seed) end
   end
-  local segments = {}
+  local segments = {} -- clones of recomputed ones
   for k = count, 1, -1 do
     local node = program.nodes[k]
-    local definition = node.definition
-    local incoming, any = {}, false
-    for i, v in ipairs(node.outputs) do
-      if reached[v] then incoming[i] = total(v) end
-      any = any or incoming[i] ~= nil
-    end
-    if any then
-      local subject = node
-      if node.segment then
-        segments[node.segment] = segments[node.segment] or clone_segment(program, node.segment, count, reached)
-        subject = segments[node.segment][node]
+    local incoming = incoming_of(node, sums, reached)
+    if incoming then
+      local segment, subject = node.segment, node
+      if segment then
+        segments[segment] = segments[segment] or clone_segment(program, segment, count, reached)
+        subject = segments[segment][node]
       end
-      if definition.piece then
-        local x, dim, start, length = node.inputs[1], definition.piece(node)
-        pieces[x] = pieces[x] or {}
-        table.insert(pieces[x], { dim = dim, start = start, length = length, gradient = incoming[1] })
-      else
-        if not definition.vjp then core.fail("%s has no gradient", definition.name) end
-        subject.wanted = reached
-        local results = definition.vjp(subject, unpack(incoming, 1, #node.outputs))
-        for i, name in ipairs(definition.inputs) do
-          local x = node.inputs[i]
-          if x and reached[x] and results[name] then accumulate(x, results[name]) end
-        end
-      end
+      step_back(node, subject, incoming, sums, reached)
     end
   end
-
   local result = {}
-  for k, v in ipairs(wrt) do result[k] = total(v) or false end
+  for k, v in ipairs(wrt) do result[k] = sums:total(v) or false end
   for k = count + 1, #program.nodes do program.nodes[k].backward = true end
   return result
 end

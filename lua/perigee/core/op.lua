@@ -59,6 +59,12 @@ function M.unbroadcast(gradient, shape)
   return ops.reshape(summed, shape)
 end
 
+--- x [B,N,D], or a copy of it, with the elements of each row side by side: for kernels that take rows of any strides.
+function M.rows_in_one_piece(x)
+  if #x.shape == 3 and x.shape[3] ~= 1 and x.strides[3] ~= 1 then return require("perigee.core.ops").contiguous(x) end
+  return x
+end
+
 -- ---- kernel calls -----------------------------------------------------------------------------------------------
 
 local function default_instance(node)
@@ -122,7 +128,7 @@ Definition.__index = Definition
 local known_keys = {
   name = true, kernel = true, inputs = true, outputs = true, results = true, ints = true, floats = true, options = true,
   defaults = true, shape = true, vjp = true, flops = true, plain = true, strided = true, instance = true,
-  inplace = true,
+  inplace = true, part = true, rate_share = true, multiplies_bfloat16 = true, cuts_gradient = true,
   fusions = true, random = true, mutates = true, optional_outputs = true, view = true, bytes = true, piece = true,
   recompute = true,
 }

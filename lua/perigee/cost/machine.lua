@@ -90,12 +90,9 @@ function M.find(name)
   return known
 end
 
--- What a processor reaches of its matmul rate in calls that are arithmetic but no matmul (exponentials, small tiles).
-local share_of_rate = { attention = 0.75, attention_backward = 0.75, attention_aligned_backward = 0.6 }
-
---- FLOP/s of an op in a dtype, at most. On a processor only matmul multiplies bfloat16; other ops compute in float32.
-function M.rate(on, op, dtype)
-  if on.processor and dtype == "bfloat16" and op ~= "matmul" then return on.float32 end
+--- FLOP/s of an op's definition in a dtype, at most. On a processor most ops compute in float32 what is bfloat16.
+function M.rate(on, definition, dtype)
+  if on.processor and dtype == "bfloat16" and not definition.multiplies_bfloat16 then return on.float32 end
   return on[dtype]
 end
 
@@ -103,8 +100,8 @@ end
 function M.seconds(on, calls, dtype)
   local total = 0
   for _, call in ipairs(calls) do
-    local op = call.node.definition.name
-    local rate = M.rate(on, op, dtype) * (on.processor and share_of_rate[op] or 1)
+    local definition = call.node.definition
+    local rate = M.rate(on, definition, dtype) * (on.processor and definition.rate_share or 1)
     total = total + math.max(call.flops / rate, call.bytes / on.bandwidth)
   end
   return total

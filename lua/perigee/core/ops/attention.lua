@@ -12,6 +12,7 @@ end
 
 local attention_backward = op.define {
   name = "attention_backward",
+  rate_share = 0.75,
   inputs = { "dout", "qkv", "out", "lse" },
   outputs = { "dqkv" },
   floats = { "scale" },
@@ -21,6 +22,7 @@ local attention_backward = op.define {
 
 local attention = op.define {
   name = "attention",
+  rate_share = 0.75,
   inputs = { "qkv" },
   outputs = { "out", "lse" },
   optional_outputs = { lse = true },

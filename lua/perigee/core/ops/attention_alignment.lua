@@ -21,6 +21,8 @@ local function map(student, a) return student.shape[1] * a.heads * student.shape
 
 local aligned_backward = op.define {
   name = "attention_aligned_backward",
+  part = "student",
+  rate_share = 0.6,
   inputs = { "dout", "qkv", "out", "lse", "coefficient", "teacher", "student_heads?", "teacher_heads?" },
   outputs = { "dqkv", "loss" },
   results = 2,
@@ -95,6 +97,7 @@ end
 
 local backward = op.define {
   name = "attention_alignment_backward",
+  part = "alignment",
   inputs = { "coefficient", "student", "teacher", "student_heads?", "teacher_heads?" },
   outputs = { "dstudent" },
   ints = ints,
@@ -150,6 +153,7 @@ end
 
 local attention_alignment = op.define {
   name = "attention_alignment",
+  part = "alignment",
   inputs = { "student", "teacher", "student_heads?", "teacher_heads?" },
   outputs = { "loss" },
   ints = ints,

@@ -9,6 +9,7 @@ local function own_dtype(a) return a.p.dtype end
 
 local backward = op.define {
   name = "feature_alignment_backward",
+  part = "alignment",
   inputs = { "coefficient", "inverse_norm_p", "inverse_norm_z", "cosine", "p", "z" },
   outputs = { "dp" },
   strided = strided,
@@ -20,6 +21,7 @@ local backward = op.define {
 
 local feature_alignment = op.define {
   name = "feature_alignment",
+  part = "alignment",
   inputs = { "p", "z" },
   outputs = { "loss", "inverse_norm_p", "inverse_norm_z", "cosine" },
   strided = strided,
@@ -46,12 +48,7 @@ local feature_alignment = op.define {
   flops = function(a) return 6 * op.numel(a.p.shape) end,
 }
 
-local function with_rows_in_one_piece(x)
-  if #x.shape == 3 and x.shape[3] ~= 1 and x.strides[3] ~= 1 then return ops.contiguous(x) end
-  return x
-end
-
 return {
   --- −mean over images and tokens of cos(p, z): p [B,N,Z] the student's projected features, z the teacher's, frozen.
-  feature_alignment = function(p, z) return feature_alignment(with_rows_in_one_piece(p), with_rows_in_one_piece(z)) end,
+  feature_alignment = function(p, z) return feature_alignment(op.rows_in_one_piece(p), op.rows_in_one_piece(z)) end,
 }

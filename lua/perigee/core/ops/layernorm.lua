@@ -13,6 +13,12 @@ local function rows_of(x)
   return shape
 end
 
+--- What both make of x: y, and each row's mean and 1/deviation.
+local function results(x)
+  local row, stat = rows_of(x), op.stat(x.dtype)
+  return { { x.shape, x.dtype }, { row, stat }, { row, stat } }
+end
+
 --- dx + other, where nobody else reads dx, becomes part of the backward kernel: the gradient that flows around the
 --- normalisation through the residual connection is added while dx is in a register.
 local function take_in_residual(graph, node)
@@ -62,8 +68,7 @@ local layernorm = op.define {
         fail("layernorm: x is %s, %s is %s; it must be [%d]", text(a.x.shape), name, text(a[name].shape), last(a.x))
       end
     end
-    local stat, rows = op.stat(a.x.dtype), rows_of(a.x)
-    return { { a.x.shape, a.x.dtype }, { rows, stat }, { rows, stat } }
+    return results(a.x)
   end,
   vjp = function(n, dy)
     local dx, dweight, dbias = layernorm_backward(dy, n.x, n.mean, n.rstd, n.weight, nil)
@@ -113,8 +118,7 @@ local modulate = op.define {
         fail("layernorm_modulate: x is %s, %s is %s; expected [B,N,D] and [B,1,D]", text(x), name, text(a[name].shape))
       end
     end
-    local stat, rows = op.stat(a.x.dtype), rows_of(a.x)
-    return { { x, a.x.dtype }, { rows, stat }, { rows, stat } }
+    return results(a.x)
   end,
   vjp = function(n, dy)
     local dx, dshift, dscale = modulate_backward(dy, n.x, n.mean, n.rstd, n.scale, nil)
@@ -123,11 +127,6 @@ local modulate = op.define {
   plain = function(a) return ops.layernorm(a.x, { epsilon = a.epsilon }) * (a.scale + 1) + a.shift end,
   flops = function(a) return 9 * op.numel(a.x.shape) end,
 }
-
-local function with_rows_in_one_piece(x)
-  if #x.shape == 3 and x.shape[3] ~= 1 and x.strides[3] ~= 1 then return ops.contiguous(x) end
-  return x
-end
 
 return {
   --- Normalises over the last dimension. Options: weight, bias [D], epsilon (1e-6).
@@ -139,6 +138,6 @@ return {
   --- Normalises x [B,N,D] over D, then y·(1 + scale) + shift with shift, scale [B,1,D]. Options: epsilon (1e-6).
   layernorm_modulate = function(x, shift, scale, options)
     local o = op.options("layernorm_modulate", options, { epsilon = 1e-6 })
-    return modulate(x, with_rows_in_one_piece(shift), with_rows_in_one_piece(scale), { epsilon = o.epsilon })
+    return modulate(x, op.rows_in_one_piece(shift), op.rows_in_one_piece(scale), { epsilon = o.epsilon })
   end,
 }

@@ -119,6 +119,7 @@ end
 
 matmul = op.define {
   name = "matmul",
+  multiplies_bfloat16 = true,
   inputs = { "a", "b", "bias?", "aux?" },
   outputs = { "out", "pre", "sums" },
   ints = { "transpose_a", "transpose_b", "activation" },

@@ -153,6 +153,7 @@ end
 --- Cuts a gradient's way: the value passes, what led to it does not.
 local stop_view = op.define_view {
   name = "stop_gradient",
+  cuts_gradient = true,
   layout = function(from) return from end,
   vjp = function() return {} end,
 }
