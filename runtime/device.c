@@ -1,5 +1,4 @@
-/* Devices and the kernels they have. CUDA is a plugin, opened on demand. The CPU's kernels are compiled for several
- * instruction sets; the best one this machine runs is picked once. */
+/* Devices and the kernels they have. CUDA is a plugin, opened on demand. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,62 +8,7 @@
 
 #include "internal.h"
 
-#if defined(__x86_64__)
-/* The most that this machine runs. */
-static int most_isa(void) {
-  __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2"))
-    return PG_ISA_baseline;
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512cd"))
-    return PG_ISA_v3;
-  return __builtin_cpu_supports("avx512bf16") ? PG_ISA_v4_bf16 : PG_ISA_v4;
-}
-
-/* VDPBF16PS is one operation on AMD's processors and on Cooper Lake, and twice as fast as float32. Intel's from Sapphire
- * Rapids on make it of four: half as fast as float32 (docs/benchmarks.md). */
-static bool multiplies_pairs_fast(void) { return __builtin_cpu_is("amd") || __builtin_cpu_is("cooperlake"); }
-#else
-static int most_isa(void) { return PG_ISA_baseline; }
-static bool multiplies_pairs_fast(void) { return false; }
-#endif
-
-/* PERIGEE_ISA asks for another one than the best that the machine has: to test the other paths. NULL: it doesn't. */
-static const char *wished_isa(void) {
-  const char *wish = getenv("PERIGEE_ISA");
-  return wish && *wish ? wish : NULL;
-}
-
-/* Names for PERIGEE_ISA; a build for tests has only one. */
-#define ISA_WISH(name, ...) #name,
-static const char *const isa_wishes[PG_ISAS] = {PG_ALL_ISAS(ISA_WISH)};
-static bool has_isa(int isa) { return isa <= most_isa() && pg_kernel_isa_names[isa]; }
-
-static pg_status check_wished_isa(void) {
-  const char *wish = wished_isa();
-  if (!wish) return PG_OK;
-  char names[64] = "";
-  for (int isa = 0; isa < PG_ISAS; isa++) {
-    if (!has_isa(isa)) continue;
-    if (!strcmp(wish, isa_wishes[isa])) return PG_OK;
-    snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", *names ? ", " : "", isa_wishes[isa]);
-  }
-  return pg_error(PG_ERROR_DEVICE, "PERIGEE_ISA is '%s'; this build on this processor has %s", wish, names);
-}
-
-static int cpu_isa(void) {
-  static int chosen = -1;
-  if (chosen >= 0) return chosen;
-  const int most = most_isa();
-  int best = most == PG_ISA_v4_bf16 && !multiplies_pairs_fast() ? PG_ISA_v4 : most;
-  const char *wish = wished_isa();
-  for (int isa = 0; wish && isa < PG_ISAS; isa++)
-    if (has_isa(isa) && !strcmp(wish, isa_wishes[isa])) best = isa;
-  while (!pg_kernel_isa_names[best]) best--;
-  return chosen = best;
-}
-
-const char *pg_cpu_isa(void) { return pg_kernel_isa_names[cpu_isa()]; }
+/* ---- the CPU ---- */
 
 static pg_status cpu_allocate(void **out, int64_t bytes) {
   /* Big blocks start at a 2 MiB boundary and ask for huge pages: fewer page faults and TLB misses. */
@@ -80,7 +24,7 @@ static pg_status cpu_copy(void *to, const void *from, int64_t bytes) {
   memmove(to, from, (size_t)bytes);
   return PG_OK;
 }
-static const pg_kernel_instance *cpu_kernel(int kernel, int dtype) { return &pg_kernel_table[kernel].cpu[cpu_isa()][dtype]; }
+static const pg_kernel_instance *cpu_kernel(int kernel, int dtype) { return &pg_kernel_table[kernel].cpu[pg_cpu_isa_number()][dtype]; }
 
 static pg_status cpu_memory(int64_t *free_bytes, int64_t *total_bytes) {
   const int64_t page = sysconf(_SC_PAGESIZE);
@@ -125,7 +69,7 @@ static pg_status open_cuda(void) {
 }
 
 pg_status pg_device_open(int device) {
-  if (device == PG_CPU) return check_wished_isa();
+  if (device == PG_CPU) return pg_cpu_isa_check();
   if (device == PG_CUDA && cuda) return PG_OK;
   return device == PG_CUDA ? open_cuda() : pg_error(PG_ERROR_DEVICE, "device: there is no device number %d", device);
 }
@@ -158,6 +102,12 @@ pg_status pg_device_synchronise(int device) {
   if (!ops) return PG_ERROR_DEVICE;
   return ops->queues ? ops->queues->synchronise() : PG_OK;
 }
+
+/* ---- precision ---- */
+
+static int tf32;
+int pg_tf32(void) { return tf32; }
+void pg_tf32_set(int allowed) { tf32 = allowed != 0; }
 
 /* ---- kernels ---- */
 

@@ -29,6 +29,11 @@ void pg_queue_counted(pg_queue_counts *out);
 void *pg_host_calloc(size_t count, size_t size);
 void pg_host_free(void *p);
 
+/* ---- processor.c ---- */
+
+int pg_cpu_isa_number(void);      /* the instruction set chosen, of isas.h */
+pg_status pg_cpu_isa_check(void); /* an error if PERIGEE_ISA asks for one that is not here */
+
 /* ---- device.c: what a device can do; the CPU is built in, others are plugins ---- */
 
 /* What a device with queues adds. Work that is queued runs in order, and on its own time; queues and their kernels are
