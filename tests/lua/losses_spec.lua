@@ -3,19 +3,13 @@ local joined = require "tests.lua.joined"
 local core = require "perigee.core"
 local losses = require "perigee.losses"
 local models = require "perigee.models"
-local nn = require "perigee.nn"
 local oracle = require "tests.lua.oracle"
 local times = require "perigee.losses.time"
 local weights = require "perigee.io.weights"
 
 local ops, tensor = core.ops, core.tensor
 
-local function number(t) return t:reshape({ t:numel() }):totable()[1] end
-
-local function near_number(what, actual, expected, bound)
-  assert.is_true(math.abs(actual - expected) <= bound * math.abs(expected) + 1e-9,
-    ("%s: %.9g, the fixture has %.9g"):format(what, actual, expected))
-end
+local number, near_number = oracle.number, oracle.near_number
 
 describe("paths", function()
   local fixture, settings = oracle.load "paths"
@@ -180,37 +174,4 @@ describe("feature_alignment", function()
       end
     end)
   end
-end)
-
-describe("the optimiser", function()
-  it("makes PyTorch's steps over four groups, clipped by their common norm, with warm-up and averages", function()
-    local fixture, settings = oracle.load "optimizer"
-    local optim = require("perigee.optim").adamw { lr = settings.lr, betas = { unpack(settings.betas) },
-      epsilon = settings.eps, decay = settings.decay, clip = settings.clip, warmup = settings.warmup }
-    local sizes, groups = { 1, 31, 33, 257 }, {}
-    for k, n in ipairs(sizes) do
-      local start = fixture["start." .. n]
-      groups[k] = { parameters = start:clone(), average = start:clone(), gradients = tensor.empty({ n }, "float32"),
-        first_moment = ops.fill({ n }, { value = 0, dtype = "float32" }),
-        second_moment = ops.fill({ n }, { value = 0, dtype = "float32" }) }
-    end
-    local update = require "perigee.train.update"
-    local hyper, executable = update.hyper "cpu", core.executable.new(update.plan(groups, "cpu"))
-    for step = 1, settings.steps do
-      for k, n in ipairs(sizes) do groups[k].gradients:copy_(fixture[("grad%d.%d"):format(step, n)]) end
-      near_number("rate", require("perigee.optim").rate(optim, step), number(fixture["rate" .. step]), 1e-15)
-      update.settings(hyper, optim, settings.ema, step)
-      local norm = math.sqrt(executable:run({ hyper = hyper }).squares:item())
-      near_number("norm", norm, number(fixture["norm" .. step]), 1e-6)
-      for k, n in ipairs(sizes) do
-        oracle.near("after", groups[k].parameters, fixture[("after%d.%d"):format(step, n)], 1e-6)
-        oracle.near("ema", groups[k].average, fixture[("ema%d.%d"):format(step, n)], 1e-6)
-      end
-    end
-    for k, n in ipairs(sizes) do
-      oracle.near("m", groups[k].first_moment, fixture["m." .. n], 1e-6)
-      oracle.near("v", groups[k].second_moment, fixture["v." .. n], 2e-6)
-    end
-    executable:free()
-  end)
 end)

@@ -38,4 +38,13 @@ function M.near(what, actual, expected, bound)
   end
 end
 
+--- A tensor's first number.
+function M.number(t) return t:reshape({ t:numel() }):totable()[1] end
+
+--- An error unless a number is within `bound` of the fixture's, relative.
+function M.near_number(what, actual, expected, bound)
+  local within = math.abs(actual - expected) <= bound * math.abs(expected) + 1e-9
+  if not within then error(("%s: %.9g, the fixture has %.9g"):format(what, actual, expected), 2) end
+end
+
 return M

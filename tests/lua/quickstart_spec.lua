@@ -1,22 +1,17 @@
 -- alone: it uses every core for minutes
 -- The main job: quickstart.lua as a user runs it, and an independent judge of its samples.
 local core = require "perigee.core.ffi"
-local files = require "perigee.io.files"
 local json = require "perigee.io.json"
-
-local program = (os.getenv "PERIGEE_BUILD" or core.home .. "/build") .. "/runtime/perigee"
+local tiny = require "tests.lua.tiny"
 
 describe("quickstart", function()
   local in_folder = dofile(core.home .. "/tests/lua/folder.lua")(setup, teardown)
 
   it("trains, lets go of its teacher and draws what it is asked for", function()
-    local folder, log = in_folder(), in_folder "log"
-    local started = core.C.pg_clock_seconds()
-    local status = os.execute(("PERIGEE_CACHE='%s/cache' '%s' train '%s/recipes/quickstart.lua' --runs '%s' >'%s' "
-      .. "2>&1"):format(
-      folder, program, core.home, folder, log))
+    local folder, started = in_folder(), core.C.pg_clock_seconds()
+    local status, text = tiny.perigee(("train recipes/quickstart.lua --threads %d --runs %s"):format(
+      core.C.pg_threads(), tiny.quote(folder)), "PERIGEE_CACHE=" .. tiny.quote(folder .. "/cache"))
     local seconds = core.C.pg_clock_seconds() - started
-    local text = files.read(log)
     assert.equal(0, status, text)
     print(("quickstart without its build: %.0f s"):format(seconds))
 
