@@ -4,7 +4,6 @@ local door = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
 local message_of = require("tests.lua.expect").message_of
 local models = require "perigee.models"
-local module = require "perigee.nn.module"
 local nn = require "perigee.nn"
 local oracle = require "tests.lua.oracle"
 local program = require "perigee.core.program"

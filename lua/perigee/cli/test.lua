@@ -54,7 +54,7 @@ end
 
 -- ---- building ---------------------------------------------------------------------------------------------------
 
---- Configures a folder and, where `target` says so, builds it; a failure counts as a failed test.
+--- Configures a job's folder, and builds it unless its tests need nothing built; a failure counts as a failed test.
 local function build(job, total)
   local folder, log = quote(job.folder), job.folder .. "/tests.log"
   lfs.mkdir(job.folder)
@@ -84,11 +84,13 @@ local function reported(text)
   if passed then return sum.PASSED, sum.FAILED, sum.SKIPPED end
 end
 
---- Adds up the cases of a JUnit file that ctest wrote.
-local function add_up(total, report, title)
+--- Adds up the cases of a JUnit file that ctest wrote; names those with tests that a pattern picked.
+local function add_up(total, report, job)
+  local title = job.option and " " .. job.title or ""
   for attributes, body in report:gmatch "<testcase(.-)>(.-)</testcase>" do
     local name, status = attributes:match ' name="([^"]*)"', attributes:match ' status="([^"]*)"'
     local passed, failed, skipped = reported(body)
+    if job.pattern and (passed or 0) > 0 then say("%s: %d passed", name, passed) end
     if status == "run" then
       -- a file of tests that says nothing has ended before its last one
       if not passed and name:match "_spec" then passed, failed, skipped = 0, 1, 0 end
@@ -102,12 +104,14 @@ local function add_up(total, report, title)
 end
 
 --- Prints ctest's lines about tests that have ended, and the output of those that failed.
-local function show_progress(pipe)
+local function show_progress(pipe, job)
+  local hidden = { "^%s*Start%s+%d+: ", "^Test project ", "^Internal ctest ", "^[-+*.]+$" } -- the last: busted's marks
+  if job.pattern then table.insert(hidden, "^%s*%d+/%d+ Test .* Passed ") end -- a file in which nothing may match
   for line in pipe:lines() do
     if line:match "^%d+%% tests passed" then break end
-    if not line:match "^%s*Start%s+%d+: " and not line:match "^Test project " and not line:match "^Internal ctest " then
-      say("%s", (line:gsub("^[-+*.]+$", ""))) -- without busted's marks
-    end
+    local is_hidden = false
+    for _, pattern in ipairs(hidden) do is_hidden = is_hidden or line:match(pattern) ~= nil end
+    if not is_hidden then say("%s", line) end
   end
   pipe:read "*a"
 end
@@ -117,68 +121,69 @@ local function run_tests(job, total)
   local report = job.folder .. "/tests.xml"
   os.remove(report)
   say("\n%s (%s)", job.title, job.folder)
+  local environment = job.pattern and "PERIGEE_TEST_FILTER=" .. quote(job.pattern) or ""
   local command = ("%s ctest --test-dir %s %s -j %d --output-on-failure --test-output-size-passed 10000000 "
-    .. "--test-output-size-failed 10000000 --output-junit %s 2>&1"):format(job.environment, quote(job.folder),
+    .. "--test-output-size-failed 10000000 --output-junit %s 2>&1"):format(environment, quote(job.folder),
     job.selection, job.jobs, quote(report))
   local pipe = io.popen(command)
-  show_progress(pipe)
+  show_progress(pipe, job)
   pipe:close()
   local text = read(report)
-  if text then add_up(total, text, job.suffix == "" and "" or " " .. job.title)
+  if text then add_up(total, text, job)
   else count(total, "ctest in " .. job.folder, 0, 1, 0) end
 end
 
---- ctest's options that choose tests: by label, and by name where one matches; else by names inside the specs.
+--- Sets ctest's options that choose a job's tests: by label, and by name where one matches; else the Lua tests, which
+--- look for the pattern in the names of their tests. False where there is none to run.
 local function choose(job, options)
+  local function are_there(selection)
+    local listed = output_of(("ctest --test-dir %s -N %s"):format(quote(job.folder), selection))
+    job.selection = selection
+    return not listed:match "Total Tests: 0"
+  end
   local labels = job.labels and (" -L '^(%s)$'"):format(table.concat(job.labels, "|")) or ""
   if not options.slow then labels = labels .. " -LE '^slow$'" end
-  job.selection, job.environment = labels, ""
-  if not options.filter then return end
-  local named = labels .. " -R " .. quote(options.filter)
-  if not output_of(("ctest --test-dir %s -N %s"):format(quote(job.folder), named)):match "Total Tests: 0" then
-    job.selection = named
-  else
-    job.selection = labels .. " -L '^lua$'"
-    job.environment = "PERIGEE_TEST_FILTER=" .. quote(options.filter)
-  end
+  if not options.filter then return are_there(labels) end
+  if are_there(labels .. " -R " .. quote(options.filter)) then return true end
+  job.pattern = options.filter
+  return are_there(labels .. " -L '^lua$'")
 end
 
 -- ---- the whole --------------------------------------------------------------------------------------------------
 
 --- What to do in which folder: with no part chosen, everything; or, with a filter, what it finds in the first folder.
 local function jobs_of(options)
+  local home = assert(os.getenv "PERIGEE_HOME" or require("perigee.core.ffi").home)
+  local base = os.getenv "PERIGEE_BUILD" or home .. "/build"
+  local jobs = options.jobs or math.min(tonumber(output_of "nproc") or 1, 4)
   local labels = {}
   for _, label in ipairs(LABELS) do
     if options[label] then labels[#labels + 1] = label end
   end
   local all = #labels == 0 and not options.sanitize and not options.tsan
-  local home = assert(os.getenv "PERIGEE_HOME" or require("perigee.core.ffi").home)
-  local base = os.getenv "PERIGEE_BUILD" or home .. "/build"
-  local jobs = {}
+  local list = {}
   for _, folder in ipairs(FOLDERS) do
-    local wanted = all and not (options.filter and folder.option) or options[folder.option or false]
-      or not folder.option and #labels > 0
+    local wanted
+    if all then wanted = not (options.filter and folder.option)
+    elseif folder.option then wanted = options[folder.option]
+    else wanted = #labels > 0 end
     if wanted then
-      local job = { home = home, folder = base .. folder.suffix, builds = true,
-        jobs = options.jobs or math.min(tonumber(output_of "nproc") or 1, 4) }
-      for key, value in pairs(folder) do job[key] = value end
-      if not folder.option and #labels > 0 then
-        job.labels, job.builds = labels, options.c or options.lua or false
-      end
-      jobs[#jobs + 1] = job
+      local is_part = not all and not folder.option
+      list[#list + 1] = {
+        preset = folder.preset, title = folder.title, option = folder.option, home = home,
+        folder = base .. folder.suffix, jobs = jobs, labels = is_part and labels or nil,
+        builds = not is_part or options.c or options.lua,
+      }
     end
   end
-  return jobs
+  return list
 end
 
 local function run(options)
   check_tools()
   local total = { passed = 0, failed = 0, skipped = 0, failures = {} }
   for _, job in ipairs(jobs_of(options)) do
-    if build(job, total) then
-      choose(job, options)
-      run_tests(job, total)
-    end
+    if build(job, total) and choose(job, options) then run_tests(job, total) end
   end
   if total.passed + total.failed + total.skipped == 0 then
     error(options.filter and ("no test matches \"%s\""):format(options.filter) or "there are no tests", 0)
