@@ -41,7 +41,7 @@ local function student_gradients(student, inputs, direction)
   local p = program.new "gradients"
   local v = {}
   for name, given in pairs(inputs) do v[name] = p:input(name, given.shape, given.dtype) end
-  local total = ops.sum(student(v.x, v.t, v.y) * direction)
+  local total = ops.sum(p:trace(student, v.x, v.t, v.y) * direction)
   local wrt, outputs, list = { v.x }, {}, {}
   for k, entry in ipairs(student:named_parameters()) do wrt[k + 1] = p:capture(entry.tensor) end
   local seed = tensor.tensor(1, {}, total.dtype)
@@ -163,7 +163,8 @@ describe("SiT", function()
     local before = tonumber(door.C.pg_memory_now(0, -1))
     local student = models.sit_xl_2 {}
     local p = program.new "plan"
-    local velocity = student(p:input("x", { 4, 4, 32, 32 }), p:input("t", { 4 }), p:input("y", { 4 }, "int64"))
+    local x, t, y = p:input("x", { 4, 4, 32, 32 }), p:input("t", { 4 }), p:input("y", { 4 }, "int64")
+    local velocity = p:trace(student, x, t, y)
     local plan = require("perigee.core.plan").build(p, { { name = "velocity", value = velocity } })
     assert.is_true(tonumber(door.C.pg_memory_now(0, -1)) - before < 2 ^ 20)
     local forward = plan:cost().flops / 4
@@ -291,7 +292,7 @@ describe("ViT", function()
     local teacher = models.vit { depth = 4, width = 16, heads = 2, patch = 4, image = 16, classes = 10 }
     local function calls(body)
       local p = program.new "count"
-      local value = body(p:input("images", { 2, 3, 16, 16 }))
+      local value = p:trace(body, p:input("images", { 2, 3, 16, 16 }))
       local count = 0
       for _, call in ipairs(require("perigee.core.plan").build(p, { { name = "out", value = value } }).calls) do
         if call.node.definition.name == "attention" then count = count + 1 end
@@ -324,7 +325,8 @@ describe("ViT", function()
   it("says which file is missing, and only when it is needed", function()
     local teacher = models.dinov2_vit_b_14 { weights = "weights/nowhere.safetensors", image = 224 }
     local p = program.new "plan"
-    assert.same({ 2, 256, 768 }, teacher:features(p:input("images", { 2, 3, 64, 64 })).shape)
+    local images = p:input("images", { 2, 3, 64, 64 })
+    assert.same({ 2, 256, 768 }, p:trace(teacher.features, teacher, images).shape)
     local message = message_of(teacher.load, teacher, {})
     assert.truthy(message:find("weights/nowhere.safetensors: there is no such weights file", 1, true), message)
     message = message_of(function() models.vit_tiny_patch16_224({}):load {} end)

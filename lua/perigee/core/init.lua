@@ -26,11 +26,10 @@ function M.compile(body, examples, options)
     names[k] = "input " .. k
     values[k] = p:input(names[k], t.shape, t.dtype)
   end
-  local results = { body(unpack(values, 1, #examples)) }
+  local results = { p:trace(body, unpack(values, 1, #examples)) }
   local outputs = {}
   for k, v in ipairs(results) do
-    if tensor.is_tensor(v) then v = p:capture(v) end
-    outputs[k] = { name = "output " .. k, value = v }
+    outputs[k] = { name = "output " .. k, value = p:operand(v) }
   end
   local settings = { device = device_of(examples) }
   for key, value in pairs(options or {}) do settings[key] = value end
@@ -54,12 +53,15 @@ function M.grad(body, inputs, options)
     values[k] = p:input("input " .. k, t.shape, t.dtype)
     bound["input " .. k] = t
   end
-  local loss = body(unpack(values, 1, #inputs))
+  local also = options and options.also or {}
+  for k, t in ipairs(inputs) do p:stands_for(values[k], t) end
+  for _, t in ipairs(also) do p:stands_for(p:capture(t), t) end
+  local loss = p:trace(body, unpack(values, 1, #inputs))
   if not program.is_value(loss) then error("grad: the function's result does not depend on its inputs", 2) end
   if loss:numel() ~= 1 then error("grad: the function returns " .. tostring(loss) .. ", not one number", 2) end
   local wrt = {}
   for k, v in ipairs(values) do wrt[k] = v end
-  for _, t in ipairs(options and options.also or {}) do wrt[#wrt + 1] = p:capture(t) end
+  for _, t in ipairs(also) do wrt[#wrt + 1] = p:capture(t) end
   local seed = ops.full_like(loss, 1)
   local gradients = grad.gradient(p, { loss }, { seed }, wrt)
   local outputs = { { name = "loss", value = loss } }

@@ -91,13 +91,15 @@ function M.attributes(definition, attributes)
 end
 
 local function run_now(definition, inputs, attributes, specs)
+  if definition.random then program.expect_no_draw(definition.name) end
   local n_outputs, n_inputs = #specs, #definition.inputs
   local device = "cpu"
   for k = 1, n_inputs do
     if inputs[k] then device = inputs[k].device break end
   end
   if device == "meta" then
-    fail("%s: an input has no storage yet; materialise its model first", definition.name)
+    fail("%s: a parameter among its inputs has no storage yet; in a model use it in `forward`, elsewhere call "
+      .. "model:materialise() first", definition.name)
   end
   if attributes.device then device = attributes.device end
   local outputs = {}
@@ -179,8 +181,10 @@ end
 
 local contiguous -- ops.contiguous, found when first needed: ops are defined with this file
 
+--- Checks a call's arguments. Returns the program that records the call: that of the values among the inputs or, where
+--- there are none, the one in which a parameter among them is a value; nil where the call runs at once.
 local function check_inputs(definition, inputs, attributes)
-  local symbolic
+  local symbolic, of_parameters
   for k, name in ipairs(definition.inputs) do
     local x = inputs[k]
     if x == nil or x == false then
@@ -191,7 +195,9 @@ local function check_inputs(definition, inputs, attributes)
         fail("%s: its inputs belong to two different programs", definition.name)
       end
       symbolic = x.program
-    elseif not tensor.is_tensor(x) then
+    elseif tensor.is_tensor(x) then
+      of_parameters = of_parameters or program.of(x)
+    else
       fail("%s: %s is a %s, not a tensor", definition.name, name, type(x))
     end
   end
@@ -203,7 +209,7 @@ local function check_inputs(definition, inputs, attributes)
       fail("%s: option '%s' is missing", definition.name, key)
     end
   end
-  return symbolic
+  return symbolic or of_parameters
 end
 
 function Definition.__call(definition, ...)
@@ -221,9 +227,7 @@ function Definition.__call(definition, ...)
   end
 
   if symbolic then -- tensors among the inputs become the program's captures
-    for k = 1, n do
-      if inputs[k] and tensor.is_tensor(inputs[k]) then inputs[k] = symbolic:capture(inputs[k]) end
-    end
+    for k = 1, n do inputs[k] = inputs[k] and symbolic:operand(inputs[k]) end
   end
   for k, name in ipairs(definition.inputs) do
     if inputs[k] and not accepts_strides(definition, name) and not layout.is_contiguous(inputs[k]) then
@@ -261,8 +265,8 @@ function M.define_view(definition)
       x = require("perigee.core.ops").contiguous(x)
       view = make({ shape = x.shape, strides = x.strides, offset = 0 }, attributes)
     end
-    if program.is_value(x) then return x.program:record_view(defined, x, attributes, view) end
-    if x.device == "meta" then fail("%s: the tensor has no storage yet", definition.name) end
+    local symbolic = program.of(x)
+    if symbolic then return symbolic:record_view(defined, symbolic:operand(x), attributes, view) end
     return tensor.view(x, view)
   end
 end

@@ -1,6 +1,7 @@
 --- Programs: what tracing records. A program is a list of nodes in execution order over symbolic values; nothing in it
 --- has an address yet.
 local core = require "perigee.core.ffi"
+local failure = require "perigee.base.failure"
 local layout = require "perigee.core.layout"
 local operand = require "perigee.core.operand"
 
@@ -96,10 +97,64 @@ M.Program = Program
 
 function M.new(name)
   return setmetatable({
-    name = name or "program", nodes = {}, inputs = {}, captures = {}, capture_list = {}, next_id = 0, segment = nil,
-    segments = 0,
+    name = name or "program", nodes = {}, inputs = {}, captures = {}, capture_list = {}, variables = {}, next_id = 0,
+    segment = nil, segments = 0,
   }, Program)
 end
+
+-- ---- the trace under way ----------------------------------------------------------------------------------------
+
+local current = false -- the program that models and losses are recorded into, or false
+
+--- The program in which an operand is a value. A tensor is one in the trace under way if it is a parameter or buffer of
+--- a module, has no storage, or is among the program's `variables`; every other tensor is a constant, and gets nil.
+---@param x perigee.Tensor|perigee.Value
+---@return perigee.Program?
+function M.of(x)
+  if M.is_value(x) then return x.program end
+  return current and (rawget(x, "role") or x.device == "meta" or current.variables[x]) and current or nil
+end
+
+local NO_NUMBERS = ": inside a model or a loss the numbers of a symbolic value are not there yet; use ops.where, "
+  .. "ops.less, ..."
+
+--- Lua compares an operand with a number before anyone is asked: its error gets the reason.
+local function explained(message)
+  if type(message) == "string" and message:find("attempt to compare", 1, true)
+    and not message:find(NO_NUMBERS, 1, true) then
+    message = message .. NO_NUMBERS
+  end
+  return failure.handler(message)
+end
+
+--- Runs `body` with this program as the trace under way: parameters and buffers are values in it, so an op on them
+--- alone is recorded too. Whoever calls a model or a loss on symbolic values does that in here. Traces nest.
+---@return any ...  what `body` returns
+function Program:trace(body, ...)
+  local outer = current
+  current = self
+  local results = { xpcall(body, explained, ...) }
+  current = outer
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2, table.maxn(results))
+end
+
+--- An error where random numbers would be drawn while a trace is under way, instead of at every step.
+function M.expect_no_draw(what)
+  if current then
+    fail("%s: a model or a loss is traced once, so these numbers would stay the same in every step; use "
+      .. "ops.random_normal(shape, { state = context.state, purpose = \"mine\" }), ops.random_uniform, ...; numbers "
+      .. "that are to stay the same belong into an nn.buffer", what)
+  end
+end
+
+local lua_random = math.random
+function math.random(...) -- luacheck: ignore
+  M.expect_no_draw "math.random"
+  return lua_random(...)
+end
+
+-- ---- recording --------------------------------------------------------------------------------------------------
 
 function Program:value(shape, dtype, strides)
   self.next_id = self.next_id + 1
@@ -136,6 +191,17 @@ function Program:capture(t)
   end
   return v
 end
+
+--- Makes a tensor a value of this program's traces, as parameters are: v, an input or a capture.
+function Program:stands_for(v, t)
+  self.captures[t] = self.captures[t] or v
+  self.variables[t] = true
+end
+
+--- An operand of this program: a value itself, or what stands for a tensor.
+---@param x perigee.Tensor|perigee.Value
+---@return perigee.Value
+function Program:operand(x) return M.is_value(x) and x or self:capture(x) end
 
 local function new_node(self, definition, inputs, attributes)
   return setmetatable({

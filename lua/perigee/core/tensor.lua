@@ -7,6 +7,7 @@ local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
 local operand = require "perigee.core.operand"
+local program = require "perigee.core.program"
 
 local C, check = core.C, core.check
 
@@ -127,12 +128,17 @@ function M.meta(shape, dtype)
     device = "meta" }, Tensor)
 end
 
---- The tensor's handle; an error for a tensor without storage.
+--- The tensor's handle; an error for a tensor without storage, and for one that is a value in the trace under way: what
+--- became of its numbers would stay as it is now.
 function M.handle(t)
   local handle = rawget(t, "handle")
-  if not handle then
+  if program.of(t) then
+    core.fail("this parameter or buffer %s is symbolic while a model or a loss is traced: its numbers are not there; "
+      .. "compute with ops", core.shape_text(t.shape))
+  elseif not handle then
     core.fail(rawget(t, "freed") and "this tensor %s was freed"
-      or "this tensor %s has no storage yet; materialise its model first", core.shape_text(t.shape))
+      or "this tensor %s has no storage yet; in a model use it in `forward`, elsewhere call model:materialise() first",
+      core.shape_text(t.shape))
   end
   return handle
 end
@@ -384,7 +390,7 @@ end
 
 function Tensor.__tostring(t)
   local head = ("%s %s on %s"):format(t.dtype, core.shape_text(t.shape), t.device)
-  if not rawget(t, "handle") then return head end
+  if not rawget(t, "handle") or program.of(t) then return head end
   local array = M.to_host(t)
   return head .. "\n" .. corner(number_reader(array, t.dtype), t.shape, 1, 0, layout.packed(t.shape))
 end

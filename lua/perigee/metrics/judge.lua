@@ -68,7 +68,8 @@ local function compile(model, device, shape, outputs)
   local p = core.program.new "judge"
   local pictures = p:input("pictures", { BATCH, shape[2], shape[3], shape[4] }, "uint8")
   local list, dtype = {}, model.class_token.dtype
-  for name, value in pairs(outputs(ops.images(pictures, { scale = 1 / 255, offset = 0, dtype = dtype }))) do
+  local pixels = ops.images(pictures, { scale = 1 / 255, offset = 0, dtype = dtype })
+  for name, value in pairs(p:trace(outputs, pixels)) do
     list[#list + 1] = { name = name, value = value }
   end
   return core.executable.compile(p, list, { purpose = "signal", device = device })

@@ -163,7 +163,7 @@ end
 --- "block i" and "qkv of block i".
 function Sit:forward(x, t, y)
   self:check_inputs(x, t, y)
-  local h = self.patch_embedding(x) + module.beside(x, self.position)
+  local h = self.patch_embedding(x) + self.position:to(x.dtype)
   taps.publish("embedded", h)
   local conditioning = self.time_embedding(t, x.dtype) + self.label_embedding(y)
   taps.publish("conditioning", conditioning)

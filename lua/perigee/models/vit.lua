@@ -199,15 +199,15 @@ function Vit:preprocess(images, input)
   if #images.shape ~= 4 or images.shape[2] ~= self.channels then
     core.fail("%s: images are %s, not [B,%d,H,W]", self.name, core.shape_text(images.shape), self.channels)
   end
-  local factor, shift = module.beside(images, self.pixel_factor), module.beside(images, self.pixel_shift)
+  local factor, shift = self.pixel_factor:to(images.dtype), self.pixel_shift:to(images.dtype)
   return ops.resize(images * factor + shift, {
     size = input_size(self, input), mode = self.resize.mode, antialias = self.resize.antialias,
   })
 end
 
 --- Positions of the class token [1,1,D] and of the patches [1,rows·columns,D], resampled where the grid is another.
-local function positions(self, grid, x)
-  local position = module.beside(x, self.position)
+local function positions(self, grid, dtype)
+  local position = self.position:to(dtype)
   local patches = ops.resize_tokens(position, {
     from = self.stored, to = grid, skip = 1, mode = "bicubic", antialias = self.position_options.antialias,
   })
@@ -217,11 +217,11 @@ end
 --- Tokens [B,prefix+N,D] of preprocessed pictures: class, registers (which have no position), patches.
 local function embed(self, x)
   local batch, grid = x.shape[1], { x.shape[3] / self.patch, x.shape[4] / self.patch }
-  local class_position, patch_positions = positions(self, grid, x)
-  local class = module.beside(x, self.class_token) + class_position
+  local class_position, patch_positions = positions(self, grid, x.dtype)
+  local class = self.class_token:to(x.dtype) + class_position
   local parts = { class:expand { batch, 1, self.width } }
   if self.register_tokens then
-    parts[2] = module.beside(x, self.register_tokens):expand { batch, self.registers, self.width }
+    parts[2] = self.register_tokens:to(x.dtype):expand { batch, self.registers, self.width }
   end
   parts[#parts + 1] = self.patch_embedding(x) + patch_positions
   return ops.concat(parts, 2)

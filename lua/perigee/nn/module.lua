@@ -13,7 +13,6 @@ local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
 local ops = require "perigee.core.ops"
-local program = require "perigee.core.program"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -65,13 +64,6 @@ function M.buffer(shape, compute)
   rawset(t, "role", "buffer")
   rawset(t, "compute", compute)
   return t
-end
-
---- A parameter or buffer as an operand beside x, in x's dtype. Views of a parameter (reshape, narrow, expand) need this
---- where x is symbolic, or they would be other tensors, which no gradient reaches.
-function M.beside(x, t)
-  if program.is_value(x) then t = x.program:capture(t) end
-  return t:to(x.dtype)
 end
 
 -- ---- traversal -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ function M.compile(student, batch, options)
   local x = p:input("x", { batch, student.channels, student.size[1], student.size[2] }, dtype)
   local t = p:input("t", { batch }, dtype == "float64" and "float64" or "float32")
   local y = p:input("y", { batch }, "int64")
-  local plan_outputs = { { name = "velocity", value = student(x, t, y) } }
+  local plan_outputs = { { name = "velocity", value = p:trace(student, x, t, y) } }
   return core.executable.compile(p, plan_outputs,
     { captures = options.captures, device = options.device, purpose = "signal" }), dtype
 end

@@ -5,6 +5,7 @@ local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
 
 ---@class perigee.Context
+---@field program perigee.Program  that all of it is recorded into
 ---@field student perigee.Module
 ---@field teacher? perigee.Module
 ---@field modules table<string, table<string, perigee.Module>>  by a loss's name and its own
@@ -17,8 +18,8 @@ local ops = require "perigee.core.ops"
 local Context = {}
 Context.__index = Context
 
---- `fields`: student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C] or
---- latents, labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept.
+--- `fields`: program, student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C]
+--- or latents, labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept.
 function Context.new(fields)
   return setmetatable(fields, Context)
 end
@@ -57,11 +58,7 @@ function Context:pixels()
   return self.pixel_images
 end
 
---- The student's forward pass: { velocity, target, x_t, t, noise, taps }.
----@return { velocity: perigee.Value, target: perigee.Value, x_t: perigee.Value, t: perigee.Value,
----  noise: perigee.Value, taps: table<string, perigee.Value> }
-function Context:forward()
-  if self.result then return self.result end
+local function forward(self)
   if not self.path then
     core.fail "a loss needs the denoising forward pass, but no loss.flow_matching says its path and times"
   end
@@ -74,7 +71,14 @@ function Context:forward()
   local labels = self.labels
   if self.drop_labels then labels = self.student:drop_labels(labels, self.state) end
   local velocity, published = taps.collect(function() return self.student(x_t, t, labels) end)
-  self.result = { velocity = velocity, target = target, x_t = x_t, t = t, noise = noise, taps = published }
+  return { velocity = velocity, target = target, x_t = x_t, t = t, noise = noise, taps = published }
+end
+
+--- The student's forward pass: { velocity, target, x_t, t, noise, taps }.
+---@return { velocity: perigee.Value, target: perigee.Value, x_t: perigee.Value, t: perigee.Value,
+---  noise: perigee.Value, taps: table<string, perigee.Value> }
+function Context:forward()
+  self.result = self.result or self.program:trace(forward, self)
   return self.result
 end
 
@@ -115,7 +119,8 @@ end
 --- The teacher's forward pass: { patches, taps }.
 ---@return { patches: perigee.Value, taps: table<string, perigee.Value> }
 function Context:teacher_features()
-  self.teacher_result = self.teacher_result or (self.kept and read_teacher(self.kept) or run_teacher(self))
+  self.teacher_result = self.teacher_result
+    or (self.kept and read_teacher(self.kept) or self.program:trace(run_teacher, self))
   return self.teacher_result
 end
 

@@ -2,21 +2,15 @@
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local Context = require "perigee.stage.context"
-local failure = require "perigee.base.failure"
 local op = require "perigee.core.op"
 local teacher_taps = require "perigee.stage.teacher_taps"
 local program = core.program
 
 local M = {}
 
---- A loss's value. Lua compares a symbolic value with a number before anyone is asked: its error gets the reason.
-local function computed(entry, context)
-  local fine, value = xpcall(function() return entry.loss:compute(context) end, function(message)
-    if type(message) ~= "string" or not message:find "attempt to compare" then return failure.handler(message) end
-    return message .. ": inside a model or a loss the numbers of a symbolic value are not there yet; use ops.where, "
-      .. "ops.less, ..."
-  end)
-  if not fine then error(value, 0) end
+--- A loss's value.
+local function computed(p, entry, context)
+  local value = p:trace(entry.loss.compute, entry.loss, context)
   if not program.is_value(value) or value:numel() ~= 1 then
     core_ffi.fail("loss '%s' returns %s; expected one number that depends on the batch", entry.name, tostring(value))
   end
@@ -41,7 +35,7 @@ function M.trace(recipe, stage, options)
   local matching = recipe:flow_matching(stage)
   local student = recipe.student
   local context = Context.new {
-    student = student, teacher = recipe:teacher_model(), modules = recipe:loss_modules(),
+    program = p, student = student, teacher = recipe:teacher_model(), modules = recipe:loss_modules(),
     data = recipe.data, batch = batch,
     labels = batch.labels, state = p:input("state", { 3 }, "int64"), dtype = recipe.dtype,
     kept = recipe.cache_teacher and teacher_taps.inputs(recipe, p, options.batch) or nil,
@@ -53,7 +47,7 @@ function M.trace(recipe, stage, options)
   }
   local losses, weights, total = {}, {}, nil
   for _, entry in ipairs(stage.losses) do
-    local value = computed(entry, context)
+    local value = computed(p, entry, context)
     weights[entry.name] = p:input("weight " .. entry.name, {}, stat)
     losses[entry.name] = value
     local term = value * weights[entry.name]

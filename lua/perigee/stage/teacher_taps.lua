@@ -13,7 +13,7 @@ function M.trace(recipe, batch)
   local p = core.program.new("teacher")
   recipe:teacher_model():assume_dtype(recipe.dtype)
   return p, Context.new {
-    student = recipe.student, teacher = recipe:teacher_model(), data = recipe.data, dtype = recipe.dtype,
+    program = p, student = recipe.student, teacher = recipe:teacher_model(), data = recipe.data, dtype = recipe.dtype,
     batch = Context.inputs(p, recipe.data, batch),
   }
 end

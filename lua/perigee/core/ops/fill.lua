@@ -25,9 +25,10 @@ end
 ---@param options? { shape?: integer[], dtype?: string }
 local function full_like(x, value, options)
   local shape, dtype = options and options.shape or x.shape, options and options.dtype or x.dtype
-  if program.is_value(x) then
+  local symbolic = program.of(x)
+  if symbolic then
     local attributes = { shape = shape, dtype = dtype, device = "cpu", value = value }
-    return x.program:record(fill_op, {}, attributes, { { shape, dtype } })[1]
+    return symbolic:record(fill_op, {}, attributes, { { shape, dtype } })[1]
   end
   return fill(shape, { value = value, dtype = dtype, device = x.device ~= "meta" and x.device or nil })
 end
