@@ -14,6 +14,7 @@ local M = {
 }
 
 function M.run(options)
+  local is_frozen = require("perigee.nn.module").is_frozen
   local recipe = options.recipe
   if not require("perigee.recipe").is_recipe(recipe) then error(options.recipe_path .. " returns no recipe", 0) end
   recipe:validate()
@@ -30,26 +31,24 @@ function M.run(options)
         table.concat(names, ", ")), 0)
     end
   end
-  local names, parameters = {}, {}
-  local function add(prefix, module, trained)
+  local names, trained = {}, {}
+  local function name(prefix, module)
     module:assume_dtype(recipe.dtype)
-    for _, entry in ipairs(module:named_parameters()) do
-      names[entry.tensor] = prefix .. "." .. entry.name
-      if trained and not options.forward then
-        parameters[#parameters + 1] = { name = prefix .. "." .. entry.name, tensor = entry.tensor }
+    for _, list in ipairs { module:named_parameters(), module:named_buffers() } do
+      for _, entry in ipairs(list) do names[entry.tensor] = prefix .. "." .. entry.name end
+    end
+  end
+  for _, m in ipairs(recipe:trained_modules(stage)) do
+    name(m.name, m.module)
+    for _, entry in ipairs(m.module:named_parameters()) do
+      if not is_frozen(entry.tensor) and not options.forward then
+        trained[#trained + 1] = { name = m.name .. "." .. entry.name, tensor = entry.tensor }
       end
     end
-    for _, entry in ipairs(module:named_buffers()) do names[entry.tensor] = prefix .. "." .. entry.name end
   end
-  add("student", recipe.student, true)
-  for _, entry in ipairs(stage.losses) do
-    for name, module in pairs(recipe:loss_modules()[entry.name]) do
-      add(("losses.%s.%s"):format(entry.name, name), module, true)
-    end
-  end
-  if recipe:teacher_model() then add("teacher", recipe:teacher_model(), false) end
+  if recipe:teacher_model() then name("teacher", recipe:teacher_model()) end
   local plan = require("perigee.stage.program").plan(recipe, stage,
-    { batch = recipe.micro, parameters = parameters, fuse = options.fuse })
+    { batch = recipe.micro, parameters = trained, fuse = options.fuse })
   print(require("perigee.core.text").plan(plan, { names = names, memory = options.memory }))
   return 0
 end

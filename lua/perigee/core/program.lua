@@ -98,7 +98,7 @@ M.Program = Program
 function M.new(name)
   return setmetatable({
     name = name or "program", nodes = {}, inputs = {}, captures = {}, capture_list = {}, variables = {}, next_id = 0,
-    segment = nil, segments = 0,
+    segment = nil, segments = 0, admit = nil, -- hears of a tensor that is captured
   }, Program)
 end
 
@@ -183,6 +183,7 @@ function Program:capture(t)
       fail("a program reads contiguous tensors only; this one %s is a strided view: call :contiguous() first",
         core.shape_text(t.shape))
     end
+    if self.admit then self.admit(t) end
     v = self:value(t.shape, t.dtype)
     v.tensor = t
     v.name = rawget(t, "name") or false

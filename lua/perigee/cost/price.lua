@@ -8,25 +8,13 @@ local gradient_angle = require "perigee.signals.gradient_angle"
 local layout = require "perigee.core.layout"
 local machine = require "perigee.cost.machine"
 local op = require "perigee.core.op"
+local parameters = require "perigee.stage.parameters"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.stage.program"
 local teacher_cache = require "perigee.teacher.cache"
 local tensor = core.tensor
 
 local M = {}
-
-local ALIGNMENT = 16 -- elements; every parameter of a flat buffer starts at a multiple of it (nn/module.lua)
-
---- Parameters of a module, and their number in a flat buffer.
-local function count(module)
-  local exact, flat = 0, 0
-  for _, entry in ipairs(module:named_parameters()) do
-    local n = entry.tensor:numel()
-    exact = exact + n
-    flat = flat + math.ceil(n / ALIGNMENT) * ALIGNMENT
-  end
-  return exact, flat
-end
 
 --- Bytes of a module's fixed tensors.
 local function buffer_bytes(module, dtype)
@@ -63,30 +51,22 @@ function M.stage(recipe, stage, options)
   local where = planned_for(on, recipe.dtype)
   local kernels = options.kernels or where
   local size = core_ffi.dtype_bytes[recipe.dtype]
-  local modules = { { name = "student", module = recipe.student } }
-  for _, entry in ipairs(stage.losses) do
-    for name, module in pairs(recipe:loss_modules()[entry.name]) do
-      modules[#modules + 1] = { name = ("losses.%s.%s"):format(entry.name, name), module = module, projector = true }
-    end
-  end
-  table.sort(modules, function(a, b) return a.name > b.name end)
-  local parameters, flat, trained = {}, 0, {}
-  for _, m in ipairs(modules) do
+  local numbers, flat, moved, trained = {}, 0, 0, {}
+  for _, m in ipairs(recipe:trained_modules(stage)) do
     m.module:assume_dtype(recipe.dtype)
-    local exact, padded = count(m.module)
-    local kind = m.projector and "projector" or "student"
-    parameters[kind] = (parameters[kind] or 0) + exact
-    flat = flat + padded
-    for _, entry in ipairs(m.module:named_parameters()) do
-      trained[#trained + 1] = { name = m.name .. "." .. entry.name, tensor = entry.tensor }
+    local kind = m.loss and "projector" or "student"
+    numbers[kind] = (numbers[kind] or 0) + m.module:parameter_count()
+    local entries, padded, moving = m.module:layout()
+    flat, moved = flat + padded, moved + moving
+    for _, entry in ipairs(entries) do
+      if not entry.frozen then trained[#trained + 1] = { name = m.name .. "." .. entry.name, tensor = entry.tensor } end
     end
   end
   local teacher, teacher_bytes = recipe:teacher_model(), 0
   if stage.needs_teacher and not recipe.cache_teacher then
     teacher:assume_dtype(recipe.dtype)
-    local exact, padded = count(teacher)
-    parameters.teacher = exact
-    teacher_bytes = padded * size + buffer_bytes(teacher, recipe.dtype)
+    numbers.teacher = teacher:parameter_count()
+    teacher_bytes = select(2, teacher:layout()) * size + buffer_bytes(teacher, recipe.dtype)
   end
   local loaded = { unpack(recipe.data:fields()) }
   for _, field in ipairs(options.kept or {}) do loaded[#loaded + 1] = field end
@@ -104,8 +84,8 @@ function M.stage(recipe, stage, options)
   local low = master ~= size
   local memory = {
     parameters = flat * master + (low and flat * size or 0) + buffer_bytes(recipe.student, recipe.dtype),
-    gradients = flat * master + ((low or pieces > 1) and flat * size or 0),
-    optimizer = flat * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes,
+    gradients = moved * master + ((low or pieces > 1) and moved * size or 0),
+    optimizer = moved * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes,
     data = data_bytes,
   }
   local probes = {}
@@ -121,10 +101,10 @@ function M.stage(recipe, stage, options)
   local total = 0
   for _, bytes in pairs(memory) do total = total + bytes end
   -- norm reads once; update reads 5 and writes 4 buffers
-  local update_bytes = flat * (10 * master + (low and 2 * size or 0))
+  local update_bytes = moved * (10 * master + (low and 2 * size or 0))
   local seconds = machine.seconds(on, plan.calls, recipe.dtype) * pieces + update_bytes / on.bandwidth
   return {
-    stage = stage.name, parameters = parameters, flops = cost.flops * pieces,
+    stage = stage.name, parameters = numbers, flops = cost.flops * pieces,
     flops_per_image = cost.flops / recipe.micro,
     bytes_moved = cost.bytes * pieces + update_bytes, memory = memory, memory_total = total, calls = cost.calls,
     seconds = seconds, images_per_second = recipe.batch / seconds, device = on.name, planned_for = kernels, plan = plan,
@@ -144,7 +124,7 @@ end
 
 --- Every stage of a recipe.
 function M.recipe(recipe, options)
-  recipe:validate()
+  parameters.check(recipe:validate())
   local list, form = {}, recipe.cache_teacher and teacher_cache.layout(recipe)
   local last = 0 -- the last stage that reads the teacher: its cache is mapped until then
   for k, stage in ipairs(recipe.stages) do last = stage.needs_teacher and k or last end

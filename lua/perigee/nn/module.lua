@@ -12,6 +12,7 @@
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
+local nearest = require "perigee.base.nearest"
 local ops = require "perigee.core.ops"
 local tensor = require "perigee.core.tensor"
 
@@ -140,18 +141,67 @@ end
 
 function Module:forward() core.fail("a %s has no forward", self.class_name) end
 
+-- ---- freezing ------------------------------------------------------------------------------------------------
+
+function M.is_frozen(t) return rawget(t, "frozen") == true end
+
+--- Parameters by the names of fields ("scale", "blocks.3"), those of all fields where none is named.
+local function named(self, fields)
+  local all, chosen = self:named_parameters(), {}
+  if #fields == 0 then return all end
+  for _, field in ipairs(fields) do
+    local before, names = #chosen, {}
+    for k, entry in ipairs(all) do
+      names[k] = entry.name
+      if entry.name == field or entry.name:sub(1, #field + 1) == field .. "." then chosen[#chosen + 1] = entry end
+    end
+    if #chosen == before then
+      core.fail("a %s has no parameter under the name '%s'%s", self.class_name, tostring(field),
+        nearest.hint(tostring(field), names))
+    end
+  end
+  return chosen
+end
+
+--- Takes parameters out of training: no gradient, no moments, no weight decay; they keep their values, and are in
+--- checkpoints. All of the module's, or those under the names given: model:freeze("position", "blocks.1"). Like
+--- requires_grad_(false) in PyTorch; said before the training begins. Returns the module.
+---@param ... string
+---@return perigee.Module
+function Module:freeze(...)
+  for _, entry in ipairs(named(self, { ... })) do rawset(entry.tensor, "frozen", true) end
+  return self
+end
+
+--- The other way round: model:freeze():unfreeze "head".
+---@param ... string
+---@return perigee.Module
+function Module:unfreeze(...)
+  for _, entry in ipairs(named(self, { ... })) do rawset(entry.tensor, "frozen", false) end
+  return self
+end
+
 -- ---- storage -------------------------------------------------------------------------------------------------
 
---- Where each parameter lies in the flat tensor: { name, offset, numel, shape } in order, and the flat tensor's size.
----@return table[], integer
+--- Where each parameter lies in the flat tensor, in order: those that are trained, then the frozen ones. Returns the
+--- places, the flat tensor's size, and the size of its trained part.
+---@return { name: string, tensor: perigee.Tensor, offset: integer, numel: integer, shape: integer[],
+---  frozen: boolean }[], integer, integer
 function Module:layout()
-  local entries, offset = {}, 0
-  for k, entry in ipairs(self:named_parameters()) do
-    local numel = layout.numel(entry.tensor.shape)
-    entries[k] = { name = entry.name, offset = offset, numel = numel, shape = entry.tensor.shape }
-    offset = math.ceil((offset + numel) / M.ALIGNMENT) * M.ALIGNMENT
+  local parameters, entries, offset, trained = self:named_parameters(), {}, 0, 0
+  for _, frozen in ipairs { false, true } do
+    for _, entry in ipairs(parameters) do
+      if M.is_frozen(entry.tensor) == frozen then
+        local t = entry.tensor
+        local numel = layout.numel(t.shape)
+        entries[#entries + 1] = { name = entry.name, tensor = t, offset = offset, numel = numel, shape = t.shape,
+          frozen = frozen }
+        offset = math.ceil((offset + numel) / M.ALIGNMENT) * M.ALIGNMENT
+      end
+    end
+    if not frozen then trained = offset end
   end
-  return entries, offset
+  return entries, offset, trained
 end
 
 --- A view of part of a flat tensor.
@@ -208,10 +258,10 @@ local materialise_rules = {
 --- the buffers. `initialise = false` leaves the parameters' values undefined, for a caller who loads them.
 ---@param options? { seed?: integer, dtype?: string, device?: string, purpose?: string, buffer?: perigee.Tensor,
 ---  initialise?: boolean }
----@return { flat: perigee.Tensor, layout: table[] }
+---@return { flat: perigee.Tensor, layout: table[], trained: integer }  `trained`: how much of `flat` is trained
 function Module:materialise(options)
   options = check.options("materialise", options or {}, materialise_rules)
-  local entries, total = self:layout()
+  local entries, total, trained = self:layout()
   local flat = options.buffer
   if flat then
     options.dtype, options.device = flat.dtype, flat.device
@@ -221,14 +271,11 @@ function Module:materialise(options)
   else
     flat = tensor.empty({ total }, options.dtype, { device = options.device, purpose = options.purpose })
   end
-  local parameters = self:named_parameters()
-  for k, entry in ipairs(parameters) do
-    tensor.materialise(entry.tensor, slice(flat, entries[k].offset, entries[k].shape))
-  end
+  for _, entry in ipairs(entries) do tensor.materialise(entry.tensor, slice(flat, entry.offset, entry.shape)) end
   zero_gaps(flat, entries, total)
-  if options.initialise then initialise_parameters(parameters, options.seed) end
+  if options.initialise then initialise_parameters(entries, options.seed) end
   self:compute_buffers(options)
-  return { flat = flat, layout = entries }
+  return { flat = flat, layout = entries, trained = trained }
 end
 
 --- Computes the buffers, anew if they are there, in another dtype perhaps.

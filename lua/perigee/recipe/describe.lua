@@ -1,4 +1,6 @@
 --- A recipe in words and numbers: for lines on the terminal, for config.json, for names of cached results.
+local is_frozen = require("perigee.nn.module").is_frozen
+
 local M = {}
 
 --- The losses of a stage with their weights: "1·denoise + 0.5·features".
@@ -50,6 +52,17 @@ local function stage_config(stage)
   return { name = stage.name, finish = stage.finish.text, losses = losses, signals = signals[1] and signals or nil }
 end
 
+--- The names of a recipe's frozen parameters, or nil.
+local function frozen_names(recipe)
+  local names = {}
+  for _, m in ipairs(recipe:trained_modules()) do
+    for _, entry in ipairs(m.module:named_parameters()) do
+      if is_frozen(entry.tensor) then names[#names + 1] = m.name .. "." .. entry.name end
+    end
+  end
+  return names[1] and names
+end
+
 --- Every setting of a recipe, resolved, for config.json: no weights of models, no clock.
 ---@param extra? table<string, any>  further fields
 ---@return table
@@ -61,6 +74,7 @@ function M.config(recipe, extra)
     optim = recipe.optim, ema = recipe.ema, every = recipe.every, sample = recipe.sample, stages = stages,
     student = settings_of(recipe.student), teacher = settings_of(recipe:teacher_model()),
     data = settings_of(recipe.data), cache_teacher = recipe.cache_teacher or nil, tf32 = recipe.tf32 or nil,
+    frozen = frozen_names(recipe),
   }
   for key, value in pairs(extra or {}) do config[key] = value end
   return config

@@ -243,4 +243,24 @@ function Recipe:loss_modules()
   return self.made_modules
 end
 
+--- The modules that a stage trains, or all of them: the student, then those of the losses in their order, by name.
+---@param stage? table
+---@return { name: string, module: perigee.Module, loss?: string }[]  `name` begins the parameters' names; `loss`: whose
+function Recipe:trained_modules(stage)
+  local list, done = { { name = "student", module = self.student } }, {}
+  for _, s in ipairs(stage and { stage } or self.stages) do
+    for _, entry in ipairs(s.losses) do
+      local modules, names = self:loss_modules()[entry.name], {}
+      for name in pairs(modules) do names[#names + 1] = name end
+      table.sort(names)
+      for _, name in ipairs(done[entry.name] and {} or names) do
+        list[#list + 1] = { name = ("losses.%s.%s"):format(entry.name, name), module = modules[name],
+          loss = entry.name }
+      end
+      done[entry.name] = true
+    end
+  end
+  return list
+end
+
 return setmetatable(M, { __call = function(_, given) return M.new(given) end })

@@ -9,6 +9,7 @@
 --- (docs/experiments.md).
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
+local is_frozen = require("perigee.nn.module").is_frozen
 local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
 local stage = require "perigee.stage.program"
@@ -41,8 +42,8 @@ local function sides(run, trace)
   return { denoise = denoise, alignment = alignment }
 end
 
---- The parameters of some blocks as a program's values: lists of values and of their places { block, name, offset } in
---- their block's flat vector, and the length of each block's vector.
+--- The trained parameters of some blocks as a program's values: lists of values and of their places { block, name,
+--- offset } in their block's flat vector, and the length of each block's vector.
 local function parameters_of(program, student, blocks)
   local values, places, totals = {}, {}, {}
   for number, block in ipairs(blocks) do
@@ -51,11 +52,14 @@ local function parameters_of(program, student, blocks)
     end
     totals[number] = 0
     for _, entry in ipairs(student.blocks[block]:named_parameters()) do
-      values[#values + 1] = program:capture(entry.tensor)
-      places[#places + 1] = { block = number, name = ("block %d %s"):format(block, entry.name),
-        offset = totals[number] }
-      totals[number] = totals[number] + entry.tensor:numel()
+      if not is_frozen(entry.tensor) then
+        values[#values + 1] = program:capture(entry.tensor)
+        places[#places + 1] = { block = number, name = ("block %d %s"):format(block, entry.name),
+          offset = totals[number] }
+        totals[number] = totals[number] + entry.tensor:numel()
+      end
     end
+    if totals[number] == 0 then core_ffi.fail("gradient_angle: block %d has no parameter that trains", block) end
   end
   return values, places, totals
 end

@@ -24,12 +24,14 @@ end
 ---@field fixed_time? boolean
 ---@field fixed_noise? boolean
 ---@field drop_labels? boolean
+---@field admit? fun(t: perigee.Tensor)  hears of every tensor that the program reads, when it first does
 
 ---@param options perigee.TraceOptions
 ---@return { program, losses: table<string, perigee.Value>, weights: table<string, perigee.Value>,
 ---  total: perigee.Value, context }
 function M.trace(recipe, stage, options)
   local p = program.new(("%s, stage %s"):format(recipe.name, stage.name))
+  p.admit = options.admit
   local stat = op.stat(recipe.dtype)
   local batch = Context.inputs(p, recipe.data, options.batch)
   local matching = recipe:flow_matching(stage)

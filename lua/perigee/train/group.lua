@@ -1,6 +1,7 @@
 --- A group of parameters trained together: one module's parameters with their gradients, AdamW moments and moving
 --- average, each a flat buffer of float32 (in float64 programs, float64), in lower precision a working copy that the
---- programs read, and, where gradients are summed or converted, a buffer that the programs write.
+--- programs read, and, where gradients are summed or converted, a buffer that the programs write. Frozen parameters
+--- come last in the flat buffers; there are no gradients and no moments for them.
 local core = require "perigee.core"
 local describe = require "perigee.recipe.describe"
 local op = require "perigee.core.op"
@@ -21,11 +22,11 @@ end
 function Group.new(prefix, module, options)
   local dtype, device = op.stat(options.dtype), options.device
   local made = module:materialise { seed = options.seed, dtype = dtype, device = device, purpose = "parameters" }
-  local count = made.flat.shape[1]
+  local count, trained = made.flat.shape[1], made.trained
   local self = setmetatable({
     prefix = prefix, module = module, layout = made.layout, count = count, parameters = made.flat, dtype = dtype,
-    gradients = zeros(count, dtype, "gradients", device), first_moment = zeros(count, dtype, "optimizer", device),
-    second_moment = zeros(count, dtype, "optimizer", device), average = zeros(count, dtype, "ema", device),
+    gradients = zeros(trained, dtype, "gradients", device), first_moment = zeros(trained, dtype, "optimizer", device),
+    second_moment = zeros(trained, dtype, "optimizer", device), average = zeros(count, dtype, "ema", device),
   }, Group)
   self.written = self.gradients
   self.average:copy_(self.parameters)
@@ -34,7 +35,7 @@ function Group.new(prefix, module, options)
     self.working:copy_(self.parameters)
     self:show(self.working)
   end
-  if self.working or options.micro then self.written = zeros(count, options.dtype, "gradients", device) end
+  if self.working or options.micro then self.written = zeros(trained, options.dtype, "gradients", device) end
   return self
 end
 
@@ -47,7 +48,7 @@ end
 --- `first`: begins that sum. Nothing, where gradients are written in their place at once.
 ---@param p perigee.Program
 function Group:reduce(p, pieces, first)
-  if self.written ~= self.gradients then
+  if self.written ~= self.gradients and self.gradients:numel() > 0 then
     ops.accumulate(p:capture(self.gradients), p:capture(self.written), { scale = 1 / pieces, first = first })
   end
 end
@@ -55,10 +56,9 @@ end
 --- Lets the module's parameters be views of another flat buffer of the same layout (working copy, moving average), and
 --- its fixed tensors have that one's dtype.
 function Group:show(flat)
-  local parameters = self.module:parameters()
   for _, entry in ipairs(self.layout) do
-    tensor.dematerialise(parameters[entry.name])
-    tensor.materialise(parameters[entry.name], slice(flat, entry.offset, entry.shape))
+    tensor.dematerialise(entry.tensor)
+    tensor.materialise(entry.tensor, slice(flat, entry.offset, entry.shape))
   end
   local buffers = self.module:named_buffers()
   if #buffers > 0 and buffers[1].tensor.dtype ~= flat.dtype then
@@ -70,33 +70,38 @@ end
 --- the parameters. The second result is what had to be made for it, if anything.
 ---@return table<perigee.Tensor, perigee.Tensor>, perigee.Tensor?
 function Group:averages()
-  local views, parameters = {}, self.module:parameters()
+  local views = {}
   local made = self.working and self.average:to(self.working.dtype)
   for _, entry in ipairs(self.layout) do
-    views[parameters[entry.name]] = slice(made or self.average, entry.offset, entry.shape)
+    views[entry.tensor] = slice(made or self.average, entry.offset, entry.shape)
   end
   return views, made
 end
 
 --- What the gradients program trains: { name, tensor, into }, `into` being the place of each gradient.
 function Group:trained()
-  local list, parameters = {}, self.module:parameters()
-  for k, entry in ipairs(self.layout) do
-    list[k] = { name = self.prefix .. "." .. entry.name, tensor = parameters[entry.name],
-      into = slice(self.written, entry.offset, entry.shape) }
+  local list = {}
+  for _, entry in ipairs(self.layout) do
+    if not entry.frozen then
+      list[#list + 1] = { name = self.prefix .. "." .. entry.name, tensor = entry.tensor,
+        into = slice(self.written, entry.offset, entry.shape) }
+    end
   end
   return list
 end
 
 local kinds = { "parameters", "average", "first_moment", "second_moment" }
 local heads = { parameters = "", average = "ema.", first_moment = "optimizer.m.", second_moment = "optimizer.v." }
+local of_frozen = { parameters = true, average = true }
 
 --- The group's state by checkpoint name, as views.
 function Group:state()
   local state = {}
   for _, kind in ipairs(kinds) do
     for _, entry in ipairs(self.layout) do
-      state[heads[kind] .. self.prefix .. "." .. entry.name] = slice(self[kind], entry.offset, entry.shape)
+      if not entry.frozen or of_frozen[kind] then
+        state[heads[kind] .. self.prefix .. "." .. entry.name] = slice(self[kind], entry.offset, entry.shape)
+      end
     end
   end
   return state
@@ -120,19 +125,10 @@ end
 ---@return perigee.Group[]
 function Group.of_recipe(recipe, device)
   local options = { seed = recipe.seed, dtype = recipe.dtype, device = device, micro = recipe.micro < recipe.batch }
-  local groups, modules, done = { Group.new("student", recipe.student, options) }, recipe:loss_modules(), {}
-  for _, stage in ipairs(recipe.stages) do
-    for _, entry in ipairs(stage.losses) do
-      local names = {}
-      for name in pairs(modules[entry.name]) do names[#names + 1] = name end
-      table.sort(names)
-      for _, name in ipairs(done[entry.name] and {} or names) do
-        local group = Group.new(("losses.%s.%s"):format(entry.name, name), modules[entry.name][name], options)
-        group.loss = entry.name
-        groups[#groups + 1] = group
-      end
-      done[entry.name] = true
-    end
+  local groups = {}
+  for k, trained in ipairs(recipe:trained_modules()) do
+    groups[k] = Group.new(trained.name, trained.module, options)
+    groups[k].loss = trained.loss
   end
   return groups
 end

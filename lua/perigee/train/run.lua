@@ -13,6 +13,7 @@ local Group = require "perigee.train.group"
 local json = require "perigee.io.json"
 local op = require "perigee.core.op"
 local optimisers = require "perigee.optim"
+local parameters = require "perigee.stage.parameters"
 local Progress = require "perigee.record.progress"
 local signals = require "perigee.signals"
 local source = require "perigee.stops.source"
@@ -58,6 +59,8 @@ function Run.new(recipe, options)
   local where = options.device or "cpu"
   device.expect_dtype(where, recipe.dtype)
   core_ffi.C.pg_tf32_set(recipe.tf32 and 1 or 0)
+  for _, trained in ipairs(recipe:trained_modules()) do trained.module:dematerialise() end -- a run begins at the start
+  parameters.check(recipe)
   if where ~= "cpu" then
     choices.recall(teachers.choices_path()) -- planning makes those that are missing
     fits.check(recipe, where)
@@ -227,13 +230,13 @@ function Run:build_stage()
   self.groups, self.active_groups = Group.of_stage(self.groups, recipe, stage)
   if not self:provide_teacher() then return false end
   collectgarbage() -- views of what was freed hold its memory
-  local parameters = {}
+  local trained = {}
   for _, group in ipairs(self.active_groups) do
     group:clear_gradients()
-    for _, entry in ipairs(group:trained()) do parameters[#parameters + 1] = entry end
+    for _, entry in ipairs(group:trained()) do trained[#trained + 1] = entry end
   end
   local plan, into = stage_program.plan(recipe, stage, {
-    batch = self.micro, parameters = parameters, device = self.device, fixed_time = self.trace.fixed_time,
+    batch = self.micro, parameters = trained, device = self.device, fixed_time = self.trace.fixed_time,
     fixed_noise = self.trace.fixed_noise, drop_labels = self.trace.drop_labels, fuse = self.trace.fuse,
   })
   self.plan = plan

@@ -14,16 +14,21 @@ local M = {}
 function M.plan(groups, device)
   local p = program.new "update"
   local hyper = p:input("hyper", { 8 }, "float64")
-  local squares
+  local squares, moving = nil, {}
   for _, group in ipairs(groups) do
+    if group.gradients:numel() > 0 then moving[#moving + 1] = group end -- else all of it is frozen
+  end
+  for _, group in ipairs(moving) do
     local square = ops.square_sum(p:capture(group.gradients))
     squares = squares and squares + square or square
   end
-  for _, group in ipairs(groups) do
+  for _, group in ipairs(moving) do
+    local count = group.gradients:numel()
+    local function trained(flat) return p:capture(flat:numel() == count and flat or flat:narrow(1, 1, count)) end
     ops.adamw {
-      parameters = p:capture(group.parameters), first_moment = p:capture(group.first_moment),
-      second_moment = p:capture(group.second_moment), average = p:capture(group.average),
-      working = group.working and p:capture(group.working), gradient = p:capture(group.gradients), hyper = hyper,
+      parameters = trained(group.parameters), first_moment = p:capture(group.first_moment),
+      second_moment = p:capture(group.second_moment), average = trained(group.average),
+      working = group.working and trained(group.working), gradient = p:capture(group.gradients), hyper = hyper,
       square_sum = squares,
     }
   end
