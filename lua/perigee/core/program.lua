@@ -175,17 +175,13 @@ function Program:input(name, shape, dtype)
   return v
 end
 
---- The value that stands for a tensor from outside, bound once.
+--- The value that stands for a tensor from outside, bound once; for a strided view, a copy that is made now.
 function Program:capture(t)
   local v = self.captures[t]
   if not v then
-    if not layout.is_contiguous(t) then
-      fail("a program reads contiguous tensors only; this one %s is a strided view: call :contiguous() first",
-        core.shape_text(t.shape))
-    end
     if self.admit then self.admit(t) end
     v = self:value(t.shape, t.dtype)
-    v.tensor = t
+    v.tensor = layout.is_contiguous(t) and t or t:contiguous()
     v.name = rawget(t, "name") or false
     self.captures[t] = v
     self.capture_list[#self.capture_list + 1] = v

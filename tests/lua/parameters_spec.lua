@@ -1,0 +1,176 @@
+--- What one writes is what trains: expressions of parameters alone, inside models and losses, in every way that a
+--- program is made; frozen parameters, and those that no loss reaches; random numbers where they would be drawn once.
+local core = require "perigee.core"
+local expect = require "tests.lua.expect"
+local oracle = require "tests.lua.oracle"
+local pg = require "perigee"
+
+local nn, ops, tensor = pg.nn, pg.ops, core.tensor
+
+-- ---- expressions of one parameter -------------------------------------------------------------------------------
+
+--- `use(w, x)`: w [4,6] alone in an expression, then beside x [5,4,6].
+local expressions = {
+  { "1 + w", function(w, x) return x * (1 + w) end },
+  { "w + 1", function(w, x) return x * (w + 1) end },
+  { "w + 0", function(w, x) return x * (w + 0) end },
+  { "w * 2", function(w, x) return x * (w * 2) end },
+  { "2 - w", function(w, x) return x * (2 - w) end },
+  { "1 / w", function(w, x) return x * (1 / (w * w + 1)) end },
+  { "-w", function(w, x) return x * -w end },
+  { "w ^ 2", function(w, x) return x * w ^ 2 end },
+  { "2 ^ w", function(w, x) return x * 2 ^ w end },
+  { "w * w", function(w, x) return x * (w * w) end },
+  { "w alone twice", function(w, x) return x * w + w end },
+  { "exp", function(w, x) return x * ops.exp(w) end },
+  { "sigmoid", function(w, x) return x * w:sigmoid() end },
+  { "square", function(w, x) return x * w:square() end },
+  { "softmax", function(w, x) return x * w:softmax(1) end },
+  { "mean", function(w, x) return x * w:mean() end },
+  { "sum over one dimension", function(w, x) return x * w:sum(1) end },
+  { "W / |W|", function(w, x) return x * (w / ops.sqrt((w * w):sum(2, { keep = true }))) end },
+  { "reshape", function(w, x) return x * w:reshape { 1, 4, 6 } end },
+  { "reshape with -1", function(w, x) return x * w:reshape { 1, 1, -1 }:reshape { 4, 6 } end },
+  { "unsqueeze", function(w, x) return x * w:unsqueeze(1) end },
+  { "narrow", function(w, x) return x * w:narrow(1, 2, 1) end },
+  { "narrows that tile", function(w, x) return x * w:narrow(2, 1, 1) + x * w:narrow(2, 2, 1) * 3 end },
+  { "select", function(w, x) return x * w:select(1, 3) end },
+  { "chunk", function(w, x)
+    local halves = w:chunk(2, 2)
+    return x * ops.concat({ halves[2], halves[1] }, 2)
+  end },
+  { "transpose", function(w, x) return x * w:transpose(1, 2):reshape { 4, 6 } end },
+  { "transposed in a product", function(w, x) return ops.matmul(x, w:transpose(1, 2)) end },
+  { "expand", function(w, x) return x * w:unsqueeze(1):expand { 5, 4, 6 } end },
+  { "a view of a view of a view", function(w, x)
+    return x * w:transpose(1, 2):narrow(1, 2, 4):select(2, 1):reshape { 4, 1 }
+  end },
+  { "an expression of a view", function(w, x) return x * ops.exp(w:narrow(2, 1, 3):square()):mean(2, { keep = true }) end },
+  { "rows by index", function(w, x)
+    return x * ops.embedding(w, pg.tensor({ 3, 0, 0, 1 }, "int64"))
+  end },
+  { "gather", function(w, x) return x * ops.gather(w, 2, pg.tensor({ { 5 }, { 0 }, { 2 }, { 2 } }, "int64")) end },
+  { "where, beside a constant", function(w, x) return x * ops.where(ops.less(w, 0), w * 3, pg.zeros({ 4, 6 }, w.dtype)) end },
+  { "a constant's product", function(w, x) return x * (pg.full({ 4, 6 }, 3, w.dtype) * w) end },
+  { "layernorm of it", function(w, x) return x * ops.layernorm(w) end },
+  { "a linear layer of it", function(w, x) return x * ops.linear(w, w:narrow(1, 1, 1)) end },
+  { "cast", function(w, x) return x * w:to "float64" end },
+}
+
+local Holder = nn.class "holder"
+function Holder:build(use)
+  self.w = nn.parameter({ 4, 6 }, nn.initialise.normal(1))
+  self.use = use
+end
+function Holder:forward(x) return self.use(self.w, x) end
+
+local function random(shape, purpose, dtype)
+  local state = tensor.tensor({ 11, 0, 0 }, "int64")
+  return ops.random_normal(shape, { state = state, purpose = purpose, dtype = dtype or "float64" })
+end
+
+--- dL/dw of L = Σ use(w, x)·direction, each element by central differences of eager calls.
+local function differences(holder, x, direction)
+  local at, step, found = holder.w:clone(), 1e-6, {}
+  local values = at:totable()
+  local function loss(row, column, change)
+    local original = values[row][column]
+    values[row][column] = original + change
+    holder.w:copy_(tensor.tensor(values, "float64"))
+    values[row][column] = original
+    return ops.sum(holder(x) * direction):item()
+  end
+  for row = 1, 4 do
+    found[row] = {}
+    for column = 1, 6 do
+      found[row][column] = (loss(row, column, step) - loss(row, column, -step)) / (2 * step)
+    end
+  end
+  holder.w:copy_(at)
+  return tensor.tensor(found, "float64")
+end
+
+describe("an expression of a parameter alone", function()
+  for _, case in ipairs(expressions) do
+    local name, use = unpack(case)
+    it("is differentiated in a module: " .. name, function()
+      local holder = Holder(use)
+      holder:materialise { seed = 5, dtype = "float64" }
+      local x = random({ 5, 4, 6 }, "x")
+      local y = holder(x)
+      local direction = random(y.shape, "direction")
+      local function loss(v) return ops.sum(holder(v) * direction) end
+      local expected = differences(holder, x, direction)
+      for _, fuse in ipairs { true, false } do
+        local gradients, value = core.grad(loss, { x }, { also = { holder.w }, fuse = fuse })
+        assert.is_true(math.abs(value:item() - ops.sum(y * direction):item()) < 1e-9)
+        oracle.near("gradient", gradients[2], expected, 1e-7)
+      end
+      oracle.near("compiled", core.compile(function(v) return holder(v) end, { x })(x), y, 1e-14)
+    end)
+
+    it("is recomputed in the backward pass: " .. name, function()
+      local holder = Holder(use)
+      holder:materialise { seed = 5, dtype = "float64" }
+      local x = random({ 5, 4, 6 }, "x")
+      local direction = random(holder(x).shape, "direction")
+      local function loss(v)
+        return ops.sum(v.program:recompute(holder.forward, holder, v) * direction)
+      end
+      oracle.near("gradient", core.grad(loss, { x }, { also = { holder.w } })[2], differences(holder, x, direction), 1e-7)
+    end)
+
+    it("is traced and planned without storage: " .. name, function()
+      local holder = Holder(use)
+      holder:assume_dtype "float64"
+      local p = core.program.new "meta"
+      local x = p:input("x", { 5, 4, 6 }, "float64")
+      local value = p:trace(holder, x)
+      assert.same(p, value.program)
+      assert.is_table(p.captures[holder.w])
+      local loss = ops.sum(value)
+      local gradient = core.gradient(p, { loss }, { ops.full_like(loss, 1) }, { p.captures[holder.w] })[1]
+      assert.same({ 4, 6 }, gradient.shape)
+      core.plan.build(p, { { name = "gradient", value = gradient } })
+    end)
+  end
+
+  it("costs nothing where it is a view", function()
+    local holder = Holder(function(w, x) return x * w:transpose(1, 2):narrow(1, 1, 1):reshape { 4, 1 } end)
+    local p = core.program.new "views"
+    local value = p:trace(holder, p:input("x", { 5, 4, 6 }))
+    local calls = core.plan.build(p, { { name = "y", value = value } }).calls
+    assert.equal(1, #calls)
+    assert.equal("mul", calls[1].node.definition.name)
+  end)
+
+  it("runs at once outside of a trace, after one, and after one that failed", function()
+    local holder = Holder(function(w, x) return x * (1 + w) end)
+    holder:materialise { seed = 5 }
+    assert.is_true(tensor.is_tensor(1 + holder.w))
+    pg.compile(function(x) return holder(x) end, { pg.zeros { 5, 4, 6 } })
+    assert.is_true(tensor.is_tensor(1 + holder.w))
+    expect.fails(function() pg.compile(function() error "stop here" end, { pg.zeros { 1 } }) end, "stop here")
+    assert.is_true(tensor.is_tensor(1 + holder.w))
+  end)
+
+  it("has its gradient where a function reads its input itself, instead of the value it is given", function()
+    local x = pg.tensor { 1, 2, 3 }
+    assert.same({ 2, 4, 6 }, pg.grad(function() return (x * x):sum() end, { x })[1]:totable())
+    assert.same({ 3, 6, 9 }, pg.grad(function(v) return (x * v):sum() + (v * v):sum() / 2 end, { x })[1]:totable())
+    local y = pg.tensor { 1, 1, 1 }
+    local gradients = pg.grad(function(v) return (v * 2):sum() + ops.exp(y * 0):sum() + y:square():sum() end, { x },
+      { also = { y } })
+    assert.same({ 2, 2, 2 }, gradients[2]:totable())
+  end)
+
+  it("is of the program that is traced innermost", function()
+    local holder = Holder(function(w, x) return x * (1 + w) end)
+    local outer, inner = core.program.new "outer", core.program.new "inner"
+    outer:trace(function()
+      assert.equal(outer, (holder.w + 1).program)
+      inner:trace(function() assert.equal(inner, (holder.w + 1).program) end)
+      assert.equal(outer, (holder.w + 1).program)
+    end)
+  end)
+end)
