@@ -142,9 +142,9 @@ end
 --- An error where random numbers would be drawn while a trace is under way, instead of at every step.
 function M.expect_no_draw(what)
   if current then
-    fail("%s: a model or a loss is traced once, so these numbers would stay the same in every step; use "
+    fail("%s: a model or a loss is traced once, so these numbers would be the same in every step; use "
       .. "ops.random_normal(shape, { state = context.state, purpose = \"mine\" }), ops.random_uniform, ...; numbers "
-      .. "that are to stay the same belong into an nn.buffer", what)
+      .. "that are to stay the same belong in an nn.buffer", what)
   end
 end
 
