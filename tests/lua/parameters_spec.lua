@@ -45,12 +45,16 @@ local expressions = {
   { "a view of a view of a view", function(w, x)
     return x * w:transpose(1, 2):narrow(1, 2, 4):select(2, 1):reshape { 4, 1 }
   end },
-  { "an expression of a view", function(w, x) return x * ops.exp(w:narrow(2, 1, 3):square()):mean(2, { keep = true }) end },
+  { "an expression of a view", function(w, x)
+    return x * ops.exp(w:narrow(2, 1, 3):square()):mean(2, { keep = true })
+  end },
   { "rows by index", function(w, x)
     return x * ops.embedding(w, pg.tensor({ 3, 0, 0, 1 }, "int64"))
   end },
   { "gather", function(w, x) return x * ops.gather(w, 2, pg.tensor({ { 5 }, { 0 }, { 2 }, { 2 } }, "int64")) end },
-  { "where, beside a constant", function(w, x) return x * ops.where(ops.less(w, 0), w * 3, pg.zeros({ 4, 6 }, w.dtype)) end },
+  { "where, beside a constant", function(w, x)
+    return x * ops.where(ops.less(w, 0), w * 3, pg.zeros({ 4, 6 }, w.dtype))
+  end },
   { "a constant's product", function(w, x) return x * (pg.full({ 4, 6 }, 3, w.dtype) * w) end },
   { "layernorm of it", function(w, x) return x * ops.layernorm(w) end },
   { "a linear layer of it", function(w, x) return x * ops.linear(w, w:narrow(1, 1, 1)) end },
@@ -117,7 +121,8 @@ describe("an expression of a parameter alone", function()
       local function loss(v)
         return ops.sum(v.program:recompute(holder.forward, holder, v) * direction)
       end
-      oracle.near("gradient", core.grad(loss, { x }, { also = { holder.w } })[2], differences(holder, x, direction), 1e-7)
+      local gradients = core.grad(loss, { x }, { also = { holder.w } })
+      oracle.near("gradient", gradients[2], differences(holder, x, direction), 1e-7)
     end)
 
     it("is traced and planned without storage: " .. name, function()
