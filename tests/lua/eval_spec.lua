@@ -181,9 +181,9 @@ describe("perigee eval", function()
     assert.matches("names no `test` data; give %-%-against train or a %.npy file", message(run))
     assert.matches("expected test, train, or a %.npy file", message(run .. " --against elsewhere"))
     assert.matches("a sit is no encoder: it has no features", message(run .. " --against train --features " .. run))
-    assert.matches("%-%-count 1: at least 2", message(run .. " --count 1"))
+    assert.matches("%-%-count: 1 is too small, the least is 2", message(run .. " --count 1"))
     for wrong, answer in pairs { -- before any picture is judged
-      ["--sampler foo"] = "%-%-sampler foo: there are euler, heun and sde",
+      ["--sampler foo"] = "unknown sampler 'foo'; expected one of dopri5, euler, heun, sde",
       ["--labels 99"] = "%-%-labels 99: expected balanced, drawn, or numbers from 0 to 4",
       ["--features teacher --features none"] = "there is no run or checkpoint none",
     } do

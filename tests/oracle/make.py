@@ -13,6 +13,7 @@ import torch
 import build_alignment
 import build_basics
 import build_convolution
+import build_dopri5
 import build_frechet
 import build_haste
 import build_samplers
@@ -30,6 +31,7 @@ def fixtures(vit_tiny):
     yield from build_teacher.build(vit_tiny)
     yield from build_frechet.build()
     yield from build_samplers.build()
+    yield from build_dopri5.build()
     yield from build_alignment.build()
     yield from build_basics.build()
     yield from build_convolution.build()

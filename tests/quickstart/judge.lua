@@ -9,6 +9,7 @@ local pg = require "perigee"
 local generate = require "perigee.sampling.generate"
 local grid = require "perigee.sampling.grid"
 local restore = require "perigee.sampling.restore"
+local sampling = require "perigee.recipe.sampling"
 local training = require "perigee.train"
 
 local ops, tensor = pg.ops, require "perigee.core.tensor"
@@ -51,11 +52,8 @@ end
 function M.samples(path, count)
   local recipe, state = restore.open(path)
   local images, labels = {}, {}
-  local settings = recipe.sample
-  generate.each(recipe.student, {
-    count = count, batch = 100, seed = 1234, cfg = settings.cfg, interval = settings.interval,
-    sampler = settings.sampler, steps = settings.steps, path = recipe:flow_matching().path,
-  }, function(_, pictures, numbers)
+  local settings = sampling.settings("sample", { count = count, seed = 1234 }, recipe.student, recipe.sample)
+  generate.each(recipe, settings, { batch = 100 }, function(_, pictures, numbers)
     images[#images + 1], labels[#labels + 1] = pictures:clone(), numbers:clone()
   end)
   return ops.concat(images, 1), ops.concat(labels, 1), recipe, state

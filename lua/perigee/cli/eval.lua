@@ -1,7 +1,5 @@
 --- perigee eval: how near a run's samples are to pictures that it did not see; how often a classifier is right about
 --- them.
-local sampling = require "perigee.sampling.settings"
-
 local M = {
   summary = "Fréchet distances of runs' samples; a classifier's accuracy",
   usage = "RUN|CHECKPOINT... [options]",
@@ -10,8 +8,11 @@ local M = {
     .. "it stand the distances that real pictures have at the same number, and the distance that is left\n"
     .. "when the number of samples goes to infinity. Of a run that trains a classifier the accuracy on\n"
     .. "those pictures is printed. Results are also written into each run's events.jsonl.",
-  options = {
-    { name = "count", type = "integer", default = 2000, help = "samples of each run" },
+}
+
+function M.options()
+  local list = {
+    { name = "count", type = "integer", default = 2000, min = 2, help = "samples of each run" },
     { name = "features", type = "list", value = "JUDGE",
       help = "teacher (the recipe's), a run that trained a classifier, or MODEL:WEIGHTS; may be repeated" },
     { name = "against", type = "string", value = "DATA",
@@ -21,9 +22,10 @@ local M = {
     { name = "json", type = "boolean", default = false, help = "print JSON" },
     { name = "device", type = "string", default = "cpu", help = "where samples are drawn and judged: cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
-  },
-}
-for k, option in ipairs(sampling.options) do table.insert(M.options, 4 + k, option) end
+  }
+  for k, option in ipairs(require("perigee.recipe.sampling").command_options()) do table.insert(list, 4 + k, option) end
+  return list
+end
 
 local function fail(format, ...) error(format:format(...), 0) end
 
@@ -62,24 +64,19 @@ local function reference_of(against, recipe, run)
   return images, labels, against == "train" and "training pictures" or "test pictures"
 end
 
---- Samples of a run by the plan of sampling.resolve(): uint8 [count,H,W,C].
-local function draw(run, plan, options, progress)
-  local parts = {}
-  plan.count, plan.device = options.count, options.device
-  local clock = require("perigee.core.ffi").C.pg_clock_seconds
-  local started = clock()
-  plan.progress = function(done)
-    progress:step({ step = math.floor(done), last = options.count, stage = "sampling " .. run.name, losses = {},
-                    rate = done / (clock() - started), batch = 1 }, false)
-    if require("perigee.core.ffi").C.pg_signals_pending() ~= 0 then error("interrupted", 0) end
+--- Samples of a run, uint8 [count,H,W,C], and how they were drawn, as text.
+local function draw(run, settings, options, progress)
+  local core = require "perigee.core.ffi"
+  local started = core.C.pg_clock_seconds()
+  local function show(done)
+    progress:step({ step = math.floor(done), last = settings.count, stage = "sampling " .. run.name, losses = {},
+                    rate = done / (core.C.pg_clock_seconds() - started), batch = 1 }, false)
+    if core.C.pg_signals_pending() ~= 0 then error("interrupted", 0) end
   end
-  require("perigee.sampling.generate").each(run.recipe.student, plan, function(_, images)
-    parts[#parts + 1] = images:clone()
-  end)
-  local interval = plan.interval
-  local settings = ("%s, %d steps, guidance %g in %g:%g, seed %d, labels %s%s"):format(plan.sampler, plan.steps,
-    plan.cfg, interval[1], interval[2], plan.seed, options.labels, options.ema and "" or ", without averages")
-  return require("perigee.core.ops").concat(parts, 1), settings
+  local images = require("perigee.sampling.generate").all(run.recipe, settings,
+    { batch = options.batch, device = options.device, progress = show })
+  return images, require("perigee.recipe.sampling").describe(settings)
+    .. (options.ema and "" or ", without averages")
 end
 
 -- ---- one run after the other ---------------------------------------------------------------------------------------
@@ -137,7 +134,7 @@ end
 --- A student that samples: its distance on each judge's features.
 local function distances(run, options, shared, progress)
   local frechet = require "perigee.metrics.frechet"
-  local plan = sampling.resolve(options, run.recipe)
+  local settings = require("perigee.recipe.sampling").from_command(options, run.recipe)
   if not shared.judges then
     local judges = {}
     for k, text in ipairs(options.features[1] and options.features or { "teacher" }) do
@@ -154,7 +151,7 @@ local function distances(run, options, shared, progress)
       shared.judges[k] = with_reference(judge, images, training)
     end
   end
-  local images, settings = draw(run, plan, options, progress)
+  local images, how = draw(run, settings, options, progress)
   local list = {}
   for k, judge in ipairs(shared.judges) do
     local features = judge:features(images)
@@ -162,7 +159,7 @@ local function distances(run, options, shared, progress)
     local limit = frechet.extrapolate(judge.reference, features)
     list[k] = record(run, {
       name = judge.name, distance = distance, limit = limit, halves = judge.halves, training = judge.training,
-      samples = ("%d: %s"):format(options.count, settings), against = ("%d %s"):format(shared.count, shared.name),
+      samples = ("%d: %s"):format(options.count, how), against = ("%d %s"):format(shared.count, shared.name),
       features = ("%s %dx%d, %d numbers"):format(judge.model.name, judge.size[1], judge.size[2], judge.model.width),
     })
     features:free()
@@ -211,7 +208,6 @@ end
 function M.run(options)
   local core = require "perigee.core.ffi"
   if not options[1] then error("perigee eval needs a run's folder or a checkpoint", 0) end
-  if options.count < 2 then fail("--count %d: at least 2", options.count) end
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   require("perigee.core.device").choose(options.device)
   core.check(core.C.pg_signals_install())

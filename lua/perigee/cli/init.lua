@@ -1,8 +1,9 @@
 --- The command line: `perigee VERB ...` runs lua/perigee/cli/VERB.lua. Such a file returns
 ---
----   { summary = "one line", usage = "RECIPE [options]", description = "a paragraph", options = { ... },
----     recipe = true,    -- the first argument is a recipe: its own options join the command's
----     stop = 1,         -- leave what follows the first argument as it is
+---   { summary = "one line", usage = "RECIPE [options]", description = "a paragraph",
+---     options = { ... },          -- or a function that returns them, where the library is asked
+---     recipe = true,              -- the first argument is a recipe: its own options join the command's
+---     stop = 1,                   -- leave what follows the first argument as it is
 ---     run = function(options) ... end }
 ---
 --- `run` gets the options by name and the positional arguments by number; with `recipe`, also `recipe` (what the file
@@ -87,8 +88,10 @@ local function run_recipe_verb(name, verb, list, arguments)
 end
 
 local function run_verb(name, verb, arguments)
-  local declaration = { unpack(verb.options or {}) }
-  for key, entry in pairs(verb.options or {}) do declaration[key] = entry end
+  local declaration = {}
+  for key, entry in pairs(type(verb.options) == "function" and verb.options() or verb.options or {}) do
+    declaration[key] = entry
+  end
   if verb.recipe then
     table.insert(declaration, { name = "set", type = "pairs", help = "set an option of the recipe; may be repeated" })
   end

@@ -1,23 +1,24 @@
 --- perigee sample: pictures from a trained run.
-local sampling = require "perigee.sampling.settings"
-
 local M = {
   summary = "draw samples from a run",
   usage = "RUN|CHECKPOINT [options]",
   description = "Samples with the moving averages of a run's newest checkpoint (or of the given one) into a PNG\n"
     .. "grid, a folder of PNGs, or an .npz for evaluators. Sample k depends on the seed and k alone. A\n"
     .. "folder or .npz that was interrupted is taken up again.",
-  options = {
-    { name = "count", type = "integer", default = 64, help = "how many samples" },
-    { name = "out", type = "string",
-      help = "FILE.png (a grid), FILE.npz, or a folder (default: RUN/samples/sample.png)" },
-    { name = "columns", type = "integer", help = "columns of a PNG grid" },
-    { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
-    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
-  },
 }
 
-for _, option in ipairs(sampling.options) do table.insert(M.options, #M.options - 1, option) end
+function M.options()
+  local list = {
+    { name = "count", type = "integer", min = 1, help = "how many samples (default: the recipe's)" },
+    { name = "out", type = "string",
+      help = "FILE.png (a grid), FILE.npz, or a folder (default: RUN/samples/sample.png)" },
+    { name = "columns", type = "integer", min = 1, help = "columns of a PNG grid" },
+    { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
+    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+  }
+  for k, option in ipairs(require("perigee.recipe.sampling").command_options()) do table.insert(list, 3 + k, option) end
+  return list
+end
 
 --- Where samples go: each sink has done (how many are there already), take(first, images, labels), finish().
 local function png_grid(path, columns)
@@ -26,9 +27,8 @@ local function png_grid(path, columns)
     done = 0,
     take = function(_, _, images) parts[#parts + 1] = images:clone() end,
     finish = function()
-      local ops = require "perigee.core.ops"
-      require("perigee.io.png").save(path,
-        require("perigee.sampling.grid").join(#parts == 1 and parts[1] or ops.concat(parts, 1), columns))
+      local images = require("perigee.core.ops").concat(parts, 1)
+      require("perigee.io.png").save(path, require("perigee.sampling.grid").join(images, columns))
       return path
     end,
   }
@@ -84,48 +84,46 @@ end
 function M.run(options)
   local core = require "perigee.core.ffi"
   local path = options[1] or error("perigee sample needs a run's folder or a checkpoint", 0)
-  if options.count < 1 then error(("--count %d: at least 1"):format(options.count), 0) end
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   core.check(core.C.pg_signals_install())
   require("perigee.core.device").choose(options.device)
   local recipe, state, checkpoint = require("perigee.sampling.restore").open(path,
     { ema = options.ema, device = options.device })
   if not recipe:flow_matching() then error(path .. ": its recipe trains no flow-matching student", 0) end
-  local run_folder = checkpoint:match "^(.*)/checkpoints/[^/]+$"
-  local out = options.out or run_folder .. "/samples/sample.png"
-  local plan = sampling.resolve(options, recipe)
-  plan.device = options.device
-  local student = recipe.student
-  local sink
+  local out = options.out or checkpoint:match "^(.*)/checkpoints/[^/]+$" .. "/samples/sample.png"
+  local settings = require("perigee.recipe.sampling").from_command(options, recipe)
+  local count, sink = settings.count
   if out:match "%.png$" then
     require("perigee.io.files").make_folder(out:match "^(.*)/[^/]+$" or ".")
     sink = png_grid(out, options.columns)
   else
-    local told = { step = state.step, seed = plan.seed, cfg = plan.cfg, interval = plan.interval, steps = plan.steps,
-                   sampler = plan.sampler, labels = plan.labels, ema = options.ema, recipe = recipe.name }
-    if out:match "%.npz$" then sink = npz(out, told, { student.size[1], student.size[2], 3 })
+    local size = recipe.student.size
+    local told = require("perigee.base.tables").merged(settings,
+      { step = state.step, ema = options.ema, recipe = recipe.name })
+    told.count = nil
+    if out:match "%.npz$" then sink = npz(out, told, { size[1], size[2], 3 })
     else sink = png_folder(out, told) end
   end
 
   local progress = require("perigee.record.progress").new { clock = core.C.pg_clock_seconds }
   local started, before = core.C.pg_clock_seconds(), sink.done
   if before > 0 then progress:line("%d samples are there already", before) end
-  if before < options.count then
-    plan.first, plan.count = before, options.count - before
+  if before < count then
+    settings.count = count - before
     local function show(done)
       local seconds = core.C.pg_clock_seconds() - started
-      progress:step({ step = before + math.floor(done), last = options.count, stage = "sampling", losses = {},
+      progress:step({ step = before + math.floor(done), last = count, stage = "sampling", losses = {},
         rate = done / seconds, batch = 1 }, false)
     end
-    plan.progress = show
-    require("perigee.sampling.generate").each(student, plan, function(first, images, labels)
+    local how = { first = before, batch = options.batch, device = options.device, progress = show }
+    require("perigee.sampling.generate").each(recipe, settings, how, function(first, images, labels)
       sink:take(first, images, labels)
       show(first + images.shape[1] - before)
       if core.C.pg_signals_pending() ~= 0 then error("interrupted; the same command goes on from there", 0) end
     end)
   end
   require("perigee.sampling.restore").keep_choices()
-  progress:line("%d samples of step %d: %s", options.count, state.step, sink:finish())
+  progress:line("%d samples of step %d: %s", count, state.step, sink:finish())
   return 0
 end
 

@@ -47,10 +47,10 @@ function M.run(options)
   local path = options.runs .. "/" .. name
   local values = {}
   for key, value in pairs(options.recipe_options) do values[key] = value end
-  local sampling = require "perigee.sampling.grid"
+  local preview = require "perigee.sampling.preview"
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
-    quiet = options.quiet, recipe_path = options.recipe_path, recipe_options = values, sample = sampling.during,
+    quiet = options.quiet, recipe_path = options.recipe_path, recipe_options = values, sample = preview.save,
     console = options.console and require("perigee.console.server").open or nil,
   })
   if outcome == "interrupted" then
@@ -58,7 +58,7 @@ function M.run(options)
     return 0
   end
   if recipe:flow_matching() and recipe.student.null_label then
-    print("samples: " .. sampling.during(run))
+    print("samples: " .. preview.save(run))
   end
   print(("run: %s (%d steps)"):format(path, run.step))
   return 0

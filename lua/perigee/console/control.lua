@@ -125,7 +125,7 @@ function M.run(run, text, save)
     finish_stage = function() changes.make(run, "finish_stage", nil, text()) end,
     checkpoint = function() return limit.suspended(save) end,
     sample = function(options)
-      return limit.suspended(require("perigee.sampling.grid").during, run, sandbox.unwrap(options))
+      return limit.suspended(require("perigee.sampling.preview").save, run, sandbox.unwrap(options))
     end,
     pause = function()
       if not run.paused then run:log { event = "pause", step = run.step, text = text() } end

@@ -40,6 +40,49 @@ local function check_choice(what, key, value, choices)
   core.fail("%s: option '%s' is %s; there are %s", what, key, tostring(value), table.concat(choices, ", "))
 end
 
+--- What a rule's bounds allow: "2 numbers from 0 to below 1".
+local function range_text(rule)
+  local parts = { rule.length and ("%d numbers"):format(rule.length) or "a number" }
+  if rule.least then parts[#parts + 1] = ("from %g"):format(rule.least) end
+  if rule.above then parts[#parts + 1] = ("above %g"):format(rule.above) end
+  if rule.most then parts[#parts + 1] = ("to %g"):format(rule.most) end
+  if rule.below then parts[#parts + 1] = ("%sbelow %g"):format(rule.least and "to " or "", rule.below) end
+  return table.concat(parts, " ")
+end
+
+local function is_bounded(x, rule)
+  return type(x) == "number" and x == x and math.abs(x) < math.huge
+    and not (rule.least and x < rule.least or rule.above and x <= rule.above)
+    and not (rule.most and x > rule.most or rule.below and x >= rule.below)
+end
+
+--- Whether a value is of a rule's kind and within its bounds; else what the rule allows, as text.
+local function fits(value, rule)
+  local kinds_text, of_kind = type(rule) == "table" and rule[1] or rule, false
+  for kind in kinds_text:gmatch "[^|]+" do of_kind = of_kind or matches(value, kind) end
+  if not of_kind then return false, kinds_text end
+  local bounded = type(rule) == "table" and (rule.least or rule.above or rule.most or rule.below or rule.length)
+  if not bounded then return true end
+  local list, fine = type(value) == "table" and value or { value }, true
+  for _, x in ipairs(list) do fine = fine and is_bounded(x, rule) end
+  return fine and #list == (rule.length or #list), range_text(rule)
+end
+
+local function text_of(value)
+  if type(value) ~= "table" then return tostring(value) end
+  local parts = {}
+  for k, x in ipairs(value) do parts[k] = tostring(x) end
+  return "{ " .. table.concat(parts, ", ") .. " }"
+end
+
+--- Checks one value by a rule as of options(); `what` names it in the error.
+---@return any value
+function M.value(what, value, rule)
+  local fine, expected = fits(value, rule)
+  if not fine then core.fail("%s: expected %s, got %s", what, expected, text_of(value)) end
+  return value
+end
+
 --- A size option as { height, width }.
 function M.size(size)
   if type(size) == "number" then return { size, size } end
@@ -49,7 +92,9 @@ end
 --- Checks an options table and returns a copy with defaults filled in. `spec` maps a key to { type, default }, or to a
 --- type name where the option is required; { type } alone is optional; { "string", default, choices = { ... } } allows
 --- only those. Types: number, integer, count (from 1), natural (from 0), fraction (0 to 1), numbers, counts (lists),
---- size (n or { height, width }), string, boolean, table, function, tensor, any, or several with "|".
+--- size (n or { height, width }), string, boolean, table, function, tensor, any, or several with "|". A number, or each
+--- in a list, may be bounded by `least`, `above`, `most` and `below`, a list's length is `length`; with any of them
+--- numbers must be finite.
 function M.options(what, given, spec)
   if type(given) ~= "table" then core.fail("%s: expected a table of options, got %s", what, type(given)) end
   local result = {}
@@ -60,11 +105,9 @@ function M.options(what, given, spec)
       for name in pairs(spec) do names[#names + 1] = tostring(name) end
       core.fail("%s: unknown option '%s'%s", what, tostring(key), nearest.hint(tostring(key), names))
     end
-    local expected = type(rule) == "table" and rule[1] or rule
-    local fits = false
-    for kind in expected:gmatch "[^|]+" do fits = fits or matches(value, kind) end
-    if not fits then
-      core.fail("%s: option '%s' is a %s (%s); expected %s", what, key, type(value), tostring(value), expected)
+    local fine, expected = fits(value, rule)
+    if not fine then
+      core.fail("%s: option '%s' is a %s (%s); expected %s", what, key, type(value), text_of(value), expected)
     end
     if type(rule) == "table" and rule.choices then check_choice(what, key, value, rule.choices) end
     result[key] = value

@@ -36,14 +36,6 @@
 ---@field sample? integer      steps between pictures; 0, the default: at the end only
 ---@field checkpoint? integer  steps between checkpoints; 0, the default: at the end only
 
----@class perigee.SampleSettings
----@field count? integer       64
----@field cfg? number          guidance scale; 1, the default, is none
----@field interval? number[]   { low, high }: times in which guidance acts: { 0, 1 }
----@field sampler? "euler"|"heun"|"sde"  euler
----@field steps? integer       50
----@field seed? integer        0
-
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 
@@ -165,10 +157,7 @@ function M.new(given)
   o.every = check.options("recipe: every", o.every, {
     log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural", 0 },
   })
-  o.sample = check.options("recipe: sample", o.sample, {
-    count = { "count", 64 }, cfg = { "number", 1 }, interval = { "numbers", { 0, 1 } }, sampler = { "string", "euler" },
-    steps = { "count", 50 }, seed = { "natural", 0 },
-  })
+  o.sample = require("perigee.recipe.sampling").settings("recipe: sample", o.sample, o.student)
   if #o.stages == 0 then core.fail "recipe: stages lists no stage" end
   local stages, names = {}, {}
   for k, stage in ipairs(o.stages) do

@@ -1,6 +1,6 @@
 --- A student as a velocity field, with classifier-free guidance inside an interval of times.
 local core = require "perigee.core"
-local ops = core.ops
+local ops, tensor = core.ops, core.tensor
 
 local M = {}
 
@@ -18,15 +18,36 @@ function M.compile(student, batch, options)
     { captures = options.captures, device = options.device, purpose = "signal" }), dtype
 end
 
+-- Samplers' times are k/N but for rounding: 1 - 8/10 is below 0.2. No two times that are meant to differ are this near.
+local ROUNDING = 1e-9
+
+--- Where guidance acts: true or false for all samples, or uint8 [B,1,...] where only some of their times are inside.
+local function where_inside(t, x, low, high)
+  local function inside(time) return time >= low - ROUNDING and time <= high + ROUNDING end
+  if type(t) == "number" then return inside(t) end
+  local list, count, shape = {}, 0, { #t }
+  for k, time in ipairs(t) do
+    list[k] = inside(time) and 1 or 0
+    count = count + list[k]
+  end
+  if count == 0 or count == #t then return count > 0 end
+  for k = 2, #x.shape do shape[k] = 1 end
+  return tensor.tensor(list, shape, "uint8")
+end
+
 --- Guidance of a field with labels: v = v_null + scale·(v_label − v_null) where low <= t <= high, on all channels;
---- elsewhere, and with scale 1, the labelled velocity. `velocity` is a function (x, t, labels).
+--- elsewhere, and with scale 1, the labelled velocity. `velocity` is a function (x, t, labels); t is a number, or a
+--- list of one number for each sample.
+---@param options { scale?: number, low?: number, high?: number }  1, 0, 1
 function M.guided(velocity, labels, null, options)
   local scale, low, high = options.scale or 1, options.low or 0, options.high or 1
   return function(x, t)
     local v = velocity(x, t, labels)
-    if scale == 1 or t < low or t > high then return v end
+    local inside = scale ~= 1 and where_inside(t, x, low, high)
+    if not inside then return v end
     local v_null = velocity(x, t, null)
-    return v_null + (v - v_null) * scale
+    local guided = v_null + (v - v_null) * scale
+    return inside == true and guided or ops.where(inside, guided, v)
   end
 end
 
@@ -34,10 +55,11 @@ end
 function M.new(executable, student, labels, options)
   local batch = labels.shape[1]
   local dtype = options.dtype or "float32"
-  local null = ops.fill({ batch }, { value = student.null_label, dtype = "int64" })
+  local null = student.null_label and ops.fill({ batch }, { value = student.null_label, dtype = "int64" })
   local stat = dtype == "float64" and "float64" or "float32"
   local function velocity(x, t, y)
-    local time = ops.fill({ batch }, { value = t, dtype = stat })
+    local time = type(t) == "table" and tensor.tensor(t, { batch }, stat)
+      or ops.fill({ batch }, { value = t, dtype = stat })
     local here = executable.plan.device -- the state is integrated on the CPU
     local out = executable:run({ x = x:to(dtype):to(here), t = time:to(here), y = y:to(here) })
     return out.velocity:clone({ device = "cpu" }):to "float64"

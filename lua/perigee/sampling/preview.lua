@@ -1,0 +1,26 @@
+--- Samples of a run that is under way.
+local files = require "perigee.io.files"
+local generate = require "perigee.sampling.generate"
+local grid = require "perigee.sampling.grid"
+local png = require "perigee.io.png"
+local sampling = require "perigee.recipe.sampling"
+
+local M = {}
+
+--- Draws samples with the moving averages, as the recipe's `sample` says where `given` doesn't, and writes them as a
+--- grid to the run's folder: what `perigee sample` draws from a checkpoint of this step.
+---@param run perigee.Run
+---@param given? perigee.SampleSettings
+---@return string path
+function M.save(run, given)
+  local recipe = run.recipe
+  local settings = sampling.settings("sample", given or {}, recipe.student, recipe.sample)
+  local images = generate.all(recipe, settings, { captures = (run.groups[1]:averages()), device = run.device })
+  files.make_folder(run.folder .. "/samples")
+  local path = ("%s/samples/step-%07d.png"):format(run.folder, run.step)
+  png.save(path, grid.join(images))
+  run:log { event = "sample", step = run.step, file = path:match "[^/]+$" }
+  return path
+end
+
+return M
