@@ -43,6 +43,8 @@ describe("a recipe with a mistake", function()
       "perigee: FILE:11: recipe: option 'seed' is a string %(many%); expected natural" },
     { "a fraction where a count is meant", head .. "o.keep = 0\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: recipe: option 'keep' is a number %(0%); expected count" },
+    { "an optimiser's settings without the optimiser", head .. "o.optim = { lr = 1e-3 }\nreturn pg.recipe(o)\n",
+      "perigee: FILE:11: recipe: optim is a table; expected an optimiser, such as pg.optim.adamw { lr = 1e%-4 }" },
     { "an EMA out of range", head .. "o.ema = 1.5\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: recipe: ema is 1.5; expected 0 <= ema < 1" },
     { "a sampler that there isn't", head .. "o.sample = { sampler = 'huen' }\nreturn pg.recipe(o)\n",

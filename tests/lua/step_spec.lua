@@ -26,7 +26,7 @@ local function near_all(public, kind, prefix, bound)
     local expected = fixture[prefix .. "." .. name]
     if expected then
       count = count + 1
-      local actual = slice(where.group[kind], where.entry)
+      local actual = slice(where.group[kind] or where.group.moments[kind], where.entry)
       oracle.near(prefix .. "." .. name, without_keys(name, actual), without_keys(name, expected), bound)
     end
   end

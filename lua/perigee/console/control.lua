@@ -4,6 +4,7 @@ local changes = require "perigee.train.changes"
 local core = require "perigee.core.ffi"
 local limit = require "perigee.sandbox.limit"
 local module = require "perigee.nn.module"
+local optim = require "perigee.optim"
 local sandbox = require "perigee.console.sandbox"
 local source = require "perigee.stops.source"
 local stops = require "perigee.stops"
@@ -91,15 +92,13 @@ end
 
 local function optim_record(run, text)
   local get, set = {}, {}
-  for _, name in ipairs { "lr", "betas", "epsilon", "decay", "clip", "warmup" } do
+  for name in pairs(optim.changeable(run.optim)) do
     get[name] = function() return sandbox.wrap(run.optim[name]) end
     set[name] = function(value) changes.make(run, "optim." .. name, sandbox.unwrap(value), text()) end
   end
   return sandbox.record {
     name = "run.optim", get = get, set = set,
-    text = function()
-      return ("%s, lr %g, decay %g, clip %g"):format(run.optim.kind, run.optim.lr, run.optim.decay, run.optim.clip)
-    end,
+    text = function() return optim.describe(run.optim) end,
   }
 end
 

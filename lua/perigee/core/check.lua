@@ -42,12 +42,12 @@ end
 
 --- What a rule's bounds allow: "2 numbers from 0 to below 1".
 local function range_text(rule)
-  local parts = { rule.length and ("%d numbers"):format(rule.length) or "a number" }
-  if rule.least then parts[#parts + 1] = ("from %g"):format(rule.least) end
-  if rule.above then parts[#parts + 1] = ("above %g"):format(rule.above) end
-  if rule.most then parts[#parts + 1] = ("to %g"):format(rule.most) end
-  if rule.below then parts[#parts + 1] = ("%sbelow %g"):format(rule.least and "to " or "", rule.below) end
-  return table.concat(parts, " ")
+  local text = rule.length and ("%d numbers"):format(rule.length) or rule.finite and "a finite number" or "a number"
+  if rule.least then text = ("%s from %g"):format(text, rule.least) end
+  if rule.above then text = ("%s above %g"):format(text, rule.above) end
+  if rule.most then text = ("%s to %g"):format(text, rule.most) end
+  if rule.below then text = ("%s %sbelow %g"):format(text, rule.least and "to " or "", rule.below) end
+  return text
 end
 
 local function is_bounded(x, rule)
@@ -61,7 +61,8 @@ local function fits(value, rule)
   local kinds_text, of_kind = type(rule) == "table" and rule[1] or rule, false
   for kind in kinds_text:gmatch "[^|]+" do of_kind = of_kind or matches(value, kind) end
   if not of_kind then return false, kinds_text end
-  local bounded = type(rule) == "table" and (rule.least or rule.above or rule.most or rule.below or rule.length)
+  local bounded = type(rule) == "table" and (rule.finite or rule.length or rule.least or rule.above or rule.most
+    or rule.below)
   if not bounded then return true end
   local list, fine = type(value) == "table" and value or { value }, true
   for _, x in ipairs(list) do fine = fine and is_bounded(x, rule) end
@@ -93,8 +94,8 @@ end
 --- type name where the option is required; { type } alone is optional; { "string", default, choices = { ... } } allows
 --- only those. Types: number, integer, count (from 1), natural (from 0), fraction (0 to 1), numbers, counts (lists),
 --- size (n or { height, width }), string, boolean, table, function, tensor, any, or several with "|". A number, or each
---- in a list, may be bounded by `least`, `above`, `most` and `below`, a list's length is `length`; with any of them
---- numbers must be finite.
+--- in a list, may be bounded by `least`, `above`, `most` and `below`, a list's length is `length`; with any of them, or
+--- `finite`, numbers must be finite.
 function M.options(what, given, spec)
   if type(given) ~= "table" then core.fail("%s: expected a table of options, got %s", what, type(given)) end
   local result = {}

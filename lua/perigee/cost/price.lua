@@ -8,6 +8,7 @@ local gradient_angle = require "perigee.signals.gradient_angle"
 local layout = require "perigee.core.layout"
 local machine = require "perigee.cost.machine"
 local op = require "perigee.core.op"
+local optim = require "perigee.optim"
 local parameters = require "perigee.stage.parameters"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.stage.program"
@@ -80,12 +81,13 @@ function M.stage(recipe, stage, options)
   local data_bytes = batch_bytes * 3 -- the batch, and two on their way (runtime/feed.c)
   -- made ahead; samples' numbers
   if where == "cpu" then data_bytes = batch_bytes * (1 + (recipe.data.depth or 0)) + 8 * recipe.batch end
+  local moments = #optim.definition(recipe.optim).moments
   local master = core_ffi.dtype_bytes[op.stat(recipe.dtype)]
   local low = master ~= size
   local memory = {
     parameters = flat * master + (low and flat * size or 0) + buffer_bytes(recipe.student, recipe.dtype),
     gradients = moved * master + ((low or pieces > 1) and moved * size or 0),
-    optimizer = moved * 2 * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes,
+    optimizer = moved * moments * master, ema = flat * master, teacher = teacher_bytes, arena = plan.arena_bytes,
     data = data_bytes,
   }
   local probes = {}
@@ -100,8 +102,8 @@ function M.stage(recipe, stage, options)
   end
   local total = 0
   for _, bytes in pairs(memory) do total = total + bytes end
-  -- norm reads once; update reads 5 and writes 4 buffers
-  local update_bytes = moved * (10 * master + (low and 2 * size or 0))
+  -- the norm reads gradients; the update reads them, and reads and writes parameters, averages and moments
+  local update_bytes = moved * ((6 + 2 * moments) * master + (low and 2 * size or 0))
   local seconds = machine.seconds(on, plan.calls, recipe.dtype) * pieces + update_bytes / on.bandwidth
   return {
     stage = stage.name, parameters = numbers, flops = cost.flops * pieces,

@@ -11,7 +11,7 @@
 ---  and cached
 ---@field data perigee.Dataset
 ---@field test? perigee.Dataset     what training does not see: `perigee eval` compares with it
----@field optim? perigee.Adamw      pg.optim.adamw {} with its defaults
+---@field optim? perigee.Optimiser  pg.optim.adamw {} with its defaults
 ---@field ema? number               decay of the moving averages: 0.9999
 ---@field stages perigee.StageOptions[]
 ---@field every? perigee.Every
@@ -38,6 +38,7 @@
 
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
+local optim = require "perigee.optim"
 
 ---@class perigee.Recipe
 ---@field name string
@@ -140,7 +141,7 @@ function M.new(given)
     name = "string", seed = { "natural", 0 }, precision = { "string", "float32" },
     student = "table", teacher = { "table" }, cache_teacher = { "boolean|table", false },
     data = "table", test = { "table" }, micro = { "count" },
-    optim = { "table", require("perigee.optim").adamw() }, ema = { "number", 0.9999 },
+    optim = { "table", optim.adamw() }, ema = { "number", 0.9999 },
     stages = "table", every = { "table", {} }, keep = { "count", 3 }, sample = { "table", {} },
     device = { "string", "cpu" }, threads = { "count" }, tf32 = { "boolean", false },
   })
@@ -153,6 +154,9 @@ function M.new(given)
   o.dtype = precisions[o.precision]
   if not o.dtype then core.fail("recipe: precision is '%s'; there are float32, bf16 and float64", o.precision) end
   o.cache_teacher = cache_option(o.cache_teacher, o)
+  if not optim.is_optimiser(o.optim) then
+    core.fail "recipe: optim is a table; expected an optimiser, such as pg.optim.adamw { lr = 1e-4 }"
+  end
   if o.ema < 0 or o.ema >= 1 then core.fail("recipe: ema is %g; expected 0 <= ema < 1", o.ema) end
   o.every = check.options("recipe: every", o.every, {
     log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural", 0 },

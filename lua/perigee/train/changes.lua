@@ -1,21 +1,15 @@
 --- Changes to a run that is going. Each is checked, made, and written into the run's log with the text that did it and
 --- the values before and after; a resumed run makes those again that came after its checkpoint, each at its step.
+local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local nearest = require "perigee.base.nearest"
+local optim = require "perigee.optim"
 local signals = require "perigee.signals"
 local source = require "perigee.stops.source"
 local stops = require "perigee.stops"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
-
-local function number(what, value, least, below)
-  if type(value) ~= "number" or value ~= value or value == math.huge or value < least or (below and value >= below) then
-    core.fail("%s: expected a number from %g%s, got %s", what, least, below and " to below " .. below or "",
-      tostring(value))
-  end
-  return value
-end
 
 -- ---- policies ---------------------------------------------------------------------------------------------------
 
@@ -54,7 +48,7 @@ end
 local fixed = {
   ema = {
     read = function(run) return run.ema end,
-    write = function(run, v) run:set_ema(number("run.ema", v, 0, 1)) end,
+    write = function(run, v) run:set_ema(check.value("run.ema", v, { "number", least = 0, below = 1 })) end,
   },
   ["stage.finish"] = {
     read = function(run) return run.stage.finish_source or run.stage.finish.text end, write = set_finish,
@@ -64,19 +58,21 @@ local fixed = {
     write = function(run) run:ask_to_finish "finish_stage() at a console" end,
   },
 }
-for name, least in pairs { lr = 0, epsilon = 1e-300, decay = 0, clip = 0, warmup = 0 } do
-  fixed["optim." .. name] = {
-    read = function(run) return run.optim[name] end,
-    write = function(run, v) run.optim[name] = number("run.optim." .. name, v, least) end,
+
+local function optimiser(name)
+  return {
+    read = function(run)
+      local value = run.optim[name]
+      return type(value) == "table" and { unpack(value) } or value
+    end,
+    write = function(run, v)
+      local rule = optim.changeable(run.optim)[name]
+        or core.fail("run.optim.%s cannot be changed while the run is going", name)
+      check.value("run.optim." .. name, v, rule)
+      run.optim[name] = type(v) == "table" and { unpack(v) } or v
+    end,
   }
 end
-fixed["optim.betas"] = {
-  read = function(run) return { run.optim.betas[1], run.optim.betas[2] } end,
-  write = function(run, v)
-    if type(v) ~= "table" or #v ~= 2 then core.fail "run.optim.betas: expected a list of two numbers" end
-    run.optim.betas = { number("run.optim.betas[1]", v[1], 0, 1), number("run.optim.betas[2]", v[2], 0, 1) }
-  end,
-}
 
 local function weight(name)
   local function entry(run)
@@ -84,7 +80,8 @@ local function weight(name)
   end
   return {
     read = function(run) return entry(run).weight end,
-    write = function(run, v) entry(run).weight = number(("the weight of '%s'"):format(name), v, -math.huge) end,
+    write = function(run, v) entry(run).weight = check.value(("the weight of '%s'"):format(name), v,
+        { "number", finite = true }) end,
   }
 end
 
@@ -117,7 +114,8 @@ end
 
 local function target(path)
   local loss, name = path:match "^stage%.losses%.(.*)%.weight$", path:match "^tensor (.*)$"
-  return fixed[path] or (loss and weight(loss)) or (name and parameter(name))
+  local setting = path:match "^optim%.(.*)$"
+  return fixed[path] or (setting and optimiser(setting)) or (loss and weight(loss)) or (name and parameter(name))
     or core.fail("'%s' cannot be changed", path)
 end
 

@@ -1,10 +1,11 @@
---- A group of parameters trained together: one module's parameters with their gradients, AdamW moments and moving
---- average, each a flat buffer of float32 (in float64 programs, float64), in lower precision a working copy that the
---- programs read, and, where gradients are summed or converted, a buffer that the programs write. Frozen parameters
+--- A group of parameters trained together: one module's parameters with their gradients, the optimiser's moments and
+--- moving average, each a flat buffer of float32 (in float64 programs, float64), in lower precision a working copy that
+--- the programs read, and, where gradients are summed or converted, a buffer that the programs write. Frozen parameters
 --- come last in the flat buffers; there are no gradients and no moments for them.
 local core = require "perigee.core"
 local describe = require "perigee.recipe.describe"
 local op = require "perigee.core.op"
+local optim = require "perigee.optim"
 local slice = require("perigee.nn.module").slice
 local ops, tensor = core.ops, core.tensor
 
@@ -17,17 +18,23 @@ local function zeros(count, dtype, purpose, device)
 end
 
 --- Materialises a module and lays its training state out. `prefix` names its tensors in checkpoints; `micro`: the
---- gradients of a batch's pieces are summed.
----@param options { seed: integer, dtype: string, device: string, micro: boolean }
+--- gradients of a batch's pieces are summed; `moments`: the optimiser's.
+---@param options { seed: integer, dtype: string, device: string, micro: boolean, moments: table[] }
 function Group.new(prefix, module, options)
   local dtype, device = op.stat(options.dtype), options.device
   local made = module:materialise { seed = options.seed, dtype = dtype, device = device, purpose = "parameters" }
   local count, trained = made.flat.shape[1], made.trained
   local self = setmetatable({
     prefix = prefix, module = module, layout = made.layout, count = count, parameters = made.flat, dtype = dtype,
-    gradients = zeros(trained, dtype, "gradients", device), first_moment = zeros(trained, dtype, "optimizer", device),
-    second_moment = zeros(trained, dtype, "optimizer", device), average = zeros(count, dtype, "ema", device),
+    gradients = zeros(trained, dtype, "gradients", device), average = zeros(count, dtype, "ema", device),
+    moments = {}, states = { { head = "", of_frozen = true }, { head = "ema.", of_frozen = true } },
   }, Group)
+  self.states[1].flat, self.states[2].flat = self.parameters, self.average
+  for _, moment in ipairs(options.moments) do
+    local flat = zeros(trained, dtype, "optimizer", device)
+    self.moments[moment.name] = flat
+    self.states[#self.states + 1] = { head = ("optimizer.%s."):format(moment.saved), flat = flat }
+  end
   self.written = self.gradients
   self.average:copy_(self.parameters)
   if options.dtype ~= dtype then -- the programs read a working copy; the masters stay here
@@ -90,21 +97,17 @@ function Group:trained()
   return list
 end
 
-local kinds = { "parameters", "average", "first_moment", "second_moment" }
-local heads = { parameters = "", average = "ema.", first_moment = "optimizer.m.", second_moment = "optimizer.v." }
-local of_frozen = { parameters = true, average = true }
-
 --- The group's state by checkpoint name, as views.
 function Group:state()
-  local state = {}
-  for _, kind in ipairs(kinds) do
+  local views = {}
+  for _, state in ipairs(self.states) do
     for _, entry in ipairs(self.layout) do
-      if not entry.frozen or of_frozen[kind] then
-        state[heads[kind] .. self.prefix .. "." .. entry.name] = slice(self[kind], entry.offset, entry.shape)
+      if not entry.frozen or state.of_frozen then
+        views[state.head .. self.prefix .. "." .. entry.name] = slice(state.flat, entry.offset, entry.shape)
       end
     end
   end
-  return state
+  return views
 end
 
 --- After the masters changed from outside: brings the working copy up to date.
@@ -115,16 +118,17 @@ end
 --- Frees everything.
 function Group:free()
   self.module:dematerialise()
-  for _, name in ipairs { "parameters", "gradients", "first_moment", "second_moment", "average",
-    "working", "written" } do
+  for _, name in ipairs { "parameters", "gradients", "average", "working", "written" } do
     if self[name] then self[name]:free() end
   end
+  for _, flat in pairs(self.moments) do flat:free() end
 end
 
 --- The groups of a recipe: the student, then the modules of its losses in the order of stages, losses and names.
 ---@return perigee.Group[]
 function Group.of_recipe(recipe, device)
-  local options = { seed = recipe.seed, dtype = recipe.dtype, device = device, micro = recipe.micro < recipe.batch }
+  local options = { seed = recipe.seed, dtype = recipe.dtype, device = device, micro = recipe.micro < recipe.batch,
+    moments = optim.definition(recipe.optim).moments }
   local groups = {}
   for k, trained in ipairs(recipe:trained_modules()) do
     groups[k] = Group.new(trained.name, trained.module, options)

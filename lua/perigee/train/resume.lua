@@ -23,6 +23,7 @@ local function check_same(path, state, recipe)
   same("seed", "%d", state.seed, recipe.seed)
   same("batch", "%d", state.batch, recipe.batch)
   same("precision", "%s", state.precision, recipe.precision)
+  same("optimiser", "%s", state.settings.optim.kind, recipe.optim.kind)
 end
 
 --- The stage of a checkpoint in this recipe.

@@ -242,9 +242,9 @@ function Run:build_stage()
   self.plan = plan
   self:want_fields()
   self.train_step = step_program.build {
-    plan = plan, into = into, groups = self.active_groups, losses = stage.losses, seed = recipe.seed,
-    micro = self.micro, pieces = self.batch_size / self.micro, dtype = recipe.dtype, device = self.device,
-    ahead = self.lag,
+    plan = plan, into = into, groups = self.active_groups, optim = self.optim, losses = stage.losses,
+    seed = recipe.seed, micro = self.micro, pieces = self.batch_size / self.micro, dtype = recipe.dtype,
+    device = self.device, ahead = self.lag,
   }
   if self.device ~= "cpu" then choices.save(teachers.choices_path()) end
   for _, entry in ipairs(stage.losses) do

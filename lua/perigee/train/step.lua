@@ -35,7 +35,8 @@ local function split_of(plan)
 end
 
 --- gradients | reduce, piece after piece | update.
-local function parts_of(plan, groups, pieces, device)
+local function parts_of(options)
+  local plan, groups, pieces, device = options.plan, options.groups, options.pieces, options.device
   local parts, split = {}, split_of(plan)
   local first = planned_sum(groups, pieces, true, device)
   local more = pieces > 1 and planned_sum(groups, pieces, false, device)
@@ -44,7 +45,7 @@ local function parts_of(plan, groups, pieces, device)
     local sum = piece == 1 and first or more
     if sum then parts[#parts + 1] = { plan = sum } end
   end
-  parts[#parts + 1] = { plan = update.plan(groups, device) }
+  parts[#parts + 1] = { plan = update.plan(options.optim, groups, device) }
   return parts
 end
 
@@ -52,6 +53,7 @@ end
 ---@field plan perigee.Plan  the gradients of one piece
 ---@field into table<string, perigee.Tensor>  the place of each gradient, by output name
 ---@field groups perigee.Group[]
+---@field optim perigee.Optimiser
 ---@field losses table[]  in the order of their numbers
 ---@field seed integer
 ---@field micro integer   images a piece
@@ -70,7 +72,7 @@ function M.build(options)
     readings = {},
     -- each loss by pieces; the squared norm
     numbers = tensor.empty({ #options.losses * pieces + 1 }, stat, { device = device }),
-    state = tensor.empty({ 3 * pieces }, "int64", { device = device }), hyper = update.hyper(device),
+    state = tensor.empty({ 3 * pieces }, "int64", { device = device }), hyper = update.hyper(options.optim, device),
     states = ffi.new("int64_t[?]", 3 * pieces),
   }, Step)
   local into = { squares = self.numbers:narrow(1, self.numbers.shape[1], 1):reshape {} }
@@ -78,7 +80,7 @@ function M.build(options)
   for k, entry in ipairs(options.losses) do
     into["loss " .. entry.name] = self.numbers:narrow(1, (k - 1) * pieces + 1, pieces)
   end
-  self.executable = core.executable.sequence(parts_of(options.plan, options.groups, pieces, device), { into = into })
+  self.executable = core.executable.sequence(parts_of(options), { into = into })
   for k = 1, options.ahead + 1 do self.readings[k] = reading.new(device, stat, self.numbers.shape[1]) end
   return self
 end
@@ -97,7 +99,7 @@ local function run(executable, inputs) executable:run(inputs) end
 ---@class perigee.StepInput
 ---@field batch table<string, perigee.Tensor>  a whole batch
 ---@field step integer                         its number, from 1
----@field optim perigee.Adamw                  the optimiser's settings
+---@field optim perigee.Optimiser              the optimiser's settings
 ---@field ema number                           decay of the moving averages
 ---@field execute? fun(executable: perigee.Executable, inputs: table)  in place of executable:run(inputs)
 

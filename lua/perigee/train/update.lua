@@ -1,5 +1,5 @@
---- The last part of a step: the gradient's norm, then clipping, AdamW, the moving average and the working copy in one
---- pass over each group's flat buffers. One program a set of groups; every setting is an input of it.
+--- The last part of a step: the gradient's norm, then the optimiser's step with clipping, moving average and working
+--- copy, in one pass over each group's flat buffers. One program a set of groups; every setting is an input of it.
 local ffi = require "ffi"
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
@@ -10,10 +10,12 @@ local M = {}
 
 --- The update of some groups, planned: `hyper` in (see M.settings), the gradient's squared norm before clipping out as
 --- `squares`.
+---@param settings perigee.Optimiser
 ---@return perigee.Plan
-function M.plan(groups, device)
+function M.plan(settings, groups, device)
+  local optimiser = optim.definition(settings)
   local p = program.new "update"
-  local hyper = p:input("hyper", { 8 }, "float64")
+  local hyper = p:input("hyper", { #optim.hyper(settings, 0, 1) }, "float64")
   local squares, moving = nil, {}
   for _, group in ipairs(groups) do
     if group.gradients:numel() > 0 then moving[#moving + 1] = group end -- else all of it is frozen
@@ -25,26 +27,30 @@ function M.plan(groups, device)
   for _, group in ipairs(moving) do
     local count = group.gradients:numel()
     local function trained(flat) return p:capture(flat:numel() == count and flat or flat:narrow(1, 1, count)) end
-    ops.adamw {
-      parameters = trained(group.parameters), first_moment = p:capture(group.first_moment),
-      second_moment = p:capture(group.second_moment), average = trained(group.average),
+    local fields = {
+      parameters = trained(group.parameters), average = trained(group.average),
       working = group.working and trained(group.working), gradient = p:capture(group.gradients), hyper = hyper,
       square_sum = squares,
     }
+    for _, moment in ipairs(optimiser.moments) do fields[moment.name] = p:capture(group.moments[moment.name]) end
+    optimiser.record(fields)
   end
   return core.plan.build(p, { { name = "squares", value = squares } }, { device = device })
 end
 
 --- Room for the settings of an update, on a device.
-function M.hyper(device) return tensor.empty({ 8 }, "float64", { device = device }) end
-
-local values = ffi.new "double[8]"
+---@param settings perigee.Optimiser
+---@return perigee.Tensor
+function M.hyper(settings, device)
+  return tensor.empty({ #optim.hyper(settings, 0, 1) }, "float64", { device = device })
+end
 
 --- Writes the settings of the update that makes step `step`, counted from 1.
+---@param hyper perigee.Tensor  of M.hyper
 function M.settings(hyper, settings, ema, step)
-  values[0], values[1], values[2] = optim.rate(settings, step), settings.betas[1], settings.betas[2]
-  values[3], values[4], values[5], values[6], values[7] = settings.epsilon, settings.decay, settings.clip, ema, step
-  core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(hyper), values, 64))
+  local numbers = optim.hyper(settings, ema, step)
+  local values = ffi.new("double[?]", #numbers, numbers)
+  core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(hyper), values, 8 * #numbers))
 end
 
 return M
