@@ -139,7 +139,8 @@ const char *pg_cpu_isa(void);               /* the kernels chosen: "x86-64-v4 + 
 const char *pg_cpu_name(void);
 const char *pg_library_versions(void);      /* "libpng 1.6.39, zlib 1.2.13" */
 int64_t pg_resident_bytes(void);            /* this process's resident set now */
-/* SIGINT and SIGTERM: after install, the first only sets a flag, a second SIGINT ends the process. */
+/* SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU: after install, the first only sets a flag, a second SIGINT
+ * ends the process. Those that were ignored before stay ignored, and so are SIGPIPE and SIGXFSZ. */
 pg_status pg_signals_install(void);
 int pg_signals_pending(void);               /* 0, or the signal's number */
 void pg_signals_clear(void);

@@ -1,4 +1,4 @@
-/* SIGINT and SIGTERM as a flag. */
+/* Signals that end a program, as a flag. */
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,14 +12,24 @@ static void on_signal(int number) {
   pending = number;
 }
 
+/* Signals by which a terminal, a shell or a scheduler ends a program: SLURM warns by SIGUSR1 or SIGUSR2, a limit of
+ * processor time by SIGXCPU. */
+static const int ending[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU};
+
 pg_status pg_signals_install(void) {
-  struct sigaction action;
+  struct sigaction action, before;
   memset(&action, 0, sizeof action);
   action.sa_handler = on_signal;
   sigemptyset(&action.sa_mask);
   signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of the write, with a message */
-  if (sigaction(SIGINT, &action, NULL) || sigaction(SIGTERM, &action, NULL))
-    return pg_error(PG_ERROR_IO, "signals: the handlers could not be installed");
+  signal(SIGPIPE, SIG_IGN); /* nobody reads the output any more: training goes on */
+  for (size_t k = 0; k < sizeof ending / sizeof *ending; k++) {
+    if (sigaction(ending[k], NULL, &before))
+      return pg_error(PG_ERROR_IO, "signals: the handler of signal %d could not be read", ending[k]);
+    if (before.sa_handler == SIG_IGN) continue; /* as nohup sets it for SIGHUP */
+    if (sigaction(ending[k], &action, NULL))
+      return pg_error(PG_ERROR_IO, "signals: the handler of signal %d could not be installed", ending[k]);
+  }
   return PG_OK;
 }
 

@@ -58,7 +58,8 @@ function M.run(options)
     return 0
   end
   if recipe:flow_matching() and recipe.student.null_label then
-    print("samples: " .. preview.save(run))
+    local fine, result = xpcall(preview.save, require("perigee.base.failure").handler, run)
+    print(fine and "samples: " .. result or "no samples: " .. tostring(result))
   end
   print(("run: %s (%d steps)"):format(path, run.step))
   return 0

@@ -69,9 +69,11 @@ function M.fail(format, ...)
   error(position and position .. ": " .. message or message, 0)
 end
 
---- Turns a status into an error that carries the C side's message.
+--- Turns a status into an error that carries the C side's message. `last_status` keeps the status of the newest one.
 function M.check(status)
-  if status ~= 0 then M.fail("%s", ffi.string(C.pg_last_error())) end
+  if status == 0 then return end
+  M.last_status = status
+  M.fail("%s", ffi.string(C.pg_last_error()))
 end
 
 function M.shape_text(shape) return "[" .. table.concat(shape, ",") .. "]" end

@@ -34,7 +34,8 @@
 ---@class perigee.Every
 ---@field log? integer         steps between lines of the log: 100
 ---@field sample? integer      steps between pictures; 0, the default: at the end only
----@field checkpoint? integer  steps between checkpoints; 0, the default: at the end only
+---@field checkpoint? integer  steps between checkpoints; 0: at the end only. If it is not given:
+---@field minutes? number      minutes between checkpoints: 10; 0: at the end only
 
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
@@ -159,8 +160,9 @@ function M.new(given)
   end
   if o.ema < 0 or o.ema >= 1 then core.fail("recipe: ema is %g; expected 0 <= ema < 1", o.ema) end
   o.every = check.options("recipe: every", o.every, {
-    log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural", 0 },
+    log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural" }, minutes = { "number", 10 },
   })
+  if o.every.minutes < 0 or o.every.minutes ~= o.every.minutes then core.fail("recipe: every: minutes is %g; expected at least 0", o.every.minutes) end
   o.sample = require("perigee.recipe.sampling").settings("recipe: sample", o.sample, o.student)
   if #o.stages == 0 then core.fail "recipe: stages lists no stage" end
   local stages, names = {}, {}

@@ -59,8 +59,19 @@ local function open_file(path)
   return state, file
 end
 
---- A checkpoint's metadata, the open file and its path. `path` may be a run's folder: then it is the newest checkpoint
---- that can be read, and `damaged(path, message)` hears of newer ones that can't.
+--- Opens a checkpoint that may be damaged: nil and the message if its content is proved bad. Any other error (the
+--- system could not read the file, or the file is sound and of another kind or version) says nothing about its content,
+--- and is raised.
+local function open_if_sound(path)
+  core.last_status = nil
+  local fine, file = pcall(safetensors.open, path)
+  if fine then return open_file(path) end
+  if core.last_status and core.last_status ~= core.C.PG_ERROR_FORMAT then error(file, 0) end
+  return nil, file
+end
+
+--- A checkpoint's metadata, the open file and its path. `path` may be a run's folder: then it is the newest sound
+--- checkpoint, and `damaged(path, message)` is told of newer ones whose content is bad.
 ---@param path string
 ---@param damaged? fun(path: string, message: string)
 function M.open(path, damaged)
@@ -71,10 +82,10 @@ function M.open(path, damaged)
   local steps, problem = M.list(path), nil
   for k = #steps, 1, -1 do
     local candidate = M.path(path, steps[k])
-    local fine, state, file = pcall(open_file, candidate)
-    if fine then return state, file, candidate end
-    problem = problem or state
-    if damaged then damaged(candidate, state) end
+    local state, file = open_if_sound(candidate)
+    if state then return state, file, candidate end
+    problem = problem or file
+    if damaged then damaged(candidate, file) end
   end
   error(problem or ("%s holds no checkpoint"):format(path), 0)
 end

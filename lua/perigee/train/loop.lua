@@ -4,6 +4,7 @@ local checkpoint = require "perigee.record.checkpoint"
 local core = require "perigee.core.ffi"
 local describe = require "perigee.recipe.describe"
 local device = require "perigee.core.device"
+local failure = require "perigee.base.failure"
 local pace = require "perigee.train.pace"
 local source = require "perigee.stops.source"
 
@@ -16,6 +17,7 @@ local C = core.C
 ---@field pace perigee.Pace
 ---@field clock number        when the last line of the log was written, and
 ---@field logged integer      the step that it was about
+---@field saved_at number     when the newest checkpoint was written, or the loop began
 ---@field pending table[]     changes of the log that are still to be made again
 ---@field console? perigee.Console
 ---@field outcome "steps"|"finished"|"interrupted"|false  why the loop ended; false: it goes on
@@ -31,7 +33,8 @@ local M = {}
 function M.new(run, options, continues)
   return setmetatable({
     run = run, options = options, last = options.steps or describe.last_step(run.recipe),
-    pace = pace.new(C.pg_clock_seconds), clock = C.pg_clock_seconds(), logged = run.step, outcome = false,
+    pace = pace.new(C.pg_clock_seconds), clock = C.pg_clock_seconds(), logged = run.step,
+    saved_at = C.pg_clock_seconds(), outcome = false,
     pending = continues and run.folder and changes.pending(run) or {},
   }, Loop)
 end
@@ -72,6 +75,7 @@ function Loop:save()
   if not path or run.saved_step == run.step then return path end
   checkpoint.save(run)
   run:mark_saved()
+  self.saved_at = C.pg_clock_seconds()
   run:log { event = "checkpoint", step = run.step, file = path:match "[^/]+$" }
   return path
 end
@@ -119,11 +123,27 @@ function Loop:ask_policy()
   if finished then self:finish_stage(reason) end
 end
 
---- A checkpoint and a picture of samples, where they are due.
+--- Is a checkpoint due: every so many steps, or, if the recipe doesn't say how many, every so many minutes?
+function Loop:checkpoint_is_due()
+  local every, step = self.run.recipe.every, self.run.step
+  if every.checkpoint then return every.checkpoint > 0 and step % every.checkpoint == 0 end
+  return every.minutes > 0 and C.pg_clock_seconds() - self.saved_at >= 60 * every.minutes
+end
+
+--- Draws samples. Training does not depend on them: if they fail, it goes on, and a line and an event say so.
+function Loop:preview()
+  local run = self.run
+  local fine, message = xpcall(self.options.sample, failure.handler, run)
+  if fine then return end
+  run:log { event = "warning", step = run.step, about = "samples", message = tostring(message) }
+  run.progress:line("step %d: no samples, and training goes on: %s", run.step, tostring(message))
+end
+
+--- A checkpoint and a picture of samples, if they are due.
 function Loop:keep_record()
-  local run, every, sample = self.run, self.run.recipe.every, self.options.sample
-  if every.checkpoint > 0 and run.step % every.checkpoint == 0 then self:save() end
-  if sample and every.sample > 0 and run.step % every.sample == 0 then sample(run) end
+  local step, every = self.run.step, self.run.recipe.every.sample
+  if self:checkpoint_is_due() then self:save() end
+  if self.options.sample and every > 0 and step % every == 0 then self:preview() end
 end
 
 --- A policy's function that was typed in has failed: the stage goes on.
@@ -133,16 +153,21 @@ function Loop:report_policy(message)
   run.progress:line("step %d: the policy failed, and the stage goes on: %s", run.step, message)
 end
 
---- Steps until the recipe ends, or `options.steps`, or a signal. `ending`: the stage ends before its first step, and
---- why.
----@param ending? string
----@return "steps"|"finished"|"interrupted"
-function Loop:run_to_end(ending)
-  local run, steps = self.run, self.options.steps
-  self.reporter = function(result) self:report(result) end
-  source.report = function(message) self:report_policy(message) end
-  self.console = self.options.console and run.folder and self.options.console(run, function() return self:save() end)
+--- After an error: if the tensors are those of a whole step, what has been trained is saved first. Returns the message
+--- with a word about that.
+function Loop:rescue(message)
+  local run = self.run
+  if not run.folder or type(message) ~= "string" then return message end
+  local saved = pcall(function()
+    self:collect_all()
+    return run.sound and self:save() or error "nothing to save"
+  end)
+  return saved and ("%s\nstep %d is saved; continue with --resume"):format(message, run.step) or message
+end
 
+--- The steps themselves.
+function Loop:iterate(ending)
+  local run, steps = self.run, self.options.steps
   if ending then self:finish_stage(ending)
   elseif run.owes_decision then self:ask_policy() end
   if not self.outcome then self:listen() end
@@ -155,11 +180,23 @@ function Loop:run_to_end(ending)
     self:keep_record()
     if interrupted or C.pg_signals_pending() ~= 0 then self.outcome = "interrupted" end
   end
-
   self:collect_all()
+end
+
+--- Steps until the recipe ends, or `options.steps`, or a signal. `ending`: the stage ends before its first step, and
+--- why.
+---@param ending? string
+---@return "steps"|"finished"|"interrupted"
+function Loop:run_to_end(ending)
+  local run = self.run
+  self.reporter = function(result) self:report(result) end
+  source.report = function(message) self:report_policy(message) end
+  self.console = self.options.console and run.folder and self.options.console(run, function() return self:save() end)
+  local fine, message = xpcall(function() self:iterate(ending) end, failure.handler)
   run.progress:close()
-  self:save()
+  if fine then self:save() end
   if self.console then self.console:close() end
+  if not fine then error(self:rescue(message), 0) end
   return self.outcome or "steps"
 end
 

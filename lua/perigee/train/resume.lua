@@ -81,8 +81,28 @@ local function rewind_log(run, source)
   files.write(run.folder .. "/events.jsonl", table.concat(kept))
 end
 
+--- The folder has no checkpoint: an error if it once had one, since a new run would take its place.
+local function expect_no_loss(run)
+  local checkpoints = run.folder .. "/checkpoints"
+  for _, name in ipairs(files.exists(checkpoints) and files.list(checkpoints) or {}) do
+    if name:match "%.damaged$" then
+      error(("%s holds no usable checkpoint, only %s, which was set aside as damaged; to start again, choose another "
+        .. "folder with --name or --runs, or remove this one"):format(run.folder, name), 0)
+    end
+  end
+  local saved
+  if files.exists(run.folder .. "/events.jsonl") then
+    for _, event in ipairs(Events.read(run.folder)) do saved = event.event == "checkpoint" and event or saved end
+  end
+  if saved then
+    error(("%s holds no checkpoint, but its log tells of %s (step %d): restore it, or start again in another folder "
+      .. "with --name or --runs"):format(run.folder, tostring(saved.file), saved.step), 0)
+  end
+end
+
 --- A new run.
 local function begin(run, options)
+  expect_no_loss(run)
   files.remove(run.folder .. "/events.jsonl")
   folder.describe(run.folder, run.recipe, options)
   return { event = "start", step = 0, recipe = run.recipe.name, seed = run.recipe.seed,
@@ -92,10 +112,14 @@ end
 --- Continues from the newest readable checkpoint of the folder; damaged ones are set aside.
 local function continue(run)
   files.sweep(run.folder .. "/checkpoints")
+  local bad = {}
   local state, file, path = checkpoint.open(run.folder, function(damaged, message)
-    run.progress:line("note: a checkpoint is damaged and set aside as %s.damaged: %s", damaged, message)
-    files.rename(damaged, damaged .. ".damaged")
+    bad[#bad + 1] = { path = damaged, message = message }
   end)
+  for _, damaged in ipairs(bad) do -- a sound one was found, so that these are not needed
+    run.progress:line("note: a checkpoint is damaged and set aside as %s.damaged: %s", damaged.path, damaged.message)
+    files.rename(damaged.path, damaged.path .. ".damaged")
+  end
   local event = load_checkpoint(run, state, file, path)
   rewind_log(run, run.folder)
   return event

@@ -83,6 +83,7 @@ function Run.new(recipe, options)
     stage = stage,                       -- name, index, losses (by number and by name), finish, signals, finish_source
     policy_state = stage.finish:initial(),
     finished = false,
+    sound = true,                        -- the tensors are those of `step`: no step is under way, and none gave a NaN
 
     -- settings that may be changed while it runs
     optim = {},                          -- the optimiser's
@@ -307,8 +308,10 @@ end
 function Run:queue_step(batch, execute)
   local step = self.step + 1
   local reading = naming_step(self, step, function()
+    batch = batch or self:batch()
+    self.sound = false
     return self.train_step:queue(self:bind_weights {}, {
-      batch = batch or self:batch(), step = step, optim = self.optim, ema = self.ema, execute = execute,
+      batch = batch, step = step, optim = self.optim, ema = self.ema, execute = execute,
     })
   end)
   self.step = step
@@ -343,7 +346,7 @@ function Run:collect(left, report)
       expect_finite(pending.step, ("loss '%s'"):format(entry.name), losses[entry.name])
     end
     expect_finite(pending.step, "the gradient's norm", norm)
-    self.losses, self.gradient_norm = losses, norm
+    self.losses, self.gradient_norm, self.sound = losses, norm, #self.pending == 0
     if report then
       report { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = norm, losses = losses }
     end

@@ -1,0 +1,136 @@
+-- What is not training may fail: training goes on, or what has been trained is saved first.
+local checkpoint = require "perigee.record.checkpoint"
+local files = require "perigee.io.files"
+local stop = require "perigee.stops"
+local tiny = require "tests.lua.tiny"
+local train = require "perigee.train"
+
+local in_folder = dofile(require("perigee.core.ffi").home .. "/tests/lua/folder.lua")(before_each, after_each)
+
+local function message_of(f, ...)
+  local fine, message = pcall(f, ...)
+  assert.is_false(fine)
+  return tostring(message)
+end
+
+describe("a run", function()
+  it("goes on when its samples fail, and says so", function()
+    local calls, recipe = 0, tiny.recipe { checkpoint = 4 }
+    recipe.every.sample = 3
+    local run, outcome = train.train(recipe, { folder = in_folder "run", quiet = true, sample = function()
+      calls = calls + 1
+      error("no decoder for latents", 0)
+    end })
+    run:free()
+    assert.same({ "finished", 3 }, { outcome, calls }) -- the run ends at step 12
+    assert.matches('"about":"samples","event":"warning","message":"no decoder for latents","step":3',
+      files.read(in_folder "run/events.jsonl"), 1, true)
+  end)
+
+  it("is saved before an error of a policy stops it, and goes on from there", function()
+    local broken = true
+    local function change(recipe)
+      recipe.stages[1].finish = stop.any(stop.custom { function(event)
+        if broken and event.step == 3 then error "a typing mistake" end
+        return false
+      end }, recipe.stages[1].finish)
+    end
+    local message = message_of(tiny.train, { checkpoint = 0 }, { folder = in_folder "run", change = change })
+    assert.matches("a typing mistake", message, 1, true)
+    assert.matches("\nstep 3 is saved; continue with --resume", message, 1, true)
+    assert.same({ 3 }, checkpoint.list(in_folder "run"))
+    broken = false
+    tiny.train({ checkpoint = 0 }, { folder = in_folder "run", resume = true, change = change })
+    tiny.train({ checkpoint = 0 }, { folder = in_folder "other", change = change })
+    assert.is_true(tiny.checkpoint(in_folder "run", 12) == tiny.checkpoint(in_folder "other", 12))
+  end)
+
+  it("is saved when its data cannot be read", function()
+    local message = message_of(tiny.train, { checkpoint = 0 }, { folder = in_folder "run", change = function(recipe)
+      local make = recipe.data.loader
+      recipe.data.loader = function(...)
+        local loader, calls = make(...), 0
+        local next_batch = loader.next
+        rawset(loader, "next", function(self)
+          calls = calls + 1
+          if calls == 6 then error("x.png: cannot be read: Input/output error", 0) end
+          return next_batch(self)
+        end)
+        return loader
+      end
+    end })
+    assert.equal("x.png: cannot be read: Input/output error\nstep 5 is saved; continue with --resume", message)
+    assert.same({ 5 }, checkpoint.list(in_folder "run"))
+  end)
+
+  it("is not saved after a NaN", function()
+    local message = message_of(tiny.train, { checkpoint = 2 }, { folder = in_folder "run", change = function(recipe)
+      recipe.optim.lr, recipe.optim.clip = 1e30, 0
+    end })
+    assert.matches("is nan; the run stops", message:lower())
+    assert.is_nil(message:find("is saved", 1, true))
+  end)
+
+  it("is saved every so many minutes unless the recipe counts steps", function()
+    local recipe = tiny.recipe {}
+    recipe.every.checkpoint, recipe.every.minutes, recipe.keep = nil, 1e-9, 20
+    train.train(recipe, { folder = in_folder "run", quiet = true, steps = 4 }):free()
+    assert.same({ 1, 2, 3, 4 }, checkpoint.list(in_folder "run"))
+  end)
+
+  it("is saved by every signal that ends a program", function()
+    for _, name in ipairs { "TERM", "HUP", "QUIT", "USR1", "USR2", "XCPU" } do
+      local path = in_folder(name)
+      local command = ("train %s --runs %s --align 1000000 --total 2000000 --checkpoint 2 --quiet"):format(
+        tiny.quote(tiny.path), path)
+      local script = ("set -m; %s >/dev/null 2>&1 & p=$!; n=0; "
+        .. "while [ ! -d %s/tiny/checkpoints ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done; kill -%s $p; wait $p; echo $?"):format(
+        tiny.command(command), path, name)
+      local pipe = io.popen("timeout 120 bash -c " .. tiny.quote(script) .. " 2>/dev/null")
+      local status = pipe:read "*a"
+      pipe:close()
+      assert.equal("0", status:match "%d+", name)
+      assert.is_true(#checkpoint.list(path .. "/tiny") > 0)
+    end
+  end)
+end)
+
+describe("--resume", function()
+  local function trained()
+    tiny.train({ checkpoint = 4 }, { folder = in_folder "run", steps = 8 })
+    return checkpoint.path(in_folder "run", 8)
+  end
+
+  it("touches nothing when a checkpoint cannot be read", function()
+    local path = trained()
+    os.execute(("mv %s %s.kept && ln -s %s %s"):format(path, path, path, path)) -- ELOOP
+    local before = files.read(in_folder "run/events.jsonl")
+    local message = message_of(tiny.train, { checkpoint = 4 }, { folder = in_folder "run", resume = true })
+    assert.matches("step-0000008.safetensors", message, 1, true)
+    assert.equal(before, files.read(in_folder "run/events.jsonl"))
+    os.execute(("mv %s.kept %s"):format(path, path))
+    assert.equal(12, tiny.train({ checkpoint = 4 }, { folder = in_folder "run", resume = true }).step)
+  end)
+
+  it("refuses another version's checkpoint and leaves it", function()
+    local path = trained()
+    local text = files.read(path)
+    files.write(path, (text:gsub("perigee%-checkpoint", "perigee-Checkpoint")))
+    local message = message_of(tiny.train, { checkpoint = 4 }, { folder = in_folder "run", resume = true })
+    assert.matches("step-0000008.safetensors", message, 1, true)
+    assert.is_true(files.exists(path))
+    assert.is_false(files.exists(path .. ".damaged"))
+  end)
+
+  it("refuses to begin again when every checkpoint is damaged or gone", function()
+    trained()
+    for _, step in ipairs { 4, 8 } do files.write(checkpoint.path(in_folder "run", step), "no checkpoint") end
+    local before = files.read(in_folder "run/events.jsonl")
+    local message = message_of(tiny.train, { checkpoint = 4 }, { folder = in_folder "run", resume = true })
+    assert.matches("not a valid safetensors file", message, 1, true)
+    for _, step in ipairs { 4, 8 } do files.remove(checkpoint.path(in_folder "run", step)) end
+    message = message_of(tiny.train, { checkpoint = 4 }, { folder = in_folder "run", resume = true })
+    assert.matches("holds no checkpoint, but its log tells of step-0000008.safetensors (step 8)", message, 1, true)
+    assert.equal(before, files.read(in_folder "run/events.jsonl"))
+  end)
+end)
