@@ -32,6 +32,14 @@ local o = {
 }
 ]]
 
+local odd = [[
+local Odd = pg.nn.class "odd"
+function Odd:build(outputs)
+  self.channels, self.size, self.classes = 3, { 32, 32 }, 8
+  self.map = pg.nn.conv2d(3, outputs, 1)
+end
+]]
+
 describe("a recipe with a mistake", function()
   local cases = {
     { "a syntax error", "local x = = 3\n", "perigee: FILE:1: unexpected symbol near '='" },
@@ -71,6 +79,13 @@ describe("a recipe with a mistake", function()
       "perigee: FILE:11: recipe: sample: 'rtol' is an option of dopri5; euler has steps" },
     { "an unknown option of sampling", head .. "o.sample = { stesp = 10 }\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: recipe: sample: unknown option 'stesp'; did you mean \"steps\"%?" },
+    { "a student that trains and cannot be sampled, before the first step", head .. odd
+      .. "function Odd:drop_labels(y) self.labels = y return y end\n"
+      .. "function Odd:forward(x, t, y) return self.map(x) * self.labels:to('float32'):reshape { 4, 1, 1, 1 } end\n"
+      .. "o.student = Odd(3)\nreturn pg.recipe(o)\n", "perigee: FILE:16: attempt to index field 'labels'" },
+    { "a student that returns something else, before the first step", head .. odd
+      .. "function Odd:forward(x) return self.map(x) end\no.student = Odd(1)\nreturn pg.recipe(o)\n",
+      "perigee: the student returns .*64,1,32,32.* for x %[64,3,32,32%]; expected a velocity of x's shape" },
     { "no stage", head .. "o.stages = {}\nreturn pg.recipe(o)\n", "perigee: FILE:11: recipe: stages lists no stage" },
     { "a stage without losses", head .. "o.stages[1].losses = {}\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: stage 'train' has no losses" },

@@ -48,6 +48,7 @@ function M.run(options)
   local values = {}
   for key, value in pairs(options.recipe_options) do values[key] = value end
   local preview = require "perigee.sampling.preview"
+  preview.check(recipe)
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
     quiet = options.quiet, recipe_path = options.recipe_path, recipe_options = values, sample = preview.save,
@@ -57,7 +58,7 @@ function M.run(options)
     print(("stopped after step %d; go on with\n  %s"):format(run.step, resume_command()))
     return 0
   end
-  if recipe:flow_matching() and recipe.student.null_label then
+  if preview.is_possible(recipe) then
     local fine, result = xpcall(preview.save, require("perigee.base.failure").handler, run)
     print(fine and "samples: " .. result or "no samples: " .. tostring(result))
   end

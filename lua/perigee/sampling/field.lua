@@ -1,21 +1,37 @@
 --- A student as a velocity field, with classifier-free guidance inside an interval of times.
 local core = require "perigee.core"
+local core_ffi = require "perigee.core.ffi"
+local layout = require "perigee.core.layout"
+local op = require "perigee.core.op"
 local ops, tensor = core.ops, core.tensor
 
 local M = {}
 
---- The student's forward pass for batches of `batch`, compiled. `captures` maps parameters to what stands for them (the
---- moving averages during a run).
-function M.compile(student, batch, options)
-  options = options or {}
-  local dtype = options.dtype or "float32"
+--- The student's forward pass for batches of `batch` as a program: x [B,C,H,W] in `dtype`, t [B] and y int64 [B] in,
+--- the velocity out. Nothing is computed.
+---@return perigee.Program, table[] outputs
+function M.trace(student, batch, dtype)
   local p = core.program.new "velocity"
   local x = p:input("x", { batch, student.channels, student.size[1], student.size[2] }, dtype)
-  local t = p:input("t", { batch }, dtype == "float64" and "float64" or "float32")
+  local t = p:input("t", { batch }, op.stat(dtype))
   local y = p:input("y", { batch }, "int64")
-  local plan_outputs = { { name = "velocity", value = p:trace(student, x, t, y) } }
-  return core.executable.compile(p, plan_outputs,
-    { captures = options.captures, device = options.device, purpose = "signal" }), dtype
+  local velocity = p:trace(student, x, t, y)
+  local shape = core.program.is_value(velocity) and layout.same_shape(velocity.shape, x.shape)
+  if not shape then
+    core_ffi.fail("the student returns %s for x %s; expected a velocity of x's shape", tostring(velocity),
+      core_ffi.shape_text(x.shape))
+  end
+  return p, { { name = "velocity", value = velocity } }
+end
+
+--- The same, compiled. `captures` maps parameters to what stands for them (the moving averages during a run).
+---@param options? { dtype?: string, captures?: table, device?: string }
+---@return perigee.Executable
+function M.compile(student, batch, options)
+  options = options or {}
+  local p, outputs = M.trace(student, batch, options.dtype or "float32")
+  return core.executable.compile(p, outputs,
+    { captures = options.captures, device = options.device, purpose = "signal" })
 end
 
 -- Samplers' times are k/N but for rounding: 1 - 8/10 is below 0.2. No two times that are meant to differ are this near.
@@ -56,7 +72,7 @@ function M.new(executable, student, labels, options)
   local batch = labels.shape[1]
   local dtype = options.dtype or "float32"
   local null = student.null_label and ops.fill({ batch }, { value = student.null_label, dtype = "int64" })
-  local stat = dtype == "float64" and "float64" or "float32"
+  local stat = op.stat(dtype)
   local function velocity(x, t, y)
     local time = type(t) == "table" and tensor.tensor(t, { batch }, stat)
       or ops.fill({ batch }, { value = t, dtype = stat })

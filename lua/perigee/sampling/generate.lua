@@ -53,7 +53,7 @@ function M.each(recipe, settings, options, take)
         local state = tensor.tensor({ settings.seed, step, first }, "int64")
         return ops.random_normal(shape, { state = state, purpose = "sample noise", dtype = "float32" }):to "float64"
       end
-      local labels = M.labels(settings.labels, first, batch, student.classes, settings.seed)
+      local labels = M.labels(settings.labels, first, batch, student.classes or 1, settings.seed)
       local velocity = field.new(executable, student, labels, {
         scale = settings.cfg, low = settings.interval[1], high = settings.interval[2], dtype = recipe.dtype,
       })

@@ -1,4 +1,5 @@
 --- Samples of a run that is under way.
+local field = require "perigee.sampling.field"
 local files = require "perigee.io.files"
 local generate = require "perigee.sampling.generate"
 local grid = require "perigee.sampling.grid"
@@ -6,6 +7,19 @@ local png = require "perigee.io.png"
 local sampling = require "perigee.recipe.sampling"
 
 local M = {}
+
+--- Whether a recipe's student can be sampled: it is trained by flow matching and says how large its pictures are.
+function M.is_possible(recipe)
+  return recipe:flow_matching() ~= nil and recipe.student.channels ~= nil and recipe.student.size ~= nil
+end
+
+--- Traces what the preview will compute, so that an error comes before the training and not after it.
+function M.check(recipe)
+  if not M.is_possible(recipe) then return end
+  recipe:validate()
+  recipe.student:assume_dtype(recipe.dtype)
+  field.trace(recipe.student, math.min(recipe.sample.count, 64), recipe.dtype)
+end
 
 --- Draws samples with the moving averages, as the recipe's `sample` says where `given` doesn't, and writes them as a
 --- grid to the run's folder: what `perigee sample` draws from a checkpoint of this step.
