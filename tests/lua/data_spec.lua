@@ -6,6 +6,7 @@ local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local npy = require "perigee.io.npy"
+local philox = require "tests.lua.philox"
 local png = require "perigee.io.png"
 local tensor = require "perigee.core.tensor"
 
@@ -278,6 +279,73 @@ describe("a loader", function()
       for step = first, 9 do assert.same(whole[step], part[step]) end
     end
     assert.not_same(whole[0], run({ seed = 4 }, 0, 0)[0])
+  end)
+
+  --- The words drawn for an epoch or a position and a purpose ("ordr", "flip", "crop").
+  local function drawn(seed, at, k, purpose)
+    local low, high = philox.halves(at)
+    local code = 0
+    for letter in purpose:gmatch "." do code = code * 256 + letter:byte() end
+    return philox.words({ low, high, k, code }, { philox.halves(seed) })
+  end
+
+  --- docs/data.md's permutation of an epoch.
+  local function permutation(seed, epoch, n)
+    local p = {}
+    for k = 0, n - 1 do p[k] = k end
+    for k = n - 1, 1, -1 do
+      local w = drawn(seed, epoch, k, "ordr")
+      local j = philox.below(w[1], w[2], k + 1)
+      p[k], p[j] = p[j], p[k]
+    end
+    return p
+  end
+
+  it("goes through each epoch in the order that docs/data.md says", function()
+    for seed, n in pairs { [3] = 9, [2 ^ 40 + 7] = 5 } do
+      local loader = set_of(n):loader { seed = seed, batch = 2 }
+      for first, step in pairs { [0] = 0, [2 ^ 34] = 2 ^ 33 } do -- the first position of a step
+        loader:seek(step)
+        local got, expected = {}, {}
+        for _ = 1, 2 * n do
+          loader:next()
+          for _, number in ipairs(loader:indices():totable()) do got[#got + 1] = number end
+        end
+        for position = first, first + 4 * n - 1 do
+          expected[#expected + 1] = permutation(seed, math.floor(position / n), n)[position % n]
+        end
+        assert.same(expected, got)
+      end
+      loader:close()
+    end
+  end)
+
+  it("mirrors and shifts each picture as docs/data.md says", function()
+    local seed, n, side = 2 ^ 33 + 5, 6, 4
+    local all, black = pictures(n, side):totable(), { 0, 0, 0 }
+    local set = pg.data.arrays { images = pictures(n, side), labels = tensor.tensor(label_list(n, 3), "int64"),
+      classes = 3, batch = n, flip = true, crop = 2 }
+    local loader, flips = set:loader { seed = seed }, 0
+    for step = 0, 9 do
+      local got, numbers = loader:next().images:totable(), loader:indices():totable()
+      for k = 1, n do
+        local position = step * n + k - 1
+        local flip, w = drawn(seed, position, 0, "flip")[1] >= 2 ^ 31, drawn(seed, position, 0, "crop")
+        local down, right = philox.below(w[1], w[2], 5) - 2, philox.below(w[3], w[4], 5) - 2
+        local source, expected = all[numbers[k] + 1], {}
+        for y = 1, side do
+          expected[y] = {}
+          for x = 1, side do
+            local from = x - right
+            if flip then from = side + 1 - from end
+            expected[y][x] = source[y - down] and source[y - down][from] or black
+          end
+        end
+        assert.same(expected, got[k])
+        flips = flips + (flip and 1 or 0)
+      end
+    end
+    assert.is_true(flips > 15 and flips < 45)
   end)
 
   it("takes batches of another size and parts of a step", function()

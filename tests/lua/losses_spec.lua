@@ -1,4 +1,5 @@
 -- The losses, paths and times against PyTorch (tests/oracle/README.md), through the functions that recipes use.
+local Context = require "perigee.stage.context"
 local joined = require "tests.lua.joined"
 local core = require "perigee.core"
 local losses = require "perigee.losses"
@@ -54,6 +55,44 @@ describe("paths", function()
       assert.is_true(math.abs(mean - 1) < 0.02, path)
       assert.is_true(math.abs(((z - mean) * (z - mean)):mean():item() - 0.25) < 0.01, path)
     end
+  end)
+end)
+
+describe("a batch's pictures", function()
+  --- Bytes 0, 51, 255 in three channels of one pixel.
+  local function context(more)
+    local fields = { data = { name = "bytes" }, batch = { images = tensor.tensor({ { { { 0, 51, 255 } } } }, "uint8") } }
+    for key, value in pairs(more) do fields[key] = value end
+    return Context.new(fields)
+  end
+
+  it("are [-1, 1] to the student and [0, 1] to the teacher", function()
+    for dtype, bound in pairs { float32 = 1e-6, float64 = 1e-15, bfloat16 = 4e-3 } do
+      local theirs = context { dtype = dtype }
+      for k, expected in ipairs { { -1, -0.6, 1 }, { 0, 0.2, 1 } } do
+        local images = k == 1 and theirs:target_images() or theirs:pixels()
+        assert.same({ 1, 3, 1, 1 }, images.shape)
+        assert.equal(dtype, images.dtype)
+        for c, value in ipairs(expected) do
+          local got = images:totable()[1][c][1][1]
+          assert.is_true(math.abs(got - value) <= bound, ("%s: %.9g, expected %g"):format(dtype, got, value))
+        end
+      end
+    end
+  end)
+
+  it("are what a data set of latents makes of them", function()
+    local latents, state = tensor.tensor({ 1 }, "float32"), tensor.tensor({ 1, 2, 0 }, "int64")
+    local seen
+    local theirs = context { dtype = "float32", state = state, batch = { latents = latents },
+      data = { latents = function(_, ...)
+        seen = { ... }
+        return "scaled"
+      end } }
+    assert.equal("scaled", theirs:target_images())
+    assert.equal(latents, seen[1].latents)
+    assert.equal(state, seen[2])
+    assert.equal("float32", seen[3])
   end)
 end)
 

@@ -1,4 +1,5 @@
 -- Termination policies and the signals that they read.
+local describe_recipe = require "perigee.recipe.describe"
 local json = require "perigee.io.json"
 local message_of = require("tests.lua.expect").message_of
 local pg = require "perigee"
@@ -119,6 +120,22 @@ describe("stops", function()
       tostring(stop.any(stop.all(stop.at_step(4), flicker), stop.at_step(7))))
     assert.matches("stop%.any: it needs at least one stop", message_of(stop.any))
     assert.matches("stop%.all: argument 2 is a number, not a stop", message_of(stop.all, stop.at_step(1), 3))
+  end)
+
+  it("say the step by which they have decided, where they can", function()
+    local open = stop.custom { function() return false end }
+    for expected, policies in pairs {
+      [300] = { stop.at_step(300), stop.any(stop.at_step(700), stop.at_step(300)), stop.any(open, stop.at_step(300)),
+                stop.all(stop.at_step(200), stop.any(stop.at_step(300), open)) },
+      [700] = { stop.all(stop.at_step(700), stop.at_step(300)), stop.any(stop.all(stop.at_step(7), open),
+                stop.at_step(700)) },
+      none = { open, stop.any(open, open), stop.all(open, stop.at_step(300)), stop.gradient_angle() },
+    } do
+      for _, policy in ipairs(policies) do
+        local recipe = { stages = { { finish = stop.at_step(1) }, { finish = policy } } }
+        assert.equal(expected, describe_recipe.last_step(recipe) or "none", tostring(policy))
+      end
+    end
   end)
 
   it("gather what they need, once each", function()

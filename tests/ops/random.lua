@@ -1,24 +1,14 @@
---- Random numbers against Philox4x32-10 written out in Lua, itself held against Random123's known answers.
+--- Random numbers against Philox4x32-10 written out in Lua (tests/lua/philox.lua), itself held against Random123's
+--- known answers.
 local bit = require "bit"
 local ffi = require "ffi"
 local core = require "perigee.core"
 local op = require "perigee.core.op"
+local random = require "tests.lua.philox"
 
 local ops, tensor = core.ops, core.tensor
+local philox = random.words
 local U = ffi.typeof "uint64_t"
-local LOW = U(0xffffffff)
-
-local function philox(counter, key)
-  local c0, c1, c2, c3 = U(counter[1]), U(counter[2]), U(counter[3]), U(counter[4])
-  local k0, k1 = U(key[1]), U(key[2])
-  for _ = 1, 10 do
-    local p0, p1 = U(0xD2511F53) * c0, U(0xCD9E8D57) * c2
-    c0, c1, c2, c3 = bit.bxor(bit.rshift(p1, 32), c1, k0), bit.band(p1, LOW), bit.bxor(bit.rshift(p0, 32), c3, k1),
-      bit.band(p0, LOW)
-    k0, k1 = bit.band(k0 + 0x9E3779B9, LOW), bit.band(k1 + 0xBB67AE85, LOW)
-  end
-  return { tonumber(c0), tonumber(c1), tonumber(c2), tonumber(c3) }
-end
 
 local function state(seed, step, first) return tensor.tensor({ seed, step, first or 0 }, { 3 }, "int64") end
 
@@ -86,8 +76,7 @@ end)
 case("random_integers and random_permutation", function()
   local function below(seed, step, purpose, index, high)
     local w, pair = words(seed, step, purpose, math.floor(index / 2)), index % 2 == 0 and 1 or 3
-    -- floor((w1·2^32 + w2)·high / 2^64) for high < 2^20: exact in pieces
-    return math.floor((w[pair] * high + math.floor(w[pair + 1] * high / 2 ^ 32)) / 2 ^ 32)
+    return random.below(w[pair], w[pair + 1], high)
   end
   for _, at in ipairs(places) do
     local seed, step, purpose, first = unpack(at)
