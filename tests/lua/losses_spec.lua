@@ -5,6 +5,7 @@ local core = require "perigee.core"
 local losses = require "perigee.losses"
 local models = require "perigee.models"
 local oracle = require "tests.lua.oracle"
+local tables = require "perigee.base.tables"
 local times = require "perigee.losses.time"
 local weights = require "perigee.io.weights"
 
@@ -61,9 +62,8 @@ end)
 describe("a batch's pictures", function()
   --- Bytes 0, 51, 255 in three channels of one pixel.
   local function context(more)
-    local fields = { data = { name = "bytes" }, batch = { images = tensor.tensor({ { { { 0, 51, 255 } } } }, "uint8") } }
-    for key, value in pairs(more) do fields[key] = value end
-    return Context.new(fields)
+    local images = tensor.tensor({ { { { 0, 51, 255 } } } }, "uint8")
+    return Context.new(tables.merged({ data = { name = "bytes" }, batch = { images = images } }, more))
   end
 
   it("are [-1, 1] to the student and [0, 1] to the teacher", function()
