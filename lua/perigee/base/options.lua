@@ -6,6 +6,7 @@
 --- On the command line `--steps 10` and `--steps=10`; a boolean is `--resume` and `--no-resume`; a list or pairs is
 --- repeated; `_` and `-` are the same. `--` ends the options; what isn't a flag is positional.
 local nearest = require "perigee.base.nearest"
+local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -27,13 +28,6 @@ local TYPES = { number = true, integer = true, string = true, boolean = true, ch
                 pairs = true }
 
 local function fail(format, ...) error(format:format(...), 0) end
-
-local function sorted_keys(t)
-  local keys = {}
-  for key in pairs(t) do keys[#keys + 1] = tostring(key) end
-  table.sort(keys)
-  return keys
-end
 
 local function told_type(entry)
   if entry.choices then return "choice" end
@@ -60,14 +54,14 @@ local function normalise(entry, name)
   for key, value in pairs(entry) do
     if type(key) == "string" then
       if not KEYS[key] then
-        fail("option %s: unknown key \"%s\"%s", option.name, key, nearest.hint(key, sorted_keys(KEYS)))
+        fail("option %s: unknown key \"%s\"%s", option.name, key, nearest.hint(key, tables.sorted_keys(KEYS)))
       end
       if key ~= "name" then option[key] = value end
     end
   end
   option.type = option.type or told_type(option)
   if not TYPES[option.type] then
-    local names = table.concat(sorted_keys(TYPES), ", ")
+    local names = table.concat(tables.sorted_keys(TYPES), ", ")
     fail("option %s: type \"%s\" is none of %s", option.name, tostring(option.type), names)
   end
   option.help = option.help or ""

@@ -1,4 +1,6 @@
 --- perigee train: trains a recipe, stage by stage, into a run's folder.
+local tables = require "perigee.base.tables"
+
 local M = {
   summary = "train a recipe",
   usage = "RECIPE [options]",
@@ -45,13 +47,12 @@ function M.run(options)
   core.check(core.C.pg_signals_install())
   local name = options.name or recipe.name
   local path = options.runs .. "/" .. name
-  local values = {}
-  for key, value in pairs(options.recipe_options) do values[key] = value end
   local preview = require "perigee.sampling.preview"
   preview.check(recipe)
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
-    quiet = options.quiet, recipe_path = options.recipe_path, recipe_options = values, sample = preview.save,
+    quiet = options.quiet, recipe_path = options.recipe_path, recipe_options = tables.copy(options.recipe_options),
+    sample = preview.save,
     console = options.console and require("perigee.console.server").open or nil,
   })
   if outcome == "interrupted" then

@@ -1,5 +1,6 @@
 --- What differs between configurations.
 local json = require "perigee.io.json"
+local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -47,18 +48,6 @@ local function present(values, count)
   return list
 end
 
-local function sorted_keys(tables)
-  local seen, keys = {}, {}
-  for _, t in ipairs(tables) do
-    for key in pairs(t) do
-      if not seen[key] then keys[#keys + 1] = key end
-      seen[key] = true
-    end
-  end
-  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
-  return keys
-end
-
 local walk
 
 --- Compares tables: one row where some runs lack it as a whole, and rows for what differs among those that have it.
@@ -70,11 +59,11 @@ local function walk_fields(rows, name, values, count)
     rows[#rows + 1] = row
     if same(there, #there) then return end
   end
-  local tables = {}
-  for k = 1, count do tables[k] = values[k] ~= nil and fields(values[k]) or {} end
-  for _, key in ipairs(sorted_keys(tables)) do
+  local of = {}
+  for k = 1, count do of[k] = values[k] ~= nil and fields(values[k]) or {} end
+  for _, key in ipairs(tables.sorted_keys(tables.merged(unpack(of)))) do
     local inner, differs = {}, {}
-    for k = 1, count do inner[k] = tables[k][key] end
+    for k = 1, count do inner[k] = of[k][key] end
     for k = 1, count do
       if values[k] ~= nil then differs[#differs + 1] = inner[k] == nil and json.null or inner[k] end
     end
@@ -85,9 +74,9 @@ end
 --- Adds rows for a setting that is not the same in all runs.
 function walk(rows, name, values, count)
   local there = present(values, count)
-  local tables = #there > 0
-  for _, value in ipairs(there) do tables = tables and fields(value) ~= nil end
-  if tables then return walk_fields(rows, name, values, count) end
+  local all_fields = #there > 0
+  for _, value in ipairs(there) do all_fields = all_fields and fields(value) ~= nil end
+  if all_fields then return walk_fields(rows, name, values, count) end
   local row = { name = name }
   for k = 1, count do row[k] = values[k] == nil and "-" or text(values[k]) end
   rows[#rows + 1] = row

@@ -2,6 +2,7 @@
 local core = require "perigee.core.ffi"
 local lfs = require "lfs"
 local nearest = require "perigee.base.nearest"
+local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -103,9 +104,7 @@ function M.text(name)
     end
   end
   if #texts > 0 then return table.concat(texts, "\n\n") end
-  local names = {}
-  for known in pairs(index) do names[#names + 1] = known end
-  return ("nothing is said about '%s'%s"):format(name, nearest.hint(last or name, names))
+  return ("nothing is said about '%s'%s"):format(name, nearest.hint(last or name, tables.sorted_keys(index)))
 end
 
 return M

@@ -1,5 +1,6 @@
 --- Values as a console shows them.
 local program = require "perigee.core.program"
+local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -8,16 +9,6 @@ local WIDTH, ENTRIES, DEPTH = 100, 40, 3
 
 local function is_name(key) return type(key) == "string" and key:match "^[%a_][%w_]*$" end
 
-local function ordered_keys(t)
-  local keys = {}
-  for key in next, t do keys[#keys + 1] = key end
-  table.sort(keys, function(a, b)
-    if type(a) == type(b) and (type(a) == "number" or type(a) == "string") then return a < b end
-    return type(a) == "number" or (type(b) ~= "number" and tostring(a) < tostring(b))
-  end)
-  return keys
-end
-
 local render
 
 local function render_table(t, depth, seen)
@@ -25,7 +16,7 @@ local function render_table(t, depth, seen)
   if depth > DEPTH then return next(t) == nil and "{}" or "{ ... }" end
   seen[t] = true
   local parts, length, long = {}, 0, false
-  for k, key in ipairs(ordered_keys(t)) do
+  for k, key in ipairs(tables.sorted_keys(t)) do
     if k > ENTRIES then
       parts[k] = "..."
       break

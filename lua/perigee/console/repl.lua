@@ -5,6 +5,7 @@ local help = require "perigee.console.help"
 local nearest = require "perigee.base.nearest"
 local render = require "perigee.console.render"
 local session = require "perigee.console.session"
+local tables = require "perigee.base.tables"
 local terminal = require "perigee.console.terminal"
 
 local M = {}
@@ -20,14 +21,6 @@ local RECIPE = "`run`, `student`, `teacher`, `data`, `losses` and `recipe` are t
 
 local function is_users(source) return source:sub(1, 6) == "=input" end
 
-local function names_of(...)
-  local names = {}
-  for _, t in ipairs { ... } do
-    for name in pairs(t) do names[#names + 1] = tostring(name) end
-  end
-  return names
-end
-
 --- A person's globals over those of Perigee and of Lua. A name that nobody set is an error: it is misspelt.
 local function new_environment(pg)
   local base = { pg = pg, ops = pg.ops, loss = pg.loss, stop = pg.stop, signal = pg.signal }
@@ -36,7 +29,7 @@ local function new_environment(pg)
     if value == nil then value = rawget(_G, name) end
     if value == nil then
       error(("undefined variable '%s'%s"):format(tostring(name),
-        nearest.hint(tostring(name), names_of(own, base, _G))), 2)
+        nearest.hint(tostring(name), tables.sorted_keys(tables.merged(own, base, _G)))), 2)
     end
     return value
   end })

@@ -14,6 +14,7 @@ local Progress = require "perigee.record.progress"
 local Run = require "perigee.train.run"
 local recipes = require "perigee.recipe.load"
 local stage_program = require "perigee.stage.program"
+local tables = require "perigee.base.tables"
 
 local tensor = core.tensor
 
@@ -97,9 +98,8 @@ local function compiled(self, key, choose)
   if self.programs[key] then return self.programs[key] end
   local inner = self.inner
   local trace = stage_program.trace(inner.recipe, inner.stage, { batch = inner.micro })
-  local outputs = {}
-  for name, value in pairs(choose(trace)) do outputs[#outputs + 1] = { name = name, value = value } end
-  table.sort(outputs, function(a, b) return a.name < b.name end)
+  local values, outputs = choose(trace), {}
+  for k, name in ipairs(tables.sorted_keys(values)) do outputs[k] = { name = name, value = values[name] } end
   self.programs[key] = tensor.outlive(function()
     return { executable = core.executable.compile(trace.program, outputs, { device = inner.device }) }
   end)
@@ -134,8 +134,7 @@ end
 local function find(self, trace, name)
   local published = trace.context:forward().taps
   if published[name] then return published[name] end
-  local names = {}
-  for tap in pairs(published) do names[#names + 1] = tap end
+  local names = tables.sorted_keys(published)
   for _, group in ipairs(self.inner.groups) do
     for _, entry in ipairs(group:trained()) do
       if entry.name == name then return trace.program:capture(entry.tensor) end
@@ -153,10 +152,8 @@ function Session:gradient(options)
   local program = compiled(self, "gradient of " .. o.loss .. " / " .. o.of, function(trace)
     local loss = o.loss == "total" and trace.total or trace.losses[o.loss]
     if not loss then
-      local names = {}
-      for name in pairs(trace.losses) do names[#names + 1] = name end
-      table.sort(names)
-      core_ffi.fail("the stage '%s' has no loss '%s'; it has %s", self.stage.name, o.loss, table.concat(names, ", "))
+      core_ffi.fail("the stage '%s' has no loss '%s'; it has %s", self.stage.name, o.loss,
+        table.concat(tables.sorted_keys(trace.losses), ", "))
     end
     local of = find(self, trace, o.of)
     local one = tensor.outlive(tensor.tensor, 1, {}, loss.dtype)

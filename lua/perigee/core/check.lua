@@ -1,6 +1,7 @@
 --- Checks of what a user hands in: options tables with known keys and types, errors at the user's own line.
 local core = require "perigee.core.ffi"
 local nearest = require "perigee.base.nearest"
+local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -102,9 +103,7 @@ function M.options(what, given, spec)
   for key, value in pairs(given) do
     local rule = spec[key]
     if rule == nil then
-      local names = {}
-      for name in pairs(spec) do names[#names + 1] = tostring(name) end
-      core.fail("%s: unknown option '%s'%s", what, tostring(key), nearest.hint(tostring(key), names))
+      core.fail("%s: unknown option '%s'%s", what, tostring(key), nearest.hint(tostring(key), tables.sorted_keys(spec)))
     end
     local fine, expected = fits(value, rule)
     if not fine then

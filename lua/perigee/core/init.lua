@@ -4,6 +4,7 @@ local grad = require "perigee.core.grad"
 local ops = require "perigee.core.ops"
 local plan = require "perigee.core.plan"
 local program = require "perigee.core.program"
+local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
 local M = {
@@ -31,9 +32,7 @@ function M.compile(body, examples, options)
   for k, v in ipairs(results) do
     outputs[k] = { name = "output " .. k, value = p:operand(v) }
   end
-  local settings = { device = device_of(examples) }
-  for key, value in pairs(options or {}) do settings[key] = value end
-  local exe = executable.compile(p, outputs, settings)
+  local exe = executable.compile(p, outputs, tables.merged({ device = device_of(examples) }, options))
   return function(...)
     local bound = {}
     for k, name in ipairs(names) do bound[name] = (select(k, ...)) end

@@ -5,6 +5,7 @@ local lfs = require "lfs"
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local loader = require "perigee.io.loader"
+local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
 local C = core.C
@@ -34,12 +35,10 @@ local M = {}
 
 --- Options that every data set takes, for check.options.
 function M.spec(own)
-  local spec = {
+  return tables.merged({
     batch = "integer", flip = { "boolean", false }, crop = { "integer", 0 }, shuffle = { "boolean", true },
     threads = { "integer" }, depth = { "integer", 3 },
-  }
-  for key, rule in pairs(own) do spec[key] = rule end
-  return spec
+  }, own)
 end
 
 --- int64 labels of a tensor of small integers of any dtype, or of a list; an error unless each is in 0 ... classes − 1.

@@ -2,6 +2,7 @@
 --- positions of a grid of 37x37; the giant's MLPs are SwiGLU. `with_registers` adds four register tokens
 --- (arXiv 2309.16588).
 local core = require "perigee.core.ffi"
+local tables = require "perigee.base.tables"
 local Vit = require("perigee.models.vit").vit
 
 local IMAGENET = { mean = { 0.485, 0.456, 0.406 }, std = { 0.229, 0.224, 0.225 } }
@@ -24,8 +25,7 @@ for size, w in pairs(sizes) do
   }, { stored = 37, mean = IMAGENET.mean, std = IMAGENET.std })
 
   M[name] = function(options)
-    local all = {}
-    for key, value in pairs(options or {}) do all[key] = value end
+    local all = tables.merged(options)
     if all.with_registers ~= nil and type(all.with_registers) ~= "boolean" then
       core.fail("%s: option 'with_registers' is a %s; expected true or false", name, type(all.with_registers))
     end

@@ -13,6 +13,7 @@ local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"
 local position = require "perigee.nn.position"
 local program = require "perigee.core.program"
+local tables = require "perigee.base.tables"
 local taps = require "perigee.nn.taps"
 
 local EPSILON = 1e-6 -- of every layer norm
@@ -193,16 +194,13 @@ local sizes = {
 --- A size of the paper under its name: the name says depth, width, heads and patch, the options the rest.
 local function named(name, fixed)
   return function(options)
-    local all = {}
-    for key, value in pairs(options or {}) do
+    for key in pairs(options or {}) do
       if fixed[key] then
         core.fail("%s: the name fixes '%s' to %s; use sit { ... } for another", name, key, fixed[key])
       end
-      all[key] = value
     end
-    for key, value in pairs(fixed) do all[key] = value end
     local self = setmetatable({}, Sit)
-    build(self, name, all)
+    build(self, name, tables.merged(options, fixed))
     return self
   end
 end

@@ -12,6 +12,7 @@ local core = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"
+local tables = require "perigee.base.tables"
 local taps = require "perigee.nn.taps"
 local tensor = require "perigee.core.tensor"
 local weights = require "perigee.io.weights"
@@ -318,9 +319,7 @@ function Vit:materialise(options)
   if not self.weights then return module.Module.materialise(self, options) end
   local file = weights.open(self.weights)
   adopt_stored_grid(self, file)
-  local all = { initialise = false }
-  for key, value in pairs(options or {}) do all[key] = value end
-  local result = module.Module.materialise(self, all)
+  local result = module.Module.materialise(self, tables.merged({ initialise = false }, options))
   weights.load(file, self, { names = self.names })
   return result
 end
@@ -335,15 +334,11 @@ end
 ---@return fun(options?: perigee.VitNamedOptions): perigee.Vit
 function Vit.named(name, fixed, defaults)
   return function(options)
-    local all = {}
-    for key, value in pairs(defaults) do all[key] = value end
-    for key, value in pairs(options or {}) do
+    for key in pairs(options or {}) do
       if fixed[key] ~= nil then core.fail("%s: the name fixes '%s'; use vit { ... } for another", name, key) end
-      all[key] = value
     end
-    for key, value in pairs(fixed) do all[key] = value end
     local self = setmetatable({}, Vit)
-    build(self, name, all)
+    build(self, name, tables.merged(defaults, options, fixed))
     return self
   end
 end

@@ -5,6 +5,7 @@
 ---   local hidden = taps.read(collected, "block 8")
 ---   local q, k = taps.read(collected, "queries and keys of block 5")
 local core = require "perigee.core.ffi"
+local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -41,9 +42,8 @@ end
 function M.queries_and_keys(qkv) return qkv:select(3, 1), qkv:select(3, 2) end
 
 local function published(collected)
-  local names = {}
-  for name in pairs(collected) do names[#names + 1] = "'" .. name .. "'" end
-  table.sort(names)
+  local names = tables.sorted_keys(collected)
+  for k, name in ipairs(names) do names[k] = "'" .. name .. "'" end
   return #names > 0 and table.concat(names, ", ") or "none"
 end
 
