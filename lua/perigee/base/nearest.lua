@@ -24,13 +24,14 @@ function M.distance(a, b)
 end
 
 --- The nearest of `names`, or nil where none is near: within a third of the name's length (at least one edit), or
---- begun by what was typed. Case doesn't count; of equally near ones, the first in alphabetical order.
+--- begun by what was typed. Case doesn't count; of equally near ones, the first in alphabetical order. Names that are
+--- not texts (numbers among a table's keys) count as texts.
 ---@param name string
----@param names string[]
+---@param names any[]
 ---@return string?
 function M.find(name, names)
   local sorted = {}
-  for _, candidate in ipairs(names) do sorted[#sorted + 1] = candidate end
+  for k, candidate in ipairs(names) do sorted[k] = tostring(candidate) end
   table.sort(sorted)
   local wanted, best = name:lower(), nil
   local best_distance = math.max(1, math.floor(#name / 3)) + 1
@@ -46,7 +47,7 @@ end
 
 --- `; did you mean "batch"?`, or "" where nothing is near: the end of a message.
 ---@param name string
----@param names string[]
+---@param names any[]
 ---@param prefix? string  what stands before the name, as in "--"
 ---@return string
 function M.hint(name, names, prefix)

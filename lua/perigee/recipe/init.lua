@@ -40,6 +40,7 @@
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local optim = require "perigee.optim"
+local tables = require "perigee.base.tables"
 
 ---@class perigee.Recipe
 ---@field name string
@@ -245,10 +246,8 @@ function Recipe:trained_modules(stage)
   local list, done = { { name = "student", module = self.student } }, {}
   for _, s in ipairs(stage and { stage } or self.stages) do
     for _, entry in ipairs(s.losses) do
-      local modules, names = self:loss_modules()[entry.name], {}
-      for name in pairs(modules) do names[#names + 1] = name end
-      table.sort(names)
-      for _, name in ipairs(done[entry.name] and {} or names) do
+      local modules = self:loss_modules()[entry.name]
+      for _, name in ipairs(done[entry.name] and {} or tables.sorted_keys(modules)) do
         list[#list + 1] = { name = ("losses.%s.%s"):format(entry.name, name), module = modules[name],
           loss = entry.name }
       end
