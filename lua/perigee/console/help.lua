@@ -1,6 +1,6 @@
 --- Help from the annotations: the `---` comments above the library's functions.
 local core = require "perigee.core.ffi"
-local lfs = require "lfs"
+local files = require "perigee.io.files"
 local nearest = require "perigee.base.nearest"
 local tables = require "perigee.base.tables"
 
@@ -59,15 +59,12 @@ local function scan(path, module)
 end
 
 local function walk(folder, prefix)
-  local names = {}
-  for name in lfs.dir(folder) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do
+  for _, name in ipairs(files.list(folder)) do
     local path = folder .. "/" .. name
     if name:match "%.lua$" then
       local module = name == "init.lua" and prefix or prefix .. "." .. name:sub(1, -5)
       scan(path, module)
-    elseif name:sub(1, 1) ~= "." and lfs.attributes(path, "mode") == "directory" then
+    elseif name:sub(1, 1) ~= "." and files.kind(path) == "directory" then
       walk(path, prefix .. "." .. name)
     end
   end

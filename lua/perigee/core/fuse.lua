@@ -1,6 +1,7 @@
 --- Fusion: rewriting a program's nodes into fewer, larger ones. The rules stand with the ops (`fusions` of a
 --- definition): each is a function (graph, node) that is tried on every node of that op, in order.
 local program_module = require "perigee.core.program"
+local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -13,8 +14,6 @@ end
 
 --- The nodes that read a value.
 function Graph:readers(v) return self.read_by[v] or {} end
-
-function Graph:is_output(v) return self.outputs[v] or false end
 
 --- The one node that reads v, if there is exactly one and v is no output of the program.
 function Graph:only_reader(v)
@@ -50,8 +49,7 @@ end
 --- number of the new node's output. `removed` lists the nodes that go. Inputs are values in the definition's order
 --- (false: absent).
 function Graph:rewrite(at, definition, inputs, attributes, replaces, removed)
-  local spec_inputs = {}
-  for key, value in pairs(attributes) do spec_inputs[key] = value end
+  local spec_inputs = tables.copy(attributes)
   for k, name in ipairs(definition.inputs) do spec_inputs[name] = inputs[k] or nil end
   local full = {}
   for key in pairs(definition.attribute) do

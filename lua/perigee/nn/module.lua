@@ -14,6 +14,7 @@ local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
 local nearest = require "perigee.base.nearest"
 local ops = require "perigee.core.ops"
+local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -69,21 +70,11 @@ end
 
 -- ---- traversal -----------------------------------------------------------------------------------------------
 
-local function key_order(a, b) -- numbers first, then names
-  if type(a) == type(b) then return a < b end
-  return type(a) == "number"
-end
-
 local function visit(node, prefix, role, seen, list)
   if seen[node] then return end
   seen[node] = true
-  local keys = {}
-  for key in pairs(node) do
-    if type(key) == "string" or type(key) == "number" then keys[#keys + 1] = key end
-  end
-  table.sort(keys, key_order)
-  for _, key in ipairs(keys) do
-    local value = node[key]
+  for _, key in ipairs(tables.sorted_keys(node)) do
+    local value = (type(key) == "string" or type(key) == "number") and node[key]
     if tensor.is_tensor(value) then
       if rawget(value, "role") == role and not seen[value] then
         seen[value] = true

@@ -1,5 +1,6 @@
 --- A recipe in words and numbers: for lines on the terminal, for config.json, for names of cached results.
 local is_frozen = require("perigee.nn.module").is_frozen
+local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -69,15 +70,13 @@ end
 function M.config(recipe, extra)
   local stages = {}
   for k, stage in ipairs(recipe.stages) do stages[k] = stage_config(stage) end
-  local config = {
+  return tables.merged({
     name = recipe.name, seed = recipe.seed, precision = recipe.precision, batch = recipe.batch, micro = recipe.micro,
     optim = recipe.optim, ema = recipe.ema, every = recipe.every, sample = recipe.sample, stages = stages,
     student = settings_of(recipe.student), teacher = settings_of(recipe:teacher_model()),
     data = settings_of(recipe.data), cache_teacher = recipe.cache_teacher or nil, tf32 = recipe.tf32 or nil,
     frozen = frozen_names(recipe),
-  }
-  for key, value in pairs(extra or {}) do config[key] = value end
-  return config
+  }, extra)
 end
 
 return M

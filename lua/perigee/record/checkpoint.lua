@@ -9,6 +9,7 @@ local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local layout = require "perigee.core.layout"
 local safetensors = require "perigee.io.safetensors"
+local tables = require "perigee.base.tables"
 
 local M = { format = "perigee-checkpoint" }
 
@@ -96,9 +97,7 @@ function M.load_groups(file, groups)
   for _, group in ipairs(groups) do
     for name, t in pairs(group:state()) do expected[name] = t end
   end
-  local names = {}
-  for name in pairs(expected) do names[#names + 1] = name end
-  table.sort(names)
+  local names = tables.sorted_keys(expected)
   for _, name in ipairs(names) do
     local entry, t = file.entries[name], expected[name]
     if not entry then error(("%s has no tensor '%s' %s: it belongs to another model"):format(file.path, name,

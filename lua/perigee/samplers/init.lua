@@ -7,6 +7,7 @@
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local room = require "perigee.core.room"
+local tables = require "perigee.base.tables"
 
 ---@class perigee.Sampler
 ---@field options table<string, table>  its own options: name -> rule of core/check.lua, with `help`
@@ -61,12 +62,10 @@ function M.integrate(field, x, options)
   options = options or {}
   local name = options.sampler or "euler"
   local sampler = M.find(name)
-  local rules = {
+  local o = check.options("sampler", options, tables.merged({
     sampler = { "string" }, path = { "string", "linear", choices = { "linear", "cosine" } }, noise = { "function" },
     each = { "function", nothing },
-  }
-  for key, rule in pairs(sampler.options) do rules[key] = rule end
-  local o = check.options("sampler", options, rules)
+  }, sampler.options))
   if sampler.noise and not o.noise then core.fail("sampler: %s needs a source of noise", name) end
   return sampler.integrate(field, x:to "float64", o)
 end

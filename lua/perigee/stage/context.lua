@@ -2,7 +2,9 @@
 --- teacher or, where that is cached, inputs in its place. Each part is made when first asked for, so a stage without a
 --- teacher loss has no teacher in its program.
 local core = require "perigee.core.ffi"
+local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
+local tables = require "perigee.base.tables"
 
 ---@class perigee.Context
 ---@field program perigee.Program  that all of it is recorded into
@@ -64,8 +66,7 @@ local function forward(self)
   end
   local taps = require "perigee.nn.taps"
   local x0 = self:target_images()
-  local stat = self.dtype == "float64" and "float64" or "float32"
-  local t = self.t or self.time:draw(x0.shape[1], self.state, stat, self.path)
+  local t = self.t or self.time:draw(x0.shape[1], self.state, op.stat(self.dtype), self.path)
   local noise = self.noise or ops.random_normal(x0.shape, { state = self.state, purpose = "noise", dtype = self.dtype })
   local x_t, target = ops.interpolant(x0, noise, t, { path = self.path })
   local labels = self.labels
@@ -88,10 +89,8 @@ end
 function Context:tap(name)
   local value = self:forward().taps[name]
   if not value then
-    local known = {}
-    for key in pairs(self.result.taps) do known[#known + 1] = key end
-    table.sort(known)
-    core.fail("the student publishes no tap '%s'; it has %s", name, table.concat(known, ", "))
+    core.fail("the student publishes no tap '%s'; it has %s", name,
+      table.concat(tables.sorted_keys(self.result.taps), ", "))
   end
   return value
 end

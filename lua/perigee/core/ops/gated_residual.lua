@@ -50,7 +50,6 @@ return {
   --- x + gate·y with x, y [B,N,D] and gate [B,1,D], [1,1,D] or [D] (LayerScale).
   gated_residual = function(x, gate, y)
     if #gate.shape == 1 then gate = ops.reshape(gate, { 1, 1, gate.shape[1] }) end
-    if #gate.shape == 3 and gate.shape[3] ~= 1 and gate.strides[3] ~= 1 then gate = ops.contiguous(gate) end
-    return gated_residual(x, y, gate)
+    return gated_residual(x, y, op.rows_in_one_piece(gate))
   end,
 }
