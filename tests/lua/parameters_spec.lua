@@ -1,9 +1,13 @@
 --- What one writes is what trains: expressions of parameters alone, inside models and losses, in every way that a
 --- program is made; frozen parameters, and those that no loss reaches; random numbers where they would be drawn once.
 local core = require "perigee.core"
+local door = require "perigee.core.ffi"
 local expect = require "tests.lua.expect"
+local loading = require "perigee.recipe.load"
+local module = require "perigee.nn.module"
 local oracle = require "tests.lua.oracle"
 local pg = require "perigee"
+local Run = require "perigee.train.run"
 
 local nn, ops, tensor = pg.nn, pg.ops, core.tensor
 
@@ -177,5 +181,115 @@ describe("an expression of a parameter alone", function()
       inner:trace(function() assert.equal(inner, (holder.w + 1).program) end)
       assert.equal(outer, (holder.w + 1).program)
     end)
+  end)
+end)
+
+-- ---- ten steps of PyTorch's -------------------------------------------------------------------------------------
+
+local fixture, settings = oracle.load "parameters"
+local RECIPE = door.home .. "/tests/lua/recipes/parameters.lua"
+
+local function recipe_of(options) return loading.load(RECIPE, { values = options or {} }).value end
+
+--- A run of the recipe on the fixture's weights, pictures, times and noise.
+local function fixture_run(options)
+  local recipe = recipe_of(options)
+  recipe.data.loader = function()
+    local step = 0
+    return {
+      next = function()
+        step = step + 1
+        local stat = recipe.dtype == "float64" and "float64" or "float32"
+        return {
+          images = fixture.images:to "uint8", labels = fixture.y, time = fixture[("step%d.t"):format(step)]:to(stat),
+          noise = fixture[("step%d.noise"):format(step)]:to(recipe.dtype),
+        }
+      end,
+      want = function() end, seek = function() end, close = function() end,
+    }
+  end
+  local run = Run.new(recipe, { trace = { fixed_time = true, fixed_noise = true, drop_labels = false } })
+  local group = run.groups[1]
+  for _, entry in ipairs(group.layout) do
+    module.slice(group.parameters, entry.offset, entry.shape):copy_(fixture["start." .. entry.name])
+  end
+  group.average:copy_(group.parameters)
+  group:refresh()
+  run:build_stage()
+  return run, group
+end
+
+--- The numbers of a flat buffer that belong to each parameter, against the fixture's; how many there are.
+local function near_all(group, flat, prefix, bound)
+  local count = 0
+  for _, entry in ipairs(group.layout) do
+    if not entry.frozen or prefix ~= "grad" then
+      count = count + 1
+      local name = prefix .. "." .. entry.name
+      oracle.near(name, module.slice(flat, entry.offset, entry.shape), assert(fixture[name], name), bound)
+    end
+  end
+  return count
+end
+
+local function ten_steps(options, bound)
+  local run, group = fixture_run(options)
+  for step = 1, settings.steps do
+    run:advance()
+    for _, loss in ipairs { "denoise", "gauge" } do
+      local expected = fixture[("step%d.%s"):format(step, loss)]:item()
+      assert.is_true(math.abs(run.losses[loss] - expected) <= bound * expected, ("step %d: %s"):format(step, loss))
+    end
+    local norm = fixture[("step%d.gradient_norm"):format(step)]:item()
+    assert.is_true(math.abs(run.gradient_norm - norm) <= bound * norm, ("step %d: the norm"):format(step))
+    if step == 1 then assert.equal(13, near_all(group, group.gradients, "grad", bound)) end
+  end
+  assert.equal(14, near_all(group, group.parameters, "after", bound))
+  assert.equal(14, near_all(group, group.average, "ema", bound))
+  for _, entry in ipairs(group.layout) do
+    local name, now = entry.name, module.slice(group.parameters, entry.offset, entry.shape)
+    local moved = oracle.distance(now, fixture["start." .. name])
+    if entry.frozen then assert.equal(0, moved, name) else assert.is_true(moved > 1e-3, name) end
+  end
+  run:free()
+end
+
+describe("a model that computes with its parameters", function()
+  for _, recompute in ipairs { false, true } do
+    for _, micro in ipairs { 4, 2, 1 } do
+      local how = ("in pieces of %d%s"):format(micro, recompute and ", blocks recomputed" or "")
+      it("makes PyTorch's ten steps " .. how, function()
+        ten_steps({ micro = micro, recompute = recompute }, 1e-5)
+        ten_steps({ micro = micro, recompute = recompute, precision = "float64" }, 1e-11)
+      end)
+    end
+  end
+
+  it("moves every parameter in bf16 as far as in float32", function()
+    local run, group = fixture_run { precision = "bf16", micro = 2 }
+    for step = 1, settings.steps do
+      run:advance()
+      local expected = fixture[("step%d.denoise"):format(step)]:item()
+      assert.is_true(math.abs(run.losses.denoise - expected) <= 0.05 * expected, ("step %d"):format(step))
+    end
+    for _, entry in ipairs(group.layout) do
+      local start, after = fixture["start." .. entry.name], fixture["after." .. entry.name]
+      local now = module.slice(group.parameters, entry.offset, entry.shape)
+      if entry.frozen then assert.equal(0, oracle.distance(now, start), entry.name)
+      else
+        local expected = oracle.distance(after, start)
+        local moved = oracle.distance(now, start)
+        assert.is_true(moved > 0.5 * expected and moved < 2 * expected, entry.name)
+      end
+    end
+    run:free()
+  end)
+
+  it("is planned and shown without storage, its views as views", function()
+    local stages = require("perigee.cost.price").recipe(recipe_of())
+    assert.equal(recipe_of().student:parameter_count(), stages[1].parameters.student)
+    local text = require("perigee.core.text").plan(stages[1].plan)
+    for _, call in ipairs { "exp%(", "softmax%(", "sqrt%(", "narrow%(", "sigmoid" } do assert.matches(call, text) end
+    for _, c in ipairs(stages[1].plan.calls) do assert.is_nil(c.node.definition.view) end
   end)
 end)

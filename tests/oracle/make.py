@@ -16,6 +16,7 @@ import build_convolution
 import build_dopri5
 import build_frechet
 import build_haste
+import build_parameters
 import build_samplers
 import build_student
 import build_teacher
@@ -28,6 +29,7 @@ FOLDER = Path(__file__).parent / "fixtures"
 def fixtures(vit_tiny):
     yield from build_student.build()
     yield from build_haste.build()
+    yield from build_parameters.build()
     yield from build_teacher.build(vit_tiny)
     yield from build_frechet.build()
     yield from build_samplers.build()

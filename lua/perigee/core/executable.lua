@@ -27,12 +27,15 @@ Executable.__index = Executable
 ---@field piece? integer             from 1
 ---@field split? table<string, boolean>
 
+--- Is what lies in a slot another for each piece? A tensor never is, whatever its name.
+local function is_split(part, slot) return slot.kind ~= "capture" and part.split and part.split[slot.name] or false end
+
 --- The runtime's number of a value of a part, declared when it is first met.
 local function declare(self, part, v)
   local slot, offset = part.plan:address(v)
   local piece = 1
   if slot >= 0 then
-    if part.split and part.split[part.plan.slots[slot + 1].name] then
+    if is_split(part, part.plan.slots[slot + 1]) then
       piece = part.piece
       offset = offset + (piece - 1) * plan.bytes_of(part.plan.slots[slot + 1].value)
     end
@@ -83,7 +86,7 @@ end
 local function bind_slots(self, part, pieces, options)
   for number, slot in ipairs(part.plan.slots) do
     local place = self.first_slot[part.plan] + number - 1
-    local count = part.split and part.split[slot.name] and pieces or 1
+    local count = is_split(part, slot) and pieces or 1
     if slot.kind == "input" then
       if self.inputs[slot.name] then fail("two programs of one executable have an input '%s'", slot.name) end
       local shape = { unpack(slot.value.shape) }

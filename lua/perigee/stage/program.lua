@@ -4,17 +4,20 @@ local core_ffi = require "perigee.core.ffi"
 local Context = require "perigee.stage.context"
 local op = require "perigee.core.op"
 local teacher_taps = require "perigee.stage.teacher_taps"
-local program = core.program
+local program, tensor = core.program, core.tensor
 
 local M = {}
 
---- A loss's value.
-local function computed(p, entry, context)
-  local value = p:trace(entry.loss.compute, entry.loss, context)
+--- A loss's value: one number, in the dtype of statistics.
+local function computed(p, entry, context, stat)
+  local value = p:trace(function()
+    local result = entry.loss:compute(context)
+    return tensor.is_tensor(result) and program.of(result) and p:capture(result) or result
+  end)
   if not program.is_value(value) or value:numel() ~= 1 then
     core_ffi.fail("loss '%s' returns %s; expected one number that depends on the batch", entry.name, tostring(value))
   end
-  return value
+  return value:reshape({}):to(stat)
 end
 
 --- Records a stage's forward pass and losses. With the recipe's `cache_teacher`, `context.kept` says which inputs stand
@@ -49,7 +52,7 @@ function M.trace(recipe, stage, options)
   }
   local losses, weights, total = {}, {}, nil
   for _, entry in ipairs(stage.losses) do
-    local value = computed(p, entry, context)
+    local value = computed(p, entry, context, stat)
     weights[entry.name] = p:input("weight " .. entry.name, {}, stat)
     losses[entry.name] = value
     local term = value * weights[entry.name]
@@ -82,7 +85,7 @@ function M.plan(recipe, stage, options)
   local p = trace.program
   local wrt, into = {}, {}
   for k, entry in ipairs(options.parameters) do wrt[k] = p:capture(entry.tensor) end
-  local seed = core.tensor.tensor(1, {}, trace.total.dtype)
+  local seed = tensor.tensor(1, {}, trace.total.dtype)
   local gradients = core.gradient(p, { trace.total }, { seed }, wrt)
   local outputs = { { name = "total", value = trace.total } }
   for _, entry in ipairs(stage.losses) do
