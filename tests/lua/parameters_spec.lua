@@ -1,5 +1,5 @@
 --- What one writes is what trains: expressions of parameters alone, inside models and losses, in every way that a
---- program is made; frozen parameters, and those that no loss reaches; random numbers where they would be drawn once.
+--- program is made.
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 local expect = require "tests.lua.expect"
@@ -8,6 +8,7 @@ local module = require "perigee.nn.module"
 local oracle = require "tests.lua.oracle"
 local pg = require "perigee"
 local Run = require "perigee.train.run"
+local tiny = require "tests.lua.tiny"
 
 local nn, ops, tensor = pg.nn, pg.ops, core.tensor
 
@@ -255,6 +256,8 @@ local function ten_steps(options, bound)
 end
 
 describe("a model that computes with its parameters", function()
+  local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(setup, teardown)
+
   for _, recompute in ipairs { false, true } do
     for _, micro in ipairs { 4, 2, 1 } do
       local how = ("in pieces of %d%s"):format(micro, recompute and ", blocks recomputed" or "")
@@ -285,11 +288,74 @@ describe("a model that computes with its parameters", function()
     run:free()
   end)
 
+  it("is sampled with its averages", function()
+    local run, group = fixture_run()
+    for _ = 1, 3 do run:advance() end
+    local student, x = run.recipe.student, random({ 4, 3, 4, 4 }, "x", "float32")
+    local t, y = pg.tensor { 0.1, 0.4, 0.6, 1 }, pg.tensor({ 0, 1, 2, 3 }, "int64")
+    local with = require("perigee.samplers.field").compile(student, 4, { captures = (group:averages()) })
+    local sampled = with:run { x = x, t = t, y = y }.velocity:clone()
+    with:free()
+    assert.is_true(oracle.distance(student(x, t, y), sampled) > 1e-3)
+    group:show(group.average)
+    oracle.near("velocity", sampled, student(x, t, y), 1e-6)
+    run:free()
+  end)
+
+  it("trains and samples by the commands, resumed too", function()
+    local in_runs = "--runs " .. tiny.quote(in_folder())
+    local function perigee(...)
+      local status, output = tiny.perigee(table.concat({ ... }, " "))
+      assert.equal(0, status, output)
+    end
+    for _, recompute in ipairs { "false", "true" } do
+      local train = ("train %s --set recompute=%s --quiet"):format(tiny.quote(RECIPE), recompute)
+      perigee(train, in_runs, "--name whole" .. recompute)
+      perigee(train, in_runs, "--name parts" .. recompute, "--steps 4")
+      perigee(train, in_runs, "--name parts" .. recompute, "--resume")
+      assert.equal(tiny.checkpoint(in_folder("whole" .. recompute), 10),
+        tiny.checkpoint(in_folder("parts" .. recompute), 10))
+    end
+    perigee("sample", tiny.quote(in_folder "wholefalse"), "--count 3 --out", tiny.quote(in_folder "samples.npz"))
+    perigee("show", tiny.quote(RECIPE))
+    perigee("plan", tiny.quote(RECIPE), "--device h100")
+  end)
+
   it("is planned and shown without storage, its views as views", function()
     local stages = require("perigee.cost.price").recipe(recipe_of())
     assert.equal(recipe_of().student:parameter_count(), stages[1].parameters.student)
     local text = require("perigee.core.text").plan(stages[1].plan)
     for _, call in ipairs { "exp%(", "softmax%(", "sqrt%(", "narrow%(", "sigmoid" } do assert.matches(call, text) end
     for _, c in ipairs(stages[1].plan.calls) do assert.is_nil(c.node.definition.view) end
+  end)
+end)
+
+-- ---- the gradient angle -----------------------------------------------------------------------------------------
+
+describe("the gradient angle of a block", function()
+  --- Measured on tiny.lua after a step, blocks multiplied by `gain(log_gain, x)`.
+  local function angle(gain, frozen)
+    local recipe = tiny.recipe { precision = "float64" }
+    for _, block in ipairs(recipe.student.blocks) do
+      block.log_gain = nn.parameter({ 1 }, nn.initialise.constant(0.1))
+      if frozen then block:freeze "log_gain" end
+      local forward = getmetatable(block).forward
+      function block:forward(x, c, number) return forward(self, x, c, number) * gain(self.log_gain, x) end
+    end
+    local run = Run.new(recipe)
+    run:build_stage()
+    run:advance()
+    local signal = require "perigee.signals.gradient_angle"
+    local value = signal.measure(run, { 2 }, { time = { 0.3 }, images = 8, ema = true })[1]
+    run:free()
+    return value.mean
+  end
+
+  it("is the same, whether its parameters' expression reads the activations or not", function()
+    local alone = angle(function(w) return ops.exp(w) end)
+    local beside = angle(function(w, x) return ops.exp(w + x:mean() * 0) end)
+    assert.is_true(math.abs(alone) > 1e-3)
+    assert.is_true(math.abs(alone - beside) < 1e-9, ("%.12g and %.12g"):format(alone, beside))
+    assert.is_true(math.abs(alone - angle(function(w) return ops.exp(w) end, true)) > 1e-9)
   end)
 end)

@@ -315,6 +315,7 @@ function own:copy_(from)
 end
 
 function own:clone(options)
+  M.handle(self) -- there is something to copy
   local copy = M.empty(self.shape, self.dtype, { device = options and options.device or self.device,
     purpose = options and options.purpose })
   return copy:copy_(self)

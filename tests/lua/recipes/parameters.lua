@@ -1,7 +1,7 @@
---- A model whose forward pass computes with its parameters before it uses them: a weight of fixed length times a trained
---- one, used at both ends, a slice of a table of positions, exp(log_scale), sigmoid(gain), 1 + scale, shares that a
---- softmax makes; one linear layer and one gain in both blocks; one frozen parameter; a loss of parameters alone.
---- The same as tests/oracle/build_parameters.py.
+--- A model whose forward pass computes with its parameters before it uses them: a weight normalised and scaled, used at
+--- both ends, a slice of a table of positions, exp(log_scale), sigmoid(gain), 1 + scale, the shares of a softmax; one
+--- linear layer and one gain in both blocks; one frozen parameter; a loss of parameters alone. The same as
+--- tests/oracle/build_parameters.py.
 local pg = require "perigee"
 local nn, ops = pg.nn, pg.ops
 
