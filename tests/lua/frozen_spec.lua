@@ -123,7 +123,7 @@ describe("frozen parameters", function()
         run:build_stage()
         for _ = 1, 3 do run:advance() end
         assert.equal(16 + 16 + 16, group.gradients:numel())
-        assert.equal(16 + 16 + 16, group.first_moment:numel())
+        assert.equal(16 + 16 + 16, group.moments.first_moment:numel())
         for _, entry in ipairs(group.layout) do
           local frozen = entry.name:match "^inner%.1" or entry.name == "shift"
           assert.equal(frozen ~= nil and frozen ~= false, entry.frozen, entry.name)
@@ -188,7 +188,7 @@ describe("frozen parameters", function()
         { precision = precision, micro = 1, stages = { { name = "train", losses = { { 1, probe }, { 1, denoise } },
           finish = pg.stop.at_step(3) } } }), { quiet = true })
       assert.equal(0, run.groups[1].gradients:numel())
-      assert.is_true(ops.sum(run.groups[2].second_moment):item() > 0)
+      assert.is_true(ops.sum(run.groups[2].moments.second_moment):item() > 0)
       run:free()
     end
   end)
