@@ -1,6 +1,8 @@
 --- Weights under public names: what SiT, REPA, HASTE, timm and DINOv2 call the tensors of their checkpoints, to and
 --- from the names that modules have here.
 ---
+--- A model says its own as `public_names`: a table of names, or the key of one that is here.
+---
 --- A table of names is a list of { ours, theirs }: "#" is a position, counted from 1 here and from 0 there, and "*" the
 --- last part of a name, the same on both sides.
 local core = require "perigee.core.ffi"
@@ -91,13 +93,16 @@ local function translate(names, name, outward)
   end
 end
 
+---@alias perigee.PublicNames "sit"|"timm"|"dinov2"|"dinov2_swiglu"|table
+
 local function table_of(names)
+  if type(names) == "table" then return names end
   if not tables[names] then core.fail("there are no names '%s'; there are sit, timm, dinov2, dinov2_swiglu", names) end
   return tables[names]
 end
 
 --- A public name for one of ours ("blocks.1.attention.qkv.weight" -> "blocks.0.attn.qkv.weight"), or nil.
----@param names "sit"|"timm"|"dinov2"|"dinov2_swiglu"
+---@param names perigee.PublicNames
 function M.public_name(names, ours) return translate(table_of(names), ours, true) end
 
 --- The other way.
@@ -114,7 +119,10 @@ function M.public_parameters(model, names, strip)
     local name = entry.name
     if strip and name:sub(1, #strip) == strip then name = name:sub(#strip + 1) end
     local public = translate(known, name, true)
-    if not public then core.fail("'%s' has no name among those of %s", entry.name, names) end
+    if not public then
+      local whose = type(names) == "table" and "the model's public_names" or names
+      core.fail("'%s' has no name among those of %s", entry.name, whose)
+    end
     list[k] = { name = public, shape = public_shape(entry.tensor), parameter = entry.tensor, own_name = entry.name }
   end
   return list
@@ -198,7 +206,7 @@ local function check(file, wanted, prefix, expected, ignored)
 end
 
 ---@class perigee.WeightsOptions
----@field names? "auto"|"sit"|"timm"|"dinov2"|"dinov2_swiglu"  auto: the model's own, or found out from the file
+---@field names? "auto"|perigee.PublicNames  auto: the model's own, or found out from the file
 ---@field prefix? string     the beginning of every name in the file, as "ema."
 ---@field strip? string      the beginning of our names that the file's lack, as "student."
 ---@field ignore? string[]   beginnings of further names that may be in the file without use
@@ -232,7 +240,7 @@ end
 -- ---- saving --------------------------------------------------------------------------------------------------
 
 --- A model's parameters under public names and shapes, as views, and its fixed tensors that have such names.
----@param names "sit"|"timm"|"dinov2"|"dinov2_swiglu"
+---@param names perigee.PublicNames
 ---@return table<string, perigee.Tensor>
 function M.export(model, names, strip)
   local tensors = {}
@@ -244,7 +252,7 @@ function M.export(model, names, strip)
 end
 
 --- Saves a model under public names.
----@param options { names: string, strip?: string, metadata?: table<string, string> }
+---@param options { names: perigee.PublicNames, strip?: string, metadata?: table<string, string> }
 function M.save(path, model, options)
   safetensors.save(path, M.export(model, options.names, options.strip), options.metadata)
 end
