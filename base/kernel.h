@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arithmetic.h"
 #include "dtypes.h"
 
 #ifdef __cplusplus

@@ -54,19 +54,8 @@ static inline real store(stat x) { return x; }
 typedef uint16_t real;
 typedef float stat;
 #define PG_STAT PG_FLOAT32
-static inline stat load(real x) {
-  uint32_t bits = (uint32_t)x << 16;
-  float f;
-  memcpy(&f, &bits, sizeof f);
-  return f;
-}
-static inline real store(stat x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  uint32_t quiet = (bits >> 16) | 0x40u; /* NaN stays NaN */
-  return (real)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
-}
+static inline stat load(real x) { return pg_from_bfloat16(x); }
+static inline real store(stat x) { return pg_to_bfloat16(x); }
 #endif
 
 #include "cpu_math.h"

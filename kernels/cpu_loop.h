@@ -15,7 +15,7 @@ typedef void (*pg_row_function)(const void *context, char *const *operand, int64
 static inline void pg_loop_run(const pg_loop *loop, pg_row_function row, const void *context) {
   if (loop->total == 0) return;
   int last = loop->ndim - 1;
-  int64_t length = loop->shape[last], pieces = (length + PG_LOOP_PIECE - 1) / PG_LOOP_PIECE;
+  int64_t length = loop->shape[last], pieces = pg_pieces(length, PG_LOOP_PIECE);
   int64_t units = loop->total / length * pieces;
 #pragma omp parallel if (loop->total > PG_LOOP_PARALLEL)
   {

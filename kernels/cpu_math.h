@@ -33,22 +33,27 @@ static inline float pg_fma(float a, float b, float c) {
 #endif
 }
 
-/* e^x, 1 ulp: x = n·ln2 + r with |r| <= ln2/2, a polynomial in r, times 2^n in two halves so that results down to the
- * smallest subnormal come out right. Beyond -104 and 89 it saturates to 0 and inf; NaN stays NaN. */
-static inline float pg_exp(float x) {
-  float clamped = x < -104.0f ? -104.0f : x;
-  clamped = clamped > 89.0f ? 89.0f : clamped;
-  const float magic = 12582912.0f; /* 1.5·2^23: adding it rounds to an integer, which stands in the low bits */
-  float shifted = pg_fma(clamped, 1.44269504088896341f, magic);
-  float n = shifted - magic;
-  float r = pg_fma(n, -0.693359375f, clamped);
+/* For x = n·ln2 + r with |r| <= ln2/2: e^r, a polynomial; the low bits of *shifted hold n + bias. */
+static inline float pg_exp_of_rest(float x, float bias, float *shifted) {
+  const float magic = 12582912.0f + bias; /* 1.5·2^23: adding it rounds to an integer, which stands in the low bits */
+  *shifted = pg_fma(x, 1.44269504088896341f, magic);
+  float n = *shifted - magic;
+  float r = pg_fma(n, -0.693359375f, x);
   r = pg_fma(n, 2.12194440e-4f, r);
   float p = 1.38146104e-3f;
   p = pg_fma(p, r, 8.36871006e-3f);
   p = pg_fma(p, r, 4.16683890e-2f);
   p = pg_fma(p, r, 1.66665211e-1f);
   p = pg_fma(p, r, 4.99999940e-1f);
-  p = pg_fma(p, r * r, r) + 1.0f;
+  return pg_fma(p, r * r, r) + 1.0f;
+}
+
+/* e^x, 1 ulp: times 2^n in two halves so that results down to the smallest subnormal come out right. Beyond -104 and 89
+ * it saturates to 0 and inf; NaN stays NaN. */
+static inline float pg_exp(float x) {
+  float clamped = x < -104.0f ? -104.0f : x, shifted;
+  clamped = clamped > 89.0f ? 89.0f : clamped;
+  float p = pg_exp_of_rest(clamped, 0, &shifted);
   int32_t e = (int32_t)(pg_float_bits(shifted) - 0x4b400000u), half = e >> 1;
   float low = pg_bits_float((uint32_t)(half + 127) << 23), high = pg_bits_float((uint32_t)(e - half + 127) << 23);
   return x != x ? x : p * low * high;

@@ -192,7 +192,6 @@ PG_FUNCTION stat pg_sigmoid(stat x) { return 1.0f / (1.0f + pg_exp(-x)); }
 #define PG_GRID_STRIDE(i, n) \
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (int64_t)gridDim.x * blockDim.x)
 
-static inline int64_t pg_pieces(int64_t n, int64_t piece) { return (n + piece - 1) / piece; }
 
 /* Blocks for `n` items at `per_block` each. Grid-stride loops may have fewer than that: at most 16 for each of the 132
  * multiprocessors of an H100. */

@@ -52,15 +52,9 @@ static __global__ void __launch_bounds__(PG_TILE *PG_TILE_ROWS) pg_transpose_ker
   }
 }
 
-/* The dimension that lies side by side in `from` when the last one, side by side in `to`, does not: the copy is then a
- * transposition. -1 if there is none. */
+/* The dimension that a copy is a transposition of (loop.h), or -1: an element that is repeated is no transposition. */
 static inline int pg_transposed_dimension(const pg_loop &loop) {
-  int last = loop.ndim - 1;
-  int64_t inner = loop.stride[1][last];
-  if (loop.stride[0][last] != 1 || inner == 1 || inner == 0 || loop.shape[last] < 8) return -1;
-  for (int d = 0; d < last; d++)
-    if (loop.stride[1][d] == 1 && loop.shape[d] >= 8) return d;
-  return -1;
+  return pg_loop_inner(&loop, 1) == 0 ? -1 : pg_loop_transposed(&loop);
 }
 
 template <typename T>

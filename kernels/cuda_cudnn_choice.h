@@ -70,7 +70,7 @@ static pg_status cudnn_add(const cudnn_solution *s) {
 /* ---- running ---- */
 
 static int64_t cudnn_round_up(int64_t bytes) {
-  return (bytes + CUDNN_WORKSPACE_ALIGNMENT - 1) / CUDNN_WORKSPACE_ALIGNMENT * CUDNN_WORKSPACE_ALIGNMENT;
+  return pg_round_up(bytes, CUDNN_WORKSPACE_ALIGNMENT);
 }
 
 /* The plan's workspace and, behind it, what is needed besides. Scratch comes at multiples of 64 bytes. */

@@ -71,4 +71,14 @@ static inline int pg_loop_make(pg_loop *loop, int operands, const pg_view *const
   return 1;
 }
 
+/* In a loop that copies operand 1 to 0: the dimension that lies side by side in 1 when the last one, side by side in 0,
+ * does not; the copy is then a transposition. -1 if there is none. */
+static inline int pg_loop_transposed(const pg_loop *loop) {
+  int last = loop->ndim - 1;
+  if (loop->stride[0][last] != 1 || loop->stride[1][last] == 1 || loop->shape[last] < 8) return -1;
+  for (int d = 0; d < last; d++)
+    if (loop->stride[1][d] == 1 && loop->shape[d] >= 8) return d;
+  return -1;
+}
+
 #endif

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "cubic.h"
 #include "files.h"
 
 /* For each output coordinate the source pixels first ... first + taps - 1 and their weights, which sum to 1. */
@@ -12,13 +13,7 @@ typedef struct axis {
   int64_t taps;
 } axis;
 
-static double cubic(double x) {
-  const double a = -0.5;
-  x = fabs(x);
-  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
-  if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
-  return 0;
-}
+static double cubic(double x) { return pg_cubic(x, -0.5); }
 
 static void axis_free(axis *a) {
   pg_host_free(a->first);

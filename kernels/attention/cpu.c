@@ -19,7 +19,7 @@ typedef struct forward_work {
 
 static void forward_work_take(forward_work *w, bump *b, packed p) {
   w->logits_row = row_stride(p.tokens);
-  w->size_row = round_up(p.size, PANEL);
+  w->size_row = pg_round_up(p.size, PANEL);
   w->keys_t = take(b, panels_size(p.size, p.tokens));
   w->values = take(b, panels_size(p.tokens, p.size));
   w->queries = take(b, QUERY_ROWS * p.size);

@@ -21,7 +21,7 @@ typedef struct backward_work {
 
 static void backward_work_take(backward_work *w, bump *b, int64_t tokens, int64_t size) {
   w->logits_row = row_stride(tokens);
-  w->size_row = round_up(size, PANEL);
+  w->size_row = pg_round_up(size, PANEL);
   w->keys_t = take(b, panels_size(size, tokens));
   w->keys = take(b, panels_size(tokens, size));
   w->values_t = take(b, panels_size(size, tokens));

@@ -30,7 +30,7 @@ typedef struct bump {
 
 static stat *take(bump *b, int64_t elements) {
   stat *at = b->base ? (stat *)(void *)(b->base + b->used) : NULL;
-  b->used += round_up(elements * (int64_t)sizeof(stat), 64);
+  b->used += pg_round_up(elements * (int64_t)sizeof(stat), 64);
   return at;
 }
 
@@ -60,23 +60,13 @@ static void block_logits(stat *logits, int64_t logits_row, stat *queries, const 
   product(rows, x.tokens, x.size, queries, x.size, keys_t, logits, logits_row, 0);
 }
 
-/* e^x for the x of a softmax, which rounding alone can make positive; 0 below -87, where results become subnormal. The
- * argument reduction and the polynomial are pg_exp's. */
+/* e^x for the x of a softmax, which rounding alone can make positive; 0 below -87, where results become subnormal. */
 #if PG_REAL == 1
 static inline double softmax_exp(double x) { return exp(x); }
 #else
 static inline float softmax_exp(float x) {
-  const float magic = 12582912.0f + 127.0f; /* leaves n + 127, the exponent of 2^n, in the low bits */
-  float shifted = pg_fma(x, 1.44269504088896341f, magic);
-  float n = shifted - magic;
-  float r = pg_fma(n, -0.693359375f, x);
-  r = pg_fma(n, 2.12194440e-4f, r);
-  float p = 1.38146104e-3f;
-  p = pg_fma(p, r, 8.36871006e-3f);
-  p = pg_fma(p, r, 4.16683890e-2f);
-  p = pg_fma(p, r, 1.66665211e-1f);
-  p = pg_fma(p, r, 4.99999940e-1f);
-  p = pg_fma(p, r * r, r) + 1.0f;
+  float shifted; /* its low bits: n + 127, the exponent of 2^n */
+  float p = pg_exp_of_rest(x, 127.0f, &shifted);
   return x < -87.0f ? 0.0f : p * pg_bits_float(pg_float_bits(shifted) << 23);
 }
 #endif

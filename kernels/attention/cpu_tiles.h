@@ -26,15 +26,14 @@ enum {
 
 typedef stat vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(stat)), may_alias));
 
-static inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 /* Elements of a matrix [depth][columns] in panels. */
-static inline int64_t panels_size(int64_t depth, int64_t columns) { return depth * round_up(columns, PANEL); }
+static inline int64_t panels_size(int64_t depth, int64_t columns) { return depth * pg_round_up(columns, PANEL); }
 
 /* Row stride for a matrix of `columns` columns that is also read down its columns: an odd number of cache lines, so
  * that the rows do not fall into few cache sets. */
 static inline int64_t row_stride(int64_t columns) {
-  int64_t lines = round_up(round_up(columns, PANEL), LINE) / LINE;
+  int64_t lines = pg_round_up(pg_round_up(columns, PANEL), LINE) / LINE;
   return (lines | 1) * LINE;
 }
 

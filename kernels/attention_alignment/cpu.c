@@ -60,7 +60,7 @@ static int64_t work_bytes(const alignment *a) {
 
 /* Scratch: one partial loss a (image, pair), then a workspace a thread. */
 static int64_t partial_bytes(const alignment *a) {
-  return round_up(a->p.images * a->pairs * (int64_t)sizeof(double), 64);
+  return pg_round_up(a->p.images * a->pairs * (int64_t)sizeof(double), 64);
 }
 
 static int64_t scratch_bytes(const pg_call *call, int student, int views) {

@@ -174,7 +174,7 @@ static void multiply_block(const product *p, const tile *t, int64_t span, int64_
       pack_positions(right, room, &p->window, t->column + j, columns, span, start, depth);
     else pack_lines(right, room, &p->window, start, depth, t->column + j, columns);
     for (int64_t i = 0; i < t->rows; i += MR) {
-      stat *to = first && last ? local : partial + (j / NR * divided(t->rows, MR) + i / MR) * MR * NR;
+      stat *to = first && last ? local : partial + (j / NR * pg_pieces(t->rows, MR) + i / MR) * MR * NR;
       const sums s = {.to = to, .to_pitch = NR, .add = !first, .right = right, .right_pitch = NR, .count = count};
       tile_from_panel(&s, left + i * count);
       if (last) finish(p, t->row + i, t->column + j, least(MR, t->rows - i), columns, to);
@@ -193,14 +193,14 @@ static void compute_tile(const product *p, int64_t number, element *scratch) {
 
 static void choose_tiles(product *p) {
   const int64_t most = TILES_PER_THREAD * pg_kernel_threads();
-  p->tile_rows = divided(divided(p->rows, divided(p->rows, TILE_ROWS)), MR) * MR;
-  p->tile_columns = divided(divided(p->columns, divided(p->columns, TILE_COLUMNS)), NR) * NR;
+  p->tile_rows = pg_round_up(pg_pieces(p->rows, pg_pieces(p->rows, TILE_ROWS)), MR);
+  p->tile_columns = pg_round_up(pg_pieces(p->columns, pg_pieces(p->columns, TILE_COLUMNS)), NR);
   for (;;) {
-    p->row_tiles = divided(p->rows, p->tile_rows), p->column_tiles = divided(p->columns, p->tile_columns);
+    p->row_tiles = pg_pieces(p->rows, p->tile_rows), p->column_tiles = pg_pieces(p->columns, p->tile_columns);
     if (pg_kernel_threads() == 1 || p->row_tiles * p->column_tiles >= most) break;
     if (p->tile_columns >= p->tile_rows && p->tile_columns > TILE_LEAST)
-      p->tile_columns = divided(p->tile_columns / 2, NR) * NR;
-    else if (p->tile_rows > TILE_LEAST) p->tile_rows = divided(p->tile_rows / 2, MR) * MR;
+      p->tile_columns = pg_round_up(p->tile_columns / 2, NR);
+    else if (p->tile_rows > TILE_LEAST) p->tile_rows = pg_round_up(p->tile_rows / 2, MR);
     else break;
   }
 }
@@ -233,12 +233,12 @@ static product describe(const pg_call *call, int kernel) {
     p.left = call->v[1].data;
   }
   const int64_t unit = 16 * DEPTHS; /* whole vectors for pack() */
-  p.block = divided(divided(p.depth, divided(p.depth, KC)), unit) * unit;
+  p.block = pg_round_up(pg_pieces(p.depth, pg_pieces(p.depth, KC)), unit);
   choose_tiles(&p);
   p.left_space = p.tile_rows * element_count(KC) + PANEL_SLACK;
   p.right_space = NR * element_count(KC) + PANEL_SLACK;
   p.partial_space = p.spans > 1 || p.depth > p.block ? p.tile_rows * p.tile_columns : 0;
-  p.thread_space = divided(p.left_space + p.right_space + p.partial_space + WIDE * KC, 64) * 64;
+  p.thread_space = pg_round_up(p.left_space + p.right_space + p.partial_space + WIDE * KC, 64);
   return p;
 }
 

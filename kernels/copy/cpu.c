@@ -48,21 +48,11 @@ static void copy_tile(char *to_, const char *from_, int64_t bytes, int64_t rows,
   else TILE_LOOP(uint64_t)
 }
 
-/* The dimension that lies side by side in `from` when the last one, side by side in `to`, does not: the copy is then a
- * transposition. -1 if there is none. */
-static int transposed_dimension(const pg_loop *loop) {
-  int last = loop->ndim - 1;
-  if (loop->stride[0][last] != 1 || loop->stride[1][last] == 1 || loop->shape[last] < 8) return -1;
-  for (int d = 0; d < last; d++)
-    if (loop->stride[1][d] == 1 && loop->shape[d] >= 8) return d;
-  return -1;
-}
-
 /* Transposes in tiles that stay in cache; a unit is a row of tiles. */
 static void copy_transposed(const pg_loop *loop, int across) {
   int last = loop->ndim - 1;
   int64_t bytes = loop->bytes[0], rows = loop->shape[across], columns = loop->shape[last];
-  int64_t tiles = (rows + TILE - 1) / TILE, units = loop->total / (rows * columns) * tiles;
+  int64_t tiles = pg_pieces(rows, TILE), units = loop->total / (rows * columns) * tiles;
 #pragma omp parallel for schedule(static) if (loop->total > PG_LOOP_PARALLEL)
   for (int64_t unit = 0; unit < units; unit++) {
     int64_t rest = unit / tiles, first = unit % tiles * TILE;
@@ -87,7 +77,7 @@ static void copy_views(const pg_view *to, const pg_view *from) {
   pg_loop loop;
   pg_loop_make(&loop, 2, views);
   if (loop.total == 0) return;
-  int across = transposed_dimension(&loop);
+  int across = pg_loop_transposed(&loop);
   row_context c = {loop.bytes[0], pg_loop_inner(&loop, 0), pg_loop_inner(&loop, 1)};
   if (across >= 0) copy_transposed(&loop, across);
   else pg_loop_run(&loop, copy_row, &c);
@@ -141,20 +131,6 @@ pg_status PG_CPU(narrow_backward)(const pg_call *call) {
 
 /* ---- dtypes ---- */
 
-static inline float from_bfloat16(uint16_t x) {
-  uint32_t bits = (uint32_t)x << 16;
-  float f;
-  memcpy(&f, &bits, sizeof f);
-  return f;
-}
-
-static inline uint16_t to_bfloat16(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  return (uint16_t)(x != x ? (bits >> 16) | 0x40u : rounded);
-}
-
 /* The nearest integer towards zero within [low, high], NaN is 0. */
 static inline int32_t truncated(double x, double low, double high) {
   double limited = x < low ? low : x > high ? high : x;
@@ -179,7 +155,7 @@ static void store_reals(void *to_, int dtype, const double *x, int64_t n) {
   switch (dtype) {
   case PG_FLOAT32: EACH(float, x[i]);
   case PG_FLOAT64: EACH(double, x[i]);
-  case PG_BFLOAT16: EACH(uint16_t, to_bfloat16((float)x[i]));
+  case PG_BFLOAT16: EACH(uint16_t, pg_to_bfloat16((float)x[i]));
   case PG_INT32: EACH(int32_t, truncated(x[i], INT32_MIN, INT32_MAX));
   case PG_INT64: EACH(int64_t, truncated_long(x[i]));
   default: EACH(uint8_t, truncated(x[i], 0, 255));
@@ -225,7 +201,7 @@ static void load_reals(double *to_, const void *from, int dtype, int64_t n) {
   switch (dtype) {
   case PG_FLOAT32: EACH_FROM(float, double, x[i]);
   case PG_FLOAT64: EACH_FROM(double, double, x[i]);
-  default: EACH_FROM(uint16_t, double, from_bfloat16(x[i]));
+  default: EACH_FROM(uint16_t, double, pg_from_bfloat16(x[i]));
   }
 }
 
@@ -241,7 +217,7 @@ static void store_integers(void *to_, int dtype, const int64_t *x, int64_t n) {
   switch (dtype) {
   case PG_FLOAT32: EACH(float, x[i]);
   case PG_FLOAT64: EACH(double, x[i]);
-  case PG_BFLOAT16: EACH(uint16_t, to_bfloat16((float)x[i]));
+  case PG_BFLOAT16: EACH(uint16_t, pg_to_bfloat16((float)x[i]));
   case PG_INT32: EACH(int32_t, limited(x[i], INT32_MIN, INT32_MAX));
   case PG_INT64: EACH(int64_t, x[i]);
   default: EACH(uint8_t, limited(x[i], 0, 255));
@@ -254,12 +230,12 @@ static void convert(void *to_, int to_dtype, const void *from, int from_dtype, i
     const float *x = from;
     uint16_t *to = to_;
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) to[i] = to_bfloat16(x[i]);
+    for (int64_t i = 0; i < n; i++) to[i] = pg_to_bfloat16(x[i]);
   } else if (from_dtype == PG_BFLOAT16 && to_dtype == PG_FLOAT32) {
     const uint16_t *x = from;
     float *to = to_;
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) to[i] = from_bfloat16(x[i]);
+    for (int64_t i = 0; i < n; i++) to[i] = pg_from_bfloat16(x[i]);
   } else if (from_dtype <= PG_BFLOAT16) {
     double reals[BLOCK];
     load_reals(reals, from, from_dtype, n);

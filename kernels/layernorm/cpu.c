@@ -11,7 +11,6 @@ typedef struct normalisation {
   int64_t scale_stride, shift_stride;
 } normalisation;
 
-static int64_t chunks_of(int64_t rows) { return (rows + PG_CHUNK_ROWS - 1) / PG_CHUNK_ROWS; }
 
 /* ---- forward ---- */
 
@@ -147,12 +146,12 @@ static void backward_row(real *dx, stat *sum_scale, stat *sum_shift, const real 
 
 /* Scratch: [groups, chunks, 2, width] partial sums. */
 static int64_t backward_scratch(int64_t groups, int64_t rows, int64_t width) {
-  return groups * chunks_of(rows) * 2 * width * (int64_t)sizeof(stat);
+  return groups * pg_pieces(rows, PG_CHUNK_ROWS) * 2 * width * (int64_t)sizeof(stat);
 }
 
 /* Adds the chunks' sums in order; which: 0 for Σ dy·x̂, 1 for Σ dy. */
 static void add_chunks(real *out, const stat *partial, const normalisation *n, int which) {
-  int64_t chunks = chunks_of(n->rows);
+  int64_t chunks = pg_pieces(n->rows, PG_CHUNK_ROWS);
   for (int64_t j = 0; j < n->width; j++) {
     stat sum = 0;
     for (int64_t c = 0; c < chunks; c++) sum += partial[(c * 2 + which) * n->width + j];
@@ -163,7 +162,7 @@ static void add_chunks(real *out, const stat *partial, const normalisation *n, i
 /* `dscale` and `dshift` are [groups, width] or NULL. */
 static void backward(const normalisation *n, real *dx, real *dscale, real *dshift, const real *dy, const real *x,
                      const stat *mean, const stat *rstd, const real *dresidual, stat *partial) {
-  int64_t width = n->width, chunks = chunks_of(n->rows);
+  int64_t width = n->width, chunks = pg_pieces(n->rows, PG_CHUNK_ROWS);
 #pragma omp parallel
   {
 #pragma omp for schedule(static)

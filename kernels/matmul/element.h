@@ -44,7 +44,7 @@ typedef element elements __attribute__((vector_size(VECTOR_BYTES)));
 enum { LANES = VECTOR_BYTES / (int)sizeof(stat) };
 
 /* How many elements hold `depth` depths. */
-ALWAYS_INLINE int64_t element_count(int64_t depth) { return (depth + DEPTHS - 1) / DEPTHS; }
+ALWAYS_INLINE int64_t element_count(int64_t depth) { return pg_pieces(depth, DEPTHS); }
 
 ALWAYS_INLINE elements load_elements(const element *p) {
   elements v;

@@ -105,9 +105,9 @@ typedef struct cut {
 static cut cut_of(const layout *l) {
   cut c = {.length = l->shape[l->n - 1], .row_pieces = 1, .rows_a_piece = 1};
   c.rows = l->removed / c.length;
-  if (c.length > PIECE) c.row_pieces = (c.length + PIECE - 1) / PIECE;
+  if (c.length > PIECE) c.row_pieces = pg_pieces(c.length, PIECE);
   else c.rows_a_piece = PIECE / c.length;
-  c.pieces = (c.rows + c.rows_a_piece - 1) / c.rows_a_piece * c.row_pieces;
+  c.pieces = pg_pieces(c.rows, c.rows_a_piece) * c.row_pieces;
   return c;
 }
 
@@ -175,7 +175,7 @@ static void chunk_reduced(int64_t which, const layout *l, const real *x, int64_t
 
 static void reduce_columns(int64_t which, const layout *l, real *y, const real *x, stat *partial) {
   int64_t width = l->shape[l->n - 1], outer = l->kept / width;
-  int64_t chunks = (l->removed + PG_CHUNK_ROWS - 1) / PG_CHUNK_ROWS, blocks = (width + COLUMNS - 1) / COLUMNS;
+  int64_t chunks = pg_pieces(l->removed, PG_CHUNK_ROWS), blocks = pg_pieces(width, COLUMNS);
 #pragma omp parallel for schedule(static) if (l->kept * l->removed > SMALL)
   for (int64_t unit = 0; unit < outer * chunks * blocks; unit++) {
     int64_t from = unit % blocks * COLUMNS, chunk = unit / blocks % chunks, k = unit / blocks / chunks;
@@ -238,7 +238,7 @@ int64_t PG_CPU(reduce_scratch)(const pg_call *call) {
     int64_t pieces = cut_of(&l).pieces;
     return pieces > 1 ? l.kept * pieces * (int64_t)sizeof(double) : 0;
   }
-  int64_t chunks = (l.removed + PG_CHUNK_ROWS - 1) / PG_CHUNK_ROWS;
+  int64_t chunks = pg_pieces(l.removed, PG_CHUNK_ROWS);
   return chunks > 1 ? l.kept * chunks * (int64_t)sizeof(stat) : 0;
 }
 
