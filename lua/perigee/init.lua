@@ -105,7 +105,7 @@ function pg.options(declaration) return require("perigee.recipe.options").declar
 local parts = {
   recipe = "perigee.recipe", train = "perigee.train",
   nn = "perigee.nn", models = "perigee.models", data = "perigee.data", optim = "perigee.optim",
-  loss = "perigee.losses", time = "perigee.losses.time", stop = "perigee.stops", signal = "perigee.signals",
+  loss = "perigee.losses", time = "perigee.times", stop = "perigee.stops", signal = "perigee.signals",
   sampler = "perigee.samplers",
 }
 

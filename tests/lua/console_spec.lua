@@ -7,8 +7,8 @@ local help = require "perigee.console.help"
 local json = require "perigee.io.json"
 local limit = require "perigee.sandbox.limit"
 local pg = require "perigee"
+local policy = require "perigee.record.policy"
 local render = require "perigee.console.render"
-local source = require "perigee.stops.source"
 
 local home = debug.getinfo(1, "S").source:match "^@(.*)/tests/lua/[^/]*$" or "."
 if home:sub(1, 1) ~= "/" then home = require("lfs").currentdir() .. "/" .. home end
@@ -105,18 +105,20 @@ describe("completion, help and printing", function()
 end)
 
 describe("policies as source", function()
+  local function custom(...) return policy.make("custom", ...) end
+
   it("are written and read back", function()
     local stop, signal = pg.stop, pg.signal
     local own = compiled([[custom { needs = { signal.loss { "features" } }, name = "mine",
       function(event, state)
         local n = (state.n or 0) + 1
         return n >= 2 and event.features < 0.1, { n = n }
-      end }]], { custom = source.custom, signal = signal })()
+      end }]], { custom = custom, signal = signal })()
     local before = stop.any(stop.gradient_angle { block = 2, images = 8, from = 4, every = 2 },
       stop.all(own, stop.at_step(3)))
-    local text = source.write(before)
-    local after = source.read(text)
-    assert.equal(text, source.write(after))
+    local text = policy.write(before)
+    local after = policy.read(text)
+    assert.equal(text, policy.write(after))
     local state = after:initial()
     for _, event in ipairs { { step = 1, features = 1 }, { step = 2, features = 0.01 }, { step = 3, features = 1 } } do
       local finished
@@ -124,20 +126,18 @@ describe("policies as source", function()
       assert.equal(event.step == 3, finished)
     end
     local recipes_own = stop.custom { function() return false end }
-    assert.equal("recipe_finish", source.write(recipes_own, recipes_own))
-    assert.has_error(function() source.write(recipes_own) end)
+    assert.equal("recipe_finish", policy.write(recipes_own, recipes_own))
+    assert.has_error(function() policy.write(recipes_own) end)
   end)
 
   it("refuse what they could not keep, and survive their own failures", function()
-    local function custom(text) return pcall(compiled, text, { custom = source.custom }) end
-    local environment = { custom = source.custom }
+    local environment = { custom = custom }
     local function message(text) return select(2, pcall(compiled(text, environment))) end
     assert.matches("captures 'limit'",
       message "local limit = 1 return custom { function(e) return e.step > limit end }")
     assert.matches("global 'threshold'", message "return custom { function(e) return e.step > threshold end }")
-    assert.is_true(custom "1")
     local told
-    source.report = function(text) told = text end
+    policy.report = function(text) told = text end
     for _, body in ipairs { "while true do end", "error 'no'", "return true, 3", "return false, { x = 1 / 0 }" } do
       told = nil
       local stop = compiled(("custom { function() %s end }"):format(body), environment)()
@@ -339,12 +339,12 @@ describe("a run whose policy was swapped", function()
   end
 
   it("is the same after it was killed and resumed", function()
-    local policy = [[stop.custom { needs = { signal.loss { "denoise" } },
+    local text = [[stop.custom { needs = { signal.loss { "denoise" } },
       function(event, state)
         return (state.n or 0) >= 12, { n = (state.n or 0) + 1, sum = (state.sum or 0) + event.denoise }
       end }]]
     local function swap(run)
-      changes.make(run, "stage.finish", policy, "the policy")
+      changes.make(run, "stage.finish", text, "the policy")
       changes.make(run, "optim.lr", 5e-4, "the rate")
     end
     local function twice(run)

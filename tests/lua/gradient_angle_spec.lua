@@ -26,7 +26,7 @@ describe("the gradient angle", function()
   for _, precision in ipairs { "float64", "float32" } do
     it("is PyTorch's in " .. precision, function()
       local run, batch_at = probe_run(precision)
-      local probe = require("perigee.signals.gradient_angle").build(run, { angle.block })
+      local probe = require("perigee.stage.gradient_angle").build(run, { angle.block })
       local bound, sum = precision == "float64" and 1e-7 or 1e-4, 0 -- positions are float32 numbers
       for k = 1, 4 do
         local inputs = run:bind_weights(batch_at(k))
@@ -79,7 +79,7 @@ describe("the gradient angle", function()
         end
       end
     end
-    local probe = require("perigee.signals.gradient_angle").build(run, { 2 })
+    local probe = require("perigee.stage.gradient_angle").build(run, { 2 })
     local inputs = run:bind_weights(batch_at(3))
     inputs.state = run.random_state
     local cosine = probe:measure(1, function() return inputs end)[1].cosine
@@ -91,7 +91,7 @@ describe("the gradient angle", function()
     local function measure(micro)
       local run = Run.new(tiny.recipe { batch = 16, micro = micro, precision = "float64" })
       run:build_stage()
-      local value = require("perigee.signals.gradient_angle").measure(run, { 2 },
+      local value = require("perigee.stage.gradient_angle").measure(run, { 2 },
         { time = { 0.1, 0.8 }, images = 16 })[1]
       run:free()
       return value
@@ -111,7 +111,7 @@ describe("the gradient angle", function()
       for _ = 1, 3 do run:advance() end
       local function measure(ema)
         local how = { time = { 0.5 }, images = 8, ema = ema }
-        return require("perigee.signals.gradient_angle").measure(run, { 2 }, how)[1].mean
+        return require("perigee.stage.gradient_angle").measure(run, { 2 }, how)[1].mean
       end
       local averaged, plain = measure(true), measure(false)
       for _, group in ipairs(run.groups) do (group.working or group.parameters):copy_(group.average) end

@@ -6,7 +6,7 @@ local losses = require "perigee.losses"
 local models = require "perigee.models"
 local oracle = require "tests.lua.oracle"
 local tables = require "perigee.base.tables"
-local times = require "perigee.losses.time"
+local times = require "perigee.times"
 local weights = require "perigee.io.weights"
 
 local ops, tensor = core.ops, core.tensor
@@ -36,8 +36,9 @@ describe("paths", function()
     it(path .. ": log-normal times", function()
       for mu = 0, 1 do
         local expected = fixture[("%s.lognormal.%d"):format(path, mu)]
-        oracle.near("float32", times.from_normal(fixture.z, mu, 1, path), expected, 1e-6)
-        oracle.near("float64", times.from_normal(fixture.z:to "float64", mu, 1, path), expected, 1e-14)
+        local time = times.log_normal { mu = mu }
+        oracle.near("float32", time:of(fixture.z, path), expected, 1e-6)
+        oracle.near("float64", time:of(fixture.z:to "float64", path), expected, 1e-14)
       end
     end)
   end

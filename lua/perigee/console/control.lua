@@ -5,8 +5,8 @@ local core = require "perigee.core.ffi"
 local limit = require "perigee.sandbox.limit"
 local module = require "perigee.nn.module"
 local optim = require "perigee.optim"
+local policy = require "perigee.record.policy"
 local sandbox = require "perigee.console.sandbox"
-local source = require "perigee.stops.source"
 local stops = require "perigee.stops"
 local tensor = require "perigee.core.tensor"
 
@@ -79,7 +79,7 @@ local function stage_record(run, text)
           core.fail("run.stage.finish: expected a stop such as stop.at_step(1000), got a %s", type(given))
         end
         local recipe_finish = run.recipe.stages[run.stage.index].finish
-        local as_text = stop == run.stage.finish and run.stage.finish_source or source.write(stop, recipe_finish)
+        local as_text = stop == run.stage.finish and run.stage.finish_source or policy.write(stop, recipe_finish)
         changes.make(run, "stage.finish", as_text, text())
       end,
     },

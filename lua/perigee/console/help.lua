@@ -17,9 +17,7 @@ end
 local function defined(line)
   local name, arguments = line:match "^%s*function%s+([%w_%.:]+)%s*(%b())"
   if name then return name, arguments end
-  name, arguments = line:match "^%s*([%w_]+)%s*=%s*function%s*(%b())"
-  if name then return name, arguments end
-  return line:match "^define%(\"([%w_]+)\", function%s*(%b())" -- the stops
+  return line:match "^%s*([%w_]+)%s*=%s*function%s*(%b())"
 end
 
 --- The same of a file's last value, which has the file's name: perigee.stops.at_step -> stops.at_step.

@@ -4,8 +4,9 @@
 local core = require "perigee.core.ffi"
 local limit = require "perigee.sandbox.limit"
 local nearest = require "perigee.base.nearest"
+local policy = require "perigee.record.policy"
 local program = require "perigee.core.program"
-local source = require "perigee.stops.source"
+local room = require "perigee.core.room"
 local strings = require "perigee.sandbox.strings"
 local tensor = require "perigee.core.tensor"
 
@@ -142,17 +143,17 @@ function wrap(x, depth)
 end
 
 --- A console's value as the library gets it: what a proxy stands for, copies of tables, callbacks between the two
---- worlds.
-function unwrap(x, depth)
+--- worlds; or, `as_typed`, functions as they are.
+function unwrap(x, depth, as_typed)
   local kind = type(x)
   if kind == "userdata" then return object_of[x] end
   if kind == "function" then
-    return real_of[x] or between(x, M.wrap, M.unwrap)
+    return real_of[x] or (as_typed and x) or between(x, M.wrap, M.unwrap)
   end
   if kind ~= "table" then return x end
   if depth > 16 then core.fail "a table that is nested too deeply" end
   local result = {}
-  for key, value in next, x do result[key] = unwrap(value, depth + 1) end
+  for key, value in next, x do result[key] = unwrap(value, depth + 1, as_typed) end
   return result
 end
 
@@ -176,22 +177,29 @@ end
 
 -- ---- the library ------------------------------------------------------------------------------------------------
 
---- stop.custom gets the user's function itself, for its source text.
-local function custom(options)
-  if type(options) ~= "table" then core.fail "stop.custom: expected a table of options" end
-  local given, body = {}, options[1]
-  for key, value in next, options do given[key] = key == 1 and body or M.unwrap(value) end
-  return M.wrap(source.custom(given))
+--- Stops get the user's functions themselves, for their source texts.
+local function as_typed(x) return unwrap(x, 1, true) end
+
+local function stop_namespace()
+  local call = {}
+  for _, kind in ipairs(room.names "perigee.stops") do
+    call[kind] = between(function(...) return policy.make(kind, ...) end, as_typed, M.wrap)
+  end
+  return M.record { name = "stop", call = call }
+end
+
+local function signal_namespace()
+  local signals, members = require "perigee.signals", {}
+  for _, kind in ipairs(room.names "perigee.signals") do members[kind] = signals[kind] end
+  return namespace("signal", members)
 end
 
 local library
 
 local function build_library()
-  local pg, stops, signals = require "perigee", require "perigee.stops", require "perigee.signals"
+  local pg = require "perigee"
   local ops = namespace("pg.ops", only_functions(pg.ops))
-  local call = { custom = custom }
-  for name, make in pairs(stops.constructors) do call[name] = call[name] or wrapped_function(make) end
-  local stop, signal = M.record { name = "stop", call = call }, namespace("signal", signals.constructors)
+  local stop, signal = stop_namespace(), signal_namespace()
   return { ops = ops, stop = stop, signal = signal, pg = namespace("pg", {
     tensor = function(data, shape, dtype) return pg.tensor(data, shape, dtype) end, full = pg.full, zeros = pg.zeros,
     ones = pg.ones, arange = pg.arange, randn = pg.randn, rand = pg.rand, seed = pg.seed, is_tensor = pg.is_tensor,

@@ -183,14 +183,12 @@ function Session:picture(options)
   return o.path
 end
 
---- The pair of blocks that an attention loss of the recipe aligns, for a student block.
+--- The teacher's block whose attention a loss of the recipe compares with that of a student's block.
 local function aligned_block(recipe, block)
   for _, stage in ipairs(recipe.stages) do
     for _, entry in ipairs(stage.losses) do
-      if entry.loss.kind == "attention_alignment" then
-        for k, student in ipairs(entry.loss.settings.student) do
-          if student == block then return entry.loss.settings.teacher[k] end
-        end
+      for _, pair in ipairs(entry.loss.pairs or {}) do
+        if pair.student == block then return pair.teacher end
       end
     end
   end

@@ -4,7 +4,6 @@
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local device = require "perigee.core.device"
-local gradient_angle = require "perigee.signals.gradient_angle"
 local layout = require "perigee.core.layout"
 local machine = require "perigee.cost.machine"
 local op = require "perigee.core.op"
@@ -30,17 +29,16 @@ end
 --- that can be opened, else the CPU's stand for them.
 local function planned_for(on, dtype) return not on.processor and device.computes("cuda", dtype) and "cuda" or "cpu" end
 
---- One reading of gradient angles that are measured together: { names, every, bytes, flops, seconds }.
-function M.probe(recipe, stage, members, on, where, averages)
-  local run, blocks = { recipe = recipe, stage = stage, micro = recipe.micro, trace = {}, device = where }, {}
-  local settings, names, every = members[1].settings, {}, math.huge
-  for k, signal in ipairs(members) do
-    blocks[k], names[k], every = signal.settings.block, signal.name, math.min(every, signal.settings.every)
-  end
-  local cost = gradient_angle.price(run, blocks, averages)
-  local batches = #settings.time * math.ceil(settings.images / recipe.micro)
-  return { names = names, every = every, bytes = cost.bytes, flops = cost.flops * batches,
-    seconds = machine.seconds(on, cost.calls, recipe.dtype) * batches }
+--- One reading of signals that are measured together: { names, every, bytes, flops, seconds }. Nil where it takes no
+--- more than a look. `averages`: bytes of the weights' moving averages, where a program can't read them as they are.
+local function reading(recipe, stage, members, on, where, averages)
+  if not members[1].price then return nil end
+  local names, every = {}, math.huge
+  for k, signal in ipairs(members) do names[k], every = signal.name, math.min(every, signal.settings.every) end
+  local cost = members[1].price(members, { recipe = recipe, stage = stage, micro = recipe.micro, trace = {},
+    device = where, averages = averages })
+  return { names = names, every = every, bytes = cost.bytes, flops = cost.flops * cost.batches,
+    seconds = machine.seconds(on, cost.calls, recipe.dtype) * cost.batches }
 end
 
 --- The gradients program of one stage over meta parameters, with everything counted.
@@ -92,9 +90,8 @@ function M.stage(recipe, stage, options)
   }
   local probes = {}
   for _, members in ipairs(signals.families(signals.of_stage(stage.finish, stage.signals))) do
-    if members[1].kind == "gradient_angle" then
-      local averages = members[1].settings.ema and low and flat * size or 0
-      local probe = M.probe(recipe, stage, members, on, kernels, averages)
+    local probe = reading(recipe, stage, members, on, kernels, low and flat * size or 0)
+    if probe then
       probes[#probes + 1] = probe
       local bytes = probe.bytes + batch_bytes / pieces * (where == "cpu" and 2 or 3)
       memory.signal = math.max(memory.signal or 0, bytes) -- while it measures; one does at a time

@@ -85,10 +85,10 @@ local function stage_value(given, number, names)
   return stage
 end
 
---- Two losses written out twice with the same settings are one; those of custom functions never are.
+--- Two losses written out twice with the same settings are one; those of functions of the recipe's own never are.
 local function are_one(a, b)
   local json = require "perigee.io.json"
-  return a == b or (a.kind == b.kind and a.kind ~= "custom" and json.encode(a.settings) == json.encode(b.settings))
+  return a == b or (a.kind == b.kind and not a.code and json.encode(a.settings) == json.encode(b.settings))
 end
 
 --- Losses of one name must be one loss in all stages: their projectors and weights are reached by name.
@@ -183,8 +183,10 @@ function M.new(given)
   return setmetatable(o, Recipe)
 end
 
---- Checks what needs student and teacher together: blocks, heads, grids. Called before a run, a plan or a trace.
+--- Checks what needs student and teacher together: blocks, heads, grids, and that each stage can measure its signals.
+--- Called before a run, a plan or a trace.
 function Recipe:validate()
+  local signals = require "perigee.signals"
   local student, teacher, data = self.student, self:teacher_model(), self.data
   if student.size and data.height
     and (student.channels ~= data.channels or student.size[1] ~= data.height or student.size[2] ~= data.width) then
@@ -201,6 +203,7 @@ function Recipe:validate()
     for _, entry in ipairs(stage.losses) do
       if entry.loss.validate then entry.loss:validate(student, teacher) end
     end
+    for _, signal in ipairs(signals.of_stage(stage.finish, stage.signals)) do signal:check(stage, self) end
   end
   return self
 end
@@ -215,7 +218,7 @@ end
 function Recipe:flow_matching(stage)
   local function find(s)
     for _, entry in ipairs(s.losses) do
-      if entry.loss.kind == "flow_matching" then return entry.loss end
+      if entry.loss.is_denoising then return entry.loss end
     end
   end
   local found = stage and find(stage)

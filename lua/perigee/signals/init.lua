@@ -1,99 +1,54 @@
 --- Signals: quantities measured while a stage runs, each at its own cadence, written into the run's events and read by
---- policies. A signal is { name, due(step) -> boolean, measure(self, run) -> a number or a table of numbers }. Those of
---- one `family` are measured together, in one pass: measure_family(members, run) -> a list of values.
-local check = require "perigee.core.check"
+--- policies. Those of one `family` are measured together, in one pass.
+---
+--- pg.signal.NAME is made of what lua/perigee/signals/NAME.lua returns: a function from options to a signal's fields.
 local core = require "perigee.core.ffi"
+local room = require "perigee.core.room"
 
 ---@class perigee.signals
 local M = {}
 
 ---@class perigee.Signal
----@field name string   by which an event holds its value
----@field kind string
----@field due fun(self: perigee.Signal, step: integer): boolean
+---@field name string      by which an event holds its value
+---@field kind string      its file: pg.signal.KIND
+---@field settings table   its options, with which its source and config.json name it
+---@field key string       what tells it from another signal of its name
+---@field due fun(self: perigee.Signal, step: integer): boolean  by default at settings.from and every settings.every
+---  steps after it
+---@field check fun(self: perigee.Signal, stage: table, recipe: perigee.Recipe)  an error where the stage cannot
+---  measure it; nothing, by default
 ---@field measure fun(self: perigee.Signal, run: perigee.Run): number|table
----@field of_step? boolean   it is about the step just done, and can't be measured without one
+---@field of_step? boolean  it is about the step just done, and can't be measured without one
 ---@field family? string
 ---@field measure_family? fun(members: perigee.Signal[], run: perigee.Run): table[]
+---@field price? fun(members: perigee.Signal[], run: table): perigee.SignalPrice  where it takes more than a look
+
+--- What one reading of a family costs: `batches` of `micro` images, each of so many flops by these calls, and the bytes
+--- that it takes on the run's device beside a step's.
+---@class perigee.SignalPrice
+---@field batches integer
+---@field bytes number
+---@field flops number
+---@field calls table[]
+
 local Signal = {}
 Signal.__index = Signal
 function M.is_signal(x) return getmetatable(x) == Signal end
 
-local function new(fields) return setmetatable(fields, Signal) end
-
---- Due at step `from` and every `every` steps after it.
-local function cadence(from, every)
-  return function(_, step) return step >= from and (step - from) % every == 0 end
+function Signal:due(step)
+  local from, every = self.settings.from, self.settings.every
+  return step >= from and (step - from) % every == 0
 end
 
---- The value of a loss of the step just done: signal.loss { "features" }.
----@param options { [1]: string, from?: integer, every?: integer }  from 0, every 1
----@return perigee.Signal
-function M.loss(options)
-  local o = check.options("signal.loss", options, { [1] = "string", from = { "natural", 0 }, every = { "count", 1 } })
-  return new {
-    kind = "loss", name = o[1], settings = o, key = ("loss %s %d %d"):format(o[1], o.from, o.every), of_step = true,
-    due = cadence(o.from, o.every),
-    measure = function(_, run)
-      local value = run.losses[o[1]]
-      if value == nil then
-        local names = {}
-        for k, entry in ipairs(run.stage.losses) do names[k] = entry.name end
-        core.fail("signal.loss: the stage '%s' has no loss '%s'; it has %s", run.stage.name, o[1],
-          table.concat(names, ", "))
-      end
-      return value
-    end,
-  }
-end
+function Signal.check() end
 
---- The norm of the whole gradient of the step just done, before clipping.
----@param options? { from?: integer, every?: integer }
----@return perigee.Signal
-function M.gradient_norm(options)
-  local o = check.options("signal.gradient_norm", options or {}, { from = { "natural", 0 }, every = { "count", 1 } })
-  return new {
-    kind = "gradient_norm", name = "gradient_norm", settings = o, key = ("gradient_norm %d %d"):format(o.from, o.every),
-    due = cadence(o.from, o.every), of_step = true,
-    measure = function(_, run) return run.gradient_norm end,
-  }
-end
-
---- Gradient angles of one family differ in their block alone.
-local function angles(members, run)
-  local blocks = {}
-  for k, signal in ipairs(members) do blocks[k] = signal.settings.block end
-  return require("perigee.signals.gradient_angle").measure(run, blocks, members[1].settings)
-end
-
---- The angle between the alignment's and the denoising loss's gradients: see signals/gradient_angle.lua.
---- `ema`: at the moving averages of the weights.
----@param options? { name?: string, block?: integer, time?: number[], images?: integer, from?: integer,
----  every?: integer, ema?: boolean }
----@return perigee.Signal
-function M.gradient_angle(options)
-  local o = check.options("signal.gradient_angle", options or {}, {
-    name = { "string", "gradient_angle" }, block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } },
-    images = { "count", 2048 }, from = { "natural", 50000 }, every = { "count", 10000 },
-    ema = { "boolean", false },
-  })
-  if #o.time == 0 then core.fail "signal.gradient_angle: time lists no times" end
-  for _, t in ipairs(o.time) do
-    if type(t) ~= "number" or t < 0 or t > 1 then
-      core.fail("signal.gradient_angle: time %s is not between 0 and 1", tostring(t))
-    end
+local function make(kind, define)
+  return function(...)
+    local signal = define(...)
+    signal.kind = kind
+    return setmetatable(signal, Signal)
   end
-  local measured = ("%s %d%s"):format(table.concat(o.time, "/"), o.images, o.ema and " ema" or "")
-  return new {
-    kind = "gradient_angle", name = o.name, settings = o, due = cadence(o.from, o.every),
-    key = ("gradient_angle %d %s %d %d"):format(o.block, measured, o.from, o.every),
-    family = "gradient_angle " .. measured, measure_family = angles,
-    measure = function(self, run) return angles({ self }, run)[1] end,
-  }
 end
-
---- The signals by name, for consoles and policies kept as source.
-M.constructors = { loss = M.loss, gradient_norm = M.gradient_norm, gradient_angle = M.gradient_angle }
 
 --- The signals of a list without repetitions; two different ones of the same name are an error.
 function M.unique(signals)
@@ -149,4 +104,4 @@ function M.measure(list, run)
   return values
 end
 
-return M
+return room.open({ module = "perigee.signals", what = "signal", make = make }, M)

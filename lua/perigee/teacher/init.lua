@@ -56,7 +56,7 @@ local function identity(recipe)
   local own = {}
   for _, stage in ipairs(recipe.stages) do
     for _, entry in ipairs(stage.losses) do
-      if entry.loss.kind == "custom" then own[#own + 1] = digest(string.dump(entry.loss.compute, true)) end
+      if entry.loss.code then own[#own + 1] = digest(string.dump(entry.loss.code, true)) end
     end
   end
   return json.encode(describe.config(recipe, {

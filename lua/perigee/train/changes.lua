@@ -4,8 +4,8 @@ local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local nearest = require "perigee.base.nearest"
 local optim = require "perigee.optim"
+local policy = require "perigee.record.policy"
 local signals = require "perigee.signals"
-local source = require "perigee.stops.source"
 local stops = require "perigee.stops"
 local tensor = require "perigee.core.tensor"
 
@@ -13,33 +13,13 @@ local M = {}
 
 -- ---- policies ---------------------------------------------------------------------------------------------------
 
---- A signal that the stage cannot measure would end the run at its first reading.
-local function check_signal(run, signal)
-  if signal.kind == "loss" and not run.stage.losses[signal.settings[1]] then
-    core.fail("the policy needs the loss '%s'; the stage '%s' has none of that name", signal.settings[1],
-      run.stage.name)
-  elseif signal.kind == "gradient_angle" then
-    local depth, denoise, alignment = run.recipe.student.depth or 0, false, false
-    for _, entry in ipairs(run.stage.losses) do
-      denoise = denoise or entry.loss.kind == "flow_matching"
-      alignment = alignment or entry.loss.needs_teacher
-    end
-    if signal.settings.block < 1 or signal.settings.block > depth then
-      core.fail("gradient_angle: block %d of a student with %d blocks", signal.settings.block, depth)
-    end
-    if not denoise or not alignment then
-      core.fail("gradient_angle: the stage '%s' needs a denoising and an alignment loss", run.stage.name)
-    end
-  end
-end
-
 local function recipe_finish(run) return run.recipe.stages[run.stage.index].finish end
 
 local function set_finish(run, text)
-  local stop = source.read(text, recipe_finish(run))
+  local stop = policy.read(text, recipe_finish(run))
   if not stops.is_stop(stop) then core.fail("run.stage.finish: expected a stop, got a %s", type(stop)) end
-  for _, signal in ipairs(stop.needs) do check_signal(run, signal) end
-  signals.of_stage(stop, run.stage.signals) -- two different ones of a name are an error here, not at the next step
+  -- what the stage cannot measure, and two signals of a name, are errors here and not at the next step
+  for _, signal in ipairs(signals.of_stage(stop, run.stage.signals)) do signal:check(run.stage, run.recipe) end
   run:set_finish(stop, text ~= "recipe_finish" and text or nil)
 end
 

@@ -6,7 +6,7 @@ local describe = require "perigee.recipe.describe"
 local device = require "perigee.core.device"
 local failure = require "perigee.base.failure"
 local pace = require "perigee.train.pace"
-local source = require "perigee.stops.source"
+local policy = require "perigee.record.policy"
 
 local C = core.C
 
@@ -190,7 +190,7 @@ end
 function Loop:run_to_end(ending)
   local run = self.run
   self.reporter = function(result) self:report(result) end
-  source.report = function(message) self:report_policy(message) end
+  policy.report = function(message) self:report_policy(message) end
   self.console = self.options.console and run.folder and self.options.console(run, function() return self:save() end)
   local fine, message = xpcall(function() self:iterate(ending) end, failure.handler)
   run.progress:close()

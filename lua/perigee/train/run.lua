@@ -14,9 +14,9 @@ local json = require "perigee.io.json"
 local op = require "perigee.core.op"
 local optimisers = require "perigee.optim"
 local parameters = require "perigee.stage.parameters"
+local policy = require "perigee.record.policy"
 local Progress = require "perigee.record.progress"
 local signals = require "perigee.signals"
-local source = require "perigee.stops.source"
 local stage_program = require "perigee.stage.program"
 local step_program = require "perigee.train.step"
 local teacher = require "perigee.teacher.teacher"
@@ -185,7 +185,7 @@ function Run:restore(state, stage)
   self.ema = now.ema
   for _, entry in ipairs(self.stage.losses) do entry.weight = now.weights[entry.name] end
   if live.finish then
-    self.stage.finish_source, self.stage.finish = live.finish, source.read(live.finish, stage.finish)
+    self.stage.finish_source, self.stage.finish = live.finish, policy.read(live.finish, stage.finish)
   end
   self.changes = { step = state.step, unpack(live.changes or {}) }
   local finish = self.stage.finish

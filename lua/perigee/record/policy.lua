@@ -46,60 +46,72 @@ end
 -- ---- functions --------------------------------------------------------------------------------------------------
 
 --- A function's source text, if it needs nothing from outside.
-local function text_of(f)
+local function text_of(kind, f)
   local captured, globals = chunk.outside(f)
   if #captured > 0 then
-    core.fail("stop.custom: the function captures '%s' from outside; a policy that is pasted into a run is kept as "
-      .. "source and must "
-      .. "stand alone: write the value into it, or keep it in the policy's state", table.concat(captured, "', '"))
+    core.fail("stop.%s: the function captures '%s' from outside; a policy that is pasted into a run is kept as source "
+      .. "and must stand alone: write the value into it, or keep it in the policy's state", kind,
+      table.concat(captured, "', '"))
   end
   for _, name in ipairs(globals) do
     if pure[name] == nil then
-      core.fail("stop.custom: the function uses the global '%s'; beside its arguments a policy may use %s", name,
+      core.fail("stop.%s: the function uses the global '%s'; beside its arguments a policy may use %s", kind, name,
         known())
     end
   end
   return chunk.source_of(f)
-    or core.fail "stop.custom: the function's source text is not known; paste it whole, as a function of its own"
+    or core.fail("stop.%s: the function's source text is not known; paste it whole, as a function of its own", kind)
 end
 
-local function plain(value, depth)
-  if type(value) ~= "table" then return value end
-  if depth > 8 then core.fail "the policy's state is nested too deeply" end
-  local result = {}
-  for key, inner in pairs(value) do result[key] = plain(inner, depth + 1) end
-  return result
-end
-
---- The function as a policy calls it: with copies, within the limit; its state is what a checkpoint would give back.
-local function guarded(text)
+--- A function of its own from a text, which sees nothing but `pure`.
+local function compiled_alone(text)
   local compiled = assert(loadstring("return " .. text, "=policy"))
   jit.off(setfenv(compiled, {}), true)
   local body = setfenv(compiled(), setmetatable({}, { __index = pure }))
-  local told
-  return function(event, state)
-    local fine, finished, next_state, reason = limit.run(SECONDS, function()
-      local done, following, why = body(plain(event, 1), plain(state, 1))
-      if following ~= nil and type(following) ~= "table" then
-        error(("the policy's state is a %s; it must be a table"):format(type(following)), 0)
-      end
-      return done, following and plain(json.decode(json.encode(following)), 1), why and tostring(why)
-    end, chunk.handler(limit.is_users))
+  texts[body] = text
+  return body
+end
+
+--- An argument of a stop that was typed in: functions, in tables too, are compiled alone. The second result says
+--- whether there were any.
+local function taken_in(kind, value)
+  if type(value) == "function" then return compiled_alone(text_of(kind, value)), true end
+  if type(value) ~= "table" or getmetatable(value) then return value, false end
+  local result, any = {}, false
+  for key, inner in pairs(value) do
+    local own
+    result[key], own = taken_in(kind, inner)
+    any = any or own
+  end
+  return result, any
+end
+
+--- A stop with functions that were typed in: it decides within the limit, and a failure ends nothing.
+local function guarded(stop)
+  local decide, told = stop.decide, nil
+  function stop.decide(self, event, state)
+    local fine, finished, next_state, reason = limit.run(SECONDS, function() return decide(self, event, state) end,
+      chunk.handler(limit.is_users))
     if fine then return finished, next_state, reason end
     if finished ~= told then M.report(finished) end
     told = finished
     return false, state
   end
+  return stop
 end
 
---- stop.custom for functions that were typed in.
-function M.custom(options)
-  if type(options) ~= "table" or type(options[1]) ~= "function" then return stops.custom(options) end
-  local text = text_of(options[1])
-  local given = copy(options)
-  given[1] = guarded(text)
-  texts[given[1]] = text
-  return stops.custom(given)
+--- Makes pg.stop.KIND of arguments that were typed in, or that M.write wrote.
+---@param kind string
+---@return perigee.Stop
+function M.make(kind, ...)
+  local arguments, guard = { ... }, false
+  for k = 1, select("#", ...) do
+    local own
+    arguments[k], own = taken_in(kind, arguments[k])
+    guard = guard or own
+  end
+  local stop = stops[kind](unpack(arguments, 1, select("#", ...)))
+  return guard and guarded(stop) or stop
 end
 
 -- ---- writing ----------------------------------------------------------------------------------------------------
@@ -135,9 +147,10 @@ function M.write(stop, recipe_finish) return literal(stop, recipe_finish) end
 --- The stop that M.write wrote.
 function M.read(text, recipe_finish)
   local environment = copy(pure)
-  environment.recipe_finish = recipe_finish
-  environment.stop, environment.signal = copy(stops.constructors), signals.constructors
-  environment.stop.custom = M.custom
+  environment.recipe_finish, environment.signal = recipe_finish, signals
+  environment.stop = setmetatable({}, { __index = function(_, kind)
+    return function(...) return M.make(kind, ...) end
+  end })
   local compiled, message = chunk.compile(text, environment, "policy")
   if not compiled then error("a policy's source is damaged: " .. message, 0) end
   return compiled()
