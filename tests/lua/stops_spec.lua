@@ -164,7 +164,7 @@ describe("stops", function()
         return policy:decide({ step = 1 }, {})
       end)
     end
-    assert.matches("the policy's state is a number; it must be a table", ask(3))
+    assert.matches("its state is a number; it must be a table; its event has step", ask(3))
     assert.matches("cannot be kept in a checkpoint: .*JSON has no way to write inf, the value of 'value%.best'",
       ask { best = math.huge })
     assert.matches("cannot be kept in a checkpoint: .*JSON has no way to write a function", ask { f = print })

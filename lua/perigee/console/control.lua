@@ -64,7 +64,7 @@ local function losses_record(run, text)
   }
 end
 
-local function stage_record(run, text)
+local function stage_record(run, text, say)
   return sandbox.record {
     name = "run.stage",
     get = {
@@ -81,6 +81,8 @@ local function stage_record(run, text)
         local recipe_finish = run.recipe.stages[run.stage.index].finish
         local as_text = stop == run.stage.finish and run.stage.finish_source or policy.write(stop, recipe_finish)
         changes.make(run, "stage.finish", as_text, text())
+        local remark = run:remark_of_policy()
+        if remark then say(("note: %s\n"):format(remark)) end
       end,
     },
     text = function()
@@ -112,8 +114,8 @@ local function names_of(run, prefix)
   return names
 end
 
---- `run`. `text()` is the line under evaluation, `save()` writes a checkpoint and returns its path.
-function M.run(run, text, save)
+--- `run`. `text()` is the line under evaluation, `save()` writes a checkpoint and returns its path, `say(text)` prints.
+function M.run(run, text, save, say)
   local function method(name, body)
     return function(self, ...)
       if type(self) ~= "userdata" then core.fail("run.%s: call it as run:%s(...)", name, name) end
@@ -144,7 +146,7 @@ function M.run(run, text, save)
     name = "run",
     get = {
       step = function() return run.step end, name = function() return run.recipe.name end,
-      folder = function() return run.folder end, stage = function() return stage_record(run, text) end,
+      folder = function() return run.folder end, stage = function() return stage_record(run, text, say) end,
       optim = function() return optim_record(run, text) end, losses = function() return sandbox.wrap(run.losses) end,
       gradient_norm = function() return run.gradient_norm end, ema = function() return run.ema end,
       batch_size = function() return run.batch_size end, paused = function() return run.paused end,

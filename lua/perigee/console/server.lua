@@ -50,7 +50,7 @@ local function new_session(self)
   end
   local function text() return self.text end
   session.environment, session.base = tensor.outlive(sandbox.environment, {
-    run = control.run(self.run, text, self.save), student = control.student(self.run),
+    run = control.run(self.run, text, self.save, out), student = control.student(self.run),
   }, out)
   return session
 end

@@ -13,10 +13,6 @@ function M.losses(stage)
   return table.concat(texts, " + ")
 end
 
---- The step at which a recipe ends at the latest, if its last stop knows one.
----@return integer?
-function M.last_step(recipe) return recipe.stages[#recipe.stages].finish:latest() end
-
 --- Does stage `index` or a later one train the loss of this name?
 ---@return boolean
 function M.trains(recipe, index, loss)

@@ -32,7 +32,8 @@ local function state_of(run)
   local recipe = run.recipe
   return {
     format = M.format, recipe = recipe.name, seed = recipe.seed, step = run.step, stage = run.stage.index,
-    stage_name = run.stage.name, policy = run.policy_state, policy_text = run.stage.finish.text,
+    stage_name = run.stage.name, stage_begun = run.stage.begun, policy = run.policy_state,
+    policy_text = run.stage.finish.text, undecided = run.undecided or nil,
     precision = recipe.precision, batch = recipe.batch, isa = ffi.string(core.C.pg_cpu_isa()),
     threads = core.C.pg_threads(), settings = run:settings(), recipe_settings = run:recipe_settings(),
     finished = run.finished, device = run.device ~= "cpu" and device.description(run.device) or nil,

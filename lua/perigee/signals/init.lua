@@ -42,9 +42,14 @@ end
 
 function Signal.check() end
 
+local taken = { step = true, stage = true, stage_steps = true } -- fields of every event
+
 local function make(kind, define)
   return function(...)
     local signal = define(...)
+    if taken[signal.name] then
+      core.fail("signal.%s: '%s' is a field of every event; choose another name", kind, signal.name)
+    end
     signal.kind = kind
     return setmetatable(signal, Signal)
   end

@@ -1,9 +1,21 @@
 --- Your own policy: stop.custom { needs = { signals }, function(event, state) return finished, state end }. The
---- function must be pure: same event and state, same answer. The first state is an empty table. A state is kept in
---- checkpoints, so it is a table of numbers, texts, booleans and such tables.
+--- function must be pure: same event and state, same answer. It answers true or false; the next state, where it is
+--- another; and a reason for the log, if it likes. The first state is an empty table. A state is kept in checkpoints,
+--- so it is a table of numbers, texts, booleans and such tables. The policy gets copies, which it may write to.
 local check = require "perigee.core.check"
+local chunk = require "perigee.sandbox.chunk"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
+local limit = require "perigee.sandbox.limit"
+local stops = require "perigee.stops"
+
+---@class perigee.CustomStopOptions
+---@field [1] fun(event: perigee.Event, state: table): boolean, table?, string?  finished, next state, reason
+---@field needs? perigee.Signal[]
+---@field name? string             "custom"
+
+---@class perigee.stops
+---@field custom fun(options: perigee.CustomStopOptions): perigee.Stop
 
 --- A copy of a state or an event: the policy's own.
 local function copy(value, depth)
@@ -14,32 +26,48 @@ local function copy(value, depth)
   return result
 end
 
----@class perigee.CustomStopOptions
----@field [1] fun(event: perigee.Event, state: table): boolean, table?, string?  finished, next state, reason
----@field needs? perigee.Signal[]
----@field name? string             "custom"
-
----@class perigee.stops
----@field custom fun(options: perigee.CustomStopOptions): perigee.Stop
+--- What a policy returned, checked: finished, the next state as a checkpoint gives it back, reason. `before`: the state
+--- it was given; `own`: its copy of that. Nil and what is wrong, where the answer is none.
+local function answer(before, own, finished, next_state, reason)
+  if finished == nil then return nil, "it returns nothing (nil); expected true or false" end
+  if type(finished) ~= "boolean" then
+    return nil, ("it returns a %s (%s); expected true or false"):format(type(finished), tostring(finished))
+  end
+  local given = next_state
+  if given == nil then given = own end
+  if type(given) ~= "table" then return nil, ("its state is a %s; it must be a table"):format(type(given)) end
+  local fine, text = pcall(json.encode, given)
+  if not fine then return nil, "its state cannot be kept in a checkpoint: " .. text end
+  if next_state == nil then
+    if text ~= json.encode(before) then
+      return nil, "it changes its state and returns none; return the state as the second result"
+    end
+    return finished, before, reason
+  end
+  return finished, copy(json.decode(text), 1), reason
+end
 
 ---@param options perigee.CustomStopOptions
 ---@return perigee.Stop
 return function(options)
   local o = check.options("stop.custom", options,
     { needs = { "table", {} }, [1] = "function", name = { "string", "custom" } })
-  local body = o[1]
+  local body, info = o[1], debug.getinfo(o[1], "S")
+  local name = ("policy '%s'%s"):format(o.name,
+    info.source:sub(1, 1) == "@" and (" (%s:%d)"):format(info.source:sub(2), info.linedefined) or "")
   return {
     arguments = { o }, needs = o.needs, text = o.name,
     decide = function(_, event, state)
-      local finished, next_state, reason = body(copy(event, 1), copy(state, 1))
-      if next_state == nil then next_state = state end
-      if type(next_state) ~= "table" then
-        core.fail("stop.custom: the policy's state is a %s; it must be a table", type(next_state))
+      local own = copy(state, 1)
+      local function refuse(problem)
+        error(("%s: %s; its event has %s"):format(name, problem, table.concat(stops.names_of(event), ", ")), 0)
       end
-      local fine, text = pcall(json.encode, next_state)
-      if not fine then core.fail("stop.custom: the policy's state cannot be kept in a checkpoint: %s", text) end
-      reason = reason and tostring(reason) or finished and o.name .. " decided" or nil
-      return finished and true or false, copy(json.decode(text), 1), reason -- as a checkpoint would give it back
+      local results = { xpcall(body, chunk.handler(limit.is_users), setmetatable(copy(event, 1), getmetatable(event)),
+        own) }
+      if not results[1] then refuse(results[2]) end
+      local finished, next_state, reason = answer(state, own, unpack(results, 2, 4))
+      if finished == nil then refuse(next_state) end
+      return finished, next_state, reason and tostring(reason) or finished and o.name .. " decided" or nil
     end,
   }
 end

@@ -4,7 +4,9 @@
 ---
 --- pg.stop.NAME is made of what lua/perigee/stops/NAME.lua returns: a function from arguments to a stop's fields.
 local core = require "perigee.core.ffi"
+local nearest = require "perigee.base.nearest"
 local room = require "perigee.core.room"
+local tables = require "perigee.base.tables"
 
 ---@class perigee.stops
 local M = {}
@@ -15,18 +17,15 @@ local M = {}
 ---@field text string                what the log calls it
 ---@field needs perigee.Signal[]     what it reads
 ---@field first? fun(): table        the state before the first event; without it an empty table
----@field latest? fun(self: perigee.Stop): integer?  the step by which it has decided, where it can say one
+---@field latest fun(self: perigee.Stop, begun?: integer): integer?  the step by which it has decided, if it can say
+---  one; its stage begins after step `begun` at the latest, if that is known
+---@field remark fun(self: perigee.Stop, step: integer, begun: integer): string?  what a person should know who puts it
+---  in charge after step `step`, in a stage that began after step `begun`: that it is past already, say
 ---@field decide fun(self: perigee.Stop, event: perigee.Event, state: table): boolean, table, string?  finished,
 ---  next state, reason
 local Stop = {}
 Stop.__index = Stop
 function M.is_stop(x) return getmetatable(x) == Stop end
-
---- What a policy reads: the step, the stage's name, and each signal that was due, by its name.
----@class perigee.Event
----@field step integer    steps of the run done
----@field stage string
----@field [string] any
 
 function Stop:__tostring() return self.text end
 
@@ -34,6 +33,7 @@ function Stop:__tostring() return self.text end
 function Stop:initial() return self.first and self.first() or {} end
 
 function Stop.latest() return nil end
+function Stop.remark() return nil end
 
 local function make(kind, define)
   return function(...)
@@ -42,6 +42,42 @@ local function make(kind, define)
     return setmetatable(stop, Stop)
   end
 end
+
+-- ---- events -----------------------------------------------------------------------------------------------------
+
+--- What a policy reads. A field that it doesn't have is an error; a signal that is declared and not due is nil.
+---@class perigee.Event
+---@field step integer         steps of the run done
+---@field stage string
+---@field stage_steps integer  steps of the stage done
+---@field [string] any         signals by name: those of the policy and of the stage
+
+local FIELDS = { "step", "stage", "stage_steps" }
+
+--- An event of these fields and of the signals that were due; `declared` are all that the stage measures.
+---@param fields { step: integer, stage: string, stage_steps: integer }
+---@param declared perigee.Signal[]
+---@return perigee.Event
+function M.event(fields, declared)
+  local names, known = { unpack(FIELDS) }, {}
+  for _, signal in ipairs(declared) do names[#names + 1] = signal.name end
+  for _, name in ipairs(names) do known[name] = true end
+  local function refuse(_, name)
+    if known[name] then return nil end
+    core.fail("the event has no field '%s'%s", tostring(name), nearest.hint(tostring(name), names))
+  end
+  return setmetatable(fields, { names = names, __index = refuse })
+end
+
+--- The names that an event's fields may have.
+---@param event perigee.Event
+---@return string[]
+function M.names_of(event)
+  local class = getmetatable(event)
+  return class and class.names or tables.sorted_keys(event)
+end
+
+-- ---- several as one ---------------------------------------------------------------------------------------------
 
 --- The fields of a stop made of several: it ends the stage when `wanted` of them have decided to; each decision is
 --- kept. `latest` is math.min or math.max.
@@ -77,10 +113,15 @@ function M.combine(kind, wanted, latest, stops)
       end
       return finished >= wanted, next_state, table.concat(reasons, " and ")
     end,
-    latest = function()
+    latest = function(_, begun)
       local steps = {}
-      for _, stop in ipairs(stops) do steps[#steps + 1] = stop:latest() end
+      for _, stop in ipairs(stops) do steps[#steps + 1] = stop:latest(begun) end
       return #steps >= wanted and latest(unpack(steps)) or nil
+    end,
+    remark = function(_, step, begun)
+      local remarks = {}
+      for _, stop in ipairs(stops) do remarks[#remarks + 1] = stop:remark(step, begun) end
+      return #remarks >= wanted and table.concat(remarks, "; ") or nil
     end,
   }
 end

@@ -21,6 +21,8 @@ local function set_finish(run, text)
   -- what the stage cannot measure, and two signals of a name, are errors here and not at the next step
   for _, signal in ipairs(signals.of_stage(stop, run.stage.signals)) do signal:check(run.stage, run.recipe) end
   run:set_finish(stop, text ~= "recipe_finish" and text or nil)
+  local remark = run:remark_of_policy()
+  if remark then run.progress:line("note: %s", remark) end
 end
 
 -- ---- what can be changed: path -> { read(run), write(run, value) } -----------------------------------------------
@@ -117,6 +119,7 @@ function M.make(run, path, value, text)
   local fine, message = pcall(make, run, { path = path, value = value, text = text, number = number_of_change })
   if not fine then error(message, 0) end
   run:know_change(number_of_change)
+  run.progress:line("step %d: changed by hand: %s", run.step, (text:gsub("\n.*", " ...")))
 end
 
 --- Replaces a tensor of the run: the values are kept in its folder, for --resume.

@@ -28,7 +28,8 @@ local function train(run, options)
   local how = resume.begin(run, options)
   if not how then return "interrupted" end
   if run.finished then
-    run.progress:line("the run in %s is finished: %d steps", run.folder, run.step)
+    run.progress:line("the run in %s is finished: %d steps; a later end of the last stage's finish, in the recipe, "
+      .. "would continue it", run.folder, run.step)
     return "finished"
   end
   local ending = decide_early(run)
@@ -41,6 +42,8 @@ local function train(run, options)
       parameters = run.groups[1].count }
   end
   run.progress:line("stage %s: %s; until %s", stage.name, describe.losses(stage), stage.finish.text)
+  local past = how == "new" and run:remark_of_policy()
+  if past then run.progress:line("note: %s", past) end
   return Loop.new(run, options, how ~= "new"):run_to_end(ending)
 end
 

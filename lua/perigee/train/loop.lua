@@ -13,7 +13,6 @@ local C = core.C
 ---@class perigee.Loop
 ---@field run perigee.Run
 ---@field options perigee.TrainOptions
----@field last? integer       the step at which it ends at the latest, if that is known
 ---@field pace perigee.Pace
 ---@field clock number        when the last line of the log was written, and
 ---@field logged integer      the step that it was about
@@ -32,8 +31,7 @@ local M = {}
 ---@return perigee.Loop
 function M.new(run, options, continues)
   return setmetatable({
-    run = run, options = options, last = options.steps or describe.last_step(run.recipe),
-    pace = pace.new(C.pg_clock_seconds), clock = C.pg_clock_seconds(), logged = run.step,
+    run = run, options = options, pace = pace.new(C.pg_clock_seconds), clock = C.pg_clock_seconds(), logged = run.step,
     saved_at = C.pg_clock_seconds(), outcome = false,
     pending = continues and run.folder and changes.pending(run) or {},
   }, Loop)
@@ -52,8 +50,8 @@ function Loop:report(result)
   end
   local losses = {}
   for k, entry in ipairs(run.stage.losses) do losses[k] = { entry.name, result.losses[entry.name] or 0 } end
-  run.progress:step({ step = result.step, last = self.last, stage = result.stage, losses = losses, rate = rate,
-    batch = run.batch_size }, due)
+  run.progress:step({ step = result.step, last = self.options.steps or run:last_step(), stage = result.stage,
+    losses = losses, rate = rate, batch = run.batch_size }, due)
   self.pace:tick()
   local before, seconds = self.pace:gained()
   if before then
@@ -90,6 +88,8 @@ function Loop:change_stage(reason)
     policy = run.stage.finish.text }
   run.progress:line("step %d: stage %s ends (%s); stage %s begins: %s; %.1f MiB given back", run.step, from, reason,
     run.stage.name, describe.losses(run.stage), freed)
+  local remark = run:remark_of_policy()
+  if remark then run.progress:line("note: %s", remark) end
   return built
 end
 
@@ -100,6 +100,7 @@ function Loop:finish_stage(reason)
   local had_teacher = run.stage.needs_teacher
   if run.stage.index == #run.recipe.stages then
     run:log { event = "end", step = run.step, reason = reason }
+    run.progress:line("step %d: stage %s ends (%s)", run.step, run.stage.name, reason)
     run:finish()
     self.outcome = "finished"
   elseif self:change_stage(reason) then

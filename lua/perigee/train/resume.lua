@@ -36,6 +36,18 @@ local function stage_of(path, state, recipe)
   error(("%s is in stage '%s'; the recipe has %s"):format(path, state.stage_name, table.concat(names, ", ")), 0)
 end
 
+--- The step after which a checkpoint's stage began. Checkpoints once did not say it; the log of their run does.
+local function begun_at(state, log)
+  if state.stage_begun then return state.stage_begun end
+  local begun = state.stage == 1 and 0 or state.step
+  for _, event in ipairs(log and files.exists(log .. "/events.jsonl") and Events.read(log) or {}) do
+    if event.event == "stage" and event.stage == state.stage_name and event.step <= state.step then
+      begun = event.step
+    end
+  end
+  return begun
+end
+
 --- Notes a device or an instruction set other than the checkpoint's.
 local function note_machine(run, state, isa)
   local here = run.device ~= "cpu" and device.description(run.device) or nil
@@ -48,11 +60,15 @@ local function note_machine(run, state, isa)
   end
 end
 
+--- The folder of the run to which a checkpoint belongs.
+local function run_of(path) return path:match "^(.*)/checkpoints/[^/]+$" end
+
 --- Loads a checkpoint into a run: state, tensors, and the place in the data. Returns the event for the log.
 local function load_checkpoint(run, state, file, path)
   local recipe = run.recipe
   check_same(path, state, recipe)
   local stage = stage_of(path, state, recipe)
+  state.stage_begun = begun_at(state, run_of(path))
   local groups = {}
   for _, group in ipairs(run.groups) do
     if not group.loss or describe.trains(recipe, stage.index, group.loss) then groups[#groups + 1] = group end
@@ -125,13 +141,23 @@ local function continue(run)
   return event
 end
 
+--- An error where a fork has nothing to do: the other run is finished there. Before a folder is made for it.
+local function expect_unfinished(run, from)
+  local state, _, path = checkpoint.open(from)
+  check_same(path, state, run.recipe)
+  if run.policy_of(state, stage_of(path, state, run.recipe)).finished then
+    error(("%s: that run is finished, at step %d; give a later end to the finish of stage '%s', or begin at an earlier "
+      .. "checkpoint"):format(path, state.step, state.stage_name), 0)
+  end
+end
+
 --- Begins at a checkpoint of another run: its newest, or the given one. The log up to there comes along.
 local function fork(run, options)
   local state, file, path = checkpoint.open(options.from, function(damaged, message)
     run.progress:line("note: %s is damaged: %s", damaged, message)
   end)
   local event = load_checkpoint(run, state, file, path)
-  local source = path:match "^(.*)/checkpoints/[^/]+$"
+  local source = run_of(path)
   files.remove(run.folder .. "/events.jsonl")
   folder.describe(run.folder, run.recipe, options)
   if source and files.exists(source .. "/events.jsonl") then rewind_log(run, source) end
@@ -145,6 +171,7 @@ end
 ---@return "new"|"resumed"|"forked"|nil  nil: interrupted while another process held the folder
 function M.begin(run, options)
   if not run.folder then return "new" end
+  if options.from and #checkpoint.list(run.folder) == 0 then expect_unfinished(run, options.from) end
   files.make_folder(run.folder)
   if not run:hold_folder(options.wait) then return nil end
   folder.check(run.folder, options.resume)

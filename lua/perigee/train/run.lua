@@ -19,6 +19,7 @@ local Progress = require "perigee.record.progress"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.stage.program"
 local step_program = require "perigee.train.step"
+local stops = require "perigee.stops"
 local teacher = require "perigee.teacher.teacher"
 local teachers = require "perigee.teacher"
 local tensor = core.tensor
@@ -30,10 +31,10 @@ local Run = setmetatable({}, { __index = no_field })
 Run.__index = Run
 Run.__newindex = no_field
 
---- The run's copy of a stage: weights and `finish` may be changed in it.
-local function live_stage(stage)
+--- The run's copy of a stage that began after step `begun`: weights and `finish` may be changed in it.
+local function live_stage(stage, begun)
   local live = { name = stage.name, index = stage.index, finish = stage.finish, signals = stage.signals,
-                 needs_teacher = stage.needs_teacher, losses = {} }
+                 needs_teacher = stage.needs_teacher, losses = {}, begun = begun }
   for k, entry in ipairs(stage.losses) do
     live.losses[k] = { name = entry.name, loss = entry.loss, weight = entry.weight }
     live.losses[entry.name] = live.losses[k]
@@ -67,7 +68,7 @@ function Run.new(recipe, options)
   end
   recipe.data:open()
   local progress = options.progress or Progress.new { quiet = true, clock = core_ffi.C.pg_clock_seconds }
-  local stage = live_stage(recipe.stages[1])
+  local stage = live_stage(recipe.stages[1], 0)
   local self = setmetatable({
     -- given
     recipe = recipe,
@@ -80,7 +81,8 @@ function Run.new(recipe, options)
 
     -- where it stands
     step = 0,                            -- steps done
-    stage = stage,                       -- name, index, losses (by number and by name), finish, signals, finish_source
+    stage = stage,                       -- name, index, begun, losses (by number and by name), finish, signals,
+                                         -- finish_source
     policy_state = stage.finish:initial(),
     finished = false,
     sound = true,                        -- the tensors are those of `step`: no step is under way, and none gave a NaN
@@ -113,6 +115,7 @@ function Run.new(recipe, options)
     paused = false,
     finish_asked = false,                -- why the stage shall end before the next step
     owes_decision = false,               -- the policy is asked before the first step
+    undecided = false,                   -- the policy was asked at this step and failed
 
     -- on disk
     saved_step = false,                  -- the step whose checkpoint the folder holds
@@ -150,9 +153,12 @@ function Run:settings()
   return settings
 end
 
---- The same settings as the recipe has them.
+--- The same settings as the recipe has them; its policy by its text.
 function Run:recipe_settings()
-  return settings_of(self.recipe.optim, self.recipe.ema, self.recipe.stages[self.stage.index].losses)
+  local stage = self.recipe.stages[self.stage.index]
+  local settings = settings_of(self.recipe.optim, self.recipe.ema, stage.losses)
+  settings.finish = stage.finish.text
+  return settings
 end
 
 --- A setting of a checkpoint stays, unless the recipe's has been changed since.
@@ -170,13 +176,28 @@ local function reads_the_step(stop)
   return false
 end
 
---- Takes over a checkpoint's state: step, stage, policy, and the settings that had been changed during the run. If the
---- recipe's policy has changed since, the new one is asked from its beginning, and at this step already
---- (`owes_decision`), as in a run that had it from the start; not if it reads losses of the step, which are no longer
---- known.
+--- The policy with which a checkpoint's run continues in a recipe's stage. One that was put in by hand stays, unless
+--- the recipe's has been changed since. A policy other than the checkpoint's is asked from its beginning, and at this
+--- step already (`owed`), as in a run that had it from the start; not if it reads losses of the step, which are no
+--- longer known. What that run had finished goes on where the recipe's policy was changed, whoever had ended it.
+---@return { finish: perigee.Stop, source?: string, state: table, finished: boolean, owed: boolean }
+function Run.policy_of(state, stage)
+  local live, before = state.settings, state.recipe_settings
+  local changed = before.finish ~= nil and before.finish ~= stage.finish.text -- checkpoints once did not say it
+  local source = not changed and live.finish or nil
+  local finish = source and policy.read(source, stage.finish) or stage.finish
+  local same = state.policy_text == finish.text
+  local anew = not same or state.undecided or (changed and state.finished)
+  return {
+    finish = finish, source = source, state = same and state.policy or finish:initial(),
+    finished = state.finished and not anew, owed = anew and not reads_the_step(finish) or false,
+  }
+end
+
+--- Takes over a checkpoint's state: step, stage, policy, and the settings that had been changed during the run.
 function Run:restore(state, stage)
-  self.step, self.finished = state.step, state.finished
-  self.stage = live_stage(stage)
+  self.step = state.step
+  self.stage = live_stage(stage, state.stage_begun)
   local live, before = state.settings, state.recipe_settings
   local now = { ema = self.ema, weights = self:settings().weights }
   take_over(self.optim, live.optim, before.optim)
@@ -184,15 +205,10 @@ function Run:restore(state, stage)
   take_over(now.weights, live.weights, before.weights)
   self.ema = now.ema
   for _, entry in ipairs(self.stage.losses) do entry.weight = now.weights[entry.name] end
-  if live.finish then
-    self.stage.finish_source, self.stage.finish = live.finish, policy.read(live.finish, stage.finish)
-  end
   self.changes = { step = state.step, unpack(live.changes or {}) }
-  local finish = self.stage.finish
-  if state.policy_text == finish.text then self.policy_state = state.policy
-  else
-    self.policy_state, self.finished, self.owes_decision = finish:initial(), false, not reads_the_step(finish)
-  end
+  local kept = Run.policy_of(state, stage)
+  self.stage.finish, self.stage.finish_source = kept.finish, kept.source
+  self.policy_state, self.finished, self.owes_decision = kept.state, kept.finished, kept.owed
   self.loader:seek(self.step)
 end
 
@@ -257,7 +273,7 @@ end
 --- Moves to a stage by number and builds it. False: interrupted.
 ---@return boolean
 function Run:enter_stage(index)
-  self.stage = live_stage(self.recipe.stages[index])
+  self.stage = live_stage(self.recipe.stages[index], self.step)
   self.policy_state = self.stage.finish:initial()
   return self:build_stage()
 end
@@ -374,14 +390,14 @@ function Run:signals_due()
   return list
 end
 
---- Measures the signals that are due and asks the policy.
----@param report? fun(result: perigee.StepResult)
----@return boolean finished, string? reason
-function Run:decide(report)
-  local event = { step = self.step, stage = self.stage.name }
-  local due = self:signals_due()
+--- The event of this step: the signals that are due are measured, and logged.
+---@return perigee.Event
+local function event_of(self, report)
+  local stage, due = self.stage, self:signals_due()
   if #due > 0 then self:collect(0, report) end
   local values = signals.measure(due, self)
+  local event = stops.event({ step = self.step, stage = stage.name, stage_steps = self.step - stage.begun },
+    signals.of_stage(stage.finish, stage.signals))
   for _, signal in ipairs(due) do
     local value = values[signal.name]
     if type(value) == "number" and not finite(value) then
@@ -390,9 +406,35 @@ function Run:decide(report)
     event[signal.name] = value
     self:log { event = "signal", step = self.step, name = signal.name, value = value }
   end
-  local finished, state, reason = self.stage.finish:decide(event, self.policy_state)
-  self.policy_state, self.owes_decision = state, false
-  return finished, finished and (reason or self.stage.finish.text) or nil
+  return event
+end
+
+--- Measures the signals that are due and asks the policy. Where it fails, a checkpoint of this step says that it is
+--- still to be asked.
+---@param report? fun(result: perigee.StepResult)
+---@return boolean finished, string? reason
+function Run:decide(report)
+  local finish, event = self.stage.finish, event_of(self, report)
+  self.owes_decision, self.undecided = false, true
+  local fine, finished, state, reason = xpcall(finish.decide, failure.handler, finish, event, self.policy_state)
+  if not fine then error(("step %d, stage %s: %s"):format(self.step, self.stage.name, tostring(finished)), 0) end
+  self.policy_state, self.undecided = state, false
+  return finished, finished and (reason or finish.text) or nil
+end
+
+--- The step at which the run ends at the latest, if its stops know one.
+---@return integer?
+function Run:last_step()
+  local last = self.stage.finish:latest(self.stage.begun)
+  for k = self.stage.index + 1, #self.recipe.stages do last = self.recipe.stages[k].finish:latest(last) end
+  return last
+end
+
+--- What a person should know of the stage's policy: that it is past already, say.
+---@return string?
+function Run:remark_of_policy()
+  local remark = self.stage.finish:remark(self.step, self.stage.begun)
+  return remark and ("%s: stage %s ends after its next step"):format(remark, self.stage.name)
 end
 
 --- The recipe's last stage has ended.
