@@ -345,7 +345,7 @@ describe("the gradient angle of a block", function()
     local run = Run.new(recipe)
     run:build_stage()
     run:advance()
-    local signal = require "perigee.signals.gradient_angle"
+    local signal = require "perigee.stage.gradient_angle"
     local value = signal.measure(run, { 2 }, { time = { 0.3 }, images = 8, ema = true })[1]
     run:free()
     return value.mean

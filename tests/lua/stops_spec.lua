@@ -136,6 +136,16 @@ describe("stops", function()
         assert.equal(expected, describe_recipe.last_step(recipe) or "none", tostring(policy))
       end
     end
+    local function last(...)
+      local stages = {}
+      for k, policy in ipairs { ... } do stages[k] = { finish = policy } end
+      return describe_recipe.last_step { stages = stages }
+    end
+    assert.equal(30, last(stop.at_step(10), stop.after(20)))
+    assert.equal(11, last(stop.at_step(10), stop.at_step(4))) -- a stage has one step at least
+    assert.equal(15, last(stop.any(open, stop.after(10)), stop.any(stop.at_step(90), stop.after(5))))
+    assert.is_nil(last(open, stop.after(5)))
+    assert.equal(40, last(open, stop.at_step(40)))
   end)
 
   it("gather what they need, once each", function()

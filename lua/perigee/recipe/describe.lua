@@ -13,6 +13,16 @@ function M.losses(stage)
   return table.concat(texts, " + ")
 end
 
+--- The step at which a recipe ends at the latest, if its stops know one; `live`: the stage that a run is in.
+---@param live? { index: integer, finish: perigee.Stop, begun: integer }
+---@return integer?
+function M.last_step(recipe, live)
+  local last = 0
+  if live then last = live.finish:latest(live.begun) end
+  for k = live and live.index + 1 or 1, #recipe.stages do last = recipe.stages[k].finish:latest(last) end
+  return last
+end
+
 --- Does stage `index` or a later one train the loss of this name?
 ---@return boolean
 function M.trains(recipe, index, loss)

@@ -50,8 +50,8 @@ function Loop:report(result)
   end
   local losses = {}
   for k, entry in ipairs(run.stage.losses) do losses[k] = { entry.name, result.losses[entry.name] or 0 } end
-  run.progress:step({ step = result.step, last = self.options.steps or run:last_step(), stage = result.stage,
-    losses = losses, rate = rate, batch = run.batch_size }, due)
+  run.progress:step({ step = result.step, last = self.options.steps or describe.last_step(run.recipe, run.stage),
+    stage = result.stage, losses = losses, rate = rate, batch = run.batch_size }, due)
   self.pace:tick()
   local before, seconds = self.pace:gained()
   if before then

@@ -422,14 +422,6 @@ function Run:decide(report)
   return finished, finished and (reason or finish.text) or nil
 end
 
---- The step at which the run ends at the latest, if its stops know one.
----@return integer?
-function Run:last_step()
-  local last = self.stage.finish:latest(self.stage.begun)
-  for k = self.stage.index + 1, #self.recipe.stages do last = self.recipe.stages[k].finish:latest(last) end
-  return last
-end
-
 --- What a person should know of the stage's policy: that it is past already, say.
 ---@return string?
 function Run:remark_of_policy()
