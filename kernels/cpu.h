@@ -23,15 +23,10 @@
 
 #include "kernel.h"
 
-#define PG_PASTE2(a, b) a##b
-#define PG_PASTE(a, b) PG_PASTE2(a, b)
-#define PG_CPU(name) PG_PASTE(name, PG_SUFFIX)
+#define PG_CPU(name) PG_INSTANCE(name)
 
 /* Functions that the CUDA kernels share (cuda.h). */
 #define PG_FUNCTION static inline __attribute__((always_inline))
-
-#define PG_KERNEL(name) pg_status PG_CPU(name)(const pg_call *call);
-#define PG_KERNEL_PLAN(name) int64_t PG_CPU(name##_scratch)(const pg_call *call);
 
 enum { PG_CHUNK_ROWS = 64 };
 

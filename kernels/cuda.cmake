@@ -1,5 +1,5 @@
-# CUDA kernels: kernels/<op>/cuda.cu, once per dtype; cuda.c, once, where a vendor's library does the work. Together they
-# define every kernel of their folder's headers. Nothing here is part of the ordinary build:
+# CUDA kernels: kernels/<op>/cuda.cu, once per dtype; cuda.c and cuda_*.c, once, where a vendor's library does the work.
+# Together they define every kernel of their folder's headers. Nothing here is part of the ordinary build:
 #
 #   PERIGEE_CUDA_KERNEL_TABLE     the table of CUDA kernels, C
 #   PERIGEE_CUDA_KERNEL_SOURCES   the .cu files
@@ -9,7 +9,7 @@
 #   PERIGEE_CUDA_KERNEL_OBJECTS   the .cu files compiled for GPUs by the target cuda_kernels, where nvcc is found
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*/cuda.cu)
-file(GLOB vendor_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*/cuda.c)
+file(GLOB vendor_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*/cuda.c ${CMAKE_CURRENT_SOURCE_DIR}/*/cuda_*.c)
 file(GLOB cudnn_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda_cudnn.c ${CMAKE_CURRENT_SOURCE_DIR}/*/cudnn.c)
 set(cuda_dtypes float32 bfloat16)
 

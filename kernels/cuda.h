@@ -24,12 +24,7 @@
 
 #include "kernel.h"
 
-#define PG_PASTE2(a, b) a##b
-#define PG_PASTE(a, b) PG_PASTE2(a, b)
-#define PG_CUDA(name) PG_PASTE(name, PG_SUFFIX)
-
-#define PG_KERNEL(name) extern "C" pg_status PG_CUDA(name)(const pg_call *call);
-#define PG_KERNEL_PLAN(name) extern "C" int64_t PG_CUDA(name##_scratch)(const pg_call *call);
+#define PG_CUDA(name) PG_INSTANCE(name)
 
 /* Functions that device code and the CPU's kernels share (activation/functions.h). */
 #define PG_FUNCTION static __device__ __forceinline__
@@ -248,10 +243,10 @@ static inline pg_status pg_launched(const char *op) {
   return pg_error(PG_ERROR_DEVICE, "%s: the launch failed: %s", op, cudaGetErrorString(error));
 }
 
-/* View k's data, or NULL if it is absent. */
+/* A view's memory; NULL where the view is absent. */
 template <typename T>
-static inline T *pg_data(const pg_call *call, int k) {
-  return pg_present(call, k) ? static_cast<T *>(call->v[k].data) : nullptr;
+static inline T *pg_data(pg_named_view v) {
+  return static_cast<T *>(v->data);
 }
 
 #endif

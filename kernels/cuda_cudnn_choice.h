@@ -93,8 +93,7 @@ static pg_status cudnn_run_theirs(const cudnn_contest *c, const cudnn_solution *
 /* Eager calls may have views at any address, and planned ones scratch for an earlier choice. */
 static int cudnn_serves(const cudnn_contest *c, const cudnn_solution *s) {
   uintptr_t bits = 0;
-  for (int k = 0; k < c->call->n; k++)
-    if (pg_present(c->call, k)) bits |= (uintptr_t)c->call->v[k].data;
+  for (int k = 0; k < c->call->n; k++) bits |= (uintptr_t)pg_view_at(c->call, k)->data;
   return s && s->graph.plan && bits % CUDNN_TENSOR_ALIGNMENT == 0 &&
          cudnn_scratch_for(c, s->graph.workspace) <= c->call->scratch_bytes;
 }
@@ -164,7 +163,8 @@ static void *cudnn_furnish(pg_call *call, int64_t scratch, int64_t *borrowed) {
   int64_t at[PG_MAX_VIEWS] = {0}, total = scratch;
   for (int k = 0; k < call->n; k++) {
     at[k] = total = cudnn_round_up(total);
-    if (pg_present(call, k)) total += pg_numel(&call->v[k]) * pg_dtype_bytes(call->v[k].dtype);
+    const pg_view *v = pg_view_at(call, k);
+    if (pg_present(v)) total += pg_numel(v) * pg_dtype_bytes(v->dtype);
   }
   void *memory;
   if (call->services->borrow(&memory, total)) return NULL;
@@ -172,7 +172,7 @@ static void *cudnn_furnish(pg_call *call, int64_t scratch, int64_t *borrowed) {
   *borrowed = total;
   if (cudaMemsetAsync(base, 0, (size_t)total, NULL) != cudaSuccess) cudaGetLastError();
   for (int k = 0; k < call->n; k++)
-    if (pg_present(call, k)) call->v[k].data = base + at[k];
+    if (pg_present(pg_view_at(call, k))) call->v[k].data = base + at[k];
   call->scratch = base;
   call->scratch_bytes = scratch;
   call->stream = NULL;
@@ -271,13 +271,14 @@ static pg_status cudnn_settle(const cudnn_contest *c) {
   cudnn_solution s;
   int wish;
   TRY(cudnn_asked(c->rival, &wish));
-  if (cudnn_is_current(c, cudnn_find(c->key), wish) || (c->call->v[0].data && wish == CUDNN_EITHER)) return PG_OK;
+  if (cudnn_is_current(c, cudnn_find(c->key), wish) || (pg_view_at(c->call, 0)->data && wish == CUDNN_EITHER))
+    return PG_OK;
   pg_status status = cudnn_choose(&s, c, wish);
   if (status) {
     char why[512];
     snprintf(why, sizeof why, "%s", pg_last_error());
-    return pg_error(status, "%s of %s: %s; %s=own does without cuDNN", c->rival->op, pg_shape_text(&c->call->v[2]), why,
-                    c->rival->variable);
+    return pg_error(status, "%s of %s: %s; %s=own does without cuDNN", c->rival->op,
+                    pg_shape_text(pg_view_at(c->call, 2)), why, c->rival->variable);
   }
   s.wish = wish;
   return cudnn_add(&s);

@@ -21,9 +21,11 @@ ACCUMULATE(into_real, real, load, store)
 ACCUMULATE(into_stat, stat, SAME, SAME)
 
 pg_status PG_CPU(accumulate)(const pg_call *call) {
+  const accumulate_views v = accumulate_of(call);
   pg_status status = expect_accumulate(call);
   if (status) return status;
-  const pg_view *total = &call->v[0], *x = &call->v[1];
-  (total->dtype == PG_REAL ? into_real : into_stat)(total->data, x->data, pg_numel(total), (stat)call->f[0], call->i[0]);
+  const stat scale = (stat)accumulate_floats_of(call).scale;
+  const int64_t first = accumulate_ints_of(call).first;
+  (v.total->dtype == PG_REAL ? into_real : into_stat)(v.total->data, v.x->data, pg_numel(v.total), scale, first);
   return PG_OK;
 }

@@ -30,14 +30,14 @@ struct accumulation {
 }  // namespace
 
 pg_status PG_CUDA(accumulate)(const pg_call *call) {
+  const accumulate_views v = accumulate_of(call);
   pg_status status = expect_accumulate(call);
   if (status) return status;
-  const pg_view *total = &call->v[0], *x = &call->v[1];
-  const pg_view *const views[2] = {total, x};
+  const pg_view *const views[2] = {v.total, v.x};
   pg_loop loop = pg_loop_flat(2, views);
-  stat scale = (stat)call->f[0];
-  bool first = call->i[0] != 0;
-  if (total->dtype == PG_REAL) pg_each<2, PG_VECTOR>(loop, accumulation<real>{scale, first}, call->stream);
+  stat scale = (stat)accumulate_floats_of(call).scale;
+  bool first = accumulate_ints_of(call).first != 0;
+  if (v.total->dtype == PG_REAL) pg_each<2, PG_VECTOR>(loop, accumulation<real>{scale, first}, call->stream);
   else pg_each<2, PG_VECTOR>(loop, accumulation<stat>{scale, first}, call->stream);
   return pg_launched("accumulate");
 }

@@ -1,14 +1,23 @@
-/* Activation functions, element by element. i[0] kind (kinds.h). */
+#ifndef PERIGEE_ACTIVATION_H
+#define PERIGEE_ACTIVATION_H
+
+#include "kernel.h"
+
+/* Activation functions, element by element. `kind` is one of kinds.h. */
 
 /* y = f(x)
- *   v[0] y      real [...]   =, may be x
- *   v[1] x      real [...]
- *   i[0] kind */
-PG_KERNEL(activation)
+ *   y      real [...]   =, may be x
+ *   x      real [...]
+ *   kind */
+PG_KERNEL(activation, y, x)
+PG_INTS(activation, kind)
 
 /* dx = dy·f'(x)
- *   v[0] dx     real [...]   =, may be dy
- *   v[1] dy     real [...]
- *   v[2] x      real [...]
- *   i[0] kind */
-PG_KERNEL(activation_backward)
+ *   dx     real [...]   =, may be dy
+ *   dy     real [...]
+ *   x      real [...]
+ *   kind */
+PG_KERNEL(activation_backward, dx, dy, x)
+PG_INTS(activation_backward, kind)
+
+#endif

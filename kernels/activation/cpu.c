@@ -18,12 +18,13 @@ enum { PIECE = 4096, PARALLEL = 32768 };
   } while (0)
 
 pg_status PG_CPU(activation)(const pg_call *call) {
-  pg_status status = expect_activation("activation", call, 2);
+  const activation_views v = activation_of(call);
+  pg_status status = expect_activation(call);
   if (status) return status;
-  real *y = call->v[0].data;
-  const real *x = call->v[1].data;
-  int64_t n = pg_numel(&call->v[0]);
-  switch (call->i[0]) {
+  real *y = v.y->data;
+  const real *x = v.x->data;
+  int64_t n = pg_numel(v.y);
+  switch (activation_ints_of(call).kind) {
 #define CASE(function) \
   case ACTIVATION_##function: EACH(y[p] = store(function(load(x[p])))); break;
     PG_ACTIVATIONS(CASE)
@@ -33,12 +34,13 @@ pg_status PG_CPU(activation)(const pg_call *call) {
 }
 
 pg_status PG_CPU(activation_backward)(const pg_call *call) {
-  pg_status status = expect_activation("activation_backward", call, 3);
+  const activation_backward_views v = activation_backward_of(call);
+  pg_status status = expect_activation_backward(call);
   if (status) return status;
-  real *dx = call->v[0].data;
-  const real *dy = call->v[1].data, *x = call->v[2].data;
-  int64_t n = pg_numel(&call->v[0]);
-  switch (call->i[0]) {
+  real *dx = v.dx->data;
+  const real *dy = v.dy->data, *x = v.x->data;
+  int64_t n = pg_numel(v.dx);
+  switch (activation_backward_ints_of(call).kind) {
 #define CASE(function) \
   case ACTIVATION_##function: EACH(dx[p] = store(load(dy[p]) * function##_derivative(load(x[p])))); break;
     PG_ACTIVATIONS(CASE)

@@ -48,17 +48,19 @@ struct derivatives {
 }  // namespace
 
 pg_status PG_CUDA(activation)(const pg_call *call) {
-  pg_status status = expect_activation("activation", call, 2);
+  const activation_views v = activation_of(call);
+  pg_status status = expect_activation(call);
   if (status) return status;
-  const pg_view *const views[2] = {&call->v[0], &call->v[1]};
-  pg_each<2, PG_VECTOR>(pg_loop_flat(2, views), values{(int)call->i[0]}, call->stream);
+  const pg_view *const views[2] = {v.y, v.x};
+  pg_each<2, PG_VECTOR>(pg_loop_flat(2, views), values{(int)activation_ints_of(call).kind}, call->stream);
   return pg_launched("activation");
 }
 
 pg_status PG_CUDA(activation_backward)(const pg_call *call) {
-  pg_status status = expect_activation("activation_backward", call, 3);
+  const activation_backward_views v = activation_backward_of(call);
+  pg_status status = expect_activation_backward(call);
   if (status) return status;
-  const pg_view *const views[3] = {&call->v[0], &call->v[1], &call->v[2]};
-  pg_each<3, PG_VECTOR>(pg_loop_flat(3, views), derivatives{(int)call->i[0]}, call->stream);
+  const pg_view *const views[3] = {v.dx, v.dy, v.x};
+  pg_each<3, PG_VECTOR>(pg_loop_flat(3, views), derivatives{(int)activation_backward_ints_of(call).kind}, call->stream);
   return pg_launched("activation_backward");
 }

@@ -1,7 +1,12 @@
+#ifndef PERIGEE_ADAMW_H
+#define PERIGEE_ADAMW_H
+
+#include "kernel.h"
+
 /* square_sum: Σ x², for the norm of a gradient. Chunks of a fixed size, added in a fixed order, in float64.
- *   v[0] sum  stat []   =
- *   v[1] x    real [n] */
-PG_KERNEL(square_sum)
+ *   sum  stat []   =
+ *   x    real [n] */
+PG_KERNEL(square_sum, sum, x)
 PG_KERNEL_PLAN(square_sum)
 
 /* adamw: one step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) with decoupled decay, over flat buffers, with
@@ -12,14 +17,16 @@ PG_KERNEL_PLAN(square_sum)
  *   p  = p·(1 − lr·decay) − lr/(1 − β1^step) · m / (√(v/(1 − β2^step)) + ε)
  *   average = average + (1 − ema)·(p − average);   working = p
  * Every view is read in its place; those marked = are written in place.
- *   v[0] parameters     real [n]  =
- *   v[1] first_moment   real [n]  =
- *   v[2] second_moment  real [n]  =
- *   v[3] average        real [n]  =, may be absent
- *   v[4] working        bfloat16 [n] =, may be absent
- *   v[5] gradient       real [n]
- *   v[6] hyper          float32 or float64 [8]: lr, β1, β2, ε, decay, clip, ema, step (from 1). In float32, 1 − β2 and
+ *   parameters     real [n]  =
+ *   first_moment   real [n]  =
+ *   second_moment  real [n]  =
+ *   average        real [n]  =, may be absent
+ *   working        bfloat16 [n] =, may be absent
+ *   gradient       real [n]
+ *   hyper          float32 or float64 [8]: lr, β1, β2, ε, decay, clip, ema, step (from 1). In float32, 1 − β2 and
  *                       1 − ema lose digits.
- *   v[7] square_sum     stat []
+ *   square_sum     stat []
  * `real` is float32 or float64; on CUDA float32. */
-PG_KERNEL(adamw)
+PG_KERNEL(adamw, parameters, first_moment, second_moment, average, working, gradient, hyper, square_sum)
+
+#endif

@@ -5,7 +5,8 @@
 enum { CHUNK = 4096 };
 
 int64_t PG_CPU(square_sum_scratch)(const pg_call *call) {
-  return (pg_numel(&call->v[1]) + CHUNK - 1) / CHUNK * (int64_t)sizeof(double);
+  const square_sum_views v = square_sum_of(call);
+  return (pg_numel(v.x) + CHUNK - 1) / CHUNK * (int64_t)sizeof(double);
 }
 
 /* Σ x² of one chunk. */
@@ -17,18 +18,18 @@ static double chunk_square_sum(const real *x, int64_t n) {
 }
 
 pg_status PG_CPU(square_sum)(const pg_call *call) {
-  const pg_view *sum = &call->v[0], *x = &call->v[1];
+  const square_sum_views v = square_sum_of(call);
   pg_status status = expect_square_sum(call);
   if (status) return status;
-  const int64_t n = pg_numel(x), chunks = (n + CHUNK - 1) / CHUNK;
-  const real *values = x->data;
+  const int64_t n = pg_numel(v.x), chunks = (n + CHUNK - 1) / CHUNK;
+  const real *values = v.x->data;
   double *partial = call->scratch;
 #pragma omp parallel for schedule(static) if (chunks > 4)
   for (int64_t c = 0; c < chunks; c++)
     partial[c] = chunk_square_sum(values + c * CHUNK, n - c * CHUNK < CHUNK ? n - c * CHUNK : CHUNK);
   double total = 0;
   for (int64_t c = 0; c < chunks; c++) total += partial[c];
-  *(stat *)sum->data = (stat)total;
+  *(stat *)v.sum->data = (stat)total;
   return PG_OK;
 }
 
@@ -97,19 +98,20 @@ static void average_chunk(int64_t n, real *restrict average, const real *restric
 }
 
 pg_status PG_CPU(adamw)(const pg_call *call) {
-  const int64_t n = pg_numel(&call->v[0]);
+  const adamw_views v = adamw_of(call);
+  const int64_t n = pg_numel(v.parameters);
   pg_status status = expect_adamw(call);
   if (status) return status;
-  real *p = call->v[0].data, *m = call->v[1].data, *v = call->v[2].data;
-  real *average = pg_present(call, 3) ? call->v[3].data : NULL;
-  uint16_t *working = pg_present(call, 4) ? call->v[4].data : NULL;
-  const real *g = call->v[5].data;
-  const step_constants c = constants_of(&call->v[6], (double)*(const stat *)call->v[7].data);
+  real *p = v.parameters->data, *first = v.first_moment->data, *second = v.second_moment->data;
+  real *average = v.average->data;
+  uint16_t *working = v.working->data;
+  const real *g = v.gradient->data;
+  const step_constants c = constants_of(v.hyper, (double)*(const stat *)v.square_sum->data);
   const int64_t chunks = (n + CHUNK - 1) / CHUNK;
 #pragma omp parallel for schedule(static) if (chunks > 4)
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
     const int64_t at = chunk * CHUNK, count = n - at < CHUNK ? n - at : CHUNK;
-    step_chunk(count, p + at, m + at, v + at, g + at, c);
+    step_chunk(count, p + at, first + at, second + at, g + at, c);
     if (average) average_chunk(count, average + at, p + at, c.ema);
     for (int64_t k = at; working && k < at + count; k++) working[k] = bfloat16_of(p[k]);
   }

@@ -9,7 +9,8 @@ static const int threads = 256;
 static const int64_t chunk = 16384; /* elements that a block adds up */
 
 int64_t PG_CUDA(square_sum_scratch)(const pg_call *call) {
-  return pg_pieces(pg_numel(&call->v[1]), chunk) * (int64_t)sizeof(double);
+  const square_sum_views v = square_sum_of(call);
+  return pg_pieces(pg_numel(v.x), chunk) * (int64_t)sizeof(double);
 }
 
 /* Grid: a block a chunk. N elements at a time, those after the last whole N of x one by one. */
@@ -32,14 +33,15 @@ static __global__ void __launch_bounds__(threads) add_squares(double *partial, c
 }
 
 pg_status PG_CUDA(square_sum)(const pg_call *call) {
+  const square_sum_views v = square_sum_of(call);
   pg_status status = expect_square_sum(call);
   if (status) return status;
-  const real *x = pg_data<real>(call, 1);
-  int64_t n = pg_numel(&call->v[1]);
+  const real *x = pg_data<real>(v.x);
+  int64_t n = pg_numel(v.x);
   auto kernel = pg_vectorisable(x, 0, 0) ? add_squares<PG_VECTOR> : add_squares<1>;
   double *partial = static_cast<double *>(call->scratch);
   LAUNCH(kernel, pg_blocks(n, chunk), threads, 0, call->stream, partial, x, n);
-  pg_add_partial_sums(pg_data<stat>(call, 0), partial, pg_pieces(n, chunk), 1.0, call->stream);
+  pg_add_partial_sums(pg_data<stat>(v.sum), partial, pg_pieces(n, chunk), 1.0, call->stream);
   return pg_launched("square_sum");
 }
 
@@ -133,14 +135,16 @@ static __global__ void __launch_bounds__(threads) step_all(buffers b, hyper h) {
 static const unsigned most_blocks = 132 * 8;
 
 pg_status PG_CUDA(adamw)(const pg_call *call) {
+  const adamw_views v = adamw_of(call);
   pg_status status = expect_adamw(call);
   if (status) return status;
-  int64_t n = pg_numel(&call->v[0]);
-  buffers b = {pg_data<float>(call, 0),    pg_data<float>(call, 1), pg_data<float>(call, 2), pg_data<float>(call, 3),
-               pg_data<bfloat16>(call, 4), pg_data<float>(call, 5), n};
-  hyper h = {call->v[6].data, call->v[6].dtype == PG_FLOAT64, pg_data<float>(call, 7)};
+  int64_t n = pg_numel(v.parameters);
+  buffers b = {pg_data<float>(v.parameters), pg_data<float>(v.first_moment), pg_data<float>(v.second_moment),
+               pg_data<float>(v.average),    pg_data<bfloat16>(v.working),   pg_data<float>(v.gradient), n};
+  hyper h = {v.hyper->data, v.hyper->dtype == PG_FLOAT64, pg_data<float>(v.square_sum)};
   bool vectors = true;
-  for (int k = 0; k < 6; k++) vectors = vectors && pg_vectorisable(pg_data<void>(call, k), 0, 0);
+  const void *const all[] = {b.parameters, b.first, b.second, b.average, b.working, b.gradient};
+  for (const void *data : all) vectors = vectors && pg_vectorisable(data, 0, 0);
   unsigned blocks = pg_blocks(n, threads * (vectors ? PG_VECTOR : 1));
   auto kernel = vectors ? step_all<PG_VECTOR> : step_all<1>;
   LAUNCH(kernel, blocks < most_blocks ? blocks : most_blocks, threads, 0, call->stream, b, h);

@@ -2,7 +2,7 @@
 #ifndef PERIGEE_ATTENTION_CHECK_H
 #define PERIGEE_ATTENTION_CHECK_H
 
-#include "kernel.h"
+#include "attention/attention.h"
 
 /* Sizes of a packed qkv view. */
 typedef struct packed {
@@ -31,26 +31,26 @@ static int is_lse(const pg_view *v, packed p) {
 }
 
 static pg_status expect_attention(const pg_call *call) {
-  const pg_view *out = &call->v[0], *lse = &call->v[1], *qkv = &call->v[2];
-  PG_EXPECT(call->n == 3 && is_packed(qkv), "attention: qkv is %s; expected [images,tokens,3,heads,size]",
-            pg_shape_text(qkv));
-  packed p = packed_sizes(qkv);
-  PG_EXPECT(is_unpacked(out, p) && (!pg_present(call, 1) || is_lse(lse, p)),
-            "attention: qkv is %s, out is %s, lse is %s; expected [B,N,H,d] and [B,H,N]", pg_shape_text(qkv),
-            pg_shape_text(out), pg_shape_text(lse));
+  const attention_views v = attention_of(call);
+  PG_EXPECT(is_packed(v.qkv), "attention: qkv is %s; expected [images,tokens,3,heads,size]",
+            pg_shape_text(v.qkv));
+  packed p = packed_sizes(v.qkv);
+  PG_EXPECT(is_unpacked(v.out, p) && (!pg_present(v.lse) || is_lse(v.lse, p)),
+            "attention: qkv is %s, out is %s, lse is %s; expected [B,N,H,d] and [B,H,N]", pg_shape_text(v.qkv),
+            pg_shape_text(v.out), pg_shape_text(v.lse));
   return PG_OK;
 }
 
 static pg_status expect_attention_backward(const pg_call *call) {
-  const pg_view *dqkv = &call->v[0], *dout = &call->v[1], *qkv = &call->v[2], *out = &call->v[3], *lse = &call->v[4];
-  PG_EXPECT(call->n == 5 && is_packed(qkv), "attention_backward: qkv is %s; expected [images,tokens,3,heads,size]",
-            pg_shape_text(qkv));
-  packed p = packed_sizes(qkv);
-  PG_EXPECT(is_packed(dqkv) && pg_same_shape(dqkv, qkv), "attention_backward: qkv is %s, dqkv %s; they must match",
-            pg_shape_text(qkv), pg_shape_text(dqkv));
-  PG_EXPECT(is_unpacked(dout, p) && is_unpacked(out, p) && is_lse(lse, p),
+  const attention_backward_views v = attention_backward_of(call);
+  PG_EXPECT(is_packed(v.qkv), "attention_backward: qkv is %s; expected [images,tokens,3,heads,size]",
+            pg_shape_text(v.qkv));
+  packed p = packed_sizes(v.qkv);
+  PG_EXPECT(is_packed(v.dqkv) && pg_same_shape(v.dqkv, v.qkv),
+            "attention_backward: qkv is %s, dqkv %s; they must match", pg_shape_text(v.qkv), pg_shape_text(v.dqkv));
+  PG_EXPECT(is_unpacked(v.dout, p) && is_unpacked(v.out, p) && is_lse(v.lse, p),
             "attention_backward: qkv is %s, dout %s, out %s, lse %s; expected [B,N,H,d], [B,N,H,d] and [B,H,N]",
-            pg_shape_text(qkv), pg_shape_text(dout), pg_shape_text(out), pg_shape_text(lse));
+            pg_shape_text(v.qkv), pg_shape_text(v.dout), pg_shape_text(v.out), pg_shape_text(v.lse));
   return PG_OK;
 }
 

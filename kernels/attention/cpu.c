@@ -61,16 +61,18 @@ static void forward_head(const forward_work *w, head x, stat scale, real *out, i
 }
 
 int64_t PG_CPU(attention_scratch)(const pg_call *call) {
-  if (!is_packed(&call->v[2])) return 0; /* the call itself says what is wrong */
-  packed p = packed_sizes(&call->v[2]);
+  const attention_views v = attention_of(call);
+  if (!is_packed(v.qkv)) return 0; /* the call itself says what is wrong */
+  packed p = packed_sizes(v.qkv);
   return worker_count(p.images * p.heads) * forward_bytes(p);
 }
 
 pg_status PG_CPU(attention)(const pg_call *call) {
-  const pg_view *out = &call->v[0], *lse = &call->v[1], *qkv = &call->v[2];
+  const attention_views v = attention_of(call);
   pg_status status = expect_attention(call);
   if (status) return status;
-  packed p = packed_sizes(qkv);
+  packed p = packed_sizes(v.qkv);
+  const stat scale = (stat)attention_floats_of(call).scale;
   int64_t pieces = p.images * p.heads, bytes = forward_bytes(p);
   status = check_scratch("attention", call, worker_count(pieces) * bytes);
   if (status) return status;
@@ -80,9 +82,9 @@ pg_status PG_CPU(attention)(const pg_call *call) {
     bump scratch = {(char *)call->scratch + omp_get_thread_num() * bytes, 0};
     forward_work w;
     forward_work_take(&w, &scratch, p);
-    forward_head(&w, head_of(qkv, image, h, 0), (stat)call->f[0],
-                 (real *)out->data + (image * p.tokens * p.heads + h) * p.size, p.heads * p.size,
-                 pg_present(call, 1) ? (stat *)lse->data + piece * p.tokens : NULL);
+    forward_head(&w, head_of(v.qkv, image, h, 0), scale,
+                 (real *)v.out->data + (image * p.tokens * p.heads + h) * p.size, p.heads * p.size,
+                 pg_present(v.lse) ? (stat *)v.lse->data + piece * p.tokens : NULL);
   }
   return PG_OK;
 }
@@ -97,16 +99,18 @@ static int64_t backward_bytes(packed p) {
 }
 
 int64_t PG_CPU(attention_backward_scratch)(const pg_call *call) {
-  if (!is_packed(&call->v[2])) return 0;
-  packed p = packed_sizes(&call->v[2]);
+  const attention_backward_views v = attention_backward_of(call);
+  if (!is_packed(v.qkv)) return 0;
+  packed p = packed_sizes(v.qkv);
   return worker_count(p.images * p.heads) * backward_bytes(p);
 }
 
 pg_status PG_CPU(attention_backward)(const pg_call *call) {
-  const pg_view *dqkv = &call->v[0], *qkv = &call->v[2];
+  const attention_backward_views v = attention_backward_of(call);
   pg_status status = expect_attention_backward(call);
   if (status) return status;
-  packed p = packed_sizes(qkv);
+  packed p = packed_sizes(v.qkv);
+  const double scale = attention_backward_floats_of(call).scale;
   int64_t pieces = p.images * p.heads, bytes = backward_bytes(p);
   status = check_scratch("attention_backward", call, worker_count(pieces) * bytes);
   if (status) return status;
@@ -115,8 +119,8 @@ pg_status PG_CPU(attention_backward)(const pg_call *call) {
     bump scratch = {(char *)call->scratch + omp_get_thread_num() * bytes, 0};
     backward_work w;
     backward_work_take(&w, &scratch, p.tokens, p.size);
-    backward_case c = backward_case_of(dqkv, &call->v[1], qkv, &call->v[3], &call->v[4], piece / p.heads,
-                                       piece % p.heads, call->f[0]);
+    backward_case c =
+        backward_case_of(v.dqkv, v.dout, v.qkv, v.out, v.lse, piece / p.heads, piece % p.heads, scale);
     backward_head(&w, &c);
   }
   return PG_OK;

@@ -2,8 +2,6 @@
  * built with cuDNN, and which of the two runs is a choice (cuda_cudnn_choice.h; PERIGEE_ATTENTION asks for one of
  * them). */
 
-#include "cuda_entries.h"
-
 #include "attention/attention.h"
 #include "attention/own.h"
 
@@ -36,8 +34,9 @@ typedef struct problem {
 } problem;
 
 static problem problem_of(const pg_call *call, int backward) {
-  const packed p = packed_sizes(&call->v[2]);
-  return (problem){backward, backward || pg_present(call, 1), {p.images, p.tokens, p.heads, p.size}};
+  const packed p = packed_sizes(backward ? attention_backward_of(call).qkv : attention_of(call).qkv);
+  const int with_lse = backward || pg_present(attention_of(call).lse);
+  return (problem){backward, with_lse, {p.images, p.tokens, p.heads, p.size}};
 }
 
 static pg_status draw(cudnn_graph *g, const void *data) {
@@ -53,21 +52,27 @@ static void *part(const pg_view *qkv, int which) {
   return (char *)qkv->data + which * p.heads * p.size * 2;
 }
 
-static pg_status run_cudnn(const cudnn_graph *g, const pg_call *call, const void *data, void *workspace, void *beside) {
-  const problem *p = data;
-  const pg_view *v = call->v, *dqkv = &v[0], *qkv = &v[2];
-  float scale = (float)call->f[0], one = 1;
+static pg_status run_forward(const cudnn_graph *g, const pg_call *call, void *workspace) {
+  const attention_views v = attention_of(call);
+  float scale = (float)attention_floats_of(call).scale;
   void *t[ATTENTION_TENSORS] = {NULL};
-  for (int k = 0; k < 3; k++) t[ATTENTION_QUERIES + k] = part(qkv, k);
-  t[ATTENTION_SCALE] = &scale;
-  if (p->backward) {
-    for (int k = 0; k < 3; k++) t[ATTENTION_DQUERIES + k] = part(dqkv, k);
-    t[ATTENTION_DOUT] = v[1].data, t[ATTENTION_OUT] = v[3].data, t[ATTENTION_LSE] = v[4].data;
-    t[ATTENTION_DELTA] = beside, t[ATTENTION_ONE] = &one;
-  } else {
-    t[ATTENTION_OUT] = v[0].data, t[ATTENTION_LSE] = p->with_lse ? v[1].data : NULL;
-  }
+  for (int k = 0; k < 3; k++) t[ATTENTION_QUERIES + k] = part(v.qkv, k);
+  t[ATTENTION_SCALE] = &scale, t[ATTENTION_OUT] = v.out->data, t[ATTENTION_LSE] = v.lse->data;
   return cudnn_run(g, ATTENTION_TENSORS, t, workspace, call->stream);
+}
+
+static pg_status run_backward(const cudnn_graph *g, const pg_call *call, void *workspace, void *delta) {
+  const attention_backward_views v = attention_backward_of(call);
+  float scale = (float)attention_backward_floats_of(call).scale, one = 1;
+  void *t[ATTENTION_TENSORS] = {NULL};
+  for (int k = 0; k < 3; k++) t[ATTENTION_QUERIES + k] = part(v.qkv, k), t[ATTENTION_DQUERIES + k] = part(v.dqkv, k);
+  t[ATTENTION_SCALE] = &scale, t[ATTENTION_ONE] = &one, t[ATTENTION_DELTA] = delta;
+  t[ATTENTION_DOUT] = v.dout->data, t[ATTENTION_OUT] = v.out->data, t[ATTENTION_LSE] = v.lse->data;
+  return cudnn_run(g, ATTENTION_TENSORS, t, workspace, call->stream);
+}
+
+static pg_status run_cudnn(const cudnn_graph *g, const pg_call *call, const void *data, void *workspace, void *beside) {
+  return ((const problem *)data)->backward ? run_backward(g, call, workspace, beside) : run_forward(g, call, workspace);
 }
 
 static const cudnn_rival rival = {"attention", "PERIGEE_ATTENTION", draw, run_ours, run_cudnn};

@@ -81,19 +81,19 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2)
 }
 
 pg_status PG_CUDA(attention_own)(const pg_call *call) {
+  const attention_views v = attention_of(call);
   pg_status status = expect_attention(call);
   if (status) return status;
-  const pg_view *out = &call->v[0], *qkv = &call->v[2];
-  packed p = packed_sizes(qkv);
-  status = expect_head_size("attention", qkv);
+  packed p = packed_sizes(v.qkv);
+  status = expect_head_size("attention", v.qkv);
   if (status) return status;
   for_head_size(p.size, [&](auto size) {
     constexpr int D = size.value, rows = 16 * forward_tiles<D>::R, columns = padded(D);
     int64_t tiles = tile_elements(4 * forward_tiles<D>::K, columns), queries = tile_elements(rows, columns);
     int warps = warps_for(p.tokens, rows, tiles, queries);
     LAUNCH(forward<D>, row_blocks(p.images * p.heads, p.tokens, warps * rows), warps * PG_WARP,
-           (size_t)(tiles + warps * queries) * sizeof(real), call->stream, head_tensor_of(qkv), head_tensor_of(out),
-           pg_data<stat>(call, 1), (float)call->f[0]);
+           (size_t)(tiles + warps * queries) * sizeof(real), call->stream, head_tensor_of(v.qkv), head_tensor_of(v.out),
+           pg_data<stat>(v.lse), (float)attention_floats_of(call).scale);
   });
   return pg_launched("attention");
 }
@@ -101,19 +101,22 @@ pg_status PG_CUDA(attention_own)(const pg_call *call) {
 /* ---- backward ---- */
 
 int64_t PG_CUDA(attention_own_backward_scratch)(const pg_call *call) {
-  return is_packed(&call->v[2]) ? backward_bytes(packed_sizes(&call->v[2])) : 0;
+  const attention_backward_views v = attention_backward_of(call);
+  return is_packed(v.qkv) ? backward_bytes(packed_sizes(v.qkv)) : 0;
 }
 
 pg_status PG_CUDA(attention_own_backward)(const pg_call *call) {
+  const attention_backward_views v = attention_backward_of(call);
   pg_status status = expect_attention_backward(call);
   if (status) return status;
-  const pg_view *dqkv = &call->v[0], *dout = &call->v[1], *qkv = &call->v[2], *out = &call->v[3];
-  packed p = packed_sizes(qkv);
-  status = expect_head_size("attention_backward", qkv);
+  packed p = packed_sizes(v.qkv);
+  status = expect_head_size("attention_backward", v.qkv);
   if (status) return status;
   backward_case x = {};
-  x.qkv = head_tensor_of(qkv), x.dqkv = head_tensor_of(dqkv), x.dout = head_tensor_of(dout), x.out = head_tensor_of(out);
-  x.lse = pg_data<stat>(call, 4), x.delta = static_cast<stat *>(call->scratch), x.scale = (float)call->f[0];
+  x.qkv = head_tensor_of(v.qkv), x.dqkv = head_tensor_of(v.dqkv);
+  x.dout = head_tensor_of(v.dout), x.out = head_tensor_of(v.out);
+  x.lse = pg_data<stat>(v.lse), x.delta = static_cast<stat *>(call->scratch);
+  x.scale = (float)attention_backward_floats_of(call).scale;
   launch_backward<false>(x, p.images, call->stream);
   return pg_launched("attention_backward");
 }

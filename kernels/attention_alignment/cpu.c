@@ -63,10 +63,9 @@ static int64_t partial_bytes(const alignment *a) {
   return pg_round_up(a->p.images * a->pairs * (int64_t)sizeof(double), 64);
 }
 
-static int64_t scratch_bytes(const pg_call *call, int student, int views) {
-  if (!is_packed(&call->v[student]) || !is_packed(&call->v[views])) return 0; /* the call itself says what is wrong */
-  alignment a = alignment_of(call, student, views);
-  return partial_bytes(&a) + worker_count(a.p.images * a.p.heads) * work_bytes(&a);
+static int64_t scratch_bytes(const alignment *a) {
+  if (!are_packed(a)) return 0; /* the call itself says what is wrong */
+  return partial_bytes(a) + worker_count(a->p.images * a->p.heads) * work_bytes(a);
 }
 
 static void work_of_thread(const pg_call *call, const alignment *a, backward_work *w, teacher_work *t) {
@@ -143,15 +142,18 @@ static double head_loss(const backward_work *w, const teacher_work *t, const ali
   return loss;
 }
 
-int64_t PG_CPU(attention_alignment_scratch)(const pg_call *call) { return scratch_bytes(call, 1, 2); }
+int64_t PG_CPU(attention_alignment_scratch)(const pg_call *call) {
+  const alignment a = alignment_of_forward(call);
+  return scratch_bytes(&a);
+}
 
 pg_status PG_CPU(attention_alignment)(const pg_call *call) {
-  const pg_view *loss = &call->v[0];
+  const attention_alignment_views v = attention_alignment_of(call);
   alignment a;
   pg_status status = expect_attention_alignment(call, &a);
   if (!status) status = check_heads("attention_alignment", &a);
   if (status) return status;
-  status = check_scratch("attention_alignment", call, scratch_bytes(call, 1, 2));
+  status = check_scratch("attention_alignment", call, scratch_bytes(&a));
   if (status) return status;
   double *partial = call->scratch;
   int64_t pieces = a.p.images * a.pairs;
@@ -164,7 +166,7 @@ pg_status PG_CPU(attention_alignment)(const pg_call *call) {
     partial[piece] = head_loss(&w, &t, &a, head_of(a.student, image, student_head(&a, pair), 0),
                                head_of(a.teacher, image, teacher_head(&a, pair), a.skip));
   }
-  store_loss(loss, &a, partial);
+  store_loss(v.loss, &a, partial);
   return PG_OK;
 }
 
@@ -194,24 +196,27 @@ static void alignment_backward_head(const backward_work *w, const teacher_work *
   store_rows(dkeys, x.stride, w->dkeys, w->size_row, x.tokens, x.size, a->student_scale);
 }
 
-int64_t PG_CPU(attention_alignment_backward_scratch)(const pg_call *call) { return scratch_bytes(call, 2, 3); }
+int64_t PG_CPU(attention_alignment_backward_scratch)(const pg_call *call) {
+  const alignment a = alignment_of_backward(call);
+  return scratch_bytes(&a);
+}
 
 pg_status PG_CPU(attention_alignment_backward)(const pg_call *call) {
-  const pg_view *dstudent = &call->v[0], *coefficient = &call->v[1];
+  const attention_alignment_backward_views v = attention_alignment_backward_of(call);
   alignment a;
   pg_status status = expect_attention_alignment_backward(call, &a);
   if (!status) status = check_heads("attention_alignment_backward", &a);
   if (status) return status;
-  status = check_scratch("attention_alignment_backward", call, scratch_bytes(call, 2, 3));
+  status = check_scratch("attention_alignment_backward", call, scratch_bytes(&a));
   if (status) return status;
   packed p = a.p;
-  stat c = *(const stat *)coefficient->data / (stat)(p.images * a.pairs * p.tokens);
+  stat c = *(const stat *)v.coefficient->data / (stat)(p.images * a.pairs * p.tokens);
   int64_t pieces = p.images * p.heads;
 #pragma omp parallel for schedule(dynamic) num_threads(worker_count(pieces))
   for (int64_t piece = 0; piece < pieces; piece++) {
     int64_t image = piece / p.heads, h = piece % p.heads, pair = pair_of(&a, h);
     head x = head_of(a.student, image, h, 0);
-    real *dqueries = (real *)dstudent->data + (x.queries - (const real *)a.student->data);
+    real *dqueries = (real *)v.dstudent->data + (x.queries - (const real *)a.student->data);
     real *dkeys = dqueries + p.heads * p.size, *dvalues = dkeys + p.heads * p.size;
     zero_rows(dvalues, x.stride, p.tokens, p.size);
     if (pair == NO_PAIR) {
@@ -253,20 +258,23 @@ static double aligned_backward_head(const backward_work *w, const teacher_work *
   return loss;
 }
 
-int64_t PG_CPU(attention_aligned_backward_scratch)(const pg_call *call) { return scratch_bytes(call, 3, 7); }
+int64_t PG_CPU(attention_aligned_backward_scratch)(const pg_call *call) {
+  const alignment a = alignment_of_aligned_backward(call);
+  return scratch_bytes(&a);
+}
 
 pg_status PG_CPU(attention_aligned_backward)(const pg_call *call) {
-  const pg_view *dqkv = &call->v[0], *loss = &call->v[1], *dout = &call->v[2], *out = &call->v[4], *lse = &call->v[5];
-  const pg_view *coefficient = &call->v[6];
+  const attention_aligned_backward_views v = attention_aligned_backward_of(call);
   alignment a;
   pg_status status = expect_attention_aligned_backward(call, &a);
   if (!status) status = check_heads("attention_aligned_backward", &a);
   if (status) return status;
   packed p = a.p;
-  status = check_scratch("attention_aligned_backward", call, scratch_bytes(call, 3, 7));
+  status = check_scratch("attention_aligned_backward", call, scratch_bytes(&a));
   if (status) return status;
+  const double scale = attention_aligned_backward_floats_of(call).student_scale;
   double *partial = call->scratch;
-  stat c = *(const stat *)coefficient->data / (stat)(p.images * a.pairs * p.tokens);
+  stat c = *(const stat *)v.coefficient->data / (stat)(p.images * a.pairs * p.tokens);
   int64_t pieces = p.images * p.heads;
 #pragma omp parallel for schedule(dynamic) num_threads(worker_count(pieces))
   for (int64_t piece = 0; piece < pieces; piece++) {
@@ -274,12 +282,12 @@ pg_status PG_CPU(attention_aligned_backward)(const pg_call *call) {
     backward_work w;
     teacher_work t;
     work_of_thread(call, &a, &w, &t);
-    backward_case one = backward_case_of(dqkv, dout, a.student, out, lse, image, h, call->f[0]);
+    backward_case one = backward_case_of(v.dqkv, v.dout, a.student, v.out, v.lse, image, h, scale);
     if (pair == NO_PAIR) backward_head(&w, &one);
     else
       partial[image * a.pairs + pair] =
           aligned_backward_head(&w, &t, &a, &one, head_of(a.teacher, image, teacher_head(&a, pair), a.skip), c);
   }
-  store_loss(loss, &a, partial);
+  store_loss(v.loss, &a, partial);
   return PG_OK;
 }

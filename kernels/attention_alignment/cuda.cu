@@ -19,6 +19,36 @@ struct loss_case {
   stat *partial;           /* one sum of rows' losses a warp */
 };
 
+/* A warp's rows: the maxima m, m' and sums l, l' of the student's logits and the teacher's, and cross (below). The sums
+ * are of this lane's columns. */
+template <int R>
+struct row_sums {
+  float m[R][2], teacher_m[R][2], l[R][2], teacher_l[R][2], cross[R][2];
+};
+
+/* Adds a tile of logits (times log2(e)): what was summed under lower maxima is rescaled first. */
+template <int R, int N>
+static __device__ __forceinline__ void add_tile(row_sums<R> &sums, strip<R, N> &s, strip<R, N> &t) {
+  float before[R][2], teacher_before[R][2];
+  for (int r = 0; r < R; r++)
+    for (int i = 0; i < 2; i++) before[r][i] = sums.m[r][i], teacher_before[r][i] = sums.teacher_m[r][i];
+  raise_maxima(sums.m, s);
+  raise_maxima(sums.teacher_m, t);
+  for (int r = 0; r < R; r++)
+    for (int i = 0; i < 2; i++) {
+      float factor = fast_exp2(teacher_before[r][i] - sums.teacher_m[r][i]);
+      sums.cross[r][i] = (sums.cross[r][i] + sums.teacher_l[r][i] * (sums.m[r][i] - before[r][i])) * factor;
+      sums.teacher_l[r][i] *= factor;
+      sums.l[r][i] *= fast_exp2(before[r][i] - sums.m[r][i]);
+    }
+  each(t, s, [&](float &t_ij, float s_ij, int r, int i, int) {
+    float e = fast_exp2(t_ij - sums.teacher_m[r][i]);
+    sums.teacher_l[r][i] += e;
+    sums.cross[r][i] += e * (sums.m[r][i] - s_ij);
+    sums.l[r][i] += fast_exp2(s_ij - sums.m[r][i]);
+  });
+}
+
 /* Grid: blocks of query rows of (image, pair). Like attention's forward, with the maxima m, m' and sums l, l' of the
  * student's logits s and the teacher's t, and the row's
  *   cross = sum_j exp2(t_j − m')·(m − s_j)     (logits times log2(e)), whose terms are never negative, so that
@@ -50,8 +80,8 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP) rows_loss(loss_cas
   load_tile(teacher_queries, matrix_of(x.teacher, at.image, teacher_head, QUERIES), at.first, block_rows, teacher_columns);
   load(0);
 
-  float m[R][2], teacher_m[R][2], l[R][2] = {}, teacher_l[R][2] = {}, cross[R][2] = {}; /* sums: of this lane's columns */
-  for (int r = 0; r < R; r++) m[r][0] = m[r][1] = teacher_m[r][0] = teacher_m[r][1] = least;
+  row_sums<R> sums = {};
+  for (int r = 0; r < R; r++) sums.m[r][0] = sums.m[r][1] = sums.teacher_m[r][0] = sums.teacher_m[r][1] = least;
   for (int tile = 0; tile * K < tokens; tile++) {
     copy_wait<0>();
     __syncthreads();
@@ -65,35 +95,19 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP) rows_loss(loss_cas
     each(t, [&](float &t_ij, int, int, int) { t_ij *= x.teacher_scale * log2_e; });
     mask_columns(s, left, least);
     mask_columns(t, left, least);
-    float before[R][2], teacher_before[R][2];
-    for (int r = 0; r < R; r++)
-      for (int i = 0; i < 2; i++) before[r][i] = m[r][i], teacher_before[r][i] = teacher_m[r][i];
-    raise_maxima(m, s);
-    raise_maxima(teacher_m, t);
-    for (int r = 0; r < R; r++)
-      for (int i = 0; i < 2; i++) {
-        float factor = fast_exp2(teacher_before[r][i] - teacher_m[r][i]);
-        cross[r][i] = (cross[r][i] + teacher_l[r][i] * (m[r][i] - before[r][i])) * factor;
-        teacher_l[r][i] *= factor;
-        l[r][i] *= fast_exp2(before[r][i] - m[r][i]);
-      }
-    each(t, s, [&](float &t_ij, float s_ij, int r, int i, int) {
-      float e = fast_exp2(t_ij - teacher_m[r][i]);
-      teacher_l[r][i] += e;
-      cross[r][i] += e * (m[r][i] - s_ij);
-      l[r][i] += fast_exp2(s_ij - m[r][i]);
-    });
+    add_tile(sums, s, t);
   }
 
   float loss = 0.0f;
   for (int r = 0; r < R; r++)
     for (int i = 0; i < 2; i++) {
-      float sum = quad_sum(l[r][i]), teacher_sum = quad_sum(teacher_l[r][i]), terms = quad_sum(cross[r][i]);
+      float sum = quad_sum(sums.l[r][i]), teacher_sum = quad_sum(sums.teacher_l[r][i]);
+      float terms = quad_sum(sums.cross[r][i]);
       int row = at.first + my_row + 16 * r + 8 * i + lane_row();
       if (row >= tokens || lane_column() != 0) continue;
       int64_t to = (at.image * x.student.heads + head) * tokens + row;
-      if (x.lse) x.lse[to] = ln_2 * (m[r][i] + log2f(sum));
-      if (x.teacher_lse) x.teacher_lse[to] = ln_2 * (teacher_m[r][i] + log2f(teacher_sum));
+      if (x.lse) x.lse[to] = ln_2 * (sums.m[r][i] + log2f(sum));
+      if (x.teacher_lse) x.teacher_lse[to] = ln_2 * (sums.teacher_m[r][i] + log2f(teacher_sum));
       loss += ln_2 * (log2f(sum) + terms / teacher_sum);
     }
   loss = warp_sum(loss);
@@ -121,9 +135,8 @@ static loss_launch loss_launch_of(const alignment &a) {
 /* Scratch: lse, teacher_lse and delta [B,H,N], then the partial losses. */
 static int64_t statistics_of(const alignment &a) { return a.p.images * a.p.heads * a.p.tokens; }
 
-static int64_t scratch_bytes(const pg_call *call, int student, int views) {
-  if (!is_packed(&call->v[student]) || !is_packed(&call->v[views])) return 0; /* the call itself says what is wrong */
-  alignment a = alignment_of(call, student, views);
+static int64_t scratch_bytes(const alignment &a) {
+  if (!are_packed(&a)) return 0; /* the call itself says what is wrong */
   loss_launch launch = loss_launch_of(a);
   return (3 * statistics_of(a) + (int64_t)launch.blocks * launch.warps) * (int64_t)sizeof(stat);
 }
@@ -161,39 +174,51 @@ static pg_status expect_head_sizes(const char *name, const alignment &a) {
   return status ? status : expect_head_size(name, a.teacher);
 }
 
-int64_t PG_CUDA(attention_alignment_scratch)(const pg_call *call) { return scratch_bytes(call, 1, 2); }
+int64_t PG_CUDA(attention_alignment_scratch)(const pg_call *call) {
+  const alignment a = alignment_of_forward(call);
+  return scratch_bytes(a);
+}
 
 pg_status PG_CUDA(attention_alignment)(const pg_call *call) {
+  const attention_alignment_views v = attention_alignment_of(call);
   alignment a;
   pg_status status = expect_attention_alignment(call, &a);
   if (!status) status = expect_head_sizes("attention_alignment", a);
   if (status) return status;
-  launch_loss(a, call, false, pg_data<stat>(call, 0));
+  launch_loss(a, call, false, pg_data<stat>(v.loss));
   return pg_launched("attention_alignment");
 }
 
-int64_t PG_CUDA(attention_alignment_backward_scratch)(const pg_call *call) { return scratch_bytes(call, 2, 3); }
+int64_t PG_CUDA(attention_alignment_backward_scratch)(const pg_call *call) {
+  const alignment a = alignment_of_backward(call);
+  return scratch_bytes(a);
+}
 
 pg_status PG_CUDA(attention_alignment_backward)(const pg_call *call) {
+  const attention_alignment_backward_views v = attention_alignment_backward_of(call);
   alignment a;
   pg_status status = expect_attention_alignment_backward(call, &a);
   if (!status) status = expect_head_sizes("attention_alignment_backward", a);
   if (status) return status;
   launch_loss(a, call, true, nullptr);
-  launch_backward<true>(gradient_of(a, call, &call->v[0], pg_data<stat>(call, 1)), a.p.images, call->stream);
+  launch_backward<true>(gradient_of(a, call, v.dstudent, pg_data<stat>(v.coefficient)), a.p.images, call->stream);
   return pg_launched("attention_alignment_backward");
 }
 
-int64_t PG_CUDA(attention_aligned_backward_scratch)(const pg_call *call) { return scratch_bytes(call, 3, 7); }
+int64_t PG_CUDA(attention_aligned_backward_scratch)(const pg_call *call) {
+  const alignment a = alignment_of_aligned_backward(call);
+  return scratch_bytes(a);
+}
 
 pg_status PG_CUDA(attention_aligned_backward)(const pg_call *call) {
+  const attention_aligned_backward_views v = attention_aligned_backward_of(call);
   alignment a;
   pg_status status = expect_attention_aligned_backward(call, &a);
   if (!status) status = expect_head_sizes("attention_aligned_backward", a);
   if (status) return status;
-  launch_loss(a, call, false, pg_data<stat>(call, 1));
-  backward_case x = gradient_of(a, call, &call->v[0], pg_data<stat>(call, 6));
-  x.dout = head_tensor_of(&call->v[2]), x.out = head_tensor_of(&call->v[4]), x.lse = pg_data<stat>(call, 5);
+  launch_loss(a, call, false, pg_data<stat>(v.loss));
+  backward_case x = gradient_of(a, call, v.dqkv, pg_data<stat>(v.coefficient));
+  x.dout = head_tensor_of(v.dout), x.out = head_tensor_of(v.out), x.lse = pg_data<stat>(v.lse);
   launch_backward<true>(x, a.p.images, call->stream);
   return pg_launched("attention_aligned_backward");
 }

@@ -1,8 +1,13 @@
+#ifndef PERIGEE_BINARY_H
+#define PERIGEE_BINARY_H
+
+#include "kernel.h"
+
 /* binary: y = f(a, b), element by element, with numpy's broadcasting.
- *   v[0] y   the broadcast shape   = ; may be a or b if that has the same shape and dtype and is contiguous
- *   v[1] a   real, int32, int64 or uint8; any strides
- *   v[2] b   a's dtype; any strides
- *   i[0]     which function: its place below, through all three lists
+ *   y   the broadcast shape   = ; may be a or b if that has the same shape and dtype and is contiguous
+ *   a   real, int32, int64 or uint8; any strides
+ *   b   a's dtype; any strides
+ *   operation  which function: its place below, through all three lists
  * Arithmetic: y has a's dtype. Comparisons: y is uint8, 1 or 0. Logical: a, b and y are uint8, any a ≠ 0 is true. Integers
  * run in the float32 instance. maximum and minimum are NaN where a or b is. */
 #define PG_BINARY_ARITHMETIC(X)            \
@@ -39,4 +44,7 @@ enum {
   PG_BINARY_LOGICAL(PG_BINARY_NUMBER)
   PG_BINARY_FUNCTIONS
 };
-PG_KERNEL(binary)
+PG_KERNEL(binary, y, a, b)
+PG_INTS(binary, operation)
+
+#endif

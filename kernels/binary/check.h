@@ -3,6 +3,7 @@
 #define PERIGEE_BINARY_CHECK_H
 
 #include "loop.h"
+#include "binary/binary.h"
 
 static int binary_exists(int dtype, int64_t which) {
   if (which < 0 || which >= PG_BINARY_FUNCTIONS) return 0;
@@ -22,17 +23,18 @@ static int binary_exists(int dtype, int64_t which) {
 
 /* Makes the loop over y, a and b. */
 static pg_status expect_binary(const pg_call *call, pg_loop *loop) {
-  const pg_view *y = &call->v[0], *a = &call->v[1], *b = &call->v[2];
-  int64_t which = call->i[0];
-  PG_EXPECT(a->dtype == b->dtype, "binary: a has dtype %d, b has %d; they must be the same", a->dtype, b->dtype);
-  PG_EXPECT(binary_exists(a->dtype, which), "binary: function %lld has no version for dtype %d in this instance",
-            (long long)which, a->dtype);
-  int expected = which >= PG_BINARY_equal ? (int)PG_UINT8 : a->dtype;
-  PG_EXPECT(y->dtype == expected, "binary: y has dtype %d, expected %d", y->dtype, expected);
-  PG_EXPECT(pg_contiguous(y), "binary: y must be contiguous");
-  const pg_view *const views[3] = {y, a, b};
-  PG_EXPECT(pg_loop_make(loop, 3, views), "binary: %s and %s do not broadcast to %s", pg_shape_text(a),
-            pg_shape_text(b), pg_shape_text(y));
+  const binary_views v = binary_of(call);
+  int64_t which = binary_ints_of(call).operation;
+  PG_EXPECT(v.a->dtype == v.b->dtype, "binary: a has dtype %d, b has %d; they must be the same", v.a->dtype,
+            v.b->dtype);
+  PG_EXPECT(binary_exists(v.a->dtype, which), "binary: function %lld has no version for dtype %d in this instance",
+            (long long)which, v.a->dtype);
+  int expected = which >= PG_BINARY_equal ? (int)PG_UINT8 : v.a->dtype;
+  PG_EXPECT(v.y->dtype == expected, "binary: y has dtype %d, expected %d", v.y->dtype, expected);
+  PG_EXPECT(pg_contiguous(v.y), "binary: y must be contiguous");
+  const pg_view *const views[3] = {v.y, v.a, v.b};
+  PG_EXPECT(pg_loop_make(loop, 3, views), "binary: %s and %s do not broadcast to %s", pg_shape_text(v.a),
+            pg_shape_text(v.b), pg_shape_text(v.y));
   return PG_OK;
 }
 

@@ -76,11 +76,12 @@ pg_status PG_CPU(binary)(const pg_call *call) {
   pg_loop loop;
   pg_status status = expect_binary(call, &loop);
   if (status) return status;
-  int dtype = call->v[1].dtype;
+  const int64_t which = binary_ints_of(call).operation;
+  int dtype = binary_of(call).a->dtype;
   binary_function function = NULL;
-  if (dtype == PG_REAL) function = real_functions[call->i[0]];
+  if (dtype == PG_REAL) function = real_functions[which];
 #if PG_REAL == 0
-  else function = integer_functions[dtype - PG_INT32][call->i[0]];
+  else function = integer_functions[dtype - PG_INT32][which];
 #endif
   context c = {function, loop.bytes[0], loop.bytes[1], pg_loop_inner(&loop, 1),
                pg_loop_inner(&loop, 2)};

@@ -100,8 +100,8 @@ pg_status PG_CUDA(binary)(const pg_call *call) {
   pg_loop loop;
   pg_status status = expect_binary(call, &loop);
   if (status) return status;
-  int dtype = call->v[1].dtype;
-  int which = (int)call->i[0];
+  int dtype = binary_of(call).a->dtype;
+  int which = (int)binary_ints_of(call).operation;
   switch (dtype) {
   case PG_REAL:
     if (which >= PG_BINARY_equal) pg_each<3, PG_VECTOR>(loop, comparison<real>{which}, call->stream);

@@ -211,26 +211,26 @@ static void choose_tiles(product *p) {
 static product describe(const pg_call *call, int kernel) {
   const convolution_size n = convolution_sizes(call, kernel);
   const int64_t area = n.kernel_height * n.kernel_width, positions = n.rows * n.columns;
-  product p = {.kernel = kernel, .out = call->v[0].data, .spans = 1};
-  p.window = (window){.images = call->v[convolution_x(kernel)].data, .channels = n.channels, .height = n.height,
+  const convolution_tensors t = convolution_tensors_of(call, kernel);
+  product p = {.kernel = kernel, .spans = 1};
+  p.window = (window){.images = t.x->data, .channels = n.channels, .height = n.height,
                       .width = n.width, .rows = n.rows, .columns = n.columns, .tall = n.kernel_height,
                       .broad = n.kernel_width, .times = n.stride, .over = 1, .sign = 1, .top = n.top, .left = n.left};
   switch (kernel) {
   case CONVOLUTION_FORWARD:
     p.rows = n.outputs, p.plane = positions, p.columns = n.images * positions, p.depth = n.channels * area;
-    p.left = call->v[2].data;
-    p.bias = pg_present(call, 3) ? call->v[3].data : NULL;
+    p.out = t.y->data, p.left = t.weight->data, p.bias = t.bias->data;
     break;
   case CONVOLUTION_INPUT:
     p.rows = n.channels, p.plane = n.height * n.width, p.columns = n.images * p.plane, p.depth = n.outputs * area;
-    p.left = call->v[2].data;
-    p.window.images = call->v[1].data, p.window.channels = n.outputs; /* from x's positions to y */
+    p.out = t.x->data, p.left = t.weight->data;
+    p.window.images = t.y->data, p.window.channels = n.outputs; /* from x's positions to y */
     p.window.height = n.rows, p.window.width = n.columns, p.window.rows = n.height, p.window.columns = n.width;
     p.window.times = 1, p.window.over = n.stride, p.window.sign = -1;
     break;
   default:
     p.rows = n.outputs, p.plane = p.columns = n.channels * area, p.spans = n.images, p.depth = positions;
-    p.left = call->v[1].data;
+    p.out = t.weight->data, p.left = t.y->data;
   }
   const int64_t unit = 16 * DEPTHS; /* whole vectors for pack() */
   p.block = pg_round_up(pg_pieces(p.depth, pg_pieces(p.depth, KC)), unit);

@@ -1,8 +1,6 @@
 /* Convolution on GPUs: by kernels of our own (cuda.cu) or, where the plugin is built with cuDNN, by cuDNN's, and
  * which of the two runs is a choice (cuda_cudnn_choice.h; PERIGEE_CONVOLUTION asks for one of them). */
 
-#include "cuda_entries.h"
-
 #include "convolution/check.h"
 #include "convolution/convolution.h"
 #include "convolution/own.h"
@@ -17,10 +15,9 @@ static pg_status run_own(const pg_call *call, int kernel, int dtype) {
 #include "cuda_cudnn_choice.h"
 
 /* Bytes that cuDNN may have: room for all tensors in the layout that tensor cores like, and for parts of sums. */
-static int64_t most_workspace(const pg_call *call) {
-  int64_t bytes = 64 << 20;
-  for (int k = 0; k < 3; k++) bytes += pg_numel(&call->v[k]) * pg_dtype_bytes(call->v[k].dtype);
-  return bytes;
+static int64_t most_workspace(const pg_call *call, int kernel) {
+  const convolution_tensors t = convolution_tensors_of(call, kernel);
+  return (64 << 20) + (pg_numel(t.x) + pg_numel(t.weight) + pg_numel(t.y)) * pg_dtype_bytes(t.x->dtype);
 }
 
 static pg_status draw(cudnn_graph *g, const void *problem) { return convolution_cudnn(g, problem); }
@@ -34,11 +31,10 @@ static pg_status run_cudnn(const cudnn_graph *g, const pg_call *call, const void
                            void *beside) {
   const convolution_graph *c = problem;
   (void)beside;
+  const convolution_tensors t = convolution_tensors_of(call, c->kernel);
   void *tensors[CONVOLUTION_TENSORS] = {NULL};
-  tensors[CONVOLUTION_X] = call->v[convolution_x(c->kernel)].data;
-  tensors[CONVOLUTION_W] = call->v[convolution_weight(c->kernel)].data;
-  tensors[CONVOLUTION_Y] = call->v[convolution_y(c->kernel)].data;
-  if (c->bias) tensors[CONVOLUTION_BIAS] = call->v[3].data;
+  tensors[CONVOLUTION_X] = t.x->data, tensors[CONVOLUTION_W] = t.weight->data, tensors[CONVOLUTION_Y] = t.y->data;
+  if (c->bias) tensors[CONVOLUTION_BIAS] = t.bias->data;
   return cudnn_run(g, CONVOLUTION_TENSORS, tensors, workspace, call->stream);
 }
 
@@ -47,7 +43,7 @@ static const cudnn_rival rival = {"convolution", "PERIGEE_CONVOLUTION", draw, ru
 static cudnn_contest contest_of(const pg_call *call, const convolution_graph *g) {
   const convolution_size n = g->size;
   const char *arithmetic = g->dtype == PG_BFLOAT16 ? "bfloat16" : g->tf32 ? "tf32" : "float32";
-  cudnn_contest c = {.rival = &rival, .call = call, .problem = g, .most_workspace = most_workspace(call)};
+  cudnn_contest c = {.rival = &rival, .call = call, .problem = g, .most_workspace = most_workspace(call, g->kernel)};
   snprintf(c.key, sizeof c.key,
            "%s/%s/cudnn-%zu/%s/%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64 "/%" PRId64 "x%" PRId64 "x%" PRId64
            "/%" PRId64 "+%" PRId64 "+%" PRId64 "+%" PRId64 "+%" PRId64 "%s",
@@ -59,7 +55,7 @@ static cudnn_contest contest_of(const pg_call *call, const convolution_graph *g)
 
 static convolution_graph graph_of(const pg_call *call, int kernel, int dtype) {
   return (convolution_graph){kernel, dtype, dtype == PG_FLOAT32 && call->services->tf32(),
-                             kernel == CONVOLUTION_FORWARD && pg_present(call, 3), convolution_sizes(call, kernel)};
+                             pg_present(convolution_tensors_of(call, kernel).bias), convolution_sizes(call, kernel)};
 }
 
 static pg_status run(const pg_call *call, int kernel, int dtype) {

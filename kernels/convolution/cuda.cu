@@ -93,16 +93,19 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 template <int KERNEL> static void launch(const pg_call *call, const geometry &n) {
-  const int left = KERNEL == CONVOLUTION_WEIGHT ? 1 : 2;
-  const int right = KERNEL == CONVOLUTION_INPUT ? 1 : convolution_x(KERNEL);
+  const convolution_tensors t = convolution_tensors_of(call, KERNEL);
+  const pg_view *out = KERNEL == CONVOLUTION_FORWARD ? t.y : KERNEL == CONVOLUTION_INPUT ? t.x : t.weight;
+  const pg_view *left = KERNEL == CONVOLUTION_WEIGHT ? t.y : t.weight;
+  const pg_view *right = KERNEL == CONVOLUTION_INPUT ? t.y : t.x;
   const dim3 grid(pg_blocks(n.broad, TILE), pg_blocks(n.tall, TILE));
-  LAUNCH(multiply<KERNEL>, grid, THREADS, 0, call->stream, n, pg_data<real>(call, 0), pg_data<const real>(call, left),
-         pg_data<const real>(call, right), pg_data<const real>(call, 3));
+  LAUNCH(multiply<KERNEL>, grid, THREADS, 0, call->stream, n, pg_data<real>(out), pg_data<const real>(left),
+         pg_data<const real>(right), pg_data<const real>(t.bias));
 }
 
 pg_status PG_CUDA(convolution_own)(const pg_call *call, int kernel) {
   pg_status status = expect_convolution(call, kernel);
   if (status) return status;
+  const convolution_tensors t = convolution_tensors_of(call, kernel);
   const convolution_size s = convolution_sizes(call, kernel);
   const int64_t area = s.kernel_height * s.kernel_width, taps = s.channels * area;
   const int64_t positions = s.images * s.rows * s.columns;
@@ -110,7 +113,7 @@ pg_status PG_CUDA(convolution_own)(const pg_call *call, int kernel) {
   PG_EXPECT(positions <= most && pixels <= most && taps <= most && s.outputs * area <= most && s.stride <= 1 << 16 &&
                 s.channels <= 65535 * TILE && s.outputs <= 65535 * TILE,
             "%s: x is %s, y is %s; too large for CUDA", convolution_name(kernel),
-            pg_shape_text(&call->v[convolution_x(kernel)]), pg_shape_text(&call->v[convolution_y(kernel)]));
+            pg_shape_text(t.x), pg_shape_text(t.y));
   geometry n = {(int)s.channels,     (int)s.height,  (int)s.width,   (int)s.outputs, (int)s.kernel_height,
                 (int)s.kernel_width, (int)s.rows,    (int)s.columns, (int)s.stride,  (int)s.top,
                 (int)s.left,         (int)s.outputs, (int)positions, (int)taps};

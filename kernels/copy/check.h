@@ -2,34 +2,38 @@
 #ifndef PERIGEE_COPY_CHECK_H
 #define PERIGEE_COPY_CHECK_H
 
+#include "copy/copy.h"
 #include "loop.h"
 
-static pg_status expect_alike(const char *name, const pg_call *call) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
+static pg_status expect_alike(const char *name, const pg_view *y, const pg_view *x) {
   PG_EXPECT(y->dtype == x->dtype && pg_same_shape(y, x), "%s: y is %s, x is %s; shape and dtype must be the same", name,
             pg_shape_text(y), pg_shape_text(x));
   return PG_OK;
 }
 
 static pg_status expect_flip(const pg_call *call) {
-  const pg_view *x = &call->v[1];
-  PG_EXPECT(call->i[0] >= 0 && call->i[0] < x->ndim, "flip: x is %s, it has no dimension %lld", pg_shape_text(x),
-            (long long)call->i[0] + 1);
-  return expect_alike("flip", call);
+  const flip_views v = flip_of(call);
+  const int64_t dim = flip_ints_of(call).dim;
+  PG_EXPECT(dim >= 0 && dim < v.x->ndim, "flip: x is %s, it has no dimension %lld", pg_shape_text(v.x),
+            (long long)dim + 1);
+  return expect_alike("flip", v.y, v.x);
 }
 
 static pg_status expect_arange(const pg_call *call) {
-  PG_EXPECT(call->v[0].ndim == 1, "arange: y is %s, expected one dimension", pg_shape_text(&call->v[0]));
+  const arange_views v = arange_of(call);
+  PG_EXPECT(v.y->ndim == 1, "arange: y is %s, expected one dimension", pg_shape_text(v.y));
   return PG_OK;
 }
 
 /* Makes the loop over y and x. */
 static pg_status expect_cast(const pg_call *call, pg_loop *loop) {
-  const pg_view *y = &call->v[0], *x = &call->v[1], *const views[2] = {y, x};
-  PG_EXPECT(PG_REAL == 0 || y->dtype == x->dtype, "cast: from dtype %d to %d: only the float32 instance converts", x->dtype,
-            y->dtype);
-  PG_EXPECT(pg_same_shape(y, x) && pg_contiguous(y) && pg_loop_make(loop, 2, views),
-            "cast: y is %s, x is %s; they must have the same shape, y contiguous", pg_shape_text(y), pg_shape_text(x));
+  const cast_views v = cast_of(call);
+  const pg_view *const views[2] = {v.y, v.x};
+  PG_EXPECT(PG_REAL == 0 || v.y->dtype == v.x->dtype, "cast: from dtype %d to %d: only the float32 instance converts",
+            v.x->dtype, v.y->dtype);
+  PG_EXPECT(pg_same_shape(v.y, v.x) && pg_contiguous(v.y) && pg_loop_make(loop, 2, views),
+            "cast: y is %s, x is %s; they must have the same shape, y contiguous", pg_shape_text(v.y),
+            pg_shape_text(v.x));
   return PG_OK;
 }
 
@@ -42,24 +46,27 @@ static int fits(const pg_view *whole, const pg_view *part, int64_t dim, int64_t 
 }
 
 static pg_status expect_concat(const pg_call *call) {
-  const pg_view *y = &call->v[0];
-  int64_t dim = call->i[0], start = 0;
-  PG_EXPECT(dim >= 0 && dim < y->ndim, "concat: y is %s, it has no dimension %lld", pg_shape_text(y), (long long)dim + 1);
+  const concat_views v = concat_of(call);
+  int64_t dim = concat_ints_of(call).dim, start = 0;
+  PG_EXPECT(dim >= 0 && dim < v.y->ndim, "concat: y is %s, it has no dimension %lld", pg_shape_text(v.y),
+            (long long)dim + 1);
   for (int k = 1; k < call->n; k++) {
-    if (!pg_present(call, k)) continue;
-    PG_EXPECT(fits(y, &call->v[k], dim, start), "concat: y is %s, input %d is %s, at place %lld of dimension %lld",
-              pg_shape_text(y), k, pg_shape_text(&call->v[k]), (long long)start + 1, (long long)dim + 1);
-    start += call->v[k].shape[dim];
+    const pg_view *x = pg_view_at(call, k);
+    if (!pg_present(x)) continue;
+    PG_EXPECT(fits(v.y, x, dim, start), "concat: y is %s, input %d is %s, at place %lld of dimension %lld",
+              pg_shape_text(v.y), k, pg_shape_text(x), (long long)start + 1, (long long)dim + 1);
+    start += x->shape[dim];
   }
-  PG_EXPECT(start == y->shape[dim], "concat: y is %s, the inputs have %lld places in dimension %lld", pg_shape_text(y),
-            (long long)start, (long long)dim + 1);
+  PG_EXPECT(start == v.y->shape[dim], "concat: y is %s, the inputs have %lld places in dimension %lld",
+            pg_shape_text(v.y), (long long)start, (long long)dim + 1);
   return PG_OK;
 }
 
 static pg_status expect_narrow_backward(const pg_call *call) {
-  const pg_view *dx = &call->v[0], *dy = &call->v[1];
-  PG_EXPECT(fits(dx, dy, call->i[0], call->i[1]), "narrow_backward: dx is %s, dy is %s, at place %lld of dimension %lld",
-            pg_shape_text(dx), pg_shape_text(dy), (long long)call->i[1] + 1, (long long)call->i[0] + 1);
+  const narrow_backward_views v = narrow_backward_of(call);
+  const narrow_backward_ints at = narrow_backward_ints_of(call);
+  PG_EXPECT(fits(v.dx, v.dy, at.dim, at.start), "narrow_backward: dx is %s, dy is %s, at place %lld of dimension %lld",
+            pg_shape_text(v.dx), pg_shape_text(v.dy), (long long)at.start + 1, (long long)at.dim + 1);
   return PG_OK;
 }
 

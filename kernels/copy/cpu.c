@@ -72,7 +72,7 @@ static void copy_transposed(const pg_loop *loop, int across) {
 }
 
 /* to = from, two views of one shape and dtype, any strides. */
-static void copy_views(const pg_view *to, const pg_view *from) {
+static void copy_view(const pg_view *to, const pg_view *from) {
   const pg_view *const views[2] = {to, from};
   pg_loop loop;
   pg_loop_make(&loop, 2, views);
@@ -84,48 +84,52 @@ static void copy_views(const pg_view *to, const pg_view *from) {
 }
 
 pg_status PG_CPU(copy)(const pg_call *call) {
-  pg_status status = expect_alike("copy", call);
-  if (status == PG_OK) copy_views(&call->v[0], &call->v[1]);
+  const copy_views v = copy_of(call);
+  pg_status status = expect_alike("copy", v.y, v.x);
+  if (status == PG_OK) copy_view(v.y, v.x);
   return status;
 }
 
 pg_status PG_CPU(flip)(const pg_call *call) {
+  const flip_views v = flip_of(call);
   pg_status status = expect_flip(call);
-  if (status || pg_numel(&call->v[1]) == 0) return status;
-  pg_view back = reversed(&call->v[1], call->i[0]);
-  copy_views(&call->v[0], &back);
+  if (status || pg_numel(v.x) == 0) return status;
+  pg_view back = reversed(v.x, flip_ints_of(call).dim);
+  copy_view(v.y, &back);
   return PG_OK;
 }
 
 pg_status PG_CPU(concat)(const pg_call *call) {
+  const concat_views v = concat_of(call);
   pg_status status = expect_concat(call);
-  int64_t dim = call->i[0], start = 0;
+  int64_t dim = concat_ints_of(call).dim, start = 0;
   for (int k = 1; status == PG_OK && k < call->n; k++) {
-    if (!pg_present(call, k)) continue;
-    const pg_view *x = &call->v[k];
-    pg_view part = narrowed(&call->v[0], dim, start, x->shape[dim]);
-    copy_views(&part, x);
+    const pg_view *x = pg_view_at(call, k);
+    if (!pg_present(x)) continue;
+    pg_view part = narrowed(v.y, dim, start, x->shape[dim]);
+    copy_view(&part, x);
     start += x->shape[dim];
   }
   return status;
 }
 
 pg_status PG_CPU(narrow_backward)(const pg_call *call) {
-  const pg_view *dx = &call->v[0], *dy = &call->v[1];
-  int64_t dim = call->i[0], start = call->i[1];
+  const narrow_backward_views v = narrow_backward_of(call);
+  const narrow_backward_ints at = narrow_backward_ints_of(call);
+  const int64_t dim = at.dim, start = at.start;
   pg_status status = expect_narrow_backward(call);
-  if (status || pg_numel(dx) == 0) return status;
-  int64_t outer = 1, inner = pg_dtype_bytes(dx->dtype);
-  for (int64_t d = 0; d < dim; d++) outer *= dx->shape[d];
-  for (int64_t d = dim + 1; d < dx->ndim; d++) inner *= dx->shape[d];
-  int64_t slab = dx->shape[dim] * inner, before = start * inner, end = (start + dy->shape[dim]) * inner;
+  if (status || pg_numel(v.dx) == 0) return status;
+  int64_t outer = 1, inner = pg_dtype_bytes(v.dx->dtype);
+  for (int64_t d = 0; d < dim; d++) outer *= v.dx->shape[d];
+  for (int64_t d = dim + 1; d < v.dx->ndim; d++) inner *= v.dx->shape[d];
+  int64_t slab = v.dx->shape[dim] * inner, before = start * inner, end = (start + v.dy->shape[dim]) * inner;
 #pragma omp parallel for schedule(static) if (outer * slab > 4 * PG_LOOP_PARALLEL)
   for (int64_t o = 0; o < outer; o++) {
-    memset((char *)dx->data + o * slab, 0, (size_t)before);
-    memset((char *)dx->data + o * slab + end, 0, (size_t)(slab - end));
+    memset((char *)v.dx->data + o * slab, 0, (size_t)before);
+    memset((char *)v.dx->data + o * slab + end, 0, (size_t)(slab - end));
   }
-  pg_view part = narrowed(dx, dim, start, dy->shape[dim]);
-  copy_views(&part, dy);
+  pg_view part = narrowed(v.dx, dim, start, v.dy->shape[dim]);
+  copy_view(&part, v.dy);
   return PG_OK;
 }
 
@@ -163,27 +167,29 @@ static void store_reals(void *to_, int dtype, const double *x, int64_t n) {
 }
 
 pg_status PG_CPU(fill)(const pg_call *call) {
-  const pg_view *y = &call->v[0];
-  int64_t n = pg_numel(y), bytes = pg_dtype_bytes(y->dtype);
+  const fill_views v = fill_of(call);
+  int64_t n = pg_numel(v.y), bytes = pg_dtype_bytes(v.y->dtype);
   double values[BLOCK];
   char block[BLOCK * sizeof(double)];
-  for (int k = 0; k < BLOCK; k++) values[k] = call->f[0];
-  store_reals(block, y->dtype, values, BLOCK);
+  for (int k = 0; k < BLOCK; k++) values[k] = fill_floats_of(call).value;
+  store_reals(block, v.y->dtype, values, BLOCK);
 #pragma omp parallel for schedule(static) if (n > PG_LOOP_PARALLEL)
   for (int64_t start = 0; start < n; start += BLOCK)
-    memcpy((char *)y->data + start * bytes, block, (size_t)((n - start < BLOCK ? n - start : BLOCK) * bytes));
+    memcpy((char *)v.y->data + start * bytes, block, (size_t)((n - start < BLOCK ? n - start : BLOCK) * bytes));
   return PG_OK;
 }
 
 pg_status PG_CPU(arange)(const pg_call *call) {
-  const pg_view *y = &call->v[0];
+  const arange_views v = arange_of(call);
+  const arange_floats floats = arange_floats_of(call);
   pg_status status = expect_arange(call);
   if (status) return status;
-  int64_t n = y->shape[0], bytes = pg_dtype_bytes(y->dtype);
+  int64_t n = v.y->shape[0], bytes = pg_dtype_bytes(v.y->dtype);
   for (int64_t start = 0; start < n; start += BLOCK) {
     double values[BLOCK];
-    for (int64_t k = 0; k < BLOCK; k++) values[k] = call->f[0] + (double)(start + k) * call->f[1];
-    store_reals((char *)y->data + start * bytes, y->dtype, values, n - start < BLOCK ? n - start : BLOCK);
+    for (int64_t k = 0; k < BLOCK; k++)
+      values[k] = floats.start + (double)(start + k) * floats.step;
+    store_reals((char *)v.y->data + start * bytes, v.y->dtype, values, n - start < BLOCK ? n - start : BLOCK);
   }
   return PG_OK;
 }
@@ -270,16 +276,16 @@ static void cast_row(const void *context_, char *const *operand, int64_t length)
 #endif
 
 pg_status PG_CPU(cast)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
+  const cast_views v = cast_of(call);
   pg_loop loop;
   pg_status status = expect_cast(call, &loop);
   if (status) return status;
-  if (y->dtype == x->dtype) {
-    copy_views(y, x);
+  if (v.y->dtype == v.x->dtype) {
+    copy_view(v.y, v.x);
     return PG_OK;
   }
 #if PG_REAL == 0
-  cast_context c = {y->dtype, x->dtype, loop.bytes[0], loop.bytes[1], pg_loop_inner(&loop, 1)};
+  cast_context c = {v.y->dtype, v.x->dtype, loop.bytes[0], loop.bytes[1], pg_loop_inner(&loop, 1)};
   pg_loop_run(&loop, cast_row, &c);
 #endif
   return PG_OK;

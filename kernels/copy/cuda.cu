@@ -4,17 +4,19 @@
 #include "copy/copy.h"
 
 pg_status PG_CUDA(copy)(const pg_call *call) {
-  pg_status status = expect_alike("copy", call);
+  const copy_views v = copy_of(call);
+  pg_status status = expect_alike("copy", v.y, v.x);
   if (status) return status;
-  pg_copy_views(&call->v[0], &call->v[1], call->stream);
+  pg_copy_views(v.y, v.x, call->stream);
   return pg_launched("copy");
 }
 
 pg_status PG_CUDA(flip)(const pg_call *call) {
+  const flip_views v = flip_of(call);
   pg_status status = expect_flip(call);
-  if (status || pg_numel(&call->v[1]) == 0) return status;
-  pg_view back = reversed(&call->v[1], call->i[0]);
-  pg_copy_views(&call->v[0], &back, call->stream);
+  if (status || pg_numel(v.x) == 0) return status;
+  pg_view back = reversed(v.x, flip_ints_of(call).dim);
+  pg_copy_views(v.y, &back, call->stream);
   return pg_launched("flip");
 }
 
@@ -52,18 +54,20 @@ static void concat_at_once(const pg_loop *loops, int count, void *stream) {
 }
 
 pg_status PG_CUDA(concat)(const pg_call *call) {
+  const concat_views v = concat_of(call);
   pg_status status = expect_concat(call);
   if (status) return status;
   pg_loop loops[PG_MAX_VIEWS];
-  int64_t dim = call->i[0], start = 0;
+  int64_t dim = concat_ints_of(call).dim, start = 0;
   int count = 0;
   bool together = true;
   for (int k = 1; k < call->n; k++) {
-    if (!pg_present(call, k)) continue;
-    pg_view part = narrowed(&call->v[0], dim, start, call->v[k].shape[dim]);
-    start += call->v[k].shape[dim];
+    const pg_view *x = pg_view_at(call, k);
+    if (!pg_present(x)) continue;
+    pg_view part = narrowed(v.y, dim, start, x->shape[dim]);
+    start += x->shape[dim];
     if (pg_numel(&part) == 0) continue;
-    const pg_view *const views[2] = {&part, &call->v[k]};
+    const pg_view *const views[2] = {&part, x};
     pg_loop_make(&loops[count], 2, views);
     together = together && pg_loop_fits(loops[count]) && pg_transposed_dimension(loops[count]) < 0;
     count++;
@@ -118,14 +122,15 @@ static void widen(const pg_view *dx, const pg_view *dy, int64_t dim, int64_t sta
 }
 
 pg_status PG_CUDA(narrow_backward)(const pg_call *call) {
-  const pg_view *dx = &call->v[0], *dy = &call->v[1];
+  const narrow_backward_views v = narrow_backward_of(call);
+  const narrow_backward_ints ints = narrow_backward_ints_of(call);
   pg_status status = expect_narrow_backward(call);
-  if (status || pg_numel(dx) == 0) return status;
-  switch (pg_dtype_bytes(dx->dtype)) {
-  case 1: widen<uint8_t>(dx, dy, call->i[0], call->i[1], call->stream); break;
-  case 2: widen<uint16_t>(dx, dy, call->i[0], call->i[1], call->stream); break;
-  case 4: widen<uint32_t>(dx, dy, call->i[0], call->i[1], call->stream); break;
-  default: widen<uint64_t>(dx, dy, call->i[0], call->i[1], call->stream);
+  if (status || pg_numel(v.dx) == 0) return status;
+  switch (pg_dtype_bytes(v.dx->dtype)) {
+  case 1: widen<uint8_t>(v.dx, v.dy, ints.dim, ints.start, call->stream); break;
+  case 2: widen<uint16_t>(v.dx, v.dy, ints.dim, ints.start, call->stream); break;
+  case 4: widen<uint32_t>(v.dx, v.dy, ints.dim, ints.start, call->stream); break;
+  default: widen<uint64_t>(v.dx, v.dy, ints.dim, ints.start, call->stream);
   }
   return pg_launched("narrow_backward");
 }
@@ -170,19 +175,21 @@ static __global__ void __launch_bounds__(PG_EACH_THREADS)
 }
 
 pg_status PG_CUDA(fill)(const pg_call *call) {
-  const pg_view *y = &call->v[0];
-  int64_t n = pg_numel(y), bytes = pg_dtype_bytes(y->dtype);
+  const fill_views v = fill_of(call);
+  int64_t n = pg_numel(v.y), bytes = pg_dtype_bytes(v.y->dtype);
   LAUNCH(fill_kernel, pg_stride_blocks(pg_pieces(n * bytes, 16), PG_EACH_THREADS), PG_EACH_THREADS, 0, call->stream,
-         static_cast<char *>(y->data), y->dtype, bytes, n, call->f[0]);
+         static_cast<char *>(v.y->data), v.y->dtype, bytes, n, fill_floats_of(call).value);
   return pg_launched("fill");
 }
 
 pg_status PG_CUDA(arange)(const pg_call *call) {
+  const arange_views v = arange_of(call);
+  const arange_floats floats = arange_floats_of(call);
   pg_status status = expect_arange(call);
   if (status) return status;
-  const pg_view *y = &call->v[0];
-  LAUNCH(arange_kernel, pg_stride_blocks(y->shape[0], PG_EACH_THREADS), PG_EACH_THREADS, 0, call->stream,
-         static_cast<char *>(y->data), y->dtype, pg_dtype_bytes(y->dtype), y->shape[0], call->f[0], call->f[1]);
+  LAUNCH(arange_kernel, pg_stride_blocks(v.y->shape[0], PG_EACH_THREADS), PG_EACH_THREADS, 0, call->stream,
+         static_cast<char *>(v.y->data), v.y->dtype, pg_dtype_bytes(v.y->dtype), v.y->shape[0],
+         floats.start, floats.step);
   return pg_launched("arange");
 }
 
@@ -253,10 +260,11 @@ static void convert(const pg_loop &, int, int, void *) {} /* expect_cast() has r
 #endif
 
 pg_status PG_CUDA(cast)(const pg_call *call) {
+  const cast_views v = cast_of(call);
   pg_loop loop;
   pg_status status = expect_cast(call, &loop);
   if (status) return status;
-  int to = call->v[0].dtype, from = call->v[1].dtype;
+  int to = v.y->dtype, from = v.x->dtype;
   if (to == from) pg_copy_loop(loop, call->stream);
   else convert(loop, to, from, call->stream);
   return pg_launched("cast");

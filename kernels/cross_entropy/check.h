@@ -2,11 +2,10 @@
 #ifndef PERIGEE_CROSS_ENTROPY_CHECK_H
 #define PERIGEE_CROSS_ENTROPY_CHECK_H
 
-#include "kernel.h"
+#include "cross_entropy/cross_entropy.h"
 
 /* What the labels are is another question: the CPU's kernels look at them first. */
-static pg_status expect_cross_entropy(const char *name, const pg_call *call) {
-  const pg_view *logits = &call->v[2], *labels = &call->v[3];
+static pg_status expect_cross_entropy(const char *name, const pg_view *logits, const pg_view *labels) {
   PG_EXPECT(logits->ndim == 2 && labels->ndim == 1 && labels->shape[0] == logits->shape[0] && pg_numel(logits) > 0,
             "%s: logits are %s, labels %s; expected [rows,classes] and [rows]", name, pg_shape_text(logits),
             pg_shape_text(labels));

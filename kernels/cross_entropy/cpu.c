@@ -9,9 +9,8 @@ static inline int64_t label_at(const pg_view *labels, int64_t row) {
   return labels->dtype == PG_INT32 ? ((const int32_t *)labels->data)[row] : ((const int64_t *)labels->data)[row];
 }
 
-static pg_status check(const char *name, const pg_call *call) {
-  const pg_view *logits = &call->v[2], *labels = &call->v[3];
-  pg_status status = expect_cross_entropy(name, call);
+static pg_status check(const char *name, const pg_view *logits, const pg_view *labels) {
+  pg_status status = expect_cross_entropy(name, logits, labels);
   if (status) return status;
   if (!labels->data) return PG_OK; /* planning */
   for (int64_t r = 0; r < labels->shape[0]; r++) {
@@ -23,7 +22,8 @@ static pg_status check(const char *name, const pg_call *call) {
 }
 
 int64_t PG_CPU(cross_entropy_scratch)(const pg_call *call) {
-  return call->v[2].ndim == 2 ? call->v[2].shape[0] * (int64_t)sizeof(stat) : 0;
+  const cross_entropy_views v = cross_entropy_of(call);
+  return v.logits->ndim == 2 ? v.logits->shape[0] * (int64_t)sizeof(stat) : 0;
 }
 
 static stat log_sum_exp(const real *x, int64_t n) {
@@ -35,11 +35,12 @@ static stat log_sum_exp(const real *x, int64_t n) {
 }
 
 pg_status PG_CPU(cross_entropy)(const pg_call *call) {
-  pg_status status = check("cross_entropy", call);
+  const cross_entropy_views v = cross_entropy_of(call);
+  pg_status status = check("cross_entropy", v.logits, v.labels);
   if (status) return status;
-  int64_t rows = call->v[2].shape[0], classes = call->v[2].shape[1];
-  const real *logits = call->v[2].data;
-  stat *lse = call->v[1].data, *losses = call->scratch, smoothing = (stat)call->f[0];
+  int64_t rows = v.logits->shape[0], classes = v.logits->shape[1];
+  const real *logits = v.logits->data;
+  stat *lse = v.lse->data, *losses = call->scratch, smoothing = (stat)cross_entropy_floats_of(call).smoothing;
 #pragma omp parallel for schedule(static) if (rows * classes > PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *x = logits + r * classes;
@@ -47,29 +48,31 @@ pg_status PG_CPU(cross_entropy)(const pg_call *call) {
 #pragma omp simd reduction(+ : sum)
     for (int64_t c = 0; c < classes; c++) sum += load(x[c]);
     lse[r] = log_sum_exp(x, classes);
-    stat at_label = load(x[label_at(&call->v[3], r)]);
+    stat at_label = load(x[label_at(v.labels, r)]);
     losses[r] = lse[r] - at_label;
     if (smoothing > 0) losses[r] += smoothing * (at_label - sum / (stat)classes);
   }
   double total = 0;
   for (int64_t r = 0; r < rows; r++) total += (double)losses[r];
-  *(stat *)call->v[0].data = (stat)(total / (double)rows);
+  *(stat *)v.loss->data = (stat)(total / (double)rows);
   return PG_OK;
 }
 
 pg_status PG_CPU(cross_entropy_backward)(const pg_call *call) {
-  pg_status status = check("cross_entropy_backward", call);
+  const cross_entropy_backward_views v = cross_entropy_backward_of(call);
+  pg_status status = check("cross_entropy_backward", v.logits, v.labels);
   if (status) return status;
-  int64_t rows = call->v[2].shape[0], classes = call->v[2].shape[1];
-  const real *logits = call->v[2].data;
-  const stat *lse = call->v[4].data;
-  real *dlogits = call->v[0].data;
-  stat scale = *(const stat *)call->v[1].data / (stat)rows, smoothing = (stat)call->f[0];
+  int64_t rows = v.logits->shape[0], classes = v.logits->shape[1];
+  const real *logits = v.logits->data;
+  const stat *lse = v.lse->data;
+  real *dlogits = v.dlogits->data;
+  stat scale = *(const stat *)v.dloss->data / (stat)rows,
+       smoothing = (stat)cross_entropy_backward_floats_of(call).smoothing;
 #pragma omp parallel for schedule(static) if (rows * classes > PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *x = logits + r * classes;
     real *dx = dlogits + r * classes;
-    int64_t label = label_at(&call->v[3], r);
+    int64_t label = label_at(v.labels, r);
     stat at_label = scale * (pg_exp(load(x[label]) - lse[r]) - smoothing / (stat)classes - (1 - smoothing));
 #pragma omp simd
     for (int64_t c = 0; c < classes; c++)

@@ -17,18 +17,19 @@ static __device__ __forceinline__ bool is_class(const problem &p, int64_t label)
   return label >= 0 && label < p.classes;
 }
 
-static pg_status problem_of(const char *name, const pg_call *call, problem *p) {
-  const pg_view *logits = &call->v[2], *labels = &call->v[3];
-  pg_status status = expect_cross_entropy(name, call);
+static pg_status problem_of(const char *name, const pg_view *logits, const pg_view *labels, double smoothing,
+                            problem *p) {
+  pg_status status = expect_cross_entropy(name, logits, labels);
   if (status) return status;
   bool wide = labels->dtype == PG_INT64;
-  *p = {logits->shape[0], logits->shape[1], pg_data<real>(call, 2), labels->data, wide, (stat)call->f[0]};
+  *p = {logits->shape[0], logits->shape[1], pg_data<real>(logits), labels->data, wide, (stat)smoothing};
   return PG_OK;
 }
 
 /* Scratch: the rows' losses. */
 int64_t PG_CUDA(cross_entropy_scratch)(const pg_call *call) {
-  return call->v[2].ndim == 2 ? call->v[2].shape[0] * (int64_t)sizeof(stat) : 0;
+  const cross_entropy_views v = cross_entropy_of(call);
+  return v.logits->ndim == 2 ? v.logits->shape[0] * (int64_t)sizeof(stat) : 0;
 }
 
 /* Grid: pg_row_blocks. */
@@ -62,15 +63,16 @@ static __global__ void __launch_bounds__(PG_ROW_BLOCK) row_losses(problem p, sta
 }
 
 pg_status PG_CUDA(cross_entropy)(const pg_call *call) {
+  const cross_entropy_views v = cross_entropy_of(call);
   problem p;
-  pg_status status = problem_of("cross_entropy", call, &p);
+  pg_status status = problem_of("cross_entropy", v.logits, v.labels, cross_entropy_floats_of(call).smoothing, &p);
   if (status) return status;
   bool vectors = pg_vectorisable(p.logits, p.classes, p.classes);
   auto kernel = vectors ? row_losses<PG_VECTOR, PG_WARP> : row_losses<1, PG_WARP>;
   if (p.classes > PG_LONG_ROW) kernel = vectors ? row_losses<PG_VECTOR, PG_ROW_BLOCK> : row_losses<1, PG_ROW_BLOCK>;
   stat *losses = static_cast<stat *>(call->scratch);
-  LAUNCH(kernel, pg_row_blocks(p.rows, p.classes), PG_ROW_BLOCK, 0, call->stream, p, pg_data<stat>(call, 1), losses);
-  pg_add_partial_sums(pg_data<stat>(call, 0), losses, p.rows, (stat)p.rows, call->stream);
+  LAUNCH(kernel, pg_row_blocks(p.rows, p.classes), PG_ROW_BLOCK, 0, call->stream, p, pg_data<stat>(v.lse), losses);
+  pg_add_partial_sums(pg_data<stat>(v.loss), losses, p.rows, (stat)p.rows, call->stream);
   return pg_launched("cross_entropy");
 }
 
@@ -95,15 +97,17 @@ static __global__ void __launch_bounds__(PG_ROW_BLOCK)
 }
 
 pg_status PG_CUDA(cross_entropy_backward)(const pg_call *call) {
+  const cross_entropy_backward_views v = cross_entropy_backward_of(call);
   problem p;
-  pg_status status = problem_of("cross_entropy_backward", call, &p);
+  pg_status status =
+      problem_of("cross_entropy_backward", v.logits, v.labels, cross_entropy_backward_floats_of(call).smoothing, &p);
   if (status) return status;
-  real *dlogits = pg_data<real>(call, 0);
+  real *dlogits = pg_data<real>(v.dlogits);
   bool vectors = pg_vectorisable(p.logits, p.classes, p.classes) && pg_vectorisable(dlogits, p.classes, p.classes);
   auto kernel = vectors ? row_gradients<PG_VECTOR, PG_WARP> : row_gradients<1, PG_WARP>;
   if (p.classes > PG_LONG_ROW)
     kernel = vectors ? row_gradients<PG_VECTOR, PG_ROW_BLOCK> : row_gradients<1, PG_ROW_BLOCK>;
-  LAUNCH(kernel, pg_row_blocks(p.rows, p.classes), PG_ROW_BLOCK, 0, call->stream, p, dlogits, pg_data<stat>(call, 1),
-         pg_data<stat>(call, 4));
+  LAUNCH(kernel, pg_row_blocks(p.rows, p.classes), PG_ROW_BLOCK, 0, call->stream, p, dlogits, pg_data<stat>(v.dloss),
+         pg_data<stat>(v.lse));
   return pg_launched("cross_entropy_backward");
 }

@@ -17,21 +17,23 @@ static stat inverse_norm(stat squares) {
 
 /* Scratch: one partial sum a chunk of rows. */
 int64_t PG_CPU(feature_alignment_scratch)(const pg_call *call) {
-  return chunks_of(pg_numel(&call->v[1])) * (int64_t)sizeof(stat);
+  const feature_alignment_views v = feature_alignment_of(call);
+  return chunks_of(pg_numel(v.inverse_norm_p)) * (int64_t)sizeof(stat);
 }
 
 pg_status PG_CPU(feature_alignment)(const pg_call *call) {
+  const feature_alignment_views v = feature_alignment_of(call);
   pg_status status = expect_feature_alignment(call);
   if (status) return status;
-  const pg_view *p = &call->v[4], *z = &call->v[5];
-  stat *inverse_p = call->v[1].data, *inverse_z = call->v[2].data, *cosine = call->v[3].data, *partial = call->scratch;
-  int64_t rows = p->shape[0] * p->shape[1], width = p->shape[2], chunks = chunks_of(rows);
+  stat *inverse_p = v.inverse_norm_p->data, *inverse_z = v.inverse_norm_z->data, *cosine = v.cosine->data,
+       *partial = call->scratch;
+  int64_t rows = v.p->shape[0] * v.p->shape[1], width = v.p->shape[2], chunks = chunks_of(rows);
 #pragma omp parallel for schedule(static)
   for (int64_t c = 0; c < chunks; c++) {
     int64_t last = (c + 1) * PG_CHUNK_ROWS < rows ? (c + 1) * PG_CHUNK_ROWS : rows;
     stat sum = 0;
     for (int64_t r = c * PG_CHUNK_ROWS; r < last; r++) {
-      const real *a = row_of(p, r), *b = row_of(z, r);
+      const real *a = row_of(v.p, r), *b = row_of(v.z, r);
       stat aa = 0, bb = 0, ab = 0;
 #pragma omp simd reduction(+ : aa, bb, ab)
       for (int64_t j = 0; j < width; j++) {
@@ -49,21 +51,21 @@ pg_status PG_CPU(feature_alignment)(const pg_call *call) {
   }
   stat sum = 0;
   for (int64_t c = 0; c < chunks; c++) sum += partial[c];
-  *(stat *)call->v[0].data = -sum / (stat)rows;
+  *(stat *)v.loss->data = -sum / (stat)rows;
   return PG_OK;
 }
 
 pg_status PG_CPU(feature_alignment_backward)(const pg_call *call) {
+  const feature_alignment_backward_views v = feature_alignment_backward_of(call);
   pg_status status = expect_feature_alignment_backward(call);
   if (status) return status;
-  const pg_view *p = &call->v[5], *z = &call->v[6];
-  const stat *inverse_p = call->v[2].data, *inverse_z = call->v[3].data, *cosine = call->v[4].data;
-  int64_t rows = p->shape[0] * p->shape[1], width = p->shape[2];
-  stat coefficient = -*(const stat *)call->v[1].data / (stat)rows;
+  const stat *inverse_p = v.inverse_norm_p->data, *inverse_z = v.inverse_norm_z->data, *cosine = v.cosine->data;
+  int64_t rows = v.p->shape[0] * v.p->shape[1], width = v.p->shape[2];
+  stat coefficient = -*(const stat *)v.coefficient->data / (stat)rows;
 #pragma omp parallel for schedule(static)
   for (int64_t r = 0; r < rows; r++) {
-    const real *a = row_of(p, r), *b = row_of(z, r);
-    real *d = (real *)call->v[0].data + r * width;
+    const real *a = row_of(v.p, r), *b = row_of(v.z, r);
+    real *d = (real *)v.dp->data + r * width;
     stat along_z = coefficient * inverse_p[r] * inverse_z[r];
     stat along_p = inverse_p[r] < 1 / smallest_norm ? coefficient * cosine[r] * inverse_p[r] * inverse_p[r] : 0;
 #pragma omp simd

@@ -28,7 +28,8 @@ static __device__ __forceinline__ stat inverse_norm(stat squares) { return 1 / f
 
 /* Scratch: the sum of `warps` rows' cosines, a block each. */
 int64_t PG_CUDA(feature_alignment_scratch)(const pg_call *call) {
-  return pg_pieces(pg_numel(&call->v[1]), warps) * (int64_t)sizeof(stat);
+  const feature_alignment_views v = feature_alignment_of(call);
+  return pg_pieces(pg_numel(v.inverse_norm_p), warps) * (int64_t)sizeof(stat);
 }
 
 /* Grid: `warps` rows a block. */
@@ -63,15 +64,16 @@ static __global__ void __launch_bounds__(warps *PG_WARP)
 }
 
 pg_status PG_CUDA(feature_alignment)(const pg_call *call) {
+  const feature_alignment_views v = feature_alignment_of(call);
   pg_status status = expect_feature_alignment(call);
   if (status) return status;
-  features student = features_of(&call->v[4]), teacher = features_of(&call->v[5]);
+  features student = features_of(v.p), teacher = features_of(v.z);
   int64_t rows = student.images * student.tokens;
   auto kernel = are_vectors(student) && are_vectors(teacher) ? compare_rows<PG_VECTOR> : compare_rows<1>;
   stat *partial = static_cast<stat *>(call->scratch);
-  LAUNCH(kernel, pg_blocks(rows, warps), warps * PG_WARP, 0, call->stream, student, teacher, pg_data<stat>(call, 1),
-         pg_data<stat>(call, 2), pg_data<stat>(call, 3), partial);
-  pg_add_partial_sums(pg_data<stat>(call, 0), partial, pg_pieces(rows, warps), -(stat)rows, call->stream);
+  LAUNCH(kernel, pg_blocks(rows, warps), warps * PG_WARP, 0, call->stream, student, teacher,
+         pg_data<stat>(v.inverse_norm_p), pg_data<stat>(v.inverse_norm_z), pg_data<stat>(v.cosine), partial);
+  pg_add_partial_sums(pg_data<stat>(v.loss), partial, pg_pieces(rows, warps), -(stat)rows, call->stream);
   return pg_launched("feature_alignment");
 }
 
@@ -99,13 +101,15 @@ static __global__ void __launch_bounds__(warps *PG_WARP) turn_rows(features p, f
 }
 
 pg_status PG_CUDA(feature_alignment_backward)(const pg_call *call) {
+  const feature_alignment_backward_views v = feature_alignment_backward_of(call);
   pg_status status = expect_feature_alignment_backward(call);
   if (status) return status;
-  features student = features_of(&call->v[5]), teacher = features_of(&call->v[6]);
-  real *dp = pg_data<real>(call, 0);
+  features student = features_of(v.p), teacher = features_of(v.z);
+  real *dp = pg_data<real>(v.dp);
   bool vectors = are_vectors(student) && are_vectors(teacher) && pg_vectorisable(dp, student.width, student.width);
   auto kernel = vectors ? turn_rows<PG_VECTOR> : turn_rows<1>;
-  saved s = {pg_data<stat>(call, 1), pg_data<stat>(call, 2), pg_data<stat>(call, 3), pg_data<stat>(call, 4)};
+  saved s = {pg_data<stat>(v.coefficient), pg_data<stat>(v.inverse_norm_p), pg_data<stat>(v.inverse_norm_z),
+             pg_data<stat>(v.cosine)};
   LAUNCH(kernel, pg_blocks(student.images * student.tokens, warps), warps * PG_WARP, 0, call->stream, student, teacher,
          dp, s);
   return pg_launched("feature_alignment_backward");

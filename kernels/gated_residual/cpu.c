@@ -5,15 +5,15 @@
 static int64_t chunks_of(int64_t rows) { return (rows + PG_CHUNK_ROWS - 1) / PG_CHUNK_ROWS; }
 
 pg_status PG_CPU(gated_residual)(const pg_call *call) {
+  const gated_residual_views v = gated_residual_of(call);
   pg_status status = expect_gated_residual(call);
   if (status) return status;
-  const pg_view *x = &call->v[1], *gate = &call->v[3];
-  int64_t rows = x->shape[1], width = x->shape[2], gate_stride = gate->shape[0] == 1 ? 0 : gate->stride[0];
+  int64_t rows = v.x->shape[1], width = v.x->shape[2], gate_stride = v.gate->shape[0] == 1 ? 0 : v.gate->stride[0];
 #pragma omp parallel for schedule(static)
-  for (int64_t r = 0; r < x->shape[0] * rows; r++) {
-    const real *xs = (const real *)x->data + r * width, *ys = (const real *)call->v[2].data + r * width;
-    const real *g = (const real *)gate->data + r / rows * gate_stride;
-    real *out = (real *)call->v[0].data + r * width;
+  for (int64_t r = 0; r < v.x->shape[0] * rows; r++) {
+    const real *xs = (const real *)v.x->data + r * width, *ys = (const real *)v.y->data + r * width;
+    const real *g = (const real *)v.gate->data + r / rows * gate_stride;
+    real *out = (real *)v.out->data + r * width;
 #pragma omp simd
     for (int64_t j = 0; j < width; j++) out[j] = store(load(xs[j]) + load(g[j]) * load(ys[j]));
   }
@@ -22,9 +22,9 @@ pg_status PG_CPU(gated_residual)(const pg_call *call) {
 
 /* Scratch: [gates, chunks, width] partial sums of dout·y. */
 int64_t PG_CPU(gated_residual_backward_scratch)(const pg_call *call) {
-  const pg_view *x = &call->v[2], *gate = &call->v[4];
-  if (!pg_present(call, 1) || x->ndim != 3 || gate->ndim != 3) return 0;
-  return gate->shape[0] * chunks_of(rows_a_gate(gate, x)) * x->shape[2] * (int64_t)sizeof(stat);
+  const gated_residual_backward_views v = gated_residual_backward_of(call);
+  if (!pg_present(v.dgate) || v.dout->ndim != 3 || v.gate->ndim != 3) return 0;
+  return v.gate->shape[0] * chunks_of(rows_a_gate(v.gate, v.dout)) * v.dout->shape[2] * (int64_t)sizeof(stat);
 }
 
 static void backward_row(real *dy, stat *sum, const real *dout, const real *y, const real *gate, int64_t width) {
@@ -42,11 +42,12 @@ static void backward_row(real *dy, stat *sum, const real *dout, const real *y, c
 }
 
 pg_status PG_CPU(gated_residual_backward)(const pg_call *call) {
+  const gated_residual_backward_views v = gated_residual_backward_of(call);
   pg_status status = expect_gated_residual_backward(call);
   if (status) return status;
-  const pg_view *dout = &call->v[2], *y = &call->v[3], *gate = &call->v[4];
-  int64_t gates = gate->shape[0], rows = rows_a_gate(gate, dout), width = dout->shape[2], chunks = chunks_of(rows);
-  stat *partial = pg_present(call, 1) ? call->scratch : NULL;
+  int64_t gates = v.gate->shape[0], rows = rows_a_gate(v.gate, v.dout), width = v.dout->shape[2],
+          chunks = chunks_of(rows);
+  stat *partial = pg_present(v.dgate) ? call->scratch : NULL;
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
@@ -56,15 +57,15 @@ pg_status PG_CPU(gated_residual_backward)(const pg_call *call) {
       stat *sum = partial ? partial + piece * width : NULL;
       if (sum) memset(sum, 0, (size_t)width * sizeof *sum);
       for (int64_t r = g * rows + first; r < g * rows + last; r++)
-        backward_row((real *)call->v[0].data + r * width, sum, (const real *)dout->data + r * width,
-                     (const real *)y->data + r * width, (const real *)gate->data + g * gate->stride[0], width);
+        backward_row((real *)v.dy->data + r * width, sum, (const real *)v.dout->data + r * width,
+                     (const real *)v.y->data + r * width, (const real *)v.gate->data + g * v.gate->stride[0], width);
     }
 #pragma omp for schedule(static)
     for (int64_t g = 0; g < (partial ? gates : 0); g++)
       for (int64_t j = 0; j < width; j++) {
         stat sum = 0;
         for (int64_t c = 0; c < chunks; c++) sum += partial[(g * chunks + c) * width + j];
-        ((real *)call->v[1].data)[g * width + j] = store(sum);
+        ((real *)v.dgate->data)[g * width + j] = store(sum);
       }
   }
   return PG_OK;

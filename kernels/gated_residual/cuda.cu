@@ -24,9 +24,10 @@ struct gating {
 }  // namespace
 
 pg_status PG_CUDA(gated_residual)(const pg_call *call) {
+  const gated_residual_views v = gated_residual_of(call);
   pg_status status = expect_gated_residual(call);
   if (status) return status;
-  const pg_view *const views[4] = {&call->v[0], &call->v[1], &call->v[2], &call->v[3]};
+  const pg_view *const views[4] = {v.out, v.x, v.y, v.gate};
   pg_loop loop;
   pg_loop_make(&loop, 4, views);
   pg_each<4, PG_VECTOR>(loop, gating{}, call->stream);
@@ -86,24 +87,25 @@ static __global__ void __launch_bounds__(backward_warps *PG_WARP) backward_colum
 }
 
 int64_t PG_CUDA(gated_residual_backward_scratch)(const pg_call *call) {
-  const pg_view *x = &call->v[2], *gate = &call->v[4];
-  if (!pg_present(call, 1) || x->ndim != 3 || gate->ndim != 3) return 0;
-  int64_t gates = gate->shape[0], width = x->shape[2], chunks = chunks_of(gates, rows_a_gate(gate, x), width);
+  const gated_residual_backward_views v = gated_residual_backward_of(call);
+  if (!pg_present(v.dgate) || v.dout->ndim != 3 || v.gate->ndim != 3) return 0;
+  int64_t gates = v.gate->shape[0], width = v.dout->shape[2],
+          chunks = chunks_of(gates, rows_a_gate(v.gate, v.dout), width);
   return chunks > 1 ? gates * chunks * width * (int64_t)sizeof(stat) : 0;
 }
 
 pg_status PG_CUDA(gated_residual_backward)(const pg_call *call) {
+  const gated_residual_backward_views v = gated_residual_backward_of(call);
   pg_status status = expect_gated_residual_backward(call);
   if (status) return status;
-  const pg_view *dout = &call->v[2], *gate = &call->v[4];
-  int64_t gates = gate->shape[0], rows = rows_a_gate(gate, dout), width = dout->shape[2];
+  int64_t gates = v.gate->shape[0], rows = rows_a_gate(v.gate, v.dout), width = v.dout->shape[2];
   PG_EXPECT(gates <= 65535, "gated_residual_backward: gate is %s; on CUDA there are at most 65535",
-            pg_shape_text(gate));
+            pg_shape_text(v.gate));
   int64_t chunks = chunks_of(gates, rows, width), chunk = chunks ? pg_pieces(rows, chunks) : 0;
-  backward_arguments a = {pg_data<real>(call, 0), pg_data<real>(call, 1),
+  backward_arguments a = {pg_data<real>(v.dy), pg_data<real>(v.dgate),
                           chunks > 1 ? static_cast<stat *>(call->scratch) : nullptr,
-                          pg_data<real>(call, 2), pg_data<real>(call, 3), pg_data<real>(call, 4),
-                          rows, width, chunk, gate->stride[0]};
+                          pg_data<real>(v.dout), pg_data<real>(v.y), pg_data<real>(v.gate),
+                          rows, width, chunk, v.gate->stride[0]};
   bool vectors = pg_vectorisable(a.gate, width, gates > 1 ? a.gate_stride : 0);
   const void *whole[] = {a.dy, a.dout, a.y};
   for (const void *data : whole) vectors = vectors && pg_vectorisable(data, width, width);

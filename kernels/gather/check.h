@@ -2,7 +2,7 @@
 #ifndef PERIGEE_GATHER_CHECK_H
 #define PERIGEE_GATHER_CHECK_H
 
-#include "kernel.h"
+#include "gather/gather.h"
 
 typedef struct picture {
   int64_t outer, inner, k, j;
@@ -13,11 +13,9 @@ typedef struct picture {
 } picture;
 
 /* `whole` is the view with K entries along dim, `part` the one with J. */
-static pg_status expect_picture(const char *name, const pg_call *call, const pg_view *whole, const pg_view *part,
-                                picture *p) {
-  const pg_view *index = &call->v[2];
-  int dim = (int)call->i[0];
-  PG_EXPECT(pg_present(call, 2) && (index->dtype == PG_INT32 || index->dtype == PG_INT64),
+static pg_status expect_picture(const char *name, const pg_view *index, int dim, const pg_view *whole,
+                                const pg_view *part, picture *p) {
+  PG_EXPECT(pg_present(index) && (index->dtype == PG_INT32 || index->dtype == PG_INT64),
             "%s: the index must be int32 or int64", name);
   PG_EXPECT(dim >= 0 && dim < whole->ndim && index->ndim == whole->ndim && pg_same_shape(index, part),
             "%s: along dimension %d, x is %s, index is %s, the other %s", name, dim + 1, pg_shape_text(whole),
@@ -42,14 +40,16 @@ static pg_status expect_picture(const char *name, const pg_call *call, const pg_
 }
 
 static pg_status expect_gather(const pg_call *call, picture *p) {
-  PG_EXPECT(call->v[0].dtype == call->v[1].dtype, "gather: out and x must have one dtype");
-  return expect_picture("gather", call, &call->v[1], &call->v[0], p);
+  const gather_views v = gather_of(call);
+  PG_EXPECT(v.y->dtype == v.x->dtype, "gather: y and x must have one dtype");
+  return expect_picture("gather", v.index, (int)gather_ints_of(call).dim, v.x, v.y, p);
 }
 
 static pg_status expect_scatter_add(const pg_call *call, picture *p) {
-  PG_EXPECT(!pg_present(call, 1) || pg_same_shape(&call->v[1], &call->v[0]), "scatter_add: x is %s, out is %s",
-            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[0]));
-  return expect_picture("scatter_add", call, &call->v[0], &call->v[3], p);
+  const scatter_add_views v = scatter_add_of(call);
+  PG_EXPECT(!pg_present(v.x) || pg_same_shape(v.x, v.y), "scatter_add: x is %s, y is %s", pg_shape_text(v.x),
+            pg_shape_text(v.y));
+  return expect_picture("scatter_add", v.index, (int)scatter_add_ints_of(call).dim, v.y, v.source, p);
 }
 
 #endif

@@ -42,18 +42,18 @@ static pg_status check_bounds(const char *name, const picture *p) {
 }
 
 pg_status PG_CPU(gather)(const pg_call *call) {
-  const pg_view *out = &call->v[0], *x = &call->v[1];
+  const gather_views v = gather_of(call);
   picture p = {0};
   pg_status status = expect_gather(call, &p);
   if (status == PG_OK) status = check_bounds("gather", &p);
   if (status) return status;
-  int64_t bytes = pg_dtype_bytes(x->dtype), row = p.inner * bytes;
+  int64_t bytes = pg_dtype_bytes(v.x->dtype), row = p.inner * bytes;
 #pragma omp parallel for schedule(static) collapse(2) if (p.outer * p.j * p.inner > PARALLEL)
   for (int64_t o = 0; o < p.outer; o++) {
     for (int64_t j = 0; j < p.j; j++) {
       int64_t at = index_offset(p.index, 0, p.dim, o) + j * p.step;
-      const char *from = (const char *)x->data + o * p.k * row;
-      char *to = (char *)out->data + (o * p.j + j) * row;
+      const char *from = (const char *)v.x->data + o * p.k * row;
+      char *to = (char *)v.y->data + (o * p.j + j) * row;
       if (p.rows) {
         memcpy(to, from + index_at(p.index, at) * row, (size_t)row);
         continue;
@@ -95,12 +95,13 @@ int64_t PG_CPU(scatter_add_scratch)(const pg_call *call) {
 }
 
 pg_status PG_CPU(scatter_add)(const pg_call *call) {
+  const scatter_add_views v = scatter_add_of(call);
   picture p = {0};
   pg_status status = expect_scatter_add(call, &p);
   if (status == PG_OK) status = check_bounds("scatter_add", &p);
   if (status) return status;
-  real *out = call->v[0].data;
-  const real *x = pg_present(call, 1) ? call->v[1].data : NULL, *source = call->v[3].data;
+  real *out = v.y->data;
+  const real *x = v.x->data, *source = v.source->data;
   int64_t pieces = (p.inner + PIECE - 1) / PIECE;
 #pragma omp parallel if (p.outer * (p.j + p.k) * p.inner > PARALLEL)
   {

@@ -47,28 +47,29 @@ struct picking {
 }  // namespace
 
 template <typename T>
-static void pick(const pg_call *call, const picture &p, T missing) {
-  const pg_view *const views[2] = {&call->v[0], p.index};
+static void pick(const pg_view *y, const pg_view *x, const picture &p, T missing, void *stream) {
+  const pg_view *const views[2] = {y, p.index};
   pg_loop loop;
   pg_loop_make(&loop, 2, views);
-  picking<T> body = {pg_data<T>(call, 0), pg_data<T>(call, 1), p.inner, p.k, p.j, missing, p.index->dtype == PG_INT64};
+  picking<T> body = {pg_data<T>(y), pg_data<T>(x), p.inner, p.k, p.j, missing, p.index->dtype == PG_INT64};
   enum { VECTOR = 16 / sizeof(T) };
   bool rows_in_vectors = p.inner % VECTOR == 0 && reinterpret_cast<uintptr_t>(body.x) % 16 == 0;
-  if (rows_in_vectors || pg_loop_inner(&loop, 1) == 1) pg_each<2, VECTOR>(loop, body, call->stream);
-  else pg_each<2, 1>(loop, body, call->stream);
+  if (rows_in_vectors || pg_loop_inner(&loop, 1) == 1) pg_each<2, VECTOR>(loop, body, stream);
+  else pg_each<2, 1>(loop, body, stream);
 }
 
 pg_status PG_CUDA(gather)(const pg_call *call) {
+  const gather_views v = gather_of(call);
   picture p = {};
   pg_status status = expect_gather(call, &p);
   if (status) return status;
-  switch (call->v[0].dtype) {
-  case PG_FLOAT32: pick<uint32_t>(call, p, 0x7fc00000u); break;
-  case PG_FLOAT64: pick<uint64_t>(call, p, 0x7ff8000000000000u); break;
-  case PG_BFLOAT16: pick<uint16_t>(call, p, 0x7fc0u); break;
-  case PG_INT32: pick<uint32_t>(call, p, 0); break;
-  case PG_INT64: pick<uint64_t>(call, p, 0); break;
-  default: pick<uint8_t>(call, p, 0);
+  switch (v.y->dtype) {
+  case PG_FLOAT32: pick<uint32_t>(v.y, v.x, p, 0x7fc00000u, call->stream); break;
+  case PG_FLOAT64: pick<uint64_t>(v.y, v.x, p, 0x7ff8000000000000u, call->stream); break;
+  case PG_BFLOAT16: pick<uint16_t>(v.y, v.x, p, 0x7fc0u, call->stream); break;
+  case PG_INT32: pick<uint32_t>(v.y, v.x, p, 0, call->stream); break;
+  case PG_INT64: pick<uint64_t>(v.y, v.x, p, 0, call->stream); break;
+  default: pick<uint8_t>(v.y, v.x, p, 0, call->stream);
   }
   return pg_launched("gather");
 }
@@ -150,10 +151,11 @@ int64_t PG_CUDA(scatter_add_scratch)(const pg_call *call) {
 }
 
 pg_status PG_CUDA(scatter_add)(const pg_call *call) {
+  const scatter_add_views v = scatter_add_of(call);
   picture p = {};
   pg_status status = expect_scatter_add(call, &p);
   if (status) return status;
-  scattering s = {pg_data<real>(call, 0), pg_data<real>(call, 1), pg_data<real>(call, 3), p.index->data,
+  scattering s = {pg_data<real>(v.y), pg_data<real>(v.x), pg_data<real>(v.source), p.index->data,
                   p.index->dtype == PG_INT64, p.outer, p.inner, p.k, p.j, p.step, {}, {}};
   int64_t total = p.outer * p.k * p.inner;
   if (total == 0) return PG_OK;

@@ -13,9 +13,9 @@ static int64_t pieces_of(int64_t n) { return (n + PIECE - 1) / PIECE; }
 
 /* Scratch: products [B, pieces]. */
 int64_t PG_CPU(gradient_fork_scratch)(const pg_call *call) {
-  const pg_view *a = &call->v[2];
-  int64_t samples = a->ndim ? a->shape[0] : 0;
-  return samples ? samples * pieces_of(pg_numel(a) / samples) * (int64_t)sizeof(products) : 0;
+  const gradient_fork_views v = gradient_fork_of(call);
+  int64_t samples = v.a->ndim ? v.a->shape[0] : 0;
+  return samples ? samples * pieces_of(pg_numel(v.a) / samples) * (int64_t)sizeof(products) : 0;
 }
 
 static products add_piece(real *sum, const real *a, const real *b, int64_t n) {
@@ -32,16 +32,16 @@ static products add_piece(real *sum, const real *a, const real *b, int64_t n) {
 }
 
 pg_status PG_CPU(gradient_fork)(const pg_call *call) {
+  const gradient_fork_views v = gradient_fork_of(call);
   pg_status status = expect_gradient_fork(call);
   if (status) return status;
-  const pg_view *a = &call->v[2], *b = &call->v[3];
-  int64_t samples = a->shape[0], n = samples ? pg_numel(a) / samples : 0, pieces = pieces_of(n);
+  int64_t samples = v.a->shape[0], n = samples ? pg_numel(v.a) / samples : 0, pieces = pieces_of(n);
   products *partial = call->scratch;
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < samples * pieces; k++) {
     int64_t from = k % pieces * PIECE, length = n - from < PIECE ? n - from : PIECE, at = k / pieces * n + from;
-    const real *x = (const real *)a->data + at, *y = (const real *)b->data + at;
-    partial[k] = add_piece((real *)call->v[0].data + at, x, y, length);
+    const real *x = (const real *)v.a->data + at, *y = (const real *)v.b->data + at;
+    partial[k] = add_piece((real *)v.sum->data + at, x, y, length);
   }
   for (int64_t s = 0; s < samples; s++) {
     double ab = 0, aa = 0, bb = 0;
@@ -50,7 +50,7 @@ pg_status PG_CPU(gradient_fork)(const pg_call *call) {
       aa += (double)partial[k].aa;
       bb += (double)partial[k].bb;
     }
-    stat *out = (stat *)call->v[1].data + 3 * s;
+    stat *out = (stat *)v.products->data + 3 * s;
     out[0] = (stat)ab, out[1] = (stat)aa, out[2] = (stat)bb;
   }
   return PG_OK;

@@ -16,7 +16,8 @@ static samples samples_of(const pg_view *a) {
 
 /* Scratch: products [B, pieces, 3]. */
 int64_t PG_CUDA(gradient_fork_scratch)(const pg_call *call) {
-  samples s = samples_of(&call->v[2]);
+  const gradient_fork_views v = gradient_fork_of(call);
+  samples s = samples_of(v.a);
   return s.count * s.pieces * 3 * (int64_t)sizeof(stat);
 }
 
@@ -59,16 +60,17 @@ static __global__ void __launch_bounds__(PG_ROW_BLOCK) add_products(samples s, s
 }
 
 pg_status PG_CUDA(gradient_fork)(const pg_call *call) {
+  const gradient_fork_views v = gradient_fork_of(call);
   pg_status status = expect_gradient_fork(call);
   if (status) return status;
-  samples s = samples_of(&call->v[2]);
-  real *sum = pg_data<real>(call, 0);
-  const real *x = pg_data<real>(call, 2), *y = pg_data<real>(call, 3);
+  samples s = samples_of(v.a);
+  real *sum = pg_data<real>(v.sum);
+  const real *x = pg_data<real>(v.a), *y = pg_data<real>(v.b);
   bool vectors = pg_vectorisable(sum, s.n, s.n) && pg_vectorisable(x, s.n, s.n) && pg_vectorisable(y, s.n, s.n);
   stat *partial = static_cast<stat *>(call->scratch);
   auto kernel = vectors ? add_pieces<PG_VECTOR> : add_pieces<1>;
   LAUNCH(kernel, (unsigned)(s.count * s.pieces), threads, 0, call->stream, s, sum, partial, x, y);
   LAUNCH(add_products, pg_blocks(s.count, PG_ROW_BLOCK / PG_WARP), PG_ROW_BLOCK, 0, call->stream, s,
-         pg_data<stat>(call, 1), partial);
+         pg_data<stat>(v.products), partial);
   return pg_launched("gradient_fork");
 }

@@ -3,16 +3,17 @@
 #include "images/images.h"
 
 pg_status PG_CPU(images)(const pg_call *call) {
+  const images_views v = images_of(call);
   pg_status status = expect_images(call);
   if (status) return status;
-  const pg_view *y = &call->v[0], *x = &call->v[1];
-  int64_t channels = x->shape[3], height = x->shape[1], width = x->shape[2];
+  const channel_scales s = scales_of(call);
+  int64_t channels = v.x->shape[3], height = v.x->shape[1], width = v.x->shape[2];
 #pragma omp parallel for schedule(static)
-  for (int64_t k = 0; k < x->shape[0] * height; k++) {
-    const uint8_t *pixels = (const uint8_t *)x->data + k * width * channels;
+  for (int64_t k = 0; k < v.x->shape[0] * height; k++) {
+    const uint8_t *pixels = (const uint8_t *)v.x->data + k * width * channels;
     for (int64_t c = 0; c < channels; c++) {
-      real *line = (real *)y->data + ((k / height * channels + c) * height + k % height) * width;
-      stat scale = (stat)call->f[c], offset = (stat)call->f[4 + c];
+      real *line = (real *)v.y->data + ((k / height * channels + c) * height + k % height) * width;
+      stat scale = s.scale[c], offset = s.offset[c];
       for (int64_t w = 0; w < width; w++) line[w] = store(scale * (stat)pixels[w * channels + c] + offset);
     }
   }
@@ -20,15 +21,15 @@ pg_status PG_CPU(images)(const pg_call *call) {
 }
 
 pg_status PG_CPU(images_to_bytes)(const pg_call *call) {
+  const images_to_bytes_views v = images_to_bytes_of(call);
   pg_status status = expect_images_to_bytes(call);
   if (status) return status;
-  const pg_view *y = &call->v[0], *x = &call->v[1];
-  int64_t channels = x->shape[1], height = x->shape[2], width = x->shape[3];
+  int64_t channels = v.x->shape[1], height = v.x->shape[2], width = v.x->shape[3];
 #pragma omp parallel for schedule(static)
-  for (int64_t k = 0; k < x->shape[0] * height; k++)
+  for (int64_t k = 0; k < v.x->shape[0] * height; k++)
     for (int64_t c = 0; c < channels; c++) {
-      const real *line = (const real *)x->data + ((k / height * channels + c) * height + k % height) * width;
-      uint8_t *pixels = (uint8_t *)y->data + k * width * channels + c;
+      const real *line = (const real *)v.x->data + ((k / height * channels + c) * height + k % height) * width;
+      uint8_t *pixels = (uint8_t *)v.y->data + k * width * channels + c;
       for (int64_t w = 0; w < width; w++) {
         stat value = 255 * (load(line[w]) + 1) / 2;
         value = value > 0 ? value : 0; /* NaN too */

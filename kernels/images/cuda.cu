@@ -3,10 +3,6 @@
 #include "images/check.h"
 #include "images/images.h"
 
-struct channel_scales {
-  stat scale[4], offset[4];
-};
-
 /* N neighbouring pixels a thread; `units` are of N pixels. The bytes of a pixel's C channels lie side by side. */
 template <int C, int N>
 static __global__ void __launch_bounds__(PG_EACH_THREADS)
@@ -33,13 +29,13 @@ static void launch_images(real *y, const uint8_t *x, const channel_scales &s, in
 }
 
 pg_status PG_CUDA(images)(const pg_call *call) {
+  const images_views v = images_of(call);
   pg_status status = expect_images(call);
   if (status) return status;
-  real *y = pg_data<real>(call, 0);
-  const uint8_t *x = pg_data<uint8_t>(call, 1);
-  const int64_t *shape = call->v[1].shape;
-  channel_scales s;
-  for (int c = 0; c < 4; c++) s.scale[c] = (stat)call->f[c], s.offset[c] = (stat)call->f[4 + c];
+  real *y = pg_data<real>(v.y);
+  const uint8_t *x = pg_data<uint8_t>(v.x);
+  const int64_t *shape = v.x->shape;
+  const channel_scales s = scales_of(call);
   int64_t area = shape[1] * shape[2], pixels = shape[0] * area;
   switch (shape[3]) {
   case 1: launch_images<1>(y, x, s, pixels, area, call->stream); break;
@@ -65,11 +61,12 @@ static __global__ void __launch_bounds__(PG_EACH_THREADS)
 }
 
 pg_status PG_CUDA(images_to_bytes)(const pg_call *call) {
+  const images_to_bytes_views v = images_to_bytes_of(call);
   pg_status status = expect_images_to_bytes(call);
   if (status) return status;
-  const int64_t *shape = call->v[1].shape;
+  const int64_t *shape = v.x->shape;
   int64_t area = shape[2] * shape[3], pixels = shape[0] * area;
   LAUNCH(bytes_kernel, pg_stride_blocks(pixels, PG_EACH_THREADS), PG_EACH_THREADS, 0, call->stream,
-         pg_data<uint8_t>(call, 0), pg_data<real>(call, 1), shape[1], pixels, area);
+         pg_data<uint8_t>(v.y), pg_data<real>(v.x), shape[1], pixels, area);
   return pg_launched("images_to_bytes");
 }

@@ -16,16 +16,16 @@ static coefficients at_time(int64_t path, stat t) {
 }
 
 pg_status PG_CPU(interpolant)(const pg_call *call) {
+  const interpolant_views v = interpolant_of(call);
   pg_status status = expect_interpolant(call);
   if (status) return status;
-  const pg_view *x0 = &call->v[2], *noise = &call->v[3], *t = &call->v[4];
-  int64_t samples = x0->shape[0], n = samples ? pg_numel(x0) / samples : 0, pieces = (n + PIECE - 1) / PIECE;
+  int64_t samples = v.x0->shape[0], n = samples ? pg_numel(v.x0) / samples : 0, pieces = (n + PIECE - 1) / PIECE;
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < samples * pieces; k++) {
     int64_t sample = k / pieces, from = k % pieces * PIECE, length = n - from < PIECE ? n - from : PIECE;
-    coefficients c = at_time(call->i[0], ((const stat *)t->data)[sample]);
-    const real *x = (const real *)x0->data + sample * n + from, *e = (const real *)noise->data + sample * n + from;
-    real *x_t = (real *)call->v[0].data + sample * n + from, *velocity = (real *)call->v[1].data + sample * n + from;
+    coefficients c = at_time(interpolant_ints_of(call).path, ((const stat *)v.t->data)[sample]);
+    const real *x = (const real *)v.x0->data + sample * n + from, *e = (const real *)v.noise->data + sample * n + from;
+    real *x_t = (real *)v.x_t->data + sample * n + from, *velocity = (real *)v.velocity->data + sample * n + from;
 #pragma omp simd
     for (int64_t j = 0; j < length; j++) {
       stat data = load(x[j]), eps = load(e[j]);

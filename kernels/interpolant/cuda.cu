@@ -38,17 +38,19 @@ static __global__ void __launch_bounds__(PG_EACH_THREADS)
 }
 
 pg_status PG_CUDA(interpolant)(const pg_call *call) {
+  const interpolant_views v = interpolant_of(call);
   pg_status status = expect_interpolant(call);
   if (status) return status;
-  int64_t samples = call->v[2].shape[0], n = samples ? pg_numel(&call->v[2]) / samples : 0;
+  int64_t samples = v.x0->shape[0], n = samples ? pg_numel(v.x0) / samples : 0;
   bool vectors = true;
-  for (int k = 0; k < 4; k++) vectors = vectors && pg_vectorisable(call->v[k].data, n, n);
+  const pg_view *const whole[] = {v.x_t, v.velocity, v.x0, v.noise};
+  for (const pg_view *view : whole) vectors = vectors && pg_vectorisable(view->data, n, n);
   int64_t most = 16 * 132 * 4 / (samples ? samples : 1) + 1; /* enough blocks to fill an H100 */
   int64_t pieces = pg_pieces(n, PG_EACH_THREADS * (vectors ? PG_VECTOR : 1));
   if (pieces > most) pieces = most;
   auto kernel = vectors ? interpolate<PG_VECTOR> : interpolate<1>;
-  LAUNCH(kernel, (unsigned)(samples * pieces), PG_EACH_THREADS, 0, call->stream, pg_data<real>(call, 0),
-         pg_data<real>(call, 1), pg_data<real>(call, 2), pg_data<real>(call, 3), pg_data<stat>(call, 4), n, pieces,
-         call->i[0]);
+  LAUNCH(kernel, (unsigned)(samples * pieces), PG_EACH_THREADS, 0, call->stream, pg_data<real>(v.x_t),
+         pg_data<real>(v.velocity), pg_data<real>(v.x0), pg_data<real>(v.noise), pg_data<stat>(v.t), n, pieces,
+         interpolant_ints_of(call).path);
   return pg_launched("interpolant");
 }

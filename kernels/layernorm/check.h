@@ -2,7 +2,7 @@
 #ifndef PERIGEE_LAYERNORM_CHECK_H
 #define PERIGEE_LAYERNORM_CHECK_H
 
-#include "kernel.h"
+#include "layernorm/layernorm.h"
 
 static int is_row_per_image(const pg_view *v, const pg_view *x) {
   return v->ndim == 3 && v->shape[0] == x->shape[0] && v->shape[1] == 1 && v->shape[2] == x->shape[2] &&
@@ -10,72 +10,79 @@ static int is_row_per_image(const pg_view *v, const pg_view *x) {
 }
 
 static pg_status expect_layernorm(const pg_call *call) {
-  const pg_view *x = &call->v[3];
-  PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, &call->v[0]), "layernorm: x is %s, y is %s; they must have one shape",
-            pg_shape_text(x), pg_shape_text(&call->v[0]));
-  int64_t width = x->shape[x->ndim - 1];
-  for (int k = 4; k <= 5; k++)
-    PG_EXPECT(!pg_present(call, k) || (call->v[k].ndim == 1 && call->v[k].shape[0] == width),
-              "layernorm: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x), k == 4 ? "weight" : "bias",
-              pg_shape_text(&call->v[k]), (long long)width);
-  int64_t rows = width ? pg_numel(x) / width : 0;
-  PG_EXPECT(pg_numel(&call->v[1]) == rows && pg_numel(&call->v[2]) == rows,
-            "layernorm: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
-            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
+  const layernorm_views v = layernorm_of(call);
+  PG_EXPECT(v.x->ndim >= 1 && pg_same_shape(v.x, v.y), "layernorm: x is %s, y is %s; they must have one shape",
+            pg_shape_text(v.x), pg_shape_text(v.y));
+  int64_t width = v.x->shape[v.x->ndim - 1];
+  PG_EXPECT(!pg_present(v.weight) || (v.weight->ndim == 1 && v.weight->shape[0] == width),
+            "layernorm: x is %s, weight is %s; it must be [%lld]", pg_shape_text(v.x), pg_shape_text(v.weight),
+            (long long)width);
+  PG_EXPECT(!pg_present(v.bias) || (v.bias->ndim == 1 && v.bias->shape[0] == width),
+            "layernorm: x is %s, bias is %s; it must be [%lld]", pg_shape_text(v.x), pg_shape_text(v.bias),
+            (long long)width);
+  int64_t rows = width ? pg_numel(v.x) / width : 0;
+  PG_EXPECT(pg_numel(v.mean) == rows && pg_numel(v.rstd) == rows,
+            "layernorm: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(v.x),
+            pg_shape_text(v.mean), pg_shape_text(v.rstd));
   return PG_OK;
 }
 
 static pg_status expect_layernorm_modulate(const pg_call *call) {
-  const pg_view *x = &call->v[3], *shift = &call->v[4], *scale = &call->v[5];
-  PG_EXPECT(x->ndim == 3 && pg_same_shape(x, &call->v[0]), "layernorm_modulate: x is %s, y is %s; both must be [B,N,D]",
-            pg_shape_text(x), pg_shape_text(&call->v[0]));
-  PG_EXPECT(is_row_per_image(shift, x) && is_row_per_image(scale, x),
+  const layernorm_modulate_views v = layernorm_modulate_of(call);
+  PG_EXPECT(v.x->ndim == 3 && pg_same_shape(v.x, v.y), "layernorm_modulate: x is %s, y is %s; both must be [B,N,D]",
+            pg_shape_text(v.x), pg_shape_text(v.y));
+  PG_EXPECT(is_row_per_image(v.shift, v.x) && is_row_per_image(v.scale, v.x),
             "layernorm_modulate: x is %s, shift is %s, scale is %s; those must be [%lld,1,%lld] with rows in one piece",
-            pg_shape_text(x), pg_shape_text(shift), pg_shape_text(scale), (long long)x->shape[0], (long long)x->shape[2]);
-  PG_EXPECT(pg_numel(&call->v[1]) == x->shape[0] * x->shape[1] && pg_same_shape(&call->v[1], &call->v[2]),
-            "layernorm_modulate: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(x),
-            pg_shape_text(&call->v[1]), pg_shape_text(&call->v[2]));
+            pg_shape_text(v.x), pg_shape_text(v.shift), pg_shape_text(v.scale), (long long)v.x->shape[0],
+            (long long)v.x->shape[2]);
+  PG_EXPECT(pg_numel(v.mean) == v.x->shape[0] * v.x->shape[1] && pg_same_shape(v.mean, v.rstd),
+            "layernorm_modulate: x is %s, mean is %s, rstd is %s; they must have one element a row", pg_shape_text(v.x),
+            pg_shape_text(v.mean), pg_shape_text(v.rstd));
   return PG_OK;
 }
 
 /* What both backward kernels have in common. */
-static pg_status expect_rows(const pg_call *call, const char *name) {
-  const pg_view *dx = &call->v[0], *dy = &call->v[3], *x = &call->v[4];
+static pg_status expect_rows(const char *name, const pg_view *dx, const pg_view *dy, const pg_view *x,
+                             const pg_view *mean, const pg_view *rstd, const pg_view *dresidual) {
   PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, dy) && pg_same_shape(x, dx),
             "%s: x is %s, dy is %s, dx is %s; they must have one shape", name, pg_shape_text(x), pg_shape_text(dy),
             pg_shape_text(dx));
-  PG_EXPECT(!pg_present(call, 8) || pg_same_shape(x, &call->v[8]), "%s: x is %s, dresidual is %s; they must have one shape",
-            name, pg_shape_text(x), pg_shape_text(&call->v[8]));
+  PG_EXPECT(!pg_present(dresidual) || pg_same_shape(x, dresidual),
+            "%s: x is %s, dresidual is %s; they must have one shape", name, pg_shape_text(x), pg_shape_text(dresidual));
   int64_t rows = x->shape[x->ndim - 1] ? pg_numel(x) / x->shape[x->ndim - 1] : 0;
-  PG_EXPECT(pg_numel(&call->v[5]) == rows && pg_numel(&call->v[6]) == rows,
+  PG_EXPECT(pg_numel(mean) == rows && pg_numel(rstd) == rows,
             "%s: x is %s, mean is %s, rstd is %s; they must have one element a row", name, pg_shape_text(x),
-            pg_shape_text(&call->v[5]), pg_shape_text(&call->v[6]));
+            pg_shape_text(mean), pg_shape_text(rstd));
   return PG_OK;
 }
 
 static pg_status expect_layernorm_backward(const pg_call *call) {
-  pg_status status = expect_rows(call, "layernorm_backward");
+  const layernorm_backward_views v = layernorm_backward_of(call);
+  pg_status status = expect_rows("layernorm_backward", v.dx, v.dy, v.x, v.mean, v.rstd, v.dresidual);
   if (status) return status;
-  const pg_view *x = &call->v[4];
-  int64_t width = x->shape[x->ndim - 1];
-  for (int k = 1; k <= 7; k += k == 2 ? 5 : 1)
-    PG_EXPECT(!pg_present(call, k) || pg_numel(&call->v[k]) == width,
-              "layernorm_backward: x is %s, %s is %s; it must be [%lld]", pg_shape_text(x),
-              k == 1 ? "dweight" : k == 2 ? "dbias" : "weight", pg_shape_text(&call->v[k]), (long long)width);
+  int64_t width = v.x->shape[v.x->ndim - 1];
+  const pg_view *const rows[] = {v.dweight, v.dbias, v.weight};
+  static const char *const names[] = {"dweight", "dbias", "weight"};
+  for (int k = 0; k < 3; k++)
+    PG_EXPECT(!pg_present(rows[k]) || pg_numel(rows[k]) == width,
+              "layernorm_backward: x is %s, %s is %s; it must be [%lld]", pg_shape_text(v.x), names[k],
+              pg_shape_text(rows[k]), (long long)width);
   return PG_OK;
 }
 
 static pg_status expect_layernorm_modulate_backward(const pg_call *call) {
-  pg_status status = expect_rows(call, "layernorm_modulate_backward");
+  const layernorm_modulate_backward_views v = layernorm_modulate_backward_of(call);
+  pg_status status = expect_rows("layernorm_modulate_backward", v.dx, v.dy, v.x, v.mean, v.rstd, v.dresidual);
   if (status) return status;
-  const pg_view *x = &call->v[4], *scale = &call->v[7];
-  PG_EXPECT(x->ndim == 3 && is_row_per_image(scale, x),
+  PG_EXPECT(v.x->ndim == 3 && is_row_per_image(v.scale, v.x),
             "layernorm_modulate_backward: x is %s, scale is %s; they must be [B,N,D] and [B,1,D] with rows in one piece",
-            pg_shape_text(x), pg_shape_text(scale));
-  for (int k = 1; k <= 2; k++)
-    PG_EXPECT(!pg_present(call, k) || (is_row_per_image(&call->v[k], x) && pg_contiguous(&call->v[k])),
-              "layernorm_modulate_backward: x is %s, %s is %s; it must be [B,1,D]", pg_shape_text(x),
-              k == 1 ? "dshift" : "dscale", pg_shape_text(&call->v[k]));
+            pg_shape_text(v.x), pg_shape_text(v.scale));
+  PG_EXPECT(!pg_present(v.dshift) || (is_row_per_image(v.dshift, v.x) && pg_contiguous(v.dshift)),
+            "layernorm_modulate_backward: x is %s, dshift is %s; it must be [B,1,D]", pg_shape_text(v.x),
+            pg_shape_text(v.dshift));
+  PG_EXPECT(!pg_present(v.dscale) || (is_row_per_image(v.dscale, v.x) && pg_contiguous(v.dscale)),
+            "layernorm_modulate_backward: x is %s, dscale is %s; it must be [B,1,D]", pg_shape_text(v.x),
+            pg_shape_text(v.dscale));
   return PG_OK;
 }
 

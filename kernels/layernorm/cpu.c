@@ -75,25 +75,25 @@ static void forward(const normalisation *n, real *y, stat *mean, stat *rstd, con
 }
 
 pg_status PG_CPU(layernorm)(const pg_call *call) {
+  const layernorm_views v = layernorm_of(call);
   pg_status status = expect_layernorm(call);
   if (status) return status;
-  const pg_view *x = &call->v[3];
-  int64_t width = x->shape[x->ndim - 1], rows = width ? pg_numel(x) / width : 0;
+  int64_t width = v.x->shape[v.x->ndim - 1], rows = width ? pg_numel(v.x) / width : 0;
   normalisation n = {.groups = 1, .rows = rows, .width = width, .base = 0};
-  n.scale = pg_present(call, 4) ? call->v[4].data : NULL;
-  n.shift = pg_present(call, 5) ? call->v[5].data : NULL;
-  forward(&n, call->v[0].data, call->v[1].data, call->v[2].data, x->data, (stat)call->f[0]);
+  n.scale = v.weight->data;
+  n.shift = v.bias->data;
+  forward(&n, v.y->data, v.mean->data, v.rstd->data, v.x->data, (stat)layernorm_floats_of(call).epsilon);
   return PG_OK;
 }
 
 pg_status PG_CPU(layernorm_modulate)(const pg_call *call) {
+  const layernorm_modulate_views v = layernorm_modulate_of(call);
   pg_status status = expect_layernorm_modulate(call);
   if (status) return status;
-  const pg_view *x = &call->v[3], *shift = &call->v[4], *scale = &call->v[5];
-  normalisation n = {.groups = x->shape[0], .rows = x->shape[1], .width = x->shape[2], .base = 1,
-                     .scale = scale->data, .scale_stride = scale->stride[0],
-                     .shift = shift->data, .shift_stride = shift->stride[0]};
-  forward(&n, call->v[0].data, call->v[1].data, call->v[2].data, x->data, (stat)call->f[0]);
+  normalisation n = {.groups = v.x->shape[0], .rows = v.x->shape[1], .width = v.x->shape[2], .base = 1,
+                     .scale = v.scale->data, .scale_stride = v.scale->stride[0],
+                     .shift = v.shift->data, .shift_stride = v.shift->stride[0]};
+  forward(&n, v.y->data, v.mean->data, v.rstd->data, v.x->data, (stat)layernorm_modulate_floats_of(call).epsilon);
   return PG_OK;
 }
 
@@ -187,38 +187,36 @@ static void backward(const normalisation *n, real *dx, real *dscale, real *dshif
   }
 }
 
-static void *optional(const pg_call *call, int k) { return pg_present(call, k) ? call->v[k].data : NULL; }
-
 int64_t PG_CPU(layernorm_backward_scratch)(const pg_call *call) {
-  const pg_view *x = &call->v[4];
-  int64_t width = x->ndim ? x->shape[x->ndim - 1] : 0;
-  return width ? backward_scratch(1, pg_numel(x) / width, width) : 0;
+  const layernorm_backward_views v = layernorm_backward_of(call);
+  int64_t width = v.x->ndim ? v.x->shape[v.x->ndim - 1] : 0;
+  return width ? backward_scratch(1, pg_numel(v.x) / width, width) : 0;
 }
 
 pg_status PG_CPU(layernorm_backward)(const pg_call *call) {
+  const layernorm_backward_views v = layernorm_backward_of(call);
   pg_status status = expect_layernorm_backward(call);
   if (status) return status;
-  const pg_view *x = &call->v[4];
-  int64_t width = x->shape[x->ndim - 1];
-  normalisation n = {.groups = 1, .rows = width ? pg_numel(x) / width : 0, .width = width, .base = 0};
-  n.scale = optional(call, 7);
-  backward(&n, call->v[0].data, optional(call, 1), optional(call, 2), call->v[3].data, x->data, call->v[5].data,
-           call->v[6].data, optional(call, 8), call->scratch);
+  int64_t width = v.x->shape[v.x->ndim - 1];
+  normalisation n = {.groups = 1, .rows = width ? pg_numel(v.x) / width : 0, .width = width, .base = 0};
+  n.scale = v.weight->data;
+  backward(&n, v.dx->data, v.dweight->data, v.dbias->data, v.dy->data, v.x->data, v.mean->data,
+           v.rstd->data, v.dresidual->data, call->scratch);
   return PG_OK;
 }
 
 int64_t PG_CPU(layernorm_modulate_backward_scratch)(const pg_call *call) {
-  const pg_view *x = &call->v[4];
-  return x->ndim == 3 ? backward_scratch(x->shape[0], x->shape[1], x->shape[2]) : 0;
+  const layernorm_modulate_backward_views v = layernorm_modulate_backward_of(call);
+  return v.x->ndim == 3 ? backward_scratch(v.x->shape[0], v.x->shape[1], v.x->shape[2]) : 0;
 }
 
 pg_status PG_CPU(layernorm_modulate_backward)(const pg_call *call) {
+  const layernorm_modulate_backward_views v = layernorm_modulate_backward_of(call);
   pg_status status = expect_layernorm_modulate_backward(call);
   if (status) return status;
-  const pg_view *x = &call->v[4], *scale = &call->v[7];
-  normalisation n = {.groups = x->shape[0], .rows = x->shape[1], .width = x->shape[2], .base = 1,
-                     .scale = scale->data, .scale_stride = scale->stride[0]};
-  backward(&n, call->v[0].data, optional(call, 2), optional(call, 1), call->v[3].data, x->data, call->v[5].data,
-           call->v[6].data, optional(call, 8), call->scratch);
+  normalisation n = {.groups = v.x->shape[0], .rows = v.x->shape[1], .width = v.x->shape[2], .base = 1,
+                     .scale = v.scale->data, .scale_stride = v.scale->stride[0]};
+  backward(&n, v.dx->data, v.dscale->data, v.dshift->data, v.dy->data, v.x->data, v.mean->data,
+           v.rstd->data, v.dresidual->data, call->scratch);
   return PG_OK;
 }

@@ -61,35 +61,34 @@ static __global__ void __launch_bounds__(forward_warps *PG_WARP)
   }
 }
 
-static void forward(const normalisation &n, const pg_call *call) {
-  real *y = pg_data<real>(call, 0);
-  const real *x = pg_data<real>(call, 3);
+static void forward(const normalisation &n, real *y, stat *mean, stat *rstd, const real *x, double epsilon,
+                    void *stream) {
   unsigned grid = pg_blocks(n.groups * n.rows, forward_warps);
-  stat epsilon = (stat)call->f[0];
   bool vectors = are_vectors(n) && pg_vectorisable(x, n.width, n.width) && pg_vectorisable(y, n.width, n.width);
   auto kernel = vectors ? forward_rows<PG_VECTOR> : forward_rows<1>;
-  LAUNCH(kernel, grid, forward_warps * PG_WARP, 0, call->stream, n, y, pg_data<stat>(call, 1), pg_data<stat>(call, 2),
-         x, epsilon);
+  LAUNCH(kernel, grid, forward_warps * PG_WARP, 0, stream, n, y, mean, rstd, x, (stat)epsilon);
 }
 
 pg_status PG_CUDA(layernorm)(const pg_call *call) {
+  const layernorm_views v = layernorm_of(call);
   pg_status status = expect_layernorm(call);
   if (status) return status;
-  const pg_view *x = &call->v[3];
-  int64_t width = x->shape[x->ndim - 1], rows = width ? pg_numel(x) / width : 0;
-  normalisation n = {1, rows, width, 0, pg_data<real>(call, 4), pg_data<real>(call, 5), 0, 0};
-  forward(n, call);
+  int64_t width = v.x->shape[v.x->ndim - 1], rows = width ? pg_numel(v.x) / width : 0;
+  normalisation n = {1, rows, width, 0, pg_data<real>(v.weight), pg_data<real>(v.bias), 0, 0};
+  forward(n, pg_data<real>(v.y), pg_data<stat>(v.mean), pg_data<stat>(v.rstd), pg_data<real>(v.x),
+          layernorm_floats_of(call).epsilon, call->stream);
   return pg_launched("layernorm");
 }
 
 pg_status PG_CUDA(layernorm_modulate)(const pg_call *call) {
+  const layernorm_modulate_views v = layernorm_modulate_of(call);
   pg_status status = expect_layernorm_modulate(call);
   if (status) return status;
-  const pg_view *x = &call->v[3], *shift = &call->v[4], *scale = &call->v[5];
-  const real *scale_rows = pg_data<real>(call, 5), *shift_rows = pg_data<real>(call, 4);
-  normalisation n = {x->shape[0], x->shape[1], x->shape[2],      1,
-                     scale_rows,  shift_rows,  scale->stride[0], shift->stride[0]};
-  forward(n, call);
+  const real *scale_rows = pg_data<real>(v.scale), *shift_rows = pg_data<real>(v.shift);
+  normalisation n = {v.x->shape[0], v.x->shape[1], v.x->shape[2],      1,
+                     scale_rows,  shift_rows,  v.scale->stride[0], v.shift->stride[0]};
+  forward(n, pg_data<real>(v.y), pg_data<stat>(v.mean), pg_data<stat>(v.rstd), pg_data<real>(v.x),
+          layernorm_modulate_floats_of(call).epsilon, call->stream);
   return pg_launched("layernorm_modulate");
 }
 
@@ -159,16 +158,20 @@ static int64_t backward_scratch(int64_t groups, int64_t rows, int64_t width) {
   return groups * pg_pieces(rows, chunk_rows) * 2 * width * (int64_t)sizeof(stat);
 }
 
-/* `dscale` and `dshift` are [groups, width] or NULL. */
-static pg_status backward(const normalisation &n, real *dscale, real *dshift, const pg_call *call, const char *name) {
+/* The views of both backward kernels; `dscale` and `dshift` are [groups, width] or NULL. */
+struct gradients {
+  const pg_view *dx, *dscale, *dshift, *dy, *x, *mean, *rstd, *dresidual;
+};
+
+static pg_status backward(const normalisation &n, const gradients &v, const pg_call *call, const char *name) {
   if (n.width == 0) return PG_OK;
   int warps = backward_warps(n.width);
   size_t shared_bytes = (size_t)(warps * 2 * n.width) * sizeof(stat);
   PG_EXPECT(n.width <= most_sum_bytes / (int64_t)(2 * sizeof(stat)),
-            "%s: x is %s; on CUDA its last dimension is at most %lld", name, pg_shape_text(&call->v[4]),
+            "%s: x is %s; on CUDA its last dimension is at most %lld", name, pg_shape_text(v.x),
             (long long)(most_sum_bytes / (int64_t)(2 * sizeof(stat))));
-  real *dx = pg_data<real>(call, 0);
-  const real *dy = pg_data<real>(call, 3), *x = pg_data<real>(call, 4), *dresidual = pg_data<real>(call, 8);
+  real *dx = pg_data<real>(v.dx), *dscale = pg_data<real>(v.dscale), *dshift = pg_data<real>(v.dshift);
+  const real *dy = pg_data<real>(v.dy), *x = pg_data<real>(v.x), *dresidual = pg_data<real>(v.dresidual);
   const void *rows[] = {dx, dy, x, dresidual};
   bool vectors = are_vectors(n);
   for (const void *row : rows) vectors = vectors && pg_vectorisable(row, n.width, n.width);
@@ -176,35 +179,37 @@ static pg_status backward(const normalisation &n, real *dscale, real *dshift, co
   stat *partial = static_cast<stat *>(call->scratch);
   int64_t chunks = pg_pieces(n.rows, chunk_rows);
   LAUNCH(kernel, dim3((unsigned)chunks, (unsigned)n.groups), warps * PG_WARP, shared_bytes, call->stream, n, dx,
-         partial, dy, x, pg_data<stat>(call, 5), pg_data<stat>(call, 6), dresidual);
+         partial, dy, x, pg_data<stat>(v.mean), pg_data<stat>(v.rstd), dresidual);
   if (dscale || dshift) pg_add_chunks(dscale, dshift, partial, n.groups, chunks, 2 * n.width, n.width, call->stream);
   return pg_launched(name);
 }
 
 int64_t PG_CUDA(layernorm_backward_scratch)(const pg_call *call) {
-  const pg_view *x = &call->v[4];
-  int64_t width = x->ndim ? x->shape[x->ndim - 1] : 0;
-  return width ? backward_scratch(1, pg_numel(x) / width, width) : 0;
+  const layernorm_backward_views v = layernorm_backward_of(call);
+  int64_t width = v.x->ndim ? v.x->shape[v.x->ndim - 1] : 0;
+  return width ? backward_scratch(1, pg_numel(v.x) / width, width) : 0;
 }
 
 pg_status PG_CUDA(layernorm_backward)(const pg_call *call) {
+  const layernorm_backward_views v = layernorm_backward_of(call);
   pg_status status = expect_layernorm_backward(call);
   if (status) return status;
-  const pg_view *x = &call->v[4];
-  int64_t width = x->shape[x->ndim - 1];
-  normalisation n = {1, width ? pg_numel(x) / width : 0, width, 0, pg_data<real>(call, 7), nullptr, 0, 0};
-  return backward(n, pg_data<real>(call, 1), pg_data<real>(call, 2), call, "layernorm_backward");
+  int64_t width = v.x->shape[v.x->ndim - 1];
+  normalisation n = {1, width ? pg_numel(v.x) / width : 0, width, 0, pg_data<real>(v.weight), nullptr, 0, 0};
+  return backward(n, {v.dx, v.dweight, v.dbias, v.dy, v.x, v.mean, v.rstd, v.dresidual}, call, "layernorm_backward");
 }
 
 int64_t PG_CUDA(layernorm_modulate_backward_scratch)(const pg_call *call) {
-  const pg_view *x = &call->v[4];
-  return x->ndim == 3 ? backward_scratch(x->shape[0], x->shape[1], x->shape[2]) : 0;
+  const layernorm_modulate_backward_views v = layernorm_modulate_backward_of(call);
+  return v.x->ndim == 3 ? backward_scratch(v.x->shape[0], v.x->shape[1], v.x->shape[2]) : 0;
 }
 
 pg_status PG_CUDA(layernorm_modulate_backward)(const pg_call *call) {
+  const layernorm_modulate_backward_views v = layernorm_modulate_backward_of(call);
   pg_status status = expect_layernorm_modulate_backward(call);
   if (status) return status;
-  const pg_view *x = &call->v[4], *scale = &call->v[7];
-  normalisation n = {x->shape[0], x->shape[1], x->shape[2], 1, pg_data<real>(call, 7), nullptr, scale->stride[0], 0};
-  return backward(n, pg_data<real>(call, 2), pg_data<real>(call, 1), call, "layernorm_modulate_backward");
+  normalisation n = {v.x->shape[0],          v.x->shape[1], v.x->shape[2],      1,
+                     pg_data<real>(v.scale), nullptr,       v.scale->stride[0], 0};
+  const gradients views = {v.dx, v.dscale, v.dshift, v.dy, v.x, v.mean, v.rstd, v.dresidual};
+  return backward(n, views, call, "layernorm_modulate_backward");
 }

@@ -3,10 +3,7 @@
 #define PERIGEE_MATMUL_CHECK_H
 
 #include "activation/kinds.h"
-#include "kernel.h"
-
-/* The views' places. */
-enum { MATMUL_OUT, MATMUL_PRE, MATMUL_SUMS, MATMUL_A, MATMUL_B, MATMUL_BIAS, MATMUL_AUX };
+#include "matmul/matmul.h"
 
 /* Matrices in a batch. */
 static int64_t batch_count(const pg_view *v) {
@@ -15,43 +12,49 @@ static int64_t batch_count(const pg_view *v) {
   return n;
 }
 
+static pg_status expect_broadcast(const pg_view *v, const pg_view *out) {
+  for (int d = 0, shift = out->ndim - v->ndim; d < v->ndim - 2; d++)
+    PG_EXPECT(v->shape[d] == 1 || v->shape[d] == out->shape[d + shift],
+              "matmul: the batch dimensions of %s do not broadcast to those of out, %s", pg_shape_text(v),
+              pg_shape_text(out));
+  return PG_OK;
+}
+
+/* What is asked of pre, bias and aux, for an out of n columns. */
+static pg_status expect_epilogue(const matmul_views *v, int64_t activation, int64_t n) {
+  PG_EXPECT(activation >= 0 && activation <= 2 * ACTIVATION_DERIVATIVE, "matmul: activation %lld; 0 to %d exist",
+            (long long)activation, 2 * ACTIVATION_DERIVATIVE);
+  PG_EXPECT(!pg_present(v->pre) || pg_same_shape(v->pre, v->out), "matmul: pre is %s, out is %s; they must match",
+            pg_shape_text(v->pre), pg_shape_text(v->out));
+  PG_EXPECT(!pg_present(v->bias) || pg_numel(v->bias) == n, "matmul: bias is %s, out is %s", pg_shape_text(v->bias),
+            pg_shape_text(v->out));
+  PG_EXPECT(activation <= ACTIVATION_DERIVATIVE || pg_same_shape(v->aux, v->out),
+            "matmul: activation %lld needs aux of out's shape %s", (long long)activation, pg_shape_text(v->out));
+  return PG_OK;
+}
+
 static pg_status matmul_check(const pg_call *call) {
-  PG_EXPECT(pg_present(call, MATMUL_OUT) && pg_present(call, MATMUL_A) && pg_present(call, MATMUL_B),
-            "matmul: out, a or b is missing");
-  const pg_view *out = &call->v[MATMUL_OUT], *a = &call->v[MATMUL_A], *b = &call->v[MATMUL_B];
+  const matmul_views v = matmul_of(call);
+  const matmul_ints i = matmul_ints_of(call);
+  const pg_view *out = v.out, *a = v.a, *b = v.b;
+  PG_EXPECT(pg_present(out) && pg_present(a) && pg_present(b), "matmul: out, a or b is missing");
   PG_EXPECT(out->ndim >= 2 && a->ndim >= 2 && b->ndim >= 2 && a->ndim <= out->ndim && b->ndim <= out->ndim,
             "matmul: a is %s, b is %s, out is %s; each needs two dimensions or more, out as many as the others",
             pg_shape_text(a), pg_shape_text(b), pg_shape_text(out));
-  int ta = call->i[0] != 0, tb = call->i[1] != 0;
+  int ta = i.transpose_a != 0, tb = i.transpose_b != 0;
   int64_t m = a->shape[a->ndim - 2 + ta], k = a->shape[a->ndim - 1 - ta];
   int64_t inner = b->shape[b->ndim - 2 + tb], n = b->shape[b->ndim - 1 - tb];
   PG_EXPECT(k == inner && out->shape[out->ndim - 2] == m && out->shape[out->ndim - 1] == n,
             "matmul: a is %s%s, b is %s%s, out is %s; the inner sizes must match", pg_shape_text(a),
             ta ? " transposed" : "", pg_shape_text(b), tb ? " transposed" : "", pg_shape_text(out));
-  for (int d = 0; d < out->ndim - 2; d++) {
-    for (int k2 = MATMUL_A; k2 <= MATMUL_B; k2++) {
-      const pg_view *v = &call->v[k2];
-      int shift = out->ndim - v->ndim;
-      PG_EXPECT(d < shift || v->shape[d - shift] == 1 || v->shape[d - shift] == out->shape[d],
-                "matmul: the batch dimensions of %s do not broadcast to those of out, %s", pg_shape_text(v),
-                pg_shape_text(out));
-    }
-  }
-  int64_t activation = call->i[2];
-  PG_EXPECT(activation >= 0 && activation <= 2 * ACTIVATION_DERIVATIVE,
-            "matmul: activation %lld; 0 to %d exist", (long long)activation, 2 * ACTIVATION_DERIVATIVE);
-  PG_EXPECT(!pg_present(call, MATMUL_PRE) || pg_same_shape(&call->v[MATMUL_PRE], out),
-            "matmul: pre is %s, out is %s; they must match", pg_shape_text(&call->v[MATMUL_PRE]), pg_shape_text(out));
-  PG_EXPECT(!pg_present(call, MATMUL_BIAS) || pg_numel(&call->v[MATMUL_BIAS]) == n, "matmul: bias is %s, out is %s",
-            pg_shape_text(&call->v[MATMUL_BIAS]), pg_shape_text(out));
-  PG_EXPECT(activation <= ACTIVATION_DERIVATIVE ||
-              (pg_present(call, MATMUL_AUX) && pg_same_shape(&call->v[MATMUL_AUX], out)),
-            "matmul: activation %lld needs aux of out's shape %s", (long long)activation, pg_shape_text(out));
-  if (!pg_present(call, MATMUL_SUMS)) return PG_OK;
-  PG_EXPECT(ta && a->ndim == 2 && out->ndim == 2 && activation == ACTIVATION_NONE && !pg_present(call, MATMUL_PRE) &&
-              !pg_present(call, MATMUL_BIAS) && pg_numel(&call->v[MATMUL_SUMS]) == m && n > 0,
+  pg_status status = expect_broadcast(a, out);
+  if (status == PG_OK) status = expect_broadcast(b, out);
+  if (status == PG_OK) status = expect_epilogue(&v, i.activation, n);
+  if (status || !pg_present(v.sums)) return status;
+  PG_EXPECT(ta && a->ndim == 2 && out->ndim == 2 && i.activation == ACTIVATION_NONE && !pg_present(v.pre) &&
+              !pg_present(v.bias) && pg_numel(v.sums) == m && n > 0,
             "matmul: sums is %s, a is %s%s, out is %s; sums go with one transposed matrix a, and with no bias, pre or activation",
-            pg_shape_text(&call->v[MATMUL_SUMS]), pg_shape_text(a), ta ? " transposed" : "", pg_shape_text(out));
+            pg_shape_text(v.sums), pg_shape_text(a), ta ? " transposed" : "", pg_shape_text(out));
   return PG_OK;
 }
 

@@ -32,7 +32,7 @@ typedef struct product {
   int64_t tile_rows, tile_columns, row_tiles, column_tiles;
   int keep_right;        /* a strip of the right operand stays packed from one tile of its columns to the next */
   int64_t left_space, right_space, partial_space, thread_space; /* elements of scratch */
-  const pg_call *call;
+  matmul_views v;
   int batch_dims;
   /* epilogue */
   real *out, *pre, *sums;
@@ -118,7 +118,7 @@ static operand moved(operand x, int64_t rows, int64_t depth) {
 
 /* Where matrix `batch` of a tensor begins: broadcast dimensions stand still. */
 static int64_t batch_offset(const product *p, const pg_view *v, int64_t batch) {
-  const pg_view *out = &p->call->v[0];
+  const pg_view *out = p->v.out;
   int shift = out->ndim - v->ndim;
   int64_t offset = 0;
   for (int d = p->batch_dims - 1; d >= 0; d--) {
@@ -147,8 +147,8 @@ static tile tile_of(const product *p, int64_t number) {
   t.left = moved(p->left, t.row, 0);
   t.right = moved(p->right, t.column, 0);
   if (p->batches > 1) {
-    t.left.data += batch_offset(p, &p->call->v[p->swapped ? MATMUL_B : MATMUL_A], batch);
-    t.right.data += batch_offset(p, &p->call->v[p->swapped ? MATMUL_A : MATMUL_B], batch);
+    t.left.data += batch_offset(p, p->swapped ? p->v.b : p->v.a, batch);
+    t.right.data += batch_offset(p, p->swapped ? p->v.a : p->v.b, batch);
   }
   return t;
 }
@@ -268,38 +268,39 @@ static void choose_tiles(product *p) {
   p->keep_right = p->row_tiles > 1 && strip <= STRIP_MOST;
   p->right_space = (p->keep_right ? strip : NR * element_count(KC)) + PANEL_SLACK;
   p->partial_space = p->depth > KC ? p->tile_rows * p->tile_columns : 0;
-  int64_t totals = pg_present(p->call, MATMUL_SUMS) ? p->tile_rows * (int64_t)(sizeof(double) / sizeof(stat)) : 0;
+  int64_t totals = pg_present(p->v.sums) ? p->tile_rows * (int64_t)(sizeof(double) / sizeof(stat)) : 0;
   p->thread_space = divided(p->left_space + p->right_space + p->partial_space + totals, 64) * 64;
 }
 
 /* ---- the contract ---- */
 
-static void *data_of(const pg_call *call, int k) { return pg_present(call, k) ? call->v[k].data : NULL; }
-
 /* What to do for a call that has been checked. */
 static product describe(const pg_call *call) {
-  const pg_view *out = &call->v[MATMUL_OUT], *a = &call->v[MATMUL_A], *b = &call->v[MATMUL_B];
-  int64_t m = out->shape[out->ndim - 2], n = out->shape[out->ndim - 1], k = a->shape[a->ndim - (call->i[0] ? 2 : 1)];
+  const matmul_views v = matmul_of(call);
+  const matmul_ints ints = matmul_ints_of(call);
+  const pg_view *out = v.out, *a = v.a, *b = v.b;
+  int64_t m = out->shape[out->ndim - 2], n = out->shape[out->ndim - 1];
+  int64_t k = a->shape[a->ndim - (ints.transpose_a ? 2 : 1)];
   product p = {.rows = m,
                .columns = n,
                .depth = k,
                .batches = batch_count(out),
-               .call = call,
+               .v = v,
                .batch_dims = out->ndim - 2,
                .out = out->data,
-               .pre = data_of(call, MATMUL_PRE),
-               .sums = data_of(call, MATMUL_SUMS),
-               .bias = data_of(call, MATMUL_BIAS),
-               .aux = data_of(call, MATMUL_AUX),
+               .pre = v.pre->data,
+               .sums = v.sums->data,
+               .bias = v.bias->data,
+               .aux = v.aux->data,
                .out_columns = n,
-               .activation = (int)call->i[2]};
-  p.left = call->i[0] ? (operand){a->data, 1, m} : (operand){a->data, k, 1};
-  p.right = call->i[1] ? (operand){b->data, k, 1} : (operand){b->data, 1, n};
-  if (!call->i[0] && batch_count(b) == 1 && batch_count(a) == p.batches) { /* one long matrix */
+               .activation = (int)ints.activation};
+  p.left = ints.transpose_a ? (operand){a->data, 1, m} : (operand){a->data, k, 1};
+  p.right = ints.transpose_b ? (operand){b->data, k, 1} : (operand){b->data, 1, n};
+  if (!ints.transpose_a && batch_count(b) == 1 && batch_count(a) == p.batches) { /* one long matrix */
     p.rows *= p.batches;
     p.batches = 1;
   }
-  const int summed = pg_present(call, MATMUL_SUMS); /* they are made of packed rows of op(A) */
+  const int summed = pg_present(v.sums); /* they are made of packed rows of op(A) */
   if (!summed && p.rows <= SWAP_ROWS && p.right.step == 1 && p.columns > p.rows) {
     operand t = p.left;
     p.left = p.right, p.right = t;
@@ -317,7 +318,7 @@ static product describe(const pg_call *call) {
 
 int64_t PG_CPU(matmul_scratch)(const pg_call *call) {
   if (matmul_check(call)) return -1;
-  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return 0;
+  if (pg_numel(matmul_of(call).out) == 0) return 0;
   product p = describe(call);
   return pg_kernel_threads() * p.thread_space * (int64_t)sizeof(stat);
 }
@@ -325,7 +326,7 @@ int64_t PG_CPU(matmul_scratch)(const pg_call *call) {
 pg_status PG_CPU(matmul)(const pg_call *call) {
   pg_status status = matmul_check(call);
   if (status) return status;
-  if (pg_numel(&call->v[MATMUL_OUT]) == 0) return PG_OK;
+  if (pg_numel(matmul_of(call).out) == 0) return PG_OK;
   product p = describe(call);
   int64_t tiles = p.row_tiles * p.column_tiles * p.batches;
   int64_t room = call->scratch_bytes / (p.thread_space * (int64_t)sizeof(stat));

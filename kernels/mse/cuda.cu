@@ -15,7 +15,8 @@ static samples cut(const pg_view *a) {
 }
 
 int64_t PG_CUDA(mse_scratch)(const pg_call *call) {
-  samples s = cut(&call->v[2]);
+  const mse_views v = mse_of(call);
+  samples s = cut(v.a);
   return s.count * s.pieces * (int64_t)sizeof(stat);
 }
 
@@ -52,15 +53,16 @@ static __global__ void __launch_bounds__(threads) finish(samples s, stat *loss, 
 }
 
 pg_status PG_CUDA(mse)(const pg_call *call) {
+  const mse_views v = mse_of(call);
   pg_status status = expect_mse(call);
   if (status) return status;
-  samples s = cut(&call->v[2]);
-  const real *a = pg_data<real>(call, 2), *b = pg_data<real>(call, 3);
+  samples s = cut(v.a);
+  const real *a = pg_data<real>(v.a), *b = pg_data<real>(v.b);
   bool vectors = pg_vectorisable(a, s.n, s.n) && pg_vectorisable(b, s.n, s.n);
   auto kernel = vectors ? add_squares<PG_VECTOR> : add_squares<1>;
   stat *partial = static_cast<stat *>(call->scratch);
   LAUNCH(kernel, (unsigned)(s.count * s.pieces), threads, 0, call->stream, s, partial, a, b);
-  LAUNCH(finish, 1, threads, 0, call->stream, s, pg_data<stat>(call, 0), pg_data<stat>(call, 1), partial);
+  LAUNCH(finish, 1, threads, 0, call->stream, s, pg_data<stat>(v.loss), pg_data<stat>(v.per_sample), partial);
   return pg_launched("mse");
 }
 
@@ -87,16 +89,17 @@ static __global__ void __launch_bounds__(threads)
 }
 
 pg_status PG_CUDA(mse_backward)(const pg_call *call) {
+  const mse_backward_views v = mse_backward_of(call);
   pg_status status = expect_mse_backward(call);
   if (status) return status;
-  samples s = cut(&call->v[4]);
-  real *da = pg_data<real>(call, 0), *db = pg_data<real>(call, 1);
-  const real *x = pg_data<real>(call, 4), *y = pg_data<real>(call, 5);
+  samples s = cut(v.a);
+  real *da = pg_data<real>(v.da), *db = pg_data<real>(v.db);
+  const real *x = pg_data<real>(v.a), *y = pg_data<real>(v.b);
   bool vectors = true;
   const real *rows[] = {da, db, x, y};
   for (const real *row : rows) vectors = vectors && pg_vectorisable(row, s.n, s.n);
   auto kernel = vectors ? spread<PG_VECTOR> : spread<1>;
-  LAUNCH(kernel, (unsigned)(s.count * s.pieces), threads, 0, call->stream, s, da, db, pg_data<stat>(call, 2),
-         pg_data<stat>(call, 3), x, y);
+  LAUNCH(kernel, (unsigned)(s.count * s.pieces), threads, 0, call->stream, s, da, db, pg_data<stat>(v.coefficient),
+         pg_data<stat>(v.sample_coefficient), x, y);
   return pg_launched("mse_backward");
 }

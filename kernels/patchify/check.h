@@ -2,7 +2,7 @@
 #ifndef PERIGEE_PATCHIFY_CHECK_H
 #define PERIGEE_PATCHIFY_CHECK_H
 
-#include "kernel.h"
+#include "patchify/patchify.h"
 
 static pg_status expect_patches(const char *name, const pg_view *images, const pg_view *tokens, int64_t patch,
                                 int64_t order) {

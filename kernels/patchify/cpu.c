@@ -31,15 +31,19 @@ static void move_all(const pg_view *images, const pg_view *tokens, int64_t patch
 }
 
 pg_status PG_CPU(patchify)(const pg_call *call) {
-  pg_status status = expect_patches("patchify", &call->v[1], &call->v[0], call->i[0], call->i[1]);
+  const patchify_views v = patchify_of(call);
+  const patchify_ints ints = patchify_ints_of(call);
+  pg_status status = expect_patches("patchify", v.images, v.tokens, ints.patch, ints.order);
   if (status) return status;
-  move_all(&call->v[1], &call->v[0], call->i[0], call->i[1], 1);
+  move_all(v.images, v.tokens, ints.patch, ints.order, 1);
   return PG_OK;
 }
 
 pg_status PG_CPU(unpatchify)(const pg_call *call) {
-  pg_status status = expect_patches("unpatchify", &call->v[0], &call->v[1], call->i[0], call->i[1]);
+  const unpatchify_views v = unpatchify_of(call);
+  const unpatchify_ints ints = unpatchify_ints_of(call);
+  pg_status status = expect_patches("unpatchify", v.images, v.tokens, ints.patch, ints.order);
   if (status) return status;
-  move_all(&call->v[0], &call->v[1], call->i[0], call->i[1], 0);
+  move_all(v.images, v.tokens, ints.patch, ints.order, 0);
   return PG_OK;
 }

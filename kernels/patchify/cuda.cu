@@ -24,19 +24,23 @@ static void both_views(pg_view *images, pg_view *tokens, const pg_view *image, c
 }
 
 pg_status PG_CUDA(patchify)(const pg_call *call) {
-  pg_status status = expect_patches("patchify", &call->v[1], &call->v[0], call->i[0], call->i[1]);
+  const patchify_views v = patchify_of(call);
+  const patchify_ints ints = patchify_ints_of(call);
+  pg_status status = expect_patches("patchify", v.images, v.tokens, ints.patch, ints.order);
   if (status) return status;
   pg_view images, tokens;
-  both_views(&images, &tokens, &call->v[1], &call->v[0], call->i[0], call->i[1]);
+  both_views(&images, &tokens, v.images, v.tokens, ints.patch, ints.order);
   pg_copy_views(&tokens, &images, call->stream);
   return pg_launched("patchify");
 }
 
 pg_status PG_CUDA(unpatchify)(const pg_call *call) {
-  pg_status status = expect_patches("unpatchify", &call->v[0], &call->v[1], call->i[0], call->i[1]);
+  const unpatchify_views v = unpatchify_of(call);
+  const unpatchify_ints ints = unpatchify_ints_of(call);
+  pg_status status = expect_patches("unpatchify", v.images, v.tokens, ints.patch, ints.order);
   if (status) return status;
   pg_view images, tokens;
-  both_views(&images, &tokens, &call->v[0], &call->v[1], call->i[0], call->i[1]);
+  both_views(&images, &tokens, v.images, v.tokens, ints.patch, ints.order);
   pg_copy_views(&images, &tokens, call->stream);
   return pg_launched("unpatchify");
 }

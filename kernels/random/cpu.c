@@ -9,8 +9,8 @@
 
 enum { BLOCKS = 64, SMALL = 8192 }; /* Philox blocks drawn at once; elements below which one thread draws */
 
-static draw draw_of_call(const pg_call *call) {
-  return draw_of((const int64_t *)call->v[1].data, call->i[0], elements_per_sample(&call->v[0]));
+static draw draw_for(const pg_view *y, const pg_view *state, int64_t purpose) {
+  return draw_of(state->data, purpose, elements_per_sample(y));
 }
 
 /* words[4·b + w]: word w of block `first` + b. pg_philox() for BLOCKS counters side by side, so that it vectorises. */
@@ -58,13 +58,14 @@ static void normal_from(const uint32_t *words, float *values) {
 }
 
 /* y's elements are words d.first, ...; they come in groups of BLOCKS blocks, and the first may begin before y does. */
-static pg_status draw_reals(const char *name, const pg_call *call, void (*transform)(const uint32_t *, float *)) {
-  pg_status status = expect_draw(name, call, PG_REAL);
+static pg_status draw_reals(const char *name, const pg_view *out, const pg_view *state, int64_t purpose,
+                            void (*transform)(const uint32_t *, float *)) {
+  pg_status status = expect_draw(name, out, state, purpose, PG_REAL);
   if (status) return status;
-  const draw d = draw_of_call(call);
+  const draw d = draw_for(out, state, purpose);
   const int64_t group = 4 * BLOCKS;
-  real *y = call->v[0].data;
-  int64_t n = pg_numel(&call->v[0]), skip = (int64_t)(d.first % 4), groups = n ? (n + skip + group - 1) / group : 0;
+  real *y = out->data;
+  int64_t n = pg_numel(out), skip = (int64_t)(d.first % 4), groups = n ? (n + skip + group - 1) / group : 0;
 #pragma omp parallel for schedule(static) if (n > SMALL)
   for (int64_t g = 0; g < groups; g++) {
     uint32_t words[4 * BLOCKS];
@@ -77,24 +78,34 @@ static pg_status draw_reals(const char *name, const pg_call *call, void (*transf
   return PG_OK;
 }
 
-pg_status PG_CPU(random_uniform)(const pg_call *call) { return draw_reals("random_uniform", call, uniform_from); }
-pg_status PG_CPU(random_normal)(const pg_call *call) { return draw_reals("random_normal", call, normal_from); }
+pg_status PG_CPU(random_uniform)(const pg_call *call) {
+  const random_uniform_views v = random_uniform_of(call);
+  return draw_reals("random_uniform", v.y, v.state, random_uniform_ints_of(call).purpose, uniform_from);
+}
+
+pg_status PG_CPU(random_normal)(const pg_call *call) {
+  const random_normal_views v = random_normal_of(call);
+  return draw_reals("random_normal", v.y, v.state, random_normal_ints_of(call).purpose, normal_from);
+}
 
 pg_status PG_CPU(random_integers)(const pg_call *call) {
+  const random_integers_views v = random_integers_of(call);
   pg_status status = expect_integers(call);
   if (status) return status;
-  const draw d = draw_of_call(call);
-  int64_t *y = call->v[0].data, n = pg_numel(&call->v[0]), high = call->i[1];
+  const random_integers_ints i = random_integers_ints_of(call);
+  const draw d = draw_for(v.y, v.state, i.purpose);
+  int64_t *y = v.y->data, n = pg_numel(v.y), high = i.high;
 #pragma omp parallel for schedule(static) if (n > SMALL)
   for (int64_t k = 0; k < n; k++) y[k] = draw_below(&d, d.first + (uint64_t)k, high);
   return PG_OK;
 }
 
 pg_status PG_CPU(random_permutation)(const pg_call *call) {
+  const random_permutation_views v = random_permutation_of(call);
   pg_status status = expect_permutation(call);
   if (status) return status;
-  const draw d = draw_of_call(call);
-  int64_t *y = call->v[0].data, n = call->v[0].shape[0];
+  const draw d = draw_for(v.y, v.state, random_permutation_ints_of(call).purpose);
+  int64_t *y = v.y->data, n = v.y->shape[0];
   for (int64_t k = 0; k < n; k++) y[k] = k;
   for (int64_t k = 0; k + 1 < n; k++) {
     int64_t other = k + draw_below(&d, (uint64_t)k, n - k), swapped = y[k];

@@ -44,19 +44,26 @@ static __global__ void __launch_bounds__(PG_EACH_THREADS)
 }
 
 template <void (*TRANSFORM)(const uint32_t *, stat *)>
-static pg_status draw_all(const char *name, const pg_call *call) {
-  pg_status status = expect_draw(name, call, PG_REAL);
+static pg_status draw_all(const char *name, const pg_view *y, const pg_view *state, int64_t purpose, void *stream) {
+  pg_status status = expect_draw(name, y, state, purpose, PG_REAL);
   if (status) return status;
-  int64_t n = pg_numel(&call->v[0]);
-  bool aligned = reinterpret_cast<uintptr_t>(call->v[0].data) % (4 * sizeof(real)) == 0;
+  int64_t n = pg_numel(y);
+  bool aligned = reinterpret_cast<uintptr_t>(y->data) % (4 * sizeof(real)) == 0;
   unsigned blocks = n ? pg_stride_blocks(n / 4 + 2, PG_EACH_THREADS) : 0;
-  LAUNCH(draw_reals<TRANSFORM>, blocks, PG_EACH_THREADS, 0, call->stream, pg_data<real>(call, 0),
-         pg_data<int64_t>(call, 1), call->i[0], elements_per_sample(&call->v[0]), n, aligned);
+  LAUNCH(draw_reals<TRANSFORM>, blocks, PG_EACH_THREADS, 0, stream, pg_data<real>(y), pg_data<int64_t>(state), purpose,
+         elements_per_sample(y), n, aligned);
   return pg_launched(name);
 }
 
-pg_status PG_CUDA(random_uniform)(const pg_call *call) { return draw_all<uniform_from>("random_uniform", call); }
-pg_status PG_CUDA(random_normal)(const pg_call *call) { return draw_all<normal_from>("random_normal", call); }
+pg_status PG_CUDA(random_uniform)(const pg_call *call) {
+  const random_uniform_views v = random_uniform_of(call);
+  return draw_all<uniform_from>("random_uniform", v.y, v.state, random_uniform_ints_of(call).purpose, call->stream);
+}
+
+pg_status PG_CUDA(random_normal)(const pg_call *call) {
+  const random_normal_views v = random_normal_of(call);
+  return draw_all<normal_from>("random_normal", v.y, v.state, random_normal_ints_of(call).purpose, call->stream);
+}
 
 /* ---- integers ---- */
 
@@ -67,11 +74,13 @@ static __global__ void __launch_bounds__(PG_EACH_THREADS)
 }
 
 pg_status PG_CUDA(random_integers)(const pg_call *call) {
+  const random_integers_views v = random_integers_of(call);
   pg_status status = expect_integers(call);
   if (status) return status;
-  int64_t n = pg_numel(&call->v[0]);
+  const random_integers_ints i = random_integers_ints_of(call);
+  int64_t n = pg_numel(v.y);
   LAUNCH(draw_integers, pg_stride_blocks(n, PG_EACH_THREADS), PG_EACH_THREADS, 0, call->stream,
-         pg_data<int64_t>(call, 0), pg_data<int64_t>(call, 1), call->i[0], elements_per_sample(&call->v[0]), n, call->i[1]);
+         pg_data<int64_t>(v.y), pg_data<int64_t>(v.state), i.purpose, elements_per_sample(v.y), n, i.high);
   return pg_launched("random_integers");
 }
 
@@ -109,12 +118,13 @@ static __global__ void __launch_bounds__(PG_EACH_THREADS)
 }
 
 pg_status PG_CUDA(random_permutation)(const pg_call *call) {
+  const random_permutation_views v = random_permutation_of(call);
   pg_status status = expect_permutation(call);
   if (status) return status;
-  int64_t n = call->v[0].shape[0], bytes = n * (int64_t)sizeof(uint32_t);
+  int64_t n = v.y->shape[0], bytes = n * (int64_t)sizeof(uint32_t);
   bool in_shared = bytes <= PG_MOST_SHARED_BYTES;
   auto kernel = in_shared ? permute<true> : permute<false>;
-  LAUNCH(kernel, n ? 1 : 0, PG_EACH_THREADS, in_shared ? (size_t)bytes : 0, call->stream, pg_data<int64_t>(call, 0),
-         pg_data<int64_t>(call, 1), call->i[0], n);
+  LAUNCH(kernel, n ? 1 : 0, PG_EACH_THREADS, in_shared ? (size_t)bytes : 0, call->stream, pg_data<int64_t>(v.y),
+         pg_data<int64_t>(v.state), random_permutation_ints_of(call).purpose, n);
   return pg_launched("random_permutation");
 }

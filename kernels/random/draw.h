@@ -2,8 +2,8 @@
 #ifndef PERIGEE_RANDOM_DRAW_H
 #define PERIGEE_RANDOM_DRAW_H
 
-#include "kernel.h"
 #include "philox.h"
+#include "random/random.h"
 
 typedef struct draw {
   uint32_t key[2], step, purpose;
@@ -42,26 +42,29 @@ static uint64_t elements_per_sample(const pg_view *y) {
   return per_sample;
 }
 
-static pg_status expect_draw(const char *name, const pg_call *call, int dtype) {
-  const pg_view *y = &call->v[0], *state = &call->v[1];
+static pg_status expect_draw(const char *name, const pg_view *y, const pg_view *state, int64_t purpose, int dtype) {
   PG_EXPECT(y->dtype == dtype && pg_contiguous(y), "%s: y has dtype %d, expected %d, contiguous", name, y->dtype,
             dtype);
   PG_EXPECT(state->dtype == PG_INT64 && pg_numel(state) == 3 && pg_contiguous(state),
             "%s: the state is %s with dtype %d, expected int64 [3]: seed, step, first sample", name,
             pg_shape_text(state), state->dtype);
-  PG_EXPECT(call->i[0] >= 0 && call->i[0] <= INT32_MAX, "%s: purpose %lld is not a number below 2^31", name,
-            (long long)call->i[0]);
+  PG_EXPECT(purpose >= 0 && purpose <= INT32_MAX, "%s: purpose %lld is not a number below 2^31", name,
+            (long long)purpose);
   return PG_OK;
 }
 
 static pg_status expect_integers(const pg_call *call) {
-  PG_EXPECT(call->i[1] >= 1, "random_integers: high is %lld, expected at least 1", (long long)call->i[1]);
-  return expect_draw("random_integers", call, PG_INT64);
+  const random_integers_views v = random_integers_of(call);
+  const random_integers_ints n = random_integers_ints_of(call);
+  PG_EXPECT(n.high >= 1, "random_integers: high is %lld, expected at least 1", (long long)n.high);
+  return expect_draw("random_integers", v.y, v.state, n.purpose, PG_INT64);
 }
 
 static pg_status expect_permutation(const pg_call *call) {
-  PG_EXPECT(call->v[0].ndim == 1, "random_permutation: y is %s, expected one dimension", pg_shape_text(&call->v[0]));
-  return expect_draw("random_permutation", call, PG_INT64);
+  const random_permutation_views v = random_permutation_of(call);
+  PG_EXPECT(v.y->ndim == 1, "random_permutation: y is %s, expected one dimension", pg_shape_text(v.y));
+  const int64_t purpose = random_permutation_ints_of(call).purpose;
+  return expect_draw("random_permutation", v.y, v.state, purpose, PG_INT64);
 }
 
 #endif

@@ -231,9 +231,9 @@ static void reduce_integers(int64_t which, const layout *l, const pg_view *y, co
 /* ---- the kernels ---- */
 
 int64_t PG_CPU(reduce_scratch)(const pg_call *call) {
-  const pg_view *x = &call->v[1];
-  layout l = layout_of(x, call->i[1]);
-  if (x->dtype != PG_REAL || l.n == 0 || pg_numel(x) == 0) return 0;
+  const reduce_views v = reduce_of(call);
+  layout l = layout_of(v.x, reduce_ints_of(call).mask);
+  if (v.x->dtype != PG_REAL || l.n == 0 || pg_numel(v.x) == 0) return 0;
   if (l.reduced[l.n - 1]) {
     int64_t pieces = cut_of(&l).pieces;
     return pieces > 1 ? l.kept * pieces * (int64_t)sizeof(double) : 0;
@@ -243,48 +243,49 @@ int64_t PG_CPU(reduce_scratch)(const pg_call *call) {
 }
 
 pg_status PG_CPU(reduce)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
-  int64_t which = call->i[0];
-  layout l = layout_of(x, call->i[1]);
+  const reduce_views v = reduce_of(call);
+  const reduce_ints ints = reduce_ints_of(call);
+  int64_t which = ints.operation;
+  layout l = layout_of(v.x, ints.mask);
   pg_status status = expect_reduce(call, l.kept, l.removed);
   if (status) return status;
 #if PG_REAL == 0
-  if (x->dtype != PG_REAL) {
-    reduce_integers(which, &l, y, x);
+  if (v.x->dtype != PG_REAL) {
+    reduce_integers(which, &l, v.y, v.x);
     return PG_OK;
   }
 #endif
-  real *out = y->data;
+  real *out = v.y->data;
   if (l.removed == 0 || l.n == 0) { /* nothing to add, or a single element */
     for (int64_t k = 0; k < l.kept; k++)
-      out[k] = l.removed ? *(const real *)x->data : result(which, identity(which), 0);
+      out[k] = l.removed ? *(const real *)v.x->data : result(which, identity(which), 0);
     return PG_OK;
   }
   if (l.kept == 0) return PG_OK;
   PG_EXPECT(call->scratch_bytes >= PG_CPU(reduce_scratch)(call), "reduce: scratch of %lld bytes is too small",
             (long long)call->scratch_bytes);
-  if (l.reduced[l.n - 1]) reduce_rows(which, &l, out, x->data, call->scratch);
-  else reduce_columns(which, &l, out, x->data, call->scratch);
+  if (l.reduced[l.n - 1]) reduce_rows(which, &l, out, v.x->data, call->scratch);
+  else reduce_columns(which, &l, out, v.x->data, call->scratch);
   return PG_OK;
 }
 
 pg_status PG_CPU(argmax)(const pg_call *call) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
+  const argmax_views v = argmax_of(call);
   pg_status status = expect_argmax(call);
   if (status) return status;
-  int64_t dim = call->i[0], outer = 1, inner = 1;
-  for (int64_t d = 0; d < dim; d++) outer *= x->shape[d];
-  for (int64_t d = dim + 1; d < x->ndim; d++) inner *= x->shape[d];
-  int64_t n = x->shape[dim];
+  int64_t dim = argmax_ints_of(call).dim, outer = 1, inner = 1;
+  for (int64_t d = 0; d < dim; d++) outer *= v.x->shape[d];
+  for (int64_t d = dim + 1; d < v.x->ndim; d++) inner *= v.x->shape[d];
+  int64_t n = v.x->shape[dim];
 #pragma omp parallel for schedule(static) if (outer * inner * n > SMALL)
   for (int64_t k = 0; k < outer * inner; k++) {
-    const real *row = (const real *)x->data + k / inner * n * inner + k % inner;
+    const real *row = (const real *)v.x->data + k / inner * n * inner + k % inner;
     int64_t best = 0;
     for (int64_t j = 1; j < n; j++) {
       stat largest = load(row[best * inner]), value = load(row[j * inner]);
       if (value > largest || (value != value && largest == largest)) best = j;
     }
-    ((int64_t *)y->data)[k] = best;
+    ((int64_t *)v.y->data)[k] = best;
   }
   return PG_OK;
 }

@@ -165,9 +165,10 @@ static void launch_rows(const layout &l, const row_cut &c, Out *out, const In *x
 
 template <bool EXTREME, int N>
 static void reduce_by_rows(const layout &l, function f, const pg_call *call) {
+  const reduce_views v = reduce_of(call);
   row_cut c = cut_rows(l, N);
-  real *y = pg_data<real>(call, 0);
-  const real *x = pg_data<real>(call, 1);
+  real *y = pg_data<real>(v.y);
+  const real *x = pg_data<real>(v.x);
   if (c.pieces == 1) return launch_rows<EXTREME, N>(l, c, y, x, f, call->stream);
   stat *partial = static_cast<stat *>(call->scratch);
   launch_rows<EXTREME, N>(l, c, partial, x, {f.sign, 1}, call->stream);
@@ -238,9 +239,10 @@ static void launch_columns(const layout &l, const column_cut &c, Out *out, const
 
 template <bool EXTREME, int N>
 static void reduce_by_columns(const layout &l, function f, const pg_call *call) {
+  const reduce_views v = reduce_of(call);
   column_cut c = cut_columns(l, N);
-  real *y = pg_data<real>(call, 0);
-  const real *x = pg_data<real>(call, 1);
+  real *y = pg_data<real>(v.y);
+  const real *x = pg_data<real>(v.x);
   if (c.chunks == 1) return launch_columns<EXTREME, N>(l, c, y, x, f, call->stream);
   stat *partial = static_cast<stat *>(call->scratch);
   launch_columns<EXTREME, N>(l, c, partial, x, {f.sign, 1}, call->stream);
@@ -255,7 +257,7 @@ static void reduce_by_columns(const layout &l, function f, const pg_call *call) 
 
 template <bool EXTREME>
 static void reduce_floating(const layout &l, function f, const pg_call *call) {
-  bool vectors = pg_vectorisable(call->v[1].data, l.length, l.length);
+  bool vectors = pg_vectorisable(reduce_of(call).x->data, l.length, l.length);
   if (l.last_reduced) vectors ? reduce_by_rows<EXTREME, PG_VECTOR>(l, f, call) : reduce_by_rows<EXTREME, 1>(l, f, call);
   else vectors ? reduce_by_columns<EXTREME, PG_VECTOR>(l, f, call) : reduce_by_columns<EXTREME, 1>(l, f, call);
 }
@@ -304,10 +306,10 @@ static __global__ void __launch_bounds__(threads)
 }
 
 static void reduce_integers(int64_t which, const layout &l, const pg_call *call) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
+  const reduce_views v = reduce_of(call);
   int64_t start = which == PG_REDUCE_sum ? 0 : which == PG_REDUCE_max ? INT64_MIN : INT64_MAX;
   LAUNCH(reduce_whole_numbers, (unsigned)kept_of(l), threads, 0, call->stream, l, which, start,
-         integers{y->data, y->dtype}, integers{x->data, x->dtype});
+         integers{v.y->data, v.y->dtype}, integers{v.x->data, v.x->dtype});
 }
 #endif
 
@@ -315,22 +317,23 @@ static void reduce_integers(int64_t which, const layout &l, const pg_call *call)
 
 /* Enough for vectors and for elements one by one: the address is not known yet. */
 int64_t PG_CUDA(reduce_scratch)(const pg_call *call) {
-  const pg_view *x = &call->v[1];
-  layout l = layout_of(x, call->i[1]);
-  if (x->dtype != PG_REAL || pg_numel(x) == 0) return 0;
+  const reduce_views v = reduce_of(call);
+  layout l = layout_of(v.x, reduce_ints_of(call).mask);
+  if (v.x->dtype != PG_REAL || pg_numel(v.x) == 0) return 0;
   int64_t pieces = l.last_reduced ? cut_rows(l, 1).pieces
                                   : max(cut_columns(l, 1).chunks, cut_columns(l, PG_VECTOR).chunks);
   return pieces > 1 ? kept_of(l) * pieces * (int64_t)sizeof(stat) : 0;
 }
 
 pg_status PG_CUDA(reduce)(const pg_call *call) {
-  const pg_view *x = &call->v[1];
-  int64_t which = call->i[0];
-  layout l = layout_of(x, call->i[1]);
+  const reduce_views v = reduce_of(call);
+  const reduce_ints ints = reduce_ints_of(call);
+  int64_t which = ints.operation;
+  layout l = layout_of(v.x, ints.mask);
   pg_status status = expect_reduce(call, kept_of(l), removed_of(l));
   if (status) return status;
 #if PG_REAL == 0
-  if (x->dtype != PG_REAL) {
+  if (v.x->dtype != PG_REAL) {
     reduce_integers(which, l, call);
     return pg_launched("reduce");
   }
@@ -377,13 +380,13 @@ static __global__ void __launch_bounds__(PG_ROW_BLOCK)
 }
 
 pg_status PG_CUDA(argmax)(const pg_call *call) {
+  const argmax_views v = argmax_of(call);
   pg_status status = expect_argmax(call);
   if (status) return status;
-  const pg_view *x = &call->v[1];
-  int64_t dim = call->i[0], outer = 1, inner = 1;
-  for (int64_t d = 0; d < dim; d++) outer *= x->shape[d];
-  for (int64_t d = dim + 1; d < x->ndim; d++) inner *= x->shape[d];
+  int64_t dim = argmax_ints_of(call).dim, outer = 1, inner = 1;
+  for (int64_t d = 0; d < dim; d++) outer *= v.x->shape[d];
+  for (int64_t d = dim + 1; d < v.x->ndim; d++) inner *= v.x->shape[d];
   LAUNCH(find_largest, pg_blocks(outer * inner, PG_ROW_BLOCK / PG_WARP), PG_ROW_BLOCK, 0, call->stream,
-         pg_data<int64_t>(call, 0), pg_data<real>(call, 1), outer * inner, x->shape[dim], inner);
+         pg_data<int64_t>(v.y), pg_data<real>(v.x), outer * inner, v.x->shape[dim], inner);
   return pg_launched("argmax");
 }

@@ -149,25 +149,29 @@ static void run(const geometry *g, int backward, real *out, const real *in, char
 /* ---- kernels ---- */
 
 int64_t PG_CPU(resize_scratch)(const pg_call *call) {
+  const resize_views v = resize_of(call);
   geometry g = {0};
-  return read_geometry(&g, "resize", call, &call->v[1], &call->v[0]) ? -1 : scratch_of(&g, 0);
+  return read_geometry(&g, "resize", call, v.x, v.y) ? -1 : scratch_of(&g, 0);
 }
 
 pg_status PG_CPU(resize)(const pg_call *call) {
+  const resize_views v = resize_of(call);
   geometry g = {0};
-  pg_status status = read_geometry(&g, "resize", call, &call->v[1], &call->v[0]);
-  if (status == PG_OK) run(&g, 0, call->v[0].data, call->v[1].data, call->scratch);
+  pg_status status = read_geometry(&g, "resize", call, v.x, v.y);
+  if (status == PG_OK) run(&g, 0, v.y->data, v.x->data, call->scratch);
   return status;
 }
 
 int64_t PG_CPU(resize_backward_scratch)(const pg_call *call) {
+  const resize_backward_views v = resize_backward_of(call);
   geometry g = {0};
-  return read_geometry(&g, "resize_backward", call, &call->v[0], &call->v[1]) ? -1 : scratch_of(&g, 1);
+  return read_geometry(&g, "resize_backward", call, v.dx, v.dy) ? -1 : scratch_of(&g, 1);
 }
 
 pg_status PG_CPU(resize_backward)(const pg_call *call) {
+  const resize_backward_views v = resize_backward_of(call);
   geometry g = {0};
-  pg_status status = read_geometry(&g, "resize_backward", call, &call->v[0], &call->v[1]);
-  if (status == PG_OK) run(&g, 1, call->v[0].data, call->v[1].data, call->scratch);
+  pg_status status = read_geometry(&g, "resize_backward", call, v.dx, v.dy);
+  if (status == PG_OK) run(&g, 1, v.dx->data, v.dy->data, call->scratch);
   return status;
 }

@@ -111,7 +111,7 @@ static int64_t scratch_of(const geometry *g, int backward) {
   return band_bytes(&down) + band_bytes(&across);
 }
 
-static void run(const geometry &g, bool backward, const pg_call *call) {
+static void run(const geometry &g, bool backward, const pg_view *to, const pg_view *from, const pg_call *call) {
   resampling s = {};
   bands_of(&g, backward, &s.down, &s.across);
   place_band(&s.across, place_band(&s.down, static_cast<char *>(call->scratch)));
@@ -119,8 +119,8 @@ static void run(const geometry &g, bool backward, const pg_call *call) {
   (backward ? s.out_skip : s.in_skip) = g.skip;
   LAUNCH(build_bands, pg_blocks(s.down.n_out + s.across.n_out, band_threads), band_threads, 0, call->stream, g, s.down,
          s.across, backward);
-  real *out = pg_data<real>(call, 0);
-  const real *in = pg_data<real>(call, 1);
+  real *out = pg_data<real>(to);
+  const real *in = pg_data<real>(from);
   bool vectors = pg_vectorisable(out, s.inner, s.inner) && pg_vectorisable(in, s.inner, s.inner);
   int64_t units = s.outer * (s.out_skip + s.down.n_out * s.across.n_out) * (vectors ? s.inner / PG_VECTOR : s.inner);
   auto kernel = vectors ? resample<PG_VECTOR> : resample<1>;
@@ -130,27 +130,31 @@ static void run(const geometry &g, bool backward, const pg_call *call) {
 /* ---- kernels ---- */
 
 int64_t PG_CUDA(resize_scratch)(const pg_call *call) {
+  const resize_views v = resize_of(call);
   geometry g = {};
-  return read_geometry(&g, "resize", call, &call->v[1], &call->v[0]) ? -1 : scratch_of(&g, 0);
+  return read_geometry(&g, "resize", call, v.x, v.y) ? -1 : scratch_of(&g, 0);
 }
 
 pg_status PG_CUDA(resize)(const pg_call *call) {
+  const resize_views v = resize_of(call);
   geometry g = {};
-  pg_status status = read_geometry(&g, "resize", call, &call->v[1], &call->v[0]);
+  pg_status status = read_geometry(&g, "resize", call, v.x, v.y);
   if (status) return status;
-  run(g, false, call);
+  run(g, false, v.y, v.x, call);
   return pg_launched("resize");
 }
 
 int64_t PG_CUDA(resize_backward_scratch)(const pg_call *call) {
+  const resize_backward_views v = resize_backward_of(call);
   geometry g = {};
-  return read_geometry(&g, "resize_backward", call, &call->v[0], &call->v[1]) ? -1 : scratch_of(&g, 1);
+  return read_geometry(&g, "resize_backward", call, v.dx, v.dy) ? -1 : scratch_of(&g, 1);
 }
 
 pg_status PG_CUDA(resize_backward)(const pg_call *call) {
+  const resize_backward_views v = resize_backward_of(call);
   geometry g = {};
-  pg_status status = read_geometry(&g, "resize_backward", call, &call->v[0], &call->v[1]);
+  pg_status status = read_geometry(&g, "resize_backward", call, v.dx, v.dy);
   if (status) return status;
-  run(g, true, call);
+  run(g, true, v.dx, v.dy, call);
   return pg_launched("resize_backward");
 }

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "kernel.h"
+#include "resize/resize.h"
 
 typedef struct geometry {
   int cubic, antialias;
@@ -96,11 +96,13 @@ static inline char *place_band(band *m, char *at) {
 
 /* ---- arguments ---- */
 
+/* resize_backward has resize's attributes. */
 static pg_status read_geometry(geometry *g, const char *name, const pg_call *call, const pg_view *x, const pg_view *y) {
-  g->cubic = call->i[0] == 1, g->antialias = call->i[1] == 1;
-  g->h = call->i[3], g->w = call->i[4], g->h2 = call->i[5], g->w2 = call->i[6];
-  g->skip = call->i[7];
-  int tokens = call->i[2] == 1, grid = tokens ? 1 : 2; /* the dimension where the grid begins */
+  const resize_ints i = resize_ints_of(call);
+  g->cubic = i.mode == 1, g->antialias = i.antialias == 1;
+  g->h = i.height, g->w = i.width, g->h2 = i.to_height, g->w2 = i.to_width;
+  g->skip = i.skip;
+  int tokens = i.tokens == 1, grid = tokens ? 1 : 2; /* the dimension where the grid begins */
   PG_EXPECT(g->h >= 1 && g->w >= 1 && g->h2 >= 1 && g->w2 >= 1 && g->skip >= 0, "%s: from %lld×%lld to %lld×%lld", name,
             (long long)g->h, (long long)g->w, (long long)g->h2, (long long)g->w2);
   PG_EXPECT(x->ndim == y->ndim && (tokens ? x->ndim >= 2 : x->ndim == 4),

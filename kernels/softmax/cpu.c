@@ -55,44 +55,48 @@ static void log_softmax_backward_row(real *dx, const real *dy, const real *y, in
 }
 
 pg_status PG_CPU(softmax)(const pg_call *call) {
+  const softmax_views v = softmax_of(call);
   int64_t rows, n;
-  pg_status status = rows_of("softmax", call, 2, &rows, &n);
+  pg_status status = forward_rows_of("softmax", v.y, v.x, &rows, &n);
   if (status) return status;
-  real *y = call->v[0].data;
-  const real *x = call->v[1].data;
+  real *y = v.y->data;
+  const real *x = v.x->data;
 #pragma omp parallel for schedule(static) if (rows * n > 4096)
   for (int64_t r = 0; r < rows; r++) softmax_row(y + r * n, x + r * n, n);
   return PG_OK;
 }
 
 pg_status PG_CPU(log_softmax)(const pg_call *call) {
+  const log_softmax_views v = log_softmax_of(call);
   int64_t rows, n;
-  pg_status status = rows_of("log_softmax", call, 2, &rows, &n);
+  pg_status status = forward_rows_of("log_softmax", v.y, v.x, &rows, &n);
   if (status) return status;
-  real *y = call->v[0].data;
-  const real *x = call->v[1].data;
+  real *y = v.y->data;
+  const real *x = v.x->data;
 #pragma omp parallel for schedule(static) if (rows * n > 4096)
   for (int64_t r = 0; r < rows; r++) log_softmax_row(y + r * n, x + r * n, n);
   return PG_OK;
 }
 
 pg_status PG_CPU(softmax_backward)(const pg_call *call) {
+  const softmax_backward_views v = softmax_backward_of(call);
   int64_t rows, n;
-  pg_status status = rows_of("softmax_backward", call, 3, &rows, &n);
+  pg_status status = backward_rows_of("softmax_backward", v.dx, v.dy, v.y, &rows, &n);
   if (status) return status;
-  real *dx = call->v[0].data;
-  const real *dy = call->v[1].data, *y = call->v[2].data;
+  real *dx = v.dx->data;
+  const real *dy = v.dy->data, *y = v.y->data;
 #pragma omp parallel for schedule(static) if (rows * n > 4096)
   for (int64_t r = 0; r < rows; r++) softmax_backward_row(dx + r * n, dy + r * n, y + r * n, n);
   return PG_OK;
 }
 
 pg_status PG_CPU(log_softmax_backward)(const pg_call *call) {
+  const log_softmax_backward_views v = log_softmax_backward_of(call);
   int64_t rows, n;
-  pg_status status = rows_of("log_softmax_backward", call, 3, &rows, &n);
+  pg_status status = backward_rows_of("log_softmax_backward", v.dx, v.dy, v.y, &rows, &n);
   if (status) return status;
-  real *dx = call->v[0].data;
-  const real *dy = call->v[1].data, *y = call->v[2].data;
+  real *dx = v.dx->data;
+  const real *dy = v.dy->data, *y = v.y->data;
 #pragma omp parallel for schedule(static) if (rows * n > 4096)
   for (int64_t r = 0; r < rows; r++) log_softmax_backward_row(dx + r * n, dy + r * n, y + r * n, n);
   return PG_OK;

@@ -55,37 +55,52 @@ static __global__ void __launch_bounds__(PG_ROW_BLOCK)
 }
 
 template <bool LOG>
-static pg_status forward(const char *name, const pg_call *call) {
-  matrix m;
-  pg_status status = rows_of(name, call, 2, &m.rows, &m.width);
+static pg_status forward(const char *name, const pg_view *out, const pg_view *in, void *stream) {
+  matrix m = {};
+  pg_status status = forward_rows_of(name, out, in, &m.rows, &m.width);
   if (status) return status;
-  real *y = pg_data<real>(call, 0);
-  const real *x = pg_data<real>(call, 1);
+  real *y = pg_data<real>(out);
+  const real *x = pg_data<real>(in);
   bool vectors = pg_vectorisable(y, m.width, m.width) && pg_vectorisable(x, m.width, m.width);
   auto kernel = vectors ? forward_rows<LOG, PG_VECTOR, PG_WARP> : forward_rows<LOG, 1, PG_WARP>;
   if (m.width > PG_LONG_ROW)
     kernel = vectors ? forward_rows<LOG, PG_VECTOR, PG_ROW_BLOCK> : forward_rows<LOG, 1, PG_ROW_BLOCK>;
-  LAUNCH(kernel, pg_row_blocks(m.rows, m.width), PG_ROW_BLOCK, 0, call->stream, m, y, x);
+  LAUNCH(kernel, pg_row_blocks(m.rows, m.width), PG_ROW_BLOCK, 0, stream, m, y, x);
   return pg_launched(name);
 }
 
 template <bool LOG>
-static pg_status backward(const char *name, const pg_call *call) {
-  matrix m;
-  pg_status status = rows_of(name, call, 3, &m.rows, &m.width);
+static pg_status backward(const char *name, const pg_view *din, const pg_view *dout, const pg_view *out, void *stream) {
+  matrix m = {};
+  pg_status status = backward_rows_of(name, din, dout, out, &m.rows, &m.width);
   if (status) return status;
-  real *dx = pg_data<real>(call, 0);
-  const real *dy = pg_data<real>(call, 1), *y = pg_data<real>(call, 2);
+  real *dx = pg_data<real>(din);
+  const real *dy = pg_data<real>(dout), *y = pg_data<real>(out);
   bool vectors = pg_vectorisable(dx, m.width, m.width) && pg_vectorisable(dy, m.width, m.width) &&
                  pg_vectorisable(y, m.width, m.width);
   auto kernel = vectors ? backward_rows<LOG, PG_VECTOR, PG_WARP> : backward_rows<LOG, 1, PG_WARP>;
   if (m.width > PG_LONG_ROW)
     kernel = vectors ? backward_rows<LOG, PG_VECTOR, PG_ROW_BLOCK> : backward_rows<LOG, 1, PG_ROW_BLOCK>;
-  LAUNCH(kernel, pg_row_blocks(m.rows, m.width), PG_ROW_BLOCK, 0, call->stream, m, dx, dy, y);
+  LAUNCH(kernel, pg_row_blocks(m.rows, m.width), PG_ROW_BLOCK, 0, stream, m, dx, dy, y);
   return pg_launched(name);
 }
 
-pg_status PG_CUDA(softmax)(const pg_call *call) { return forward<false>("softmax", call); }
-pg_status PG_CUDA(log_softmax)(const pg_call *call) { return forward<true>("log_softmax", call); }
-pg_status PG_CUDA(softmax_backward)(const pg_call *call) { return backward<false>("softmax_backward", call); }
-pg_status PG_CUDA(log_softmax_backward)(const pg_call *call) { return backward<true>("log_softmax_backward", call); }
+pg_status PG_CUDA(softmax)(const pg_call *call) {
+  const softmax_views v = softmax_of(call);
+  return forward<false>("softmax", v.y, v.x, call->stream);
+}
+
+pg_status PG_CUDA(log_softmax)(const pg_call *call) {
+  const log_softmax_views v = log_softmax_of(call);
+  return forward<true>("log_softmax", v.y, v.x, call->stream);
+}
+
+pg_status PG_CUDA(softmax_backward)(const pg_call *call) {
+  const softmax_backward_views v = softmax_backward_of(call);
+  return backward<false>("softmax_backward", v.dx, v.dy, v.y, call->stream);
+}
+
+pg_status PG_CUDA(log_softmax_backward)(const pg_call *call) {
+  const log_softmax_backward_views v = log_softmax_backward_of(call);
+  return backward<true>("log_softmax_backward", v.dx, v.dy, v.y, call->stream);
+}

@@ -2,13 +2,14 @@
 #ifndef PERIGEE_TIMESTEP_EMBEDDING_CHECK_H
 #define PERIGEE_TIMESTEP_EMBEDDING_CHECK_H
 
-#include "kernel.h"
+#include "timestep_embedding/timestep_embedding.h"
 
 static pg_status expect_timestep_embedding(const pg_call *call) {
-  const pg_view *y = &call->v[0], *t = &call->v[1];
-  PG_EXPECT(t->ndim == 1 && y->ndim == 2 && y->shape[0] == t->shape[0],
-            "timestep_embedding: t is %s, y is %s; expected [B] and [B,width]", pg_shape_text(t), pg_shape_text(y));
-  PG_EXPECT(call->f[0] > 0, "timestep_embedding: max_period %g; it must be positive", call->f[0]);
+  const timestep_embedding_views v = timestep_embedding_of(call);
+  const timestep_embedding_floats floats = timestep_embedding_floats_of(call);
+  PG_EXPECT(v.t->ndim == 1 && v.y->ndim == 2 && v.y->shape[0] == v.t->shape[0],
+            "timestep_embedding: t is %s, y is %s; expected [B] and [B,width]", pg_shape_text(v.t), pg_shape_text(v.y));
+  PG_EXPECT(floats.max_period > 0, "timestep_embedding: max_period %g; it must be positive", floats.max_period);
   return PG_OK;
 }
 

@@ -22,11 +22,12 @@ static __global__ void __launch_bounds__(embedding_threads)
 }
 
 pg_status PG_CUDA(timestep_embedding)(const pg_call *call) {
+  const timestep_embedding_views v = timestep_embedding_of(call);
   pg_status status = expect_timestep_embedding(call);
   if (status) return status;
-  int64_t samples = call->v[0].shape[0], width = call->v[0].shape[1], half = width / 2;
-  double rate = half ? -log(call->f[0]) / (double)half : 0;
+  int64_t samples = v.y->shape[0], width = v.y->shape[1], half = width / 2;
+  double rate = half ? -log(timestep_embedding_floats_of(call).max_period) / (double)half : 0;
   LAUNCH(embed, pg_stride_blocks(samples * (half + width % 2), embedding_threads), embedding_threads, 0, call->stream,
-         pg_data<real>(call, 0), pg_data<stat>(call, 1), samples, width, rate);
+         pg_data<real>(v.y), pg_data<stat>(v.t), samples, width, rate);
   return pg_launched("timestep_embedding");
 }

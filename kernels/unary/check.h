@@ -3,6 +3,7 @@
 #define PERIGEE_UNARY_CHECK_H
 
 #include "loop.h"
+#include "unary/unary.h"
 
 static int unary_exists(int dtype, int64_t which) {
   if (which < 0 || which >= PG_UNARY_FUNCTIONS) return 0;
@@ -19,13 +20,14 @@ static int unary_exists(int dtype, int64_t which) {
 
 /* Makes the loop over y and x. */
 static pg_status expect_unary(const pg_call *call, pg_loop *loop) {
-  const pg_view *y = &call->v[0], *x = &call->v[1];
-  PG_EXPECT(y->dtype == x->dtype && pg_same_shape(y, x), "unary: y is %s, x is %s; shape and dtype must be the same",
-            pg_shape_text(y), pg_shape_text(x));
-  PG_EXPECT(unary_exists(x->dtype, call->i[0]), "unary: function %lld has no version for dtype %d in this instance",
-            (long long)call->i[0], x->dtype);
-  PG_EXPECT(pg_contiguous(y), "unary: y must be contiguous");
-  const pg_view *const views[2] = {y, x};
+  const unary_views v = unary_of(call);
+  const unary_ints ints = unary_ints_of(call);
+  PG_EXPECT(v.y->dtype == v.x->dtype && pg_same_shape(v.y, v.x),
+            "unary: y is %s, x is %s; shape and dtype must be the same", pg_shape_text(v.y), pg_shape_text(v.x));
+  PG_EXPECT(unary_exists(v.x->dtype, ints.operation),
+            "unary: function %lld has no version for dtype %d in this instance", (long long)ints.operation, v.x->dtype);
+  PG_EXPECT(pg_contiguous(v.y), "unary: y must be contiguous");
+  const pg_view *const views[2] = {v.y, v.x};
   PG_EXPECT(pg_loop_make(loop, 2, views), "unary: the shapes do not match");
   return PG_OK;
 }

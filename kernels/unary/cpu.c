@@ -5,14 +5,14 @@
 #include "unary/unary.h"
 #include "unary/check.h"
 
-typedef void (*unary_function)(void *y, const void *x, int64_t n, const double *f);
+typedef void (*unary_function)(void *y, const void *x, int64_t n, const unary_floats *f);
 
 /* static void NAME(y, x, n, f): y[i] = EXPRESSION of x, with constants a and b of its type, made of CONSTANT's. */
 #define UNARY_LOOP(NAME, TYPE, VALUE, CONSTANT, LOAD, STORE, EXPRESSION)                                               \
-  static void NAME(void *y_, const void *x_, int64_t n, const double *f) {                                             \
+  static void NAME(void *y_, const void *x_, int64_t n, const unary_floats *f) {                                       \
     TYPE *y = y_;                                                                                                      \
     const TYPE *xs = x_;                                                                                               \
-    const VALUE a = (VALUE)(CONSTANT)f[0], b = (VALUE)(CONSTANT)f[1];                                                  \
+    const VALUE a = (VALUE)(CONSTANT)f->a, b = (VALUE)(CONSTANT)f->b;                                                  \
     (void)a, (void)b;                                                                                                  \
     _Pragma("omp simd") for (int64_t i = 0; i < n; i++) {                                                              \
       const VALUE x = LOAD(xs[i]);                                                                                     \
@@ -45,7 +45,7 @@ static const unary_function integer_functions[3][PG_UNARY_FUNCTIONS] = {
 
 typedef struct context {
   unary_function function;
-  const double *f;
+  const unary_floats *f;
   int64_t bytes, stride;
 } context;
 
@@ -67,13 +67,15 @@ pg_status PG_CPU(unary)(const pg_call *call) {
   pg_loop loop;
   pg_status status = expect_unary(call, &loop);
   if (status) return status;
-  int dtype = call->v[1].dtype;
+  const int64_t which = unary_ints_of(call).operation;
+  const unary_floats f = unary_floats_of(call);
+  int dtype = unary_of(call).x->dtype;
   unary_function function = NULL;
-  if (dtype == PG_REAL) function = real_functions[call->i[0]];
+  if (dtype == PG_REAL) function = real_functions[which];
 #if PG_REAL == 0
-  else function = integer_functions[dtype - PG_INT32][call->i[0]];
+  else function = integer_functions[dtype - PG_INT32][which];
 #endif
-  context c = {function, call->f, loop.bytes[1], pg_loop_inner(&loop, 1)};
+  context c = {function, &f, loop.bytes[1], pg_loop_inner(&loop, 1)};
   pg_loop_run(&loop, row, &c);
   return PG_OK;
 }

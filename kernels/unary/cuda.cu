@@ -54,8 +54,8 @@ struct integer_function {
 };
 
 template <typename T>
-static void run_integers(const pg_loop &loop, int which, const double *f, void *stream) {
-  pg_each<2, 16 / sizeof(T)>(loop, integer_function<T>{which, (T)(int64_t)f[0], (T)(int64_t)f[1]}, stream);
+static void run_integers(const pg_loop &loop, int which, const unary_floats &f, void *stream) {
+  pg_each<2, 16 / sizeof(T)>(loop, integer_function<T>{which, (T)(int64_t)f.a, (T)(int64_t)f.b}, stream);
 }
 #endif
 
@@ -65,16 +65,17 @@ pg_status PG_CUDA(unary)(const pg_call *call) {
   pg_loop loop;
   pg_status status = expect_unary(call, &loop);
   if (status) return status;
-  int dtype = call->v[1].dtype;
-  int which = (int)call->i[0];
+  const unary_floats f = unary_floats_of(call);
+  int dtype = unary_of(call).x->dtype;
+  int which = (int)unary_ints_of(call).operation;
   switch (dtype) {
   case PG_REAL:
-    pg_each<2, PG_VECTOR>(loop, function{which, (stat)call->f[0], (stat)call->f[1]}, call->stream);
+    pg_each<2, PG_VECTOR>(loop, function{which, (stat)f.a, (stat)f.b}, call->stream);
     break;
 #if PG_REAL == 0
-  case PG_INT32: run_integers<int32_t>(loop, which, call->f, call->stream); break;
-  case PG_INT64: run_integers<int64_t>(loop, which, call->f, call->stream); break;
-  default: run_integers<uint8_t>(loop, which, call->f, call->stream);
+  case PG_INT32: run_integers<int32_t>(loop, which, f, call->stream); break;
+  case PG_INT64: run_integers<int64_t>(loop, which, f, call->stream); break;
+  default: run_integers<uint8_t>(loop, which, f, call->stream);
 #endif
   }
   return pg_launched("unary");

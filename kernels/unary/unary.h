@@ -1,8 +1,13 @@
+#ifndef PERIGEE_UNARY_H
+#define PERIGEE_UNARY_H
+
+#include "kernel.h"
+
 /* unary: y = f(x), element by element.
- *   v[0] y   real, or int32, int64, uint8 where listed   = ; may be x
- *   v[1] x   the same dtype and shape; any strides (where y is x: contiguous)
- *   i[0]     which function: its place below
- *   f[0..1]  its constants a and b
+ *   y   real, or int32, int64, uint8 where listed   = ; may be x
+ *   x   the same dtype and shape; any strides (where y is x: contiguous)
+ *   operation  which function: its place below
+ *   a, b       its constants
  * Integers run in the float32 instance. */
 #define PG_UNARY(X)                            \
   X(neg, -x)                                   \
@@ -39,4 +44,8 @@
 
 #define PG_UNARY_NUMBER(name, expression) PG_UNARY_##name,
 enum { PG_UNARY(PG_UNARY_NUMBER) PG_UNARY_FUNCTIONS };
-PG_KERNEL(unary)
+PG_KERNEL(unary, y, x)
+PG_INTS(unary, operation)
+PG_FLOATS(unary, a, b)
+
+#endif
