@@ -73,14 +73,52 @@ struct query_tiles {
   static const int R = D <= 72 ? 2 : 1, K = PG_REAL == PG_BFLOAT16 ? 32 : 16;
 };
 
+/* delta of a row, a quad at a time; rows past the end repeat the last one. */
+static __device__ __forceinline__ float delta_of(const backward_case &x, const place &at, int row, int tokens) {
+  matrix dout = matrix_of(x.dout, at.image, at.head, 0), out = matrix_of(x.out, at.image, at.head, 0);
+  int64_t start = min(row, tokens - 1) * dout.stride;
+  return dout.vectors && out.vectors ? quad_dot<PG_VECTOR>(dout.first + start, out.first + start, dout.size)
+                                     : quad_dot<1>(dout.first + start, out.first + start, dout.size);
+}
+
+/* What a warp's rows from `first` on bring along: lse and teacher_lse (times log2(e)); delta, which is kept too. */
+template <int R>
+static __device__ __forceinline__ void row_statistics(float lse[R][2], float teacher_lse[R][2], float delta[R][2],
+                                                      const backward_case &x, const place &at, int first, int tokens,
+                                                      bool attends, bool aligned) {
+#pragma unroll
+  for (int r = 0; r < R; r++)
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      int row = first + 16 * r + 8 * i + lane_row();
+      if (attends) delta[r][i] = delta_of(x, at, row, tokens);
+      if (row >= tokens) continue;
+      lse[r][i] = log2_e * x.lse[at.row + row];
+      if (aligned) teacher_lse[r][i] = log2_e * x.teacher_lse[at.row + row];
+      if (attends && lane_column() == 0) x.delta[at.row + row] = delta[r][i];
+    }
+}
+
+/* ds -= c·T, T being made of the teacher's queries (16·R rows) and a tile of its keys, `left` of them. */
+template <int R, int N>
+static __device__ __forceinline__ void subtract_teacher(strip<R, N> &ds, const real *queries, const real *keys,
+                                                        int columns, int left, float scale, const float lse[R][2],
+                                                        float c) {
+  strip<R, N> t = {};
+  multiply_rows(t, queries, keys, columns);
+  each(t, [&](float &s, int r, int i, int) { s = fast_exp2(s * (scale * log2_e) - lse[r][i]); });
+  mask_columns(t, left, 0.0f);
+  each(ds, t, [&](float &ds_ij, float t_ij, int, int, int) { ds_ij -= c * t_ij; });
+}
+
 /* A block has some query rows, a warp 16·R of them; keys and values come K at a time. */
 template <int D, bool ALIGNED>
 static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_queries(backward_case x) {
   constexpr int R = query_tiles<D>::R, K = query_tiles<D>::K, columns = padded(D);
   PG_SHARED_DYNAMIC(real, shared);
   int block_rows = blockDim.x / PG_WARP * 16 * R, tokens = x.qkv.tokens, my_row = warp_index() * 16 * R;
-  int teacher_columns = ALIGNED ? padded(x.teacher.size) : 0;
   place at = place_of(x.qkv.heads, tokens, block_rows);
+  int teacher_columns = ALIGNED ? padded(x.teacher.size) : 0;
   int teacher_head = ALIGNED ? teacher_of(x.pairs, at.head) : -1;
   bool attends = !ALIGNED || x.dout.data, aligned = ALIGNED && teacher_head >= 0;
 
@@ -108,25 +146,9 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_querie
                 teacher_columns);
     load(0);
   }
-  float lse[R][2] = {}, teacher_lse[R][2] = {}, delta[R][2] = {}; /* lse times log2(e) */
+  float lse[R][2] = {}, teacher_lse[R][2] = {}, delta[R][2] = {};
   float c = aligned ? coefficient_of(x) : 0.0f;
-#pragma unroll
-  for (int r = 0; r < R; r++)
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      int row = at.first + my_row + 16 * r + 8 * i + lane_row();
-      if (attends) {
-        matrix dout = matrix_of(x.dout, at.image, at.head, 0), out = matrix_of(x.out, at.image, at.head, 0);
-        int64_t start = min(row, tokens - 1) * dout.stride;
-        delta[r][i] = dout.vectors && out.vectors
-                          ? quad_dot<PG_VECTOR>(dout.first + start, out.first + start, dout.size)
-                          : quad_dot<1>(dout.first + start, out.first + start, dout.size);
-      }
-      if (row >= tokens) continue;
-      lse[r][i] = log2_e * x.lse[at.row + row];
-      if (aligned) teacher_lse[r][i] = log2_e * x.teacher_lse[at.row + row];
-      if (attends && lane_column() == 0) x.delta[at.row + row] = delta[r][i];
-    }
+  row_statistics<R>(lse, teacher_lse, delta, x, at, at.first + my_row, tokens, attends, aligned);
 
   for (int tile = 0; (attends || aligned) && tile * K < tokens; tile++) {
     copy_wait<0>();
@@ -141,14 +163,10 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_querie
     if (attends)
       multiply_rows(ds, douts + tile_elements(my_row, columns), values + tile_elements(slot, columns), columns);
     each(ds, p, [&](float &dp, float p_ij, int r, int i, int) { dp = p_ij * (dp - delta[r][i] + c); });
-    if (aligned) {
-      strip<R, K / 8> t = {};
-      multiply_rows(t, teacher_queries + tile_elements(my_row, teacher_columns),
-                    teacher_keys + tile_elements(slot, teacher_columns), teacher_columns);
-      each(t, [&](float &s, int r, int i, int) { s = fast_exp2(s * (x.teacher_scale * log2_e) - teacher_lse[r][i]); });
-      mask_columns(t, left, 0.0f);
-      each(ds, t, [&](float &ds_ij, float t_ij, int, int, int) { ds_ij -= c * t_ij; });
-    }
+    if (aligned)
+      subtract_teacher(ds, teacher_queries + tile_elements(my_row, teacher_columns),
+                       teacher_keys + tile_elements(slot, teacher_columns), teacher_columns, left, x.teacher_scale,
+                       teacher_lse, c);
     multiply_columns(dq, ds, key_tile);
   }
   each(dq, [&](float &s, int, int, int) { s *= x.scale; });
@@ -166,6 +184,30 @@ struct key_tiles {
 /* What a tile of queries brings along: lse and teacher_lse (times log2(e)), delta. */
 enum { TILE_LSE, TILE_TEACHER_LSE, TILE_DELTA, TILE_STATISTICS };
 
+/* P and T of queries past the end are exp(-infinity). */
+template <int Q>
+static __device__ __forceinline__ void load_statistics(float to[TILE_STATISTICS][Q], const backward_case &x,
+                                                       const place &at, int first, bool attends, bool aligned) {
+  for (int i = threadIdx.x; i < Q; i += blockDim.x) {
+    int row = first + i;
+    bool inside = row < x.qkv.tokens;
+    to[TILE_LSE][i] = inside ? log2_e * x.lse[at.row + row] : INFINITY;
+    to[TILE_TEACHER_LSE][i] = inside && aligned ? log2_e * x.teacher_lse[at.row + row] : INFINITY;
+    to[TILE_DELTA][i] = inside && attends ? x.delta[at.row + row] : 0.0f;
+  }
+}
+
+/* dSᵀ -= c·Tᵀ, Tᵀ being made of the teacher's keys (16·R rows) and a tile of its queries with their lse. */
+template <int R, int N>
+static __device__ __forceinline__ void subtract_teacher(strip<R, N> &ds, const real *keys, const real *queries,
+                                                        int columns, float scale, const float *lse, float c) {
+  strip<R, N> t = {};
+  multiply_rows(t, keys, queries, columns);
+  each(ds, t, [&](float &ds_ji, float s, int, int, int column) {
+    ds_ji -= c * fast_exp2(s * (scale * log2_e) - lse[column]);
+  });
+}
+
 /* A block has some keys and values, a warp 16·R of them; queries come Q at a time. Everything is transposed: rows of Pᵀ and
  * dSᵀ are keys. */
 template <int D, bool ALIGNED>
@@ -174,8 +216,8 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_keys(b
   PG_SHARED_DYNAMIC(real, shared);
   PG_SHARED(float, statistics, [2][TILE_STATISTICS][Q]);
   int block_rows = blockDim.x / PG_WARP * 16 * R, tokens = x.qkv.tokens, my_row = warp_index() * 16 * R;
-  int teacher_columns = ALIGNED ? padded(x.teacher.size) : 0;
   place at = place_of(x.qkv.heads, tokens, block_rows);
+  int teacher_columns = ALIGNED ? padded(x.teacher.size) : 0;
   int teacher_head = ALIGNED ? teacher_of(x.pairs, at.head) : -1;
   bool attends = !ALIGNED || x.dout.data, aligned = ALIGNED && teacher_head >= 0;
 
@@ -192,13 +234,7 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_keys(b
       load_tile(teacher_queries + tile_elements(slot, teacher_columns),
                 matrix_of(x.teacher, at.image, teacher_head, QUERIES), tile * Q, Q, teacher_columns);
     copy_commit();
-    for (int i = threadIdx.x; i < Q; i += blockDim.x) { /* P and T of queries past the end are exp(-infinity) */
-      int row = tile * Q + i;
-      bool inside = row < tokens;
-      statistics[tile % 2][TILE_LSE][i] = inside ? log2_e * x.lse[at.row + row] : INFINITY;
-      statistics[tile % 2][TILE_TEACHER_LSE][i] = inside && aligned ? log2_e * x.teacher_lse[at.row + row] : INFINITY;
-      statistics[tile % 2][TILE_DELTA][i] = inside && attends ? x.delta[at.row + row] : 0.0f;
-    }
+    load_statistics<Q>(statistics[tile % 2], x, at, tile * Q, attends, aligned);
   };
 
   strip<R, D / 8> dk = {}, dv = {};
@@ -216,7 +252,6 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_keys(b
     if ((tile + 1) * Q < tokens) load(tile + 1);
     int slot = tile % 2 * Q;
     const float *lse = statistics[tile % 2][TILE_LSE], *delta = statistics[tile % 2][TILE_DELTA];
-    const float *teacher_lse = statistics[tile % 2][TILE_TEACHER_LSE];
     const real *query_tile = queries + tile_elements(slot, columns), *dout_tile = douts + tile_elements(slot, columns);
     strip<R, Q / 8> p = {}, ds = {};
     multiply_rows(p, keys + tile_elements(my_row, columns), query_tile, columns);
@@ -226,20 +261,15 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_keys(b
       multiply_rows(ds, values + tile_elements(my_row, columns), dout_tile, columns);
     }
     each(ds, p, [&](float &dp, float p_ji, int, int, int column) { dp = p_ji * (dp - delta[column] + c); });
-    if (aligned) {
-      strip<R, Q / 8> t = {};
-      multiply_rows(t, teacher_keys + tile_elements(my_row, teacher_columns),
-                    teacher_queries + tile_elements(slot, teacher_columns), teacher_columns);
-      each(ds, t, [&](float &ds_ji, float s, int, int, int column) {
-        ds_ji -= c * fast_exp2(s * (x.teacher_scale * log2_e) - teacher_lse[column]);
-      });
-    }
+    if (aligned)
+      subtract_teacher(ds, teacher_keys + tile_elements(my_row, teacher_columns),
+                       teacher_queries + tile_elements(slot, teacher_columns), teacher_columns, x.teacher_scale,
+                       statistics[tile % 2][TILE_TEACHER_LSE], c);
     multiply_columns(dk, ds, query_tile);
   }
   each(dk, [&](float &s, int, int, int) { s *= x.scale; });
-  real *mine = keys + tile_elements(my_row, columns);
-  store_strip(matrix_of(x.dqkv, at.image, at.head, KEYS), at.first + my_row, dk, mine);
-  store_strip(matrix_of(x.dqkv, at.image, at.head, VALUES), at.first + my_row, dv, mine);
+  store_strip(matrix_of(x.dqkv, at.image, at.head, KEYS), at.first + my_row, dk, keys + tile_elements(my_row, columns));
+  store_strip(matrix_of(x.dqkv, at.image, at.head, VALUES), at.first + my_row, dv, keys + tile_elements(my_row, columns));
 }
 
 /* ---- launches ---- */
