@@ -237,7 +237,7 @@ static pg_status cudnn_first_of(cudnn_solution *s, const cudnn_contest *c,
   return PG_OK;
 }
 
-/* A kept choice as a solution; one that cuDNN has no plan for any more is made anew. */
+/* A kept choice as a solution; one that cuDNN has no plan for any more is made again. */
 static int cudnn_recall(cudnn_solution *s, const cudnn_contest *c) {
   const char *text = c->call->services->choice_find(c->key);
   *s = cudnn_ours(c);

@@ -174,7 +174,7 @@ static int peer_frame(peer *p, const char **frame, int64_t *bytes) {
 static pg_status clear_stale(const char *path, const struct sockaddr_un *address) {
   struct stat found;
   if (lstat(path, &found)) return errno == ENOENT ? PG_OK : pg_error(PG_ERROR_IO, "%s: %s", path, strerror(errno));
-  if (!S_ISSOCK(found.st_mode)) return pg_error(PG_ERROR_IO, "%s: it is no socket, and in the way of one", path);
+  if (!S_ISSOCK(found.st_mode)) return pg_error(PG_ERROR_IO, "%s: not a socket, and where the console's socket belongs", path);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return pg_error(PG_ERROR_IO, "%s: %s", path, strerror(errno));
   int failed = connect(fd, (const struct sockaddr *)address, sizeof *address), reason = errno;
@@ -334,7 +334,7 @@ pg_status pg_console_connect(pg_console_link **out, const char *path) {
     return pg_error(PG_ERROR_IO,
                     errno == ENOENT ? "%s does not exist: no run is going there" : "%s: the console cannot be reached",
                     path);
-  if (!S_ISSOCK(found.st_mode)) return pg_error(PG_ERROR_IO, "%s: it is no socket", path);
+  if (!S_ISSOCK(found.st_mode)) return pg_error(PG_ERROR_IO, "%s: not a socket", path);
   if (found.st_uid != geteuid())
     return pg_error(PG_ERROR_IO, "%s belongs to another user: consoles are for a run's own user", path);
   pg_status status = make_address(path, &address, &folder);

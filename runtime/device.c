@@ -63,7 +63,7 @@ static pg_status open_cuda(void) {
   if (!library) return pg_error(PG_ERROR_DEVICE, "cuda: the plugin cannot be loaded: %s", dlerror());
   pg_plugin_function open;
   *(void **)&open = dlsym(library, PG_PLUGIN_FUNCTION);
-  if (!open) return pg_error(PG_ERROR_DEVICE, "cuda: %s is no plugin of this program", path);
+  if (!open) return pg_error(PG_ERROR_DEVICE, "cuda: %s is not a plugin of this program", path);
   cuda = open();
   return cuda ? PG_OK : PG_ERROR_DEVICE; /* the library stays: CUDA cannot be unloaded */
 }
@@ -71,7 +71,7 @@ static pg_status open_cuda(void) {
 pg_status pg_device_open(int device) {
   if (device == PG_CPU) return pg_cpu_isa_check();
   if (device == PG_CUDA && cuda) return PG_OK;
-  return device == PG_CUDA ? open_cuda() : pg_error(PG_ERROR_DEVICE, "device: there is no device number %d", device);
+  return device == PG_CUDA ? open_cuda() : pg_error(PG_ERROR_DEVICE, "device: unknown device number %d", device);
 }
 
 const pg_device_ops *pg_device(int device) {

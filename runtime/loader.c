@@ -285,7 +285,7 @@ static void restart(pg_loader *l, int64_t step) {
 
 pg_status pg_loader_seek(pg_loader *l, int64_t step) {
   if (step < 0 || step > INT64_MAX / 2 / l->options.stride)
-    return pg_error(PG_ERROR_ARGUMENT, "loader: there is no step %lld", (long long)step);
+    return pg_error(PG_ERROR_ARGUMENT, "loader: step %lld; expected at least 0", (long long)step);
   pthread_mutex_lock(&l->mutex);
   restart(l, step);
   pthread_mutex_unlock(&l->mutex);

@@ -30,7 +30,7 @@ void pg_view_pack(pg_view *v) {
 /* Checks a shape and returns its number of elements, or -1 after pg_error(). */
 static int64_t checked_numel(int dtype, int ndim, const int64_t *shape) {
   if (dtype < 0 || dtype >= PG_DTYPES) {
-    pg_error(PG_ERROR_ARGUMENT, "tensor: %d is no dtype", dtype);
+    pg_error(PG_ERROR_ARGUMENT, "tensor: unknown dtype number %d", dtype);
     return -1;
   }
   if (ndim < 0 || ndim > PG_MAX_DIMS) {
@@ -55,7 +55,7 @@ pg_status pg_tensor_new(pg_tensor **out, int device, int purpose, int dtype, int
   *out = NULL;
   int64_t n = checked_numel(dtype, ndim, shape);
   if (n < 0) return PG_ERROR_ARGUMENT;
-  if (purpose < 0 || purpose >= PG_PURPOSES) return pg_error(PG_ERROR_ARGUMENT, "tensor: %d is no purpose", purpose);
+  if (purpose < 0 || purpose >= PG_PURPOSES) return pg_error(PG_ERROR_ARGUMENT, "tensor: unknown purpose number %d", purpose);
   storage *s = pg_host_calloc(1, sizeof *s);
   pg_tensor *t = pg_host_calloc(1, sizeof *t);
   if (!s || !t) {

@@ -15,7 +15,7 @@ static pg_status check(const char *name, const pg_view *logits, const pg_view *l
   if (!labels->data) return PG_OK; /* planning */
   for (int64_t r = 0; r < labels->shape[0]; r++) {
     int64_t label = label_at(labels, r);
-    PG_EXPECT(label >= 0 && label < logits->shape[1], "%s: label %lld in row %lld; there are %lld classes, from 0",
+    PG_EXPECT(label >= 0 && label < logits->shape[1], "%s: label %lld in row %lld; expected 0 to below %lld",
               name, (long long)label, (long long)r + 1, (long long)logits->shape[1]);
   }
   return PG_OK;

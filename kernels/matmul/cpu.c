@@ -330,7 +330,7 @@ pg_status PG_CPU(matmul)(const pg_call *call) {
   product p = describe(call);
   int64_t tiles = p.row_tiles * p.column_tiles * p.batches;
   int64_t room = call->scratch_bytes / (p.thread_space * (int64_t)sizeof(stat));
-  /* All threads or one: a team of another size than the last one's is made anew. */
+  /* All threads or one: a team of another size than the last one's is made again. */
   int small = tiles == 1 || p.batches * p.rows * p.columns * (p.depth + 16) < PARALLEL_WORK;
   int threads = (int)least(small ? 1 : pg_kernel_threads(), room);
   PG_EXPECT(threads >= 1, "matmul: %lld bytes of scratch, %lld needed", (long long)call->scratch_bytes,

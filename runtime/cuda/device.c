@@ -216,7 +216,7 @@ static pg_status open_device(void) {
   int count = 0;
   cudaError_t code = cudaGetDeviceCount(&count);
   if (code != cudaSuccess || count == 0)
-    return pg_error(PG_ERROR_DEVICE, "cuda: there is no usable GPU and driver (cudaGetDeviceCount: %s); perigee doctor says more",
+    return pg_error(PG_ERROR_DEVICE, "cuda: no usable GPU and driver (cudaGetDeviceCount: %s); perigee doctor says more",
                     code == cudaSuccess ? "none" : cudaGetErrorName(code));
   PG_CUDA_TRY(cudaSetDevice, 0); /* CUDA_VISIBLE_DEVICES chooses among several */
   pg_status status = describe();

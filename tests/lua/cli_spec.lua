@@ -288,7 +288,7 @@ describe("the program", function()
   it("names the nearest command and ends with 2", function()
     local status, _, errors = perigee "docter"
     assert.equal(2, status)
-    assert.matches("there is no command \"docter\"; did you mean \"doctor\"%?", errors)
+    assert.matches("unknown command \"docter\"; did you mean \"doctor\"%?", errors)
     assert.equal(2, (perigee "../cli/test"))
     assert.equal(2, (perigee "options"))
   end)

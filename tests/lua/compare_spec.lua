@@ -101,7 +101,7 @@ describe("a recorded run", function()
       .. '{"event":"probe","step":101,"value":3}\n{"event":"st')
     local run = record.read(path, nil, function(message) messages[#messages + 1] = message end)
     assert.same({ 3 }, run.series["probe"].values)
-    for k, what in ipairs { "it is no event", "expected a value", "it is no event", "expected a value" } do
+    for k, what in ipairs { "it is not an event", "expected a value", "it is not an event", "expected a value" } do
       assert.equal(("%s/events.jsonl: line %d is left out: %s"):format(path, before + k, what), messages[k])
     end
     assert.equal(4, #messages)
@@ -128,7 +128,7 @@ describe("a recorded run", function()
   end)
 
   it("is refused with its reason", function()
-    fails(function() record.read(in_folder "none") end, "none is no run: it has no events.jsonl")
+    fails(function() record.read(in_folder "none") end, "none is not a run: events.jsonl is missing")
     local path = make_run "broken"
     files.write(path .. "/config.json", "{")
     fails(function() record.read(path) end, "broken/config.json: line 1")
@@ -547,7 +547,7 @@ describe("perigee compare", function()
     local a = quote(make_run "a")
     for arguments, message in pairs {
       [""] = "needs runs' folders",
-      [quote(in_folder "none")] = "none is no run",
+      [quote(in_folder "none")] = "none is not a run",
       [a .. " --metric loss.denoize --out x.png"] = 'did you mean "loss.denoise"?',
       [a .. " --metric loss"] = "--out is missing",
       [a .. " --out x.jpg"] = "--out x.jpg: expected FILE.png",

@@ -332,7 +332,7 @@ describe("without a GPU that will do", function()
     if not there then return pending "the plugin of tests/cuda_on_cpu is not built" end
     local status, text = train "CUDA_ON_CPU_DEVICES=0"
     assert.equal(1, status)
-    assert.equal("perigee: --device cuda: cuda: there is no usable GPU and driver (cudaGetDeviceCount: "
+    assert.equal("perigee: --device cuda: cuda: no usable GPU and driver (cudaGetDeviceCount: "
       .. "cudaErrorNoDevice); perigee doctor says more\n", text)
   end)
 end)

@@ -56,7 +56,7 @@ describe("the eigenvalues of a symmetric matrix", function()
       for k = 1, n - 1 do assert.is_true(math.abs(values[k]) < 1e-12) end
     end
     assert.has_error(function() symmetric.eigenvalues(normal({ 2, 3 }, 1)) end,
-      "eigenvalues: [2,3] is no square matrix")
+      "eigenvalues: [2,3] is not a square matrix")
   end)
 end)
 
@@ -180,12 +180,12 @@ describe("perigee eval", function()
     local run = in_folder "tiny"
     assert.matches("names no `test` data; give %-%-against train or a %.npy file", message(run))
     assert.matches("expected test, train, or a %.npy file", message(run .. " --against elsewhere"))
-    assert.matches("a sit is no encoder: it has no features", message(run .. " --against train --features " .. run))
+    assert.matches("a sit is not an encoder: it has no features", message(run .. " --against train --features " .. run))
     assert.matches("%-%-count: 1 is too small, the least is 2", message(run .. " --count 1"))
     for wrong, answer in pairs { -- before any picture is judged
       ["--sampler foo"] = "unknown sampler 'foo'; expected one of dopri5, euler, heun, sde",
       ["--labels 99"] = "%-%-labels 99: expected balanced, drawn, or numbers from 0 to 4",
-      ["--features teacher --features none"] = "there is no run or checkpoint none",
+      ["--features teacher --features none"] = "no run or checkpoint at none",
     } do
       assert.matches("^perigee: " .. answer, message(run .. " --against train " .. wrong))
     end

@@ -193,7 +193,7 @@ describe("messages", function()
     fails("the student's features are [2,3,4], the teacher's [2,3,5]; both must be [B,N,Z]", ops.feature_alignment,
       empty(2, 3, 4), empty(2, 3, 5))
     fails("mse: a is [2,3], b is [3,2]; they must have one shape, not empty", ops.mse, empty(2, 3), empty(3, 2))
-    fails("interpolant: path 'quadratic'; there are 'linear' and 'cosine'", ops.interpolant, empty(2, 3), empty(2, 3),
+    fails("interpolant: unknown path 'quadratic'; expected 'linear' or 'cosine'", ops.interpolant, empty(2, 3), empty(2, 3),
       empty(2), { path = "quadratic" })
     fails("interpolant: x0 is [2,3], t is float32 [3]; expected float32 [2]", ops.interpolant, empty(2, 3), empty(2, 3),
       empty(3))
@@ -201,7 +201,7 @@ describe("messages", function()
       ops.patchify, empty(1, 3, 5, 4), { patch = 2 })
     fails("unpatchify: tokens are [1,3,4]; 3 tokens with patches of 2 are not a square image: give its size",
       ops.unpatchify, empty(1, 3, 4), { patch = 2 })
-    fails("resize: mode 'nearest'; there are 'bilinear' and 'bicubic'", ops.resize, empty(1, 1, 2, 2),
+    fails("resize: unknown mode 'nearest'; expected 'bilinear' or 'bicubic'", ops.resize, empty(1, 1, 2, 2),
       { size = { 3, 3 }, mode = "nearest" })
     fails("resize_tokens: x is [1,5,2]; expected [B,0 + 2·2,..]", ops.resize_tokens, empty(1, 5, 2),
       { from = { 2, 2 }, to = { 3, 3 } })

@@ -8,9 +8,10 @@ local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, afte
 
 --- Starts the program, runs the shell commands in `meanwhile` ($pid is it), and returns its exit status and output.
 local function start(arguments, meanwhile)
-  local script = ("( %s ) >%s 2>&1 & pid=$!\n%s\nwait $pid; echo $?"):format(tiny.command(arguments),
+  -- with job control, since a shell without it lets what it starts in the background ignore SIGINT
+  local script = ("set -m; ( %s ) >%s 2>&1 & pid=$!\n%s\nwait $pid; echo $?"):format(tiny.command(arguments),
     tiny.quote(in_folder "output"), meanwhile)
-  local pipe = io.popen(("sh -c %s 2>/dev/null"):format(tiny.quote(script)))
+  local pipe = io.popen(("bash -c %s 2>/dev/null"):format(tiny.quote(script)))
   local status = tonumber(pipe:read "*a")
   pipe:close()
   return status, files.read(in_folder "output")
@@ -33,7 +34,7 @@ describe("a run that is told to stop", function()
     it("by SIG" .. name .. " finishes its step, saves, exits with 0 and says how to go on", function()
       local status, output = start(train "--checkpoint 0", wait_for "step" .. "; kill -" .. name .. " $pid")
       assert.equal(0, status, output)
-      local pattern = "stopped after step (%d+); go on with\n  (%./perigee train [^\n]+ %-%-resume)\n"
+      local pattern = "stopped after step (%d+); continue with\n  (%./perigee train [^\n]+ %-%-resume)\n"
       local step, command = output:match(pattern)
       assert.is_truthy(command, output)
       assert.same({ tonumber(step) }, checkpoint.list(in_folder "runs/tiny"))

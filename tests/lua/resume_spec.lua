@@ -90,7 +90,7 @@ describe("a resumed run", function()
     assert.is_nil(after:sub(#before + 1):find '"event":"step"')
   end)
 
-  it("begins anew where there is no checkpoint yet", function()
+  it("begins again if it has no checkpoint yet", function()
     files.make_folder(in_folder "run")
     files.write(in_folder "run/events.jsonl", '{"event":"start","step":0}\n{"event":"step","st')
     local run = tiny.train({}, { folder = in_folder "run", steps = 2, resume = true })

@@ -81,7 +81,7 @@ describe("perigee sample", function()
   it("tells mistakes in one line", function()
     for command, message in pairs {
       ["sample @/runs/tiny --sampler foo"] = "unknown sampler 'foo'; expected one of dopri5, euler, heun, sde",
-      ["sample @/runs/none"] = "there is no run or checkpoint",
+      ["sample @/runs/none"] = "no run or checkpoint at",
       ["sample @/runs/tiny --interval 1"] = "expected LOW:HIGH",
       ["sample @/runs/tiny --labels 1,9"] = "--labels 1,9: expected balanced, drawn, or numbers from 0 to 7",
       ["sample @/runs/tiny --labels 0.5"] = "--labels 0.5: expected",

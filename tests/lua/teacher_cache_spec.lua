@@ -247,7 +247,7 @@ describe("a file", function()
       local status, output = once_through()
       assert.equal(0, status, output)
       assert.matches(other == whole and "vit%-patches%-%x+%.cache, 128 records, 252.0 KiB"
-        or "is not what its name says %(%d+ bytes; %d+ and another header are expected%): it is made anew", output)
+        or "is not what its name says %(%d+ bytes; %d+ and another header are expected%): it is made again", output)
       assert.is_true(whole == files.read(paths[1]))
       assert.same(paths, cached())
     end
@@ -273,10 +273,10 @@ describe("a file", function()
       local status, output = once_through()
       assert.equal(1, status, what)
       assert.matches("vit%-patches%-%x+%.cache: record %d+ is damaged: its CRC%-32 is another; start the run again, "
-        .. "with %-%-resume if it has a checkpoint: what is damaged is computed anew\n$", output)
+        .. "with %-%-resume if it has a checkpoint: damaged records are computed again\n", output)
       status, output = once_through()
       assert.equal(0, status, output)
-      assert.matches("going on after 128 records, [24] of them damaged", output)
+      assert.matches("continuing after 128 records, [24] of them damaged", output)
       assert.is_true(whole == files.read(paths[1]))
       assert.same(paths, cached())
     end
@@ -323,7 +323,7 @@ describe("what can't be cached", function()
   end)
 
   it("is a precision that there isn't, or a teacher that there isn't", function()
-    assert.matches("cache_teacher: precision is 'half'; there are float32, bf16 and float64",
+    assert.matches("cache_teacher: unknown precision 'half'; expected float32, bf16 or float64",
       message_of(tiny.recipe, { cache = true, kept = "half" }))
     local recipe = tiny.recipe()
     assert.matches("cache_teacher, and the recipe names no teacher", message_of(pg.recipe, {

@@ -18,7 +18,7 @@ function M.open(recipe, options)
   if options.synthetic then
     recipe.data.find = require("perigee.data.synthetic").find
     if recipe.cache_teacher then
-      error("there is no cached teacher over random data: set cache_teacher = false, or have the files", 0)
+      error("random data have no cached teacher: set cache_teacher = false, or provide the files", 0)
     end
   end
   local run = Run.new(recipe, { device = options.device, trace = options.trace, train = train.train })

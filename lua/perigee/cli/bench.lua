@@ -158,7 +158,7 @@ local function chosen_stages(recipe, name)
     if stage.name == name then return { stage } end
     names[k] = stage.name
   end
-  error(("there is no stage '%s'; there are %s"):format(name, table.concat(names, ", ")), 0)
+  error(("unknown stage '%s'; expected one of %s"):format(name, table.concat(names, ", ")), 0)
 end
 
 function M.run(options)

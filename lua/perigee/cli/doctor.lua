@@ -160,8 +160,8 @@ local function cuda()
   local sum
   if opened then sum = "--device cuda works"
   elseif compiler and has_cublas and loaded then sum = "--device cuda builds the plugin when it is first used"
-  elseif loaded then sum = "there is a GPU driver; install the CUDA toolkit with cuBLAS to build the plugin"
-  elseif compiler then sum = "CUDA kernels can be compiled here, but there is no GPU to run them"
+  elseif loaded then sum = "a GPU driver was found; install the CUDA toolkit with cuBLAS to build the plugin"
+  elseif compiler then sum = "CUDA kernels can be compiled here, but no GPU was found to run them"
   else sum = "no GPU: Perigee runs on the processor (--device cpu)" end
   row("so", sum)
 end

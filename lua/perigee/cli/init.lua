@@ -125,7 +125,7 @@ function M.dispatch(arguments)
   if file then verb, message = module_of(name) end
   if message then error(message, 0) end
   if not verb then
-    io.stderr:write(("perigee: there is no command \"%s\"%s\n"):format(name, nearest.hint(name, M.verbs())),
+    io.stderr:write(("perigee: unknown command \"%s\"%s\n"):format(name, nearest.hint(name, M.verbs())),
                     "`perigee --help` lists them\n")
     return 2
   end

@@ -188,7 +188,7 @@ local function run(options)
     if build(job, total) and choose(job, options) then run_tests(job, total) end
   end
   if total.passed + total.failed + total.skipped == 0 then
-    error(options.filter and ("no test matches \"%s\""):format(options.filter) or "there are no tests", 0)
+    error(options.filter and ("no test matches \"%s\""):format(options.filter) or "no tests were found", 0)
   end
   if #total.failures > 0 then say("failed:\n  %s\n", table.concat(total.failures, "\n  ")) end
   say("%d passed, %d failed%s", total.passed, total.failed,

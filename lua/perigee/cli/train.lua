@@ -56,7 +56,7 @@ function M.run(options)
     console = options.console and require("perigee.console.server").open or nil,
   })
   if outcome == "interrupted" then
-    print(("stopped after step %d; go on with\n  %s"):format(run.step, resume_command()))
+    print(("stopped after step %d; continue with\n  %s"):format(run.step, resume_command()))
     return 0
   end
   if preview.is_possible(recipe) then

@@ -115,7 +115,7 @@ end
 function M.read(path, label, tell)
   path = path:gsub("(.)/+$", "%1")
   if not files.exists(path .. "/events.jsonl") then
-    error(("%s is no run: it has no events.jsonl"):format(path), 0)
+    error(("%s is not a run: events.jsonl is missing"):format(path), 0)
   end
   local record = setmetatable({
     label = label or path:match "[^/]+$" or path, path = path, config = json.read(path .. "/config.json"),

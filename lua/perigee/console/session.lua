@@ -141,7 +141,7 @@ local function find(self, trace, name)
       names[#names + 1] = entry.name
     end
   end
-  core_ffi.fail("there is no tap or parameter '%s'%s", tostring(name),
+  core_ffi.fail("unknown tap or parameter '%s'%s", tostring(name),
     require("perigee.base.nearest").hint(tostring(name), names))
 end
 

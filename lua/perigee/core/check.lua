@@ -38,7 +38,7 @@ local function check_choice(what, key, value, choices)
   for _, choice in ipairs(choices) do
     if value == choice then return end
   end
-  core.fail("%s: option '%s' is %s; there are %s", what, key, tostring(value), table.concat(choices, ", "))
+  core.fail("%s: option '%s' is %s; expected one of %s", what, key, tostring(value), table.concat(choices, ", "))
 end
 
 --- What a rule's bounds allow: "2 numbers from 0 to below 1".

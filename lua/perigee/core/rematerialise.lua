@@ -6,7 +6,7 @@
 --- `recompute` says that its first output is of this kind: `true`, or a function of the node that returns the
 --- definition, inputs and attributes of a call whose first output it is, or nothing.
 ---
---- What is made anew may read something that is made anew itself, DEEPEST calls in a row: without that end a block's
+--- What is made again may read something that is made again itself, DEEPEST calls in a row: without that end a block's
 --- input would come from the block before it, and so on from the first one.
 local program_module = require "perigee.core.program"
 

@@ -94,7 +94,7 @@ end
 local function checked_dtype(dtype)
   dtype = dtype or "float32"
   if not core.dtype_code[dtype] then
-    core.fail("'%s' is no dtype; there are %s", tostring(dtype), table.concat(core.dtypes, ", "))
+    core.fail("unknown dtype '%s'; expected one of %s", tostring(dtype), table.concat(core.dtypes, ", "))
   end
   return dtype
 end

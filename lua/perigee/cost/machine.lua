@@ -80,7 +80,7 @@ local at_hand, measured = { cpu = processor, cuda = gpu }, {}
 
 function M.find(name)
   if not at_hand[name] then
-    return accelerators[name] or core_ffi.fail("--device %s: there are cpu, cuda, a100, h100 and h200", tostring(name))
+    return accelerators[name] or core_ffi.fail("--device %s: expected cpu, cuda, a100, h100 or h200", tostring(name))
   end
   local known, tf32 = measured[name], C.pg_tf32()
   if not known or known.threads ~= C.pg_threads() or known.tf32 ~= tf32 then

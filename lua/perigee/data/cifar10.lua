@@ -108,7 +108,7 @@ local function has_class_folders(folder)
 end
 
 local function find(o)
-  if files.kind(o.dir) ~= "directory" then core.fail("data.cifar10: there is no folder %s", o.dir) end
+  if files.kind(o.dir) ~= "directory" then core.fail("data.cifar10: no folder %s", o.dir) end
   local path = find_npy(o.dir, o.split)
   if path then return from_npy(path) end
   local batches = find_batches(o.dir, o.split)
@@ -134,7 +134,7 @@ return function(given)
     dir = "string", split = { "string", "train" }, flip = { "boolean", true },
   })
   if o.split ~= "train" and o.split ~= "test" then
-    core.fail("data.cifar10: split is '%s'; there are train and test", o.split)
+    core.fail("data.cifar10: unknown split '%s'; expected train or test", o.split)
   end
   return dataset.new {
     name = "cifar10", classes = #CLASSES, class_names = CLASSES, channels = 3, height = SIDE, width = SIDE,

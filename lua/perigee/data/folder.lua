@@ -30,7 +30,7 @@ return function(given)
     name = o.name, classes = o.classes, channels = 3, height = o.size, width = o.size, batch = o.batch, flip = o.flip,
     crop = o.crop, shuffle = o.shuffle, threads = o.threads, depth = o.depth, image_size = o.size,
     find = function(self)
-      if files.kind(o.dir) ~= "directory" then core.fail("data.folder: there is no folder %s", o.dir) end
+      if files.kind(o.dir) ~= "directory" then core.fail("data.folder: no folder %s", o.dir) end
       local names, labels, classes = pictures.scan(o.dir)
       if #classes ~= o.classes then
         core.fail("data.folder: %s has pictures of %d classes (%s); the recipe says %d", o.dir, #classes,

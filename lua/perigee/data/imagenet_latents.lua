@@ -72,7 +72,7 @@ end
 local function find(o, side)
   local folder, pictures = o.dir .. "/vae-sd", o.dir .. "/images"
   for _, needed in ipairs { o.dir, folder, o.images and pictures or folder } do
-    if files.kind(needed) ~= "directory" then core.fail("data.imagenet_latents: there is no folder %s", needed) end
+    if files.kind(needed) ~= "directory" then core.fail("data.imagenet_latents: no folder %s", needed) end
   end
   local latents, numbers = numbered(folder, "^img%-mean%-std%-(%d+)%.npy$")
   if #latents == 0 then
@@ -116,7 +116,7 @@ return function(given)
   })
   if o.flip or o.crop > 0 then core.fail "data.imagenet_latents: latents can't be flipped or cropped" end
   local side = o.size / SHRINK
-  if side % 1 ~= 0 then core.fail("data.imagenet_latents: size = %d is no multiple of %d", o.size, SHRINK) end
+  if side % 1 ~= 0 then core.fail("data.imagenet_latents: size = %d is not a multiple of %d", o.size, SHRINK) end
   local fields = {
     { name = "latents", dtype = "float32", shape = { 2 * CHANNELS, side, side } },
     { name = "labels", dtype = "int64", shape = {} },

@@ -24,7 +24,7 @@ end
 --- Names in a folder, sorted, without "." and "..".
 ---@return string[]
 function M.list(folder)
-  if M.kind(folder) ~= "directory" then core.fail("%s: there is no such folder", folder) end
+  if M.kind(folder) ~= "directory" then core.fail("%s: folder not found", folder) end
   local names = {}
   for name in lfs.dir(folder) do
     if name ~= "." and name ~= ".." then names[#names + 1] = name end

@@ -52,7 +52,7 @@ local function unescape(reader, position)
   local letter = sub(text, position + 1, position + 1)
   if escapes[letter] then return escapes[letter], position + 1 end
   local high = text:match("^u(%x%x%x%x)", position + 1)
-  if not high then refuse(reader, position, "'\\%s' is no escape", letter) end
+  if not high then refuse(reader, position, "'\\%s' is not an escape", letter) end
   local code = tonumber(high, 16)
   if code < 0xd800 or code > 0xdfff then return utf8(code), position + 5 end
   local low = tonumber(text:match("^\\u(%x%x%x%x)", position + 6) or "0", 16)

@@ -22,7 +22,7 @@ function M.scan(folder)
       if #names > before then classes[#classes + 1] = class end
     end
   end
-  if #names == 0 then core.fail("%s: there are no PNG files in folders of it, one folder a class", folder) end
+  if #names == 0 then core.fail("%s: no PNG files in its folders; expected one folder per class", folder) end
   return names, labels, classes
 end
 

@@ -179,7 +179,7 @@ end
 ---@return perigee.SafetensorsEntry
 function File:info(name)
   local entry = self.entries[name]
-  if not entry then core.fail("%s: there is no tensor '%s' in it", self.path, name) end
+  if not entry then core.fail("%s: it has no tensor '%s'", self.path, name) end
   return entry
 end
 

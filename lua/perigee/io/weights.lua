@@ -97,7 +97,7 @@ end
 
 local function table_of(names)
   if type(names) == "table" then return names end
-  if not tables[names] then core.fail("there are no names '%s'; there are sit, timm, dinov2, dinov2_swiglu", names) end
+  if not tables[names] then core.fail("unknown names '%s'; expected sit, timm, dinov2 or dinov2_swiglu", names) end
   return tables[names]
 end
 
@@ -135,7 +135,7 @@ end
 ---@return perigee.SafetensorsFile
 function M.open(path)
   local handle = io.open(path, "rb")
-  if not handle then core.fail("%s: there is no such weights file", path) end
+  if not handle then core.fail("%s: weights file not found", path) end
   handle:close()
   return safetensors.open(path)
 end

@@ -20,7 +20,7 @@ local M = {}
 
 local function new(name, model, options)
   if not model.features then
-    core_ffi.fail("--features %s: a %s is no encoder: it has no features", name, model.name or "model")
+    core_ffi.fail("--features %s: a %s is not an encoder: it has no features", name, model.name or "model")
   end
   local size = options.size and { options.size, options.size } or model.image
   return setmetatable({ name = name, model = model, size = size, device = options.device }, Judge)

@@ -113,7 +113,7 @@ end
 
 local function working_copy(t)
   if #t.shape ~= 2 or t.shape[1] ~= t.shape[2] then
-    core.fail("eigenvalues: %s is no square matrix", core.shape_text(t.shape))
+    core.fail("eigenvalues: %s is not a square matrix", core.shape_text(t.shape))
   end
   return tensor.to_host(t:to "float64")
 end

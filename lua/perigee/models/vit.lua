@@ -299,7 +299,7 @@ local function adopt_stored_grid(self, file)
   if not shape or #shape ~= 3 or shape[2] == self.position.shape[2] then return end
   local side = math.sqrt(shape[2] - 1)
   if side % 1 ~= 0 then
-    core.fail("%s: pos_embed %s is no square grid and a class token; give the option 'stored'", file.path,
+    core.fail("%s: pos_embed %s is not a square grid and a class token; give the option 'stored'", file.path,
       core.shape_text(shape))
   end
   self.stored = { side, side }

@@ -70,13 +70,13 @@ local function stage_value(given, number, names)
   if not o.finish then
     core.fail("%s: 'finish' is missing; say when the stage ends, e.g. finish = stop.at_step(1000)", what)
   end
-  if not stops.is_stop(o.finish) then core.fail("%s: finish is no stop; see pg.stop", what) end
+  if not stops.is_stop(o.finish) then core.fail("%s: finish is not a stop; see pg.stop", what) end
   signals.of_stage(o.finish, o.signals)
   local stage, seen = { name = o.name, index = number, losses = {}, finish = o.finish, signals = o.signals }, {}
   for k, entry in ipairs(o.losses) do
     local weight, loss = entry[1], entry[2]
     if type(weight) ~= "number" or not losses_module.is_loss(loss) then
-      core.fail("%s: losses[%d] is no pair { weight, loss }", what, k)
+      core.fail("%s: losses[%d] is not a pair { weight, loss }", what, k)
     end
     if seen[loss.name] then core.fail("%s: two losses are named '%s'; give one another name", what, loss.name) end
     seen[loss.name] = true
@@ -114,7 +114,7 @@ local function cache_option(given, o)
   })
   cache.dtype = precisions[cache.precision]
   if not cache.dtype then
-    core.fail("recipe: cache_teacher: precision is '%s'; there are float32, bf16 and float64", cache.precision)
+    core.fail("recipe: cache_teacher: unknown precision '%s'; expected float32, bf16 or float64", cache.precision)
   end
   if cache.limit_gib <= 0 then
     core.fail("recipe: cache_teacher: limit_gib is %g; expected more than 0", cache.limit_gib)
@@ -154,7 +154,7 @@ function M.new(given)
     core.fail("recipe: the name '%s' may hold letters, digits, '.', '_' and '-' only", o.name)
   end
   o.dtype = precisions[o.precision]
-  if not o.dtype then core.fail("recipe: precision is '%s'; there are float32, bf16 and float64", o.precision) end
+  if not o.dtype then core.fail("recipe: unknown precision '%s'; expected float32, bf16 or float64", o.precision) end
   o.cache_teacher = cache_option(o.cache_teacher, o)
   if not optim.is_optimiser(o.optim) then
     core.fail "recipe: optim is a table; expected an optimiser, such as pg.optim.adamw { lr = 1e-4 }"
@@ -197,7 +197,7 @@ function Recipe:validate()
     core.fail("the student knows %d classes, the data set '%s' has %d", student.classes, data.name, data.classes)
   end
   if teacher and not teacher.features then
-    core.fail("the teacher, a %s, is no encoder: it has no features", teacher.name)
+    core.fail("the teacher, a %s, is not an encoder: it has no features", teacher.name)
   end
   for _, stage in ipairs(self.stages) do
     for _, entry in ipairs(stage.losses) do

@@ -56,7 +56,7 @@ local function open_file(path)
   local file = safetensors.open(path)
   local fine, state = pcall(json.decode, file.metadata.perigee or "")
   if not fine or type(state) ~= "table" or state.format ~= M.format then
-    error(("%s is no checkpoint of a Perigee run"):format(path), 0)
+    error(("%s is not a Perigee checkpoint"):format(path), 0)
   end
   return state, file
 end

@@ -37,7 +37,7 @@ function Events.read(folder, tell)
     if fine and type(event) == "table" and type(event.event) == "string" then list[#list + 1] = event
     elseif tell and line:sub(-1) == "\n" then
       tell(("%s: line %d is left out: %s"):format(path, number,
-        fine and "it is no event" or event:match "line 1: (.*)" or event))
+        fine and "it is not an event" or event:match "line 1: (.*)" or event))
     end
   end
   file:close()

@@ -11,7 +11,7 @@ local M = {}
 --- The recipe of a run, as it was, and the run's folder. `path` is the folder or one of its checkpoints.
 function M.recipe(path)
   local mode = lfs.attributes(path, "mode")
-  if not mode then error(("there is no run or checkpoint %s"):format(path), 0) end
+  if not mode then error(("no run or checkpoint at %s"):format(path), 0) end
   local folder = path
   if mode ~= "directory" then folder = path:match "^(.*)/checkpoints/[^/]+$" or path:match "^checkpoints/" and "." end
   if not folder or not lfs.attributes(folder .. "/recipe.lua", "mode") then

@@ -130,7 +130,7 @@ local function find(run, file)
   if not files.exists(file.path) then return false end
   if not file:is_whole() then
     run.progress:line("teacher cache: %s is not what its name says (%d bytes; %d and another header are expected): it "
-      .. "is made anew", file.path, files.size(file.path), file:whole_bytes())
+      .. "is made again", file.path, files.size(file.path), file:whole_bytes())
     files.remove(file.path)
     return false
   end
@@ -158,7 +158,7 @@ function M.set_aside(cache, message)
   for _, source in pairs(cache.sources) do
     if message:find(source.path .. ": ", 1, true) and files.exists(source.path) then
       files.rename(source.path, source.path .. ".part")
-      return message .. "; start the run again, with --resume if it has a checkpoint: what is damaged is computed anew"
+      return message .. "; start the run again, with --resume if it has a checkpoint: damaged records are computed again"
     end
   end
   return message

@@ -171,7 +171,7 @@ local function announce(run, list)
     cache_file.mirrors(list[1].images), size.text(each), size.text(whole), folder)
   for _, file in ipairs(list) do
     local damaged = file.found > 0 and (", %d of them damaged"):format(file.found) or ""
-    if file.have > 0 then line("teacher cache: %s: going on after %d records%s", file.path, file.have, damaged) end
+    if file.have > 0 then line("teacher cache: %s: continuing after %d records%s", file.path, file.have, damaged) end
   end
 end
 

@@ -158,6 +158,7 @@ end
 --- with a word about that.
 function Loop:rescue(message)
   local run = self.run
+  message = run.teacher:explain(message)
   if not run.folder or type(message) ~= "string" then return message end
   local saved = pcall(function()
     self:collect_all()

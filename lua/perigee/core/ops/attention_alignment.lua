@@ -180,7 +180,7 @@ local attention_alignment = op.define {
 --- has, becomes an int32 tensor counted from 0, where x is; a program brings it to its own device.
 local function head_map(whose, heads, count, x)
   if not heads or op.is_operand(heads) then return heads end
-  if type(heads) ~= "table" or #heads == 0 then fail("attention_alignment: %s_heads is no list of heads", whose) end
+  if type(heads) ~= "table" or #heads == 0 then fail("attention_alignment: %s_heads is not a list of heads", whose) end
   local from_zero, seen = {}, {}
   for k, h in ipairs(heads) do
     if type(h) ~= "number" or h < 1 or h % 1 ~= 0 then

@@ -17,7 +17,7 @@ local cast_op = op.define {
 --- x in another dtype. Real numbers become integers by truncation; what does not fit takes the nearest value that does.
 local function cast(x, dtype)
   if not core.dtype_code[dtype] then
-    op.fail("cast: '%s' is no dtype; there are %s", tostring(dtype), table.concat(core.dtypes, ", "))
+    op.fail("cast: unknown dtype '%s'; expected one of %s", tostring(dtype), table.concat(core.dtypes, ", "))
   end
   if x.dtype == dtype then return x end
   return cast_op(x, { dtype = dtype })

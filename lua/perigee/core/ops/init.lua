@@ -21,5 +21,5 @@ for _, name in ipairs(room.names "perigee.core.ops") do
   end
 end
 
-setmetatable(ops, { __index = function(_, key) core.fail("there is no op '%s'", tostring(key)) end })
+setmetatable(ops, { __index = function(_, key) core.fail("unknown op '%s'", tostring(key)) end })
 return ops

@@ -66,7 +66,7 @@ local function size_of(name, key, size)
 end
 
 local function mode_code(name, mode)
-  return modes[mode] or fail("%s: mode '%s'; there are 'bilinear' and 'bicubic'", name, tostring(mode))
+  return modes[mode] or fail("%s: unknown mode '%s'; expected 'bilinear' or 'bicubic'", name, tostring(mode))
 end
 
 return {
