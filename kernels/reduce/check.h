@@ -8,7 +8,7 @@
 static pg_status expect_reduce(const pg_call *call, int64_t kept, int64_t removed) {
   const reduce_views v = reduce_of(call);
   int64_t which = reduce_ints_of(call).operation;
-  PG_EXPECT(which >= 0 && which < PG_REDUCE_FUNCTIONS, "reduce: there is no function number %lld", (long long)which);
+  PG_EXPECT(which >= 0 && which < PG_REDUCE_FUNCTIONS, "reduce: unknown function number %lld", (long long)which);
   PG_EXPECT(pg_contiguous(v.x) && pg_contiguous(v.y), "reduce: x and y must be contiguous");
   PG_EXPECT(pg_numel(v.y) == kept, "reduce: y is %s, expected the %lld elements that stay of %s", pg_shape_text(v.y),
             (long long)kept, pg_shape_text(v.x));

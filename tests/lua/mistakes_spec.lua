@@ -92,9 +92,9 @@ describe("a recipe with a mistake", function()
     { "a stage without an end", head .. "o.stages[1].finish = nil\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: stage 'train': 'finish' is missing; say when the stage ends" },
     { "an end that is none", head .. "o.stages[1].finish = { 10 }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: stage 'train': finish is no stop" },
+      "perigee: FILE:11: stage 'train': finish is not a stop" },
     { "a loss without its weight", head .. "o.stages[1].losses = { denoise }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: stage 'train': losses%[1%] is no pair { weight, loss }" },
+      "perigee: FILE:11: stage 'train': losses%[1%] is not a pair { weight, loss }" },
     { "two stages of one name", head .. "o.stages[2] = o.stages[1]\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: two stages are named 'train'" },
     { "two losses of one name", head
@@ -110,7 +110,7 @@ describe("a recipe with a mistake", function()
     { "pieces that don't divide the batch", head .. "o.micro = 3\nreturn pg.recipe(o)\n",
       "perigee: FILE:11: recipe: micro = 3 does not divide batch = 4" },
     { "a precision that there isn't", head .. "o.precision = 'fp8'\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: precision is 'fp8'; there are float32, bf16 and float64" },
+      "perigee: FILE:11: recipe: unknown precision 'fp8'; expected float32, bf16 or float64" },
     { "an option of a loss", "local pg = require 'perigee'\nlocal x = pg.loss.flow_matching { pth = 'linear' }\n",
       "perigee: FILE:2: loss.flow_matching: unknown option 'pth'.*path" },
     { "a path that there isn't", "local pg = require 'perigee'\nlocal x = pg.loss.flow_matching { path = 'curved' }\n",
@@ -184,7 +184,7 @@ describe("a command about a run", function()
     local status, output = tiny.perigee(command:format(tiny.quote(tiny.path),
       tiny.quote(in_folder "runs")))
     assert.equal(1, status)
-    assert.matches("^perigee: /none/teacher%.safetensors: there is no such weights file\n$", output)
+    assert.matches("^perigee: /none/teacher%.safetensors: weights file not found\n$", output)
   end)
 
   it("names weights that were cut short", function()
@@ -208,13 +208,13 @@ describe("a command about a run", function()
   it("is given a run that isn't there, or a file that is no checkpoint", function()
     local status, output = tiny.perigee("sample " .. tiny.quote(in_folder "nothing"))
     assert.equal(1, status)
-    assert.matches("^perigee: there is no run or checkpoint .*nothing\n$", output)
+    assert.matches("^perigee: no run or checkpoint at .*nothing\n$", output)
     tiny.perigee(("train %s --steps 2 --runs %s"):format(tiny.quote(tiny.path), tiny.quote(in_folder "runs")))
     local other = in_folder "runs/tiny/checkpoints/other.safetensors"
     files.write(other, files.read(door.home .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors"))
     status, output = tiny.perigee("sample " .. tiny.quote(other))
     assert.equal(1, status)
-    assert.matches("other%.safetensors is no checkpoint of a Perigee run", output)
+    assert.matches("other%.safetensors is not a Perigee checkpoint", output)
   end)
 end)
 
@@ -254,8 +254,8 @@ describe("student and teacher", function()
       depth = 1, width = 8, heads = 1, patch = 7, image = 20 }))
   end)
 
-  it("a teacher that is no encoder", function()
-    assert.matches("the teacher, a sit, is no encoder", with { teacher = pg.models.sit {
+  it("a teacher that is not an encoder", function()
+    assert.matches("the teacher, a sit, is not an encoder", with { teacher = pg.models.sit {
       depth = 4, width = 32, heads = 2, patch = 4, size = 16, channels = 3, classes = 5 } })
   end)
 
