@@ -6,7 +6,7 @@ enum { CHUNK = 4096 };
 
 int64_t PG_CPU(square_sum_scratch)(const pg_call *call) {
   const square_sum_views v = square_sum_of(call);
-  return (pg_numel(v.x) + CHUNK - 1) / CHUNK * (int64_t)sizeof(double);
+  return pg_pieces(pg_numel(v.x), CHUNK) * (int64_t)sizeof(double);
 }
 
 /* Σ x² of one chunk. */
@@ -21,7 +21,7 @@ pg_status PG_CPU(square_sum)(const pg_call *call) {
   const square_sum_views v = square_sum_of(call);
   pg_status status = expect_square_sum(call);
   if (status) return status;
-  const int64_t n = pg_numel(v.x), chunks = (n + CHUNK - 1) / CHUNK;
+  const int64_t n = pg_numel(v.x), chunks = pg_pieces(n, CHUNK);
   const real *values = v.x->data;
   double *partial = call->scratch;
 #pragma omp parallel for schedule(static) if (chunks > 4)
@@ -66,14 +66,6 @@ static step_constants constants_of(const pg_view *hyper, double square_sum) {
   };
 }
 
-static uint16_t bfloat16_of(stat value) {
-  float x = (float)value;
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  return (uint16_t)(x != x ? ((bits >> 16) | 0x40u) : rounded);
-}
-
 static void step_chunk(int64_t n, real *restrict p, real *restrict m, real *restrict v, const real *restrict g,
                        step_constants c) {
 #pragma omp simd
@@ -107,13 +99,13 @@ pg_status PG_CPU(adamw)(const pg_call *call) {
   uint16_t *working = v.working->data;
   const real *g = v.gradient->data;
   const step_constants c = constants_of(v.hyper, (double)*(const stat *)v.square_sum->data);
-  const int64_t chunks = (n + CHUNK - 1) / CHUNK;
+  const int64_t chunks = pg_pieces(n, CHUNK);
 #pragma omp parallel for schedule(static) if (chunks > 4)
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
     const int64_t at = chunk * CHUNK, count = n - at < CHUNK ? n - at : CHUNK;
     step_chunk(count, p + at, first + at, second + at, g + at, c);
     if (average) average_chunk(count, average + at, p + at, c.ema);
-    for (int64_t k = at; working && k < at + count; k++) working[k] = bfloat16_of(p[k]);
+    for (int64_t k = at; working && k < at + count; k++) working[k] = pg_to_bfloat16((float)p[k]);
   }
   return PG_OK;
 }

@@ -4,7 +4,6 @@
 
 static const stat smallest_norm = (stat)1e-12;
 
-static int64_t chunks_of(int64_t rows) { return (rows + PG_CHUNK_ROWS - 1) / PG_CHUNK_ROWS; }
 
 static const real *row_of(const pg_view *v, int64_t r) {
   return (const real *)v->data + r / v->shape[1] * v->stride[0] + r % v->shape[1] * v->stride[1];
@@ -18,7 +17,7 @@ static stat inverse_norm(stat squares) {
 /* Scratch: one partial sum a chunk of rows. */
 int64_t PG_CPU(feature_alignment_scratch)(const pg_call *call) {
   const feature_alignment_views v = feature_alignment_of(call);
-  return chunks_of(pg_numel(v.inverse_norm_p)) * (int64_t)sizeof(stat);
+  return pg_pieces(pg_numel(v.inverse_norm_p), PG_CHUNK_ROWS) * (int64_t)sizeof(stat);
 }
 
 pg_status PG_CPU(feature_alignment)(const pg_call *call) {
@@ -27,7 +26,7 @@ pg_status PG_CPU(feature_alignment)(const pg_call *call) {
   if (status) return status;
   stat *inverse_p = v.inverse_norm_p->data, *inverse_z = v.inverse_norm_z->data, *cosine = v.cosine->data,
        *partial = call->scratch;
-  int64_t rows = v.p->shape[0] * v.p->shape[1], width = v.p->shape[2], chunks = chunks_of(rows);
+  int64_t rows = v.p->shape[0] * v.p->shape[1], width = v.p->shape[2], chunks = pg_pieces(rows, PG_CHUNK_ROWS);
 #pragma omp parallel for schedule(static)
   for (int64_t c = 0; c < chunks; c++) {
     int64_t last = (c + 1) * PG_CHUNK_ROWS < rows ? (c + 1) * PG_CHUNK_ROWS : rows;

@@ -2,7 +2,6 @@
 #include "gated_residual/check.h"
 #include "gated_residual/gated_residual.h"
 
-static int64_t chunks_of(int64_t rows) { return (rows + PG_CHUNK_ROWS - 1) / PG_CHUNK_ROWS; }
 
 pg_status PG_CPU(gated_residual)(const pg_call *call) {
   const gated_residual_views v = gated_residual_of(call);
@@ -24,7 +23,8 @@ pg_status PG_CPU(gated_residual)(const pg_call *call) {
 int64_t PG_CPU(gated_residual_backward_scratch)(const pg_call *call) {
   const gated_residual_backward_views v = gated_residual_backward_of(call);
   if (!pg_present(v.dgate) || v.dout->ndim != 3 || v.gate->ndim != 3) return 0;
-  return v.gate->shape[0] * chunks_of(rows_a_gate(v.gate, v.dout)) * v.dout->shape[2] * (int64_t)sizeof(stat);
+  int64_t chunks = pg_pieces(rows_a_gate(v.gate, v.dout), PG_CHUNK_ROWS);
+  return v.gate->shape[0] * chunks * v.dout->shape[2] * (int64_t)sizeof(stat);
 }
 
 static void backward_row(real *dy, stat *sum, const real *dout, const real *y, const real *gate, int64_t width) {
@@ -46,7 +46,7 @@ pg_status PG_CPU(gated_residual_backward)(const pg_call *call) {
   pg_status status = expect_gated_residual_backward(call);
   if (status) return status;
   int64_t gates = v.gate->shape[0], rows = rows_a_gate(v.gate, v.dout), width = v.dout->shape[2],
-          chunks = chunks_of(rows);
+          chunks = pg_pieces(rows, PG_CHUNK_ROWS);
   stat *partial = pg_present(v.dgate) ? call->scratch : NULL;
 #pragma omp parallel
   {

@@ -102,7 +102,7 @@ pg_status PG_CPU(scatter_add)(const pg_call *call) {
   if (status) return status;
   real *out = v.y->data;
   const real *x = v.x->data, *source = v.source->data;
-  int64_t pieces = (p.inner + PIECE - 1) / PIECE;
+  int64_t pieces = pg_pieces(p.inner, PIECE);
 #pragma omp parallel if (p.outer * (p.j + p.k) * p.inner > PARALLEL)
   {
     stat *sum = (stat *)call->scratch + omp_get_thread_num() * p.k * PIECE;

@@ -9,13 +9,12 @@ typedef struct products {
   stat ab, aa, bb;
 } products;
 
-static int64_t pieces_of(int64_t n) { return (n + PIECE - 1) / PIECE; }
 
 /* Scratch: products [B, pieces]. */
 int64_t PG_CPU(gradient_fork_scratch)(const pg_call *call) {
   const gradient_fork_views v = gradient_fork_of(call);
   int64_t samples = v.a->ndim ? v.a->shape[0] : 0;
-  return samples ? samples * pieces_of(pg_numel(v.a) / samples) * (int64_t)sizeof(products) : 0;
+  return samples ? samples * pg_pieces(pg_numel(v.a) / samples, PIECE) * (int64_t)sizeof(products) : 0;
 }
 
 static products add_piece(real *sum, const real *a, const real *b, int64_t n) {
@@ -35,7 +34,7 @@ pg_status PG_CPU(gradient_fork)(const pg_call *call) {
   const gradient_fork_views v = gradient_fork_of(call);
   pg_status status = expect_gradient_fork(call);
   if (status) return status;
-  int64_t samples = v.a->shape[0], n = samples ? pg_numel(v.a) / samples : 0, pieces = pieces_of(n);
+  int64_t samples = v.a->shape[0], n = samples ? pg_numel(v.a) / samples : 0, pieces = pg_pieces(n, PIECE);
   products *partial = call->scratch;
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < samples * pieces; k++) {

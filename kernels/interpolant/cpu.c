@@ -19,7 +19,7 @@ pg_status PG_CPU(interpolant)(const pg_call *call) {
   const interpolant_views v = interpolant_of(call);
   pg_status status = expect_interpolant(call);
   if (status) return status;
-  int64_t samples = v.x0->shape[0], n = samples ? pg_numel(v.x0) / samples : 0, pieces = (n + PIECE - 1) / PIECE;
+  int64_t samples = v.x0->shape[0], n = samples ? pg_numel(v.x0) / samples : 0, pieces = pg_pieces(n, PIECE);
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < samples * pieces; k++) {
     int64_t sample = k / pieces, from = k % pieces * PIECE, length = n - from < PIECE ? n - from : PIECE;

@@ -207,7 +207,7 @@ static void multiply_block(const product *p, const tile *t, int64_t start, int64
     for (int64_t r = 0; last && r < t->rows; r++) p->sums[t->row + r] = store((stat)totals[r]);
   }
   for (int64_t j = 0; j < t->columns; j += NR) {
-    int64_t before = p->keep_right ? element_count(start) * divided(t->columns, NR) * NR + j * count : 0;
+    int64_t before = p->keep_right ? element_count(start) * pg_round_up(t->columns, NR) + j * count : 0;
     element *right_panel = right_panels + before;
     sums s = {.add = start > 0, .right = right_panel, .right_pitch = NR, .count = count};
     int64_t columns = least(NR, t->columns - j);
@@ -220,7 +220,7 @@ static void multiply_block(const product *p, const tile *t, int64_t start, int64
       if (last) announce(p, t->start, t->row + i, t->column + j, rows);
       int straight = aim_at_out(p, t, i, j, &s);
       if (!straight) {
-        s.to = p->depth > KC ? partial + (j / NR * divided(t->rows, MR) + i / MR) * MR * NR : local;
+        s.to = p->depth > KC ? partial + (j / NR * pg_pieces(t->rows, MR) + i / MR) * MR * NR : local;
         s.to_pitch = NR, s.bias = NULL;
       }
 #if PG_REAL != 2
@@ -238,8 +238,8 @@ static void compute_tile(const product *p, int64_t number, int64_t *strip, eleme
   tile t = tile_of(p, number);
   int packed = p->keep_right && *strip == t.strip;
   *strip = t.strip;
-  int64_t blocks = p->depth > KC ? divided(p->depth, KC) : 1, start = 0;
-  int64_t unit = 16 * DEPTHS, depth = divided(divided(p->depth, blocks), unit) * unit; /* for pack_transposed() */
+  int64_t blocks = p->depth > KC ? pg_pieces(p->depth, KC) : 1, start = 0;
+  int64_t unit = 16 * DEPTHS, depth = pg_round_up(pg_pieces(p->depth, blocks), unit); /* for pack_transposed() */
   do {
     multiply_block(p, &t, start, least(depth, p->depth - start), packed, scratch);
     start += depth;
@@ -247,16 +247,16 @@ static void compute_tile(const product *p, int64_t number, int64_t *strip, eleme
 }
 
 /* Cuts `size` into `pieces` nearly equal ones, multiples of `unit`. */
-static int64_t piece(int64_t size, int64_t pieces, int64_t unit) { return divided(divided(size, pieces), unit) * unit; }
+static int64_t piece(int64_t size, int64_t pieces, int64_t unit) { return pg_round_up(pg_pieces(size, pieces), unit); }
 
 static void choose_tiles(product *p) {
   int threads = pg_kernel_threads();
-  int64_t row_pieces = divided(p->rows, TILE_ROWS), column_pieces = divided(p->columns, TILE_COLUMNS);
+  int64_t row_pieces = pg_pieces(p->rows, TILE_ROWS), column_pieces = pg_pieces(p->columns, TILE_COLUMNS);
   for (;;) {
     p->tile_rows = piece(p->rows, row_pieces, MR);
     p->tile_columns = piece(p->columns, column_pieces, NR);
-    p->row_tiles = divided(p->rows, p->tile_rows);
-    p->column_tiles = divided(p->columns, p->tile_columns);
+    p->row_tiles = pg_pieces(p->rows, p->tile_rows);
+    p->column_tiles = pg_pieces(p->columns, p->tile_columns);
     int64_t tiles = p->row_tiles * p->column_tiles * p->batches;
     if (threads == 1 || tiles >= TILES_PER_THREAD * threads || (tiles >= threads && tiles % threads == 0)) break;
     if (p->tile_rows >= p->tile_columns && p->tile_rows > TILE_LEAST) row_pieces++;
@@ -269,7 +269,7 @@ static void choose_tiles(product *p) {
   p->right_space = (p->keep_right ? strip : NR * element_count(KC)) + PANEL_SLACK;
   p->partial_space = p->depth > KC ? p->tile_rows * p->tile_columns : 0;
   int64_t totals = pg_present(p->v.sums) ? p->tile_rows * (int64_t)(sizeof(double) / sizeof(stat)) : 0;
-  p->thread_space = divided(p->left_space + p->right_space + p->partial_space + totals, 64) * 64;
+  p->thread_space = pg_round_up(p->left_space + p->right_space + p->partial_space + totals, 64);
 }
 
 /* ---- the contract ---- */

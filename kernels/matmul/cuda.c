@@ -37,16 +37,16 @@ static operands operands_of(const product *p, int64_t group) {
     b += group % out->shape[d] * matmul_batch_stride(out, v.a, d);
     group /= out->shape[d];
   }
-  const uintptr_t scratch = (uintptr_t)call->scratch;
-  const uintptr_t workspace = (scratch + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT * WORKSPACE_ALIGNMENT;
-  const int64_t room = call->scratch_bytes - (int64_t)(workspace - scratch);
+  const int64_t scratch = (int64_t)(intptr_t)call->scratch;
+  const int64_t workspace = pg_round_up(scratch, WORKSPACE_ALIGNMENT);
+  const int64_t room = call->scratch_bytes - (workspace - scratch);
   return (operands){
     .a = (const char *)v.b->data + a * size,
     .b = (const char *)v.a->data + b * size,
     .bias = (p->epilogue == CUBLASLT_EPILOGUE_BGRADB ? v.sums : v.bias)->data,
     .d = (char *)product_place(p) + number * p->batches * p->rows * p->columns * size,
     .aux = (p->activation > ACTIVATION_DERIVATIVE ? v.aux : v.pre)->data,
-    .workspace = scratch && room > 0 ? (void *)workspace : NULL,
+    .workspace = scratch && room > 0 ? (void *)(intptr_t)workspace : NULL,
     .workspace_bytes = scratch && room > 0 ? (size_t)room : 0,
   };
 }

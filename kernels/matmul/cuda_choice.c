@@ -95,7 +95,7 @@ static void *rehearsal(const product *p, operands *o, int64_t *borrowed) {
   int64_t at[5], total = WORKSPACE_BYTES;
   for (int k = 0; k < 5; k++) {
     at[k] = total;
-    total += (bytes[k] + 255) / 256 * 256;
+    total += pg_round_up(bytes[k], 256);
   }
   void *memory;
   if (p->call->services->borrow(&memory, total)) return NULL;

@@ -32,7 +32,6 @@ typedef struct operand {
 } operand;
 
 ALWAYS_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-ALWAYS_INLINE int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 ALWAYS_INLINE vector load_vector(const stat *p) {
   vector v;
@@ -101,7 +100,7 @@ ALWAYS_INLINE void transpose_square(elements v[LANES]) {
  * LANES rows into what the next store overwrites, at last into PANEL_SLACK. */
 ALWAYS_INLINE void pack_transposed(element *to, const real *from, int64_t row, int64_t depth, int width) {
   enum { GROUPS = WIDE / LANES + 1 };
-  int groups = (width + LANES - 1) / LANES;
+  int groups = (int)pg_pieces(width, LANES);
   int64_t k = 0, count = element_count(depth);
   for (; (k + LANES) * DEPTHS <= depth; k += LANES) {
     elements v[GROUPS][LANES];

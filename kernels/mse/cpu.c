@@ -5,13 +5,12 @@
 /* A sample is cut into pieces of this many elements, from the shape alone. */
 enum { PIECE = 4096 };
 
-static int64_t pieces_of(int64_t n) { return (n + PIECE - 1) / PIECE; }
 
 /* Scratch: [samples, pieces] partial sums. */
 int64_t PG_CPU(mse_scratch)(const pg_call *call) {
   const mse_views v = mse_of(call);
   int64_t samples = samples_of(v.a);
-  return samples ? samples * pieces_of(pg_numel(v.a) / samples) * (int64_t)sizeof(stat) : 0;
+  return samples ? samples * pg_pieces(pg_numel(v.a) / samples, PIECE) * (int64_t)sizeof(stat) : 0;
 }
 
 static stat sum_of_squares(const real *a, const real *b, int64_t n) {
@@ -29,7 +28,7 @@ pg_status PG_CPU(mse)(const pg_call *call) {
   pg_status status = expect_mse(call);
   if (status) return status;
   int64_t samples = samples_of(v.a);
-  int64_t n = pg_numel(v.a) / samples, pieces = pieces_of(n);
+  int64_t n = pg_numel(v.a) / samples, pieces = pg_pieces(n, PIECE);
   stat *partial = call->scratch;
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < samples * pieces; k++) {
@@ -53,7 +52,7 @@ pg_status PG_CPU(mse_backward)(const pg_call *call) {
   pg_status status = expect_mse_backward(call);
   if (status) return status;
   int64_t samples = samples_of(v.a);
-  int64_t n = pg_numel(v.a) / samples, pieces = pieces_of(n);
+  int64_t n = pg_numel(v.a) / samples, pieces = pg_pieces(n, PIECE);
   stat everywhere = pg_present(v.coefficient) ? 2 * *(const stat *)v.coefficient->data / (stat)pg_numel(v.a) : 0;
   const stat *each = v.sample_coefficient->data;
   int wants_db = pg_present(v.db);

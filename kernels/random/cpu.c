@@ -65,7 +65,7 @@ static pg_status draw_reals(const char *name, const pg_view *out, const pg_view 
   const draw d = draw_for(out, state, purpose);
   const int64_t group = 4 * BLOCKS;
   real *y = out->data;
-  int64_t n = pg_numel(out), skip = (int64_t)(d.first % 4), groups = n ? (n + skip + group - 1) / group : 0;
+  int64_t n = pg_numel(out), skip = (int64_t)(d.first % 4), groups = n ? pg_pieces(n + skip, group) : 0;
 #pragma omp parallel for schedule(static) if (n > SMALL)
   for (int64_t g = 0; g < groups; g++) {
     uint32_t words[4 * BLOCKS];

@@ -109,8 +109,8 @@ static int64_t longest(const geometry *g) {
 static int64_t scratch_of(const geometry *g, int backward) {
   band down, across;
   bands_of(g, backward, &down, &across);
-  return band_bytes(&down) + band_bytes(&across) + rounded(longest(g) * (int64_t)sizeof(double)) +
-         pg_kernel_threads() * rounded(line_length(&across, g->inner) * (int64_t)sizeof(stat));
+  return band_bytes(&down) + band_bytes(&across) + pg_round_up(longest(g) * (int64_t)sizeof(double), 64) +
+         pg_kernel_threads() * pg_round_up(line_length(&across, g->inner) * (int64_t)sizeof(stat), 64);
 }
 
 static void run(const geometry *g, int backward, real *out, const real *in, char *scratch) {
@@ -118,7 +118,7 @@ static void run(const geometry *g, int backward, real *out, const real *in, char
   bands_of(g, backward, &down, &across);
   char *at = place_band(&across, place_band(&down, scratch));
   double *row = (double *)(void *)at;
-  at += rounded(longest(g) * (int64_t)sizeof(double));
+  at += pg_round_up(longest(g) * (int64_t)sizeof(double), 64);
   if (backward) {
     build_backward(g, &down, row);
     build_backward(g, &across, row);
@@ -126,7 +126,7 @@ static void run(const geometry *g, int backward, real *out, const real *in, char
     build_forward(g, &down, row);
     build_forward(g, &across, row);
   }
-  int64_t line_bytes = rounded(line_length(&across, g->inner) * (int64_t)sizeof(stat));
+  int64_t line_bytes = pg_round_up(line_length(&across, g->inner) * (int64_t)sizeof(stat), 64);
   int64_t in_skip = backward ? 0 : g->skip * g->inner, out_skip = backward ? g->skip * g->inner : 0;
   int64_t in_size = in_skip + down.n_in * across.n_in * g->inner;
   int64_t out_size = out_skip + down.n_out * across.n_out * g->inner;

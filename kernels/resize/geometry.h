@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "cubic.h"
+
 #include "resize/resize.h"
 
 typedef struct geometry {
@@ -14,16 +16,8 @@ typedef struct geometry {
 
 /* ---- weights ---- */
 
-/* Keys' cubic convolution kernel (1981). */
-PG_FUNCTION double cubic_kernel(double x, double a) {
-  x = fabs(x);
-  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
-  if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
-  return 0;
-}
-
 PG_FUNCTION double filter(const geometry *g, double x) {
-  if (g->cubic) return cubic_kernel(x, g->antialias ? -0.5 : -0.75);
+  if (g->cubic) return pg_cubic(x, g->antialias ? -0.5 : -0.75);
   x = fabs(x);
   return x < 1 ? 1 - x : 0;
 }
@@ -80,18 +74,18 @@ static inline void bands_of(const geometry *g, int backward, band *down, band *a
   across->taps = backward ? backward_taps(g, g->w, g->w2) : forward_taps(g, g->w, g->w2);
 }
 
-static inline int64_t rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 static inline int64_t band_bytes(const band *m) {
-  return rounded(m->n_out * (int64_t)sizeof(int32_t)) + rounded(m->taps * m->n_out * (int64_t)sizeof(stat));
+  return pg_round_up(m->n_out * (int64_t)sizeof(int32_t), 64) +
+         pg_round_up(m->taps * m->n_out * (int64_t)sizeof(stat), 64);
 }
 
 /* Lays a band into scratch; returns what comes behind it. */
 static inline char *place_band(band *m, char *at) {
   m->start = (int32_t *)(void *)at;
-  at += rounded(m->n_out * (int64_t)sizeof(int32_t));
+  at += pg_round_up(m->n_out * (int64_t)sizeof(int32_t), 64);
   m->weight = (stat *)(void *)at;
-  return at + rounded(m->taps * m->n_out * (int64_t)sizeof(stat));
+  return at + pg_round_up(m->taps * m->n_out * (int64_t)sizeof(stat), 64);
 }
 
 /* ---- arguments ---- */

@@ -54,50 +54,43 @@ static void log_softmax_backward_row(real *dx, const real *dy, const real *y, in
   for (int64_t i = 0; i < n; i++) dx[i] = store(load(dy[i]) - pg_exp(load(y[i])) * sum);
 }
 
+static pg_status forward(const char *name, const pg_view *y, const pg_view *x,
+                         void (*row)(real *y, const real *x, int64_t n)) {
+  int64_t rows, n;
+  pg_status status = forward_rows_of(name, y, x, &rows, &n);
+  if (status) return status;
+#pragma omp parallel for schedule(static) if (rows * n > 4096)
+  for (int64_t r = 0; r < rows; r++) row((real *)y->data + r * n, (const real *)x->data + r * n, n);
+  return PG_OK;
+}
+
+static pg_status backward(const char *name, const pg_view *dx, const pg_view *dy, const pg_view *y,
+                          void (*row)(real *dx, const real *dy, const real *y, int64_t n)) {
+  int64_t rows, n;
+  pg_status status = backward_rows_of(name, dx, dy, y, &rows, &n);
+  if (status) return status;
+#pragma omp parallel for schedule(static) if (rows * n > 4096)
+  for (int64_t r = 0; r < rows; r++)
+    row((real *)dx->data + r * n, (const real *)dy->data + r * n, (const real *)y->data + r * n, n);
+  return PG_OK;
+}
+
 pg_status PG_CPU(softmax)(const pg_call *call) {
   const softmax_views v = softmax_of(call);
-  int64_t rows, n;
-  pg_status status = forward_rows_of("softmax", v.y, v.x, &rows, &n);
-  if (status) return status;
-  real *y = v.y->data;
-  const real *x = v.x->data;
-#pragma omp parallel for schedule(static) if (rows * n > 4096)
-  for (int64_t r = 0; r < rows; r++) softmax_row(y + r * n, x + r * n, n);
-  return PG_OK;
+  return forward("softmax", v.y, v.x, softmax_row);
 }
 
 pg_status PG_CPU(log_softmax)(const pg_call *call) {
   const log_softmax_views v = log_softmax_of(call);
-  int64_t rows, n;
-  pg_status status = forward_rows_of("log_softmax", v.y, v.x, &rows, &n);
-  if (status) return status;
-  real *y = v.y->data;
-  const real *x = v.x->data;
-#pragma omp parallel for schedule(static) if (rows * n > 4096)
-  for (int64_t r = 0; r < rows; r++) log_softmax_row(y + r * n, x + r * n, n);
-  return PG_OK;
+  return forward("log_softmax", v.y, v.x, log_softmax_row);
 }
 
 pg_status PG_CPU(softmax_backward)(const pg_call *call) {
   const softmax_backward_views v = softmax_backward_of(call);
-  int64_t rows, n;
-  pg_status status = backward_rows_of("softmax_backward", v.dx, v.dy, v.y, &rows, &n);
-  if (status) return status;
-  real *dx = v.dx->data;
-  const real *dy = v.dy->data, *y = v.y->data;
-#pragma omp parallel for schedule(static) if (rows * n > 4096)
-  for (int64_t r = 0; r < rows; r++) softmax_backward_row(dx + r * n, dy + r * n, y + r * n, n);
-  return PG_OK;
+  return backward("softmax_backward", v.dx, v.dy, v.y, softmax_backward_row);
 }
 
 pg_status PG_CPU(log_softmax_backward)(const pg_call *call) {
   const log_softmax_backward_views v = log_softmax_backward_of(call);
-  int64_t rows, n;
-  pg_status status = backward_rows_of("log_softmax_backward", v.dx, v.dy, v.y, &rows, &n);
-  if (status) return status;
-  real *dx = v.dx->data;
-  const real *dy = v.dy->data, *y = v.y->data;
-#pragma omp parallel for schedule(static) if (rows * n > 4096)
-  for (int64_t r = 0; r < rows; r++) log_softmax_backward_row(dx + r * n, dy + r * n, y + r * n, n);
-  return PG_OK;
+  return backward("log_softmax_backward", v.dx, v.dy, v.y, log_softmax_backward_row);
 }
