@@ -114,7 +114,7 @@ describe("a recipe with a mistake", function()
     { "an option of a loss", "local pg = require 'perigee'\nlocal x = pg.loss.flow_matching { pth = 'linear' }\n",
       "perigee: FILE:2: loss.flow_matching: unknown option 'pth'.*path" },
     { "a path that there isn't", "local pg = require 'perigee'\nlocal x = pg.loss.flow_matching { path = 'curved' }\n",
-      "perigee: FILE:2: loss.flow_matching: option 'path' is curved; there are linear, cosine" },
+      "perigee: FILE:2: loss.flow_matching: option 'path' is curved; expected one of linear, cosine" },
     { "attention blocks that don't pair",
       "local pg = require 'perigee'\nlocal x = pg.loss.attention_alignment { student = { 1, 2 }, teacher = { 1 } }\n",
       "perigee: FILE:2: loss 'attention': 2 student blocks and 1 teacher blocks; they go in pairs" },
