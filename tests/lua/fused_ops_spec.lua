@@ -193,8 +193,8 @@ describe("messages", function()
     fails("the student's features are [2,3,4], the teacher's [2,3,5]; both must be [B,N,Z]", ops.feature_alignment,
       empty(2, 3, 4), empty(2, 3, 5))
     fails("mse: a is [2,3], b is [3,2]; they must have one shape, not empty", ops.mse, empty(2, 3), empty(3, 2))
-    fails("interpolant: unknown path 'quadratic'; expected 'linear' or 'cosine'", ops.interpolant, empty(2, 3), empty(2, 3),
-      empty(2), { path = "quadratic" })
+    fails("interpolant: unknown path 'quadratic'; expected 'linear' or 'cosine'", ops.interpolant, empty(2, 3),
+      empty(2, 3), empty(2), { path = "quadratic" })
     fails("interpolant: x0 is [2,3], t is float32 [3]; expected float32 [2]", ops.interpolant, empty(2, 3), empty(2, 3),
       empty(3))
     fails("patchify: images are [1,3,5,4], the patch size is 2; expected [B,C,H,W] with H and W multiples of it",

@@ -84,8 +84,8 @@ describe("a run", function()
       local command = ("train %s --runs %s --align 1000000 --total 2000000 --checkpoint 2 --quiet"):format(
         tiny.quote(tiny.path), path)
       local script = ("set -m; %s >/dev/null 2>&1 & p=$!; n=0; "
-        .. "while [ ! -d %s/tiny/checkpoints ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done; kill -%s $p; wait $p; echo $?"):format(
-        tiny.command(command), path, name)
+        .. "while [ ! -d %s/tiny/checkpoints ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done; "
+        .. "kill -%s $p; wait $p; echo $?"):format(tiny.command(command), path, name)
       local pipe = io.popen("timeout 120 bash -c " .. tiny.quote(script) .. " 2>/dev/null")
       local status = pipe:read "*a"
       pipe:close()

@@ -163,7 +163,9 @@ function M.new(given)
   o.every = check.options("recipe: every", o.every, {
     log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural" }, minutes = { "number", 10 },
   })
-  if o.every.minutes < 0 or o.every.minutes ~= o.every.minutes then core.fail("recipe: every: minutes is %g; expected at least 0", o.every.minutes) end
+  if o.every.minutes < 0 or o.every.minutes ~= o.every.minutes then
+    core.fail("recipe: every: minutes is %g; expected at least 0", o.every.minutes)
+  end
   o.sample = require("perigee.recipe.sampling").settings("recipe: sample", o.sample, o.student)
   if #o.stages == 0 then core.fail "recipe: stages lists no stage" end
   local stages, names = {}, {}

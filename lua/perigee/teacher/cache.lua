@@ -158,7 +158,8 @@ function M.set_aside(cache, message)
   for _, source in pairs(cache.sources) do
     if message:find(source.path .. ": ", 1, true) and files.exists(source.path) then
       files.rename(source.path, source.path .. ".part")
-      return message .. "; start the run again, with --resume if it has a checkpoint: damaged records are computed again"
+      return message
+        .. "; start the run again, with --resume if it has a checkpoint: damaged records are computed again"
     end
   end
   return message

@@ -43,7 +43,9 @@ return {
   --- "cosine".
   interpolant = function(x0, noise, t, options)
     local o = op.options("interpolant", options, { path = "linear" })
-    if not paths[o.path] then fail("interpolant: unknown path '%s'; expected 'linear' or 'cosine'", tostring(o.path)) end
+    if not paths[o.path] then
+      fail("interpolant: unknown path '%s'; expected 'linear' or 'cosine'", tostring(o.path))
+    end
     return interpolant(x0, noise, t, { path = paths[o.path] })
   end,
 }

@@ -8,7 +8,8 @@ local orders = { channels_first = 0, channels_last = 1 }
 local order_names = { [0] = "channels_first", [1] = "channels_last" }
 
 local function order_code(name, order)
-  return orders[order] or fail("%s: unknown order '%s'; expected 'channels_first' or 'channels_last'", name, tostring(order))
+  return orders[order]
+    or fail("%s: unknown order '%s'; expected 'channels_first' or 'channels_last'", name, tostring(order))
 end
 
 local patchify = op.define {
