@@ -8,6 +8,7 @@ local module = require "perigee.nn.module"
 local oracle = require "tests.lua.oracle"
 local pg = require "perigee"
 local Run = require "perigee.train.run"
+local scaled = require "tests.lua.scaled"
 local tiny = require "tests.lua.tiny"
 
 local nn, ops, tensor = pg.nn, pg.ops, core.tensor
@@ -144,6 +145,36 @@ describe("an expression of a parameter alone", function()
       core.plan.build(p, { { name = "gradient", value = gradient } })
     end)
   end
+
+  it("trains: each of a student that has them all", function()
+    for _, precision in ipairs { "float32", "bf16" } do
+      for _, micro in ipairs { 1, 2 } do
+        local student = scaled.student(function(self)
+          self.w = {}
+          for k = 1, #expressions do self.w[k] = nn.parameter({ 4, 6 }, nn.initialise.normal(1)) end
+        end, function(self, x)
+          local constant, sum = pg.full({ 5, 4, 6 }, 0.5, x.dtype), 0
+          for k, case in ipairs(expressions) do
+            sum = case[2](self.w[k], constant):sin():sum():to(x.dtype) + sum
+          end
+          return x + sum * 0.01
+        end)
+        local recipe = scaled.recipe(student,
+          { precision = precision, micro = micro, optim = pg.optim.adamw { lr = 1e-2 } })
+        local run = Run.new(recipe)
+        run:build_stage()
+        local group, start = run.groups[1], run.groups[1].parameters:clone()
+        for _ = 1, 3 do run:advance() end
+        for _, entry in ipairs(group.layout) do
+          local number = tonumber(entry.name:match "^w%.(%d+)$")
+          local moved = oracle.distance(module.slice(group.parameters, entry.offset, entry.shape),
+            module.slice(start, entry.offset, entry.shape))
+          assert.is_true(moved > 1e-5, number and expressions[number][1] or entry.name)
+        end
+        run:free()
+      end
+    end
+  end)
 
   it("costs nothing where it is a view", function()
     local holder = Holder(function(w, x) return x * w:transpose(1, 2):narrow(1, 1, 1):reshape { 4, 1 } end)

@@ -85,6 +85,24 @@ describe("in a trace", function()
     run:free()
   end)
 
+  it("constants may be kept by a model for the next trace", function()
+    local made = 0
+    local function model()
+      return Scaled(nil, function(self, x)
+        if not self.ramp then
+          made = made + 1
+          self.ramp = pg.arange(4) * 2
+        end
+        return x + self.ramp
+      end)
+    end
+    local stages = { stage("a", scaled.denoise), { name = "b", losses = { { 2, scaled.denoise } },
+      finish = pg.stop.at_step(5) } }
+    pg.train.train(recipe_with(model(), { stages = stages }), { quiet = true }):free()
+    require("perigee.cost.price").recipe(recipe_with(model(), { stages = stages }))
+    assert.equal(2, made)
+  end)
+
   it("values kept from an earlier trace are told from this one's", function()
     fails_in_model(function(self, x)
       self.kept_value = self.kept_value or x

@@ -128,12 +128,13 @@ local function explained(message)
 end
 
 --- Runs `body` with this program as the trace under way: parameters and buffers are values in it, so an op on them
---- alone is recorded too. Whoever calls a model or a loss on symbolic values does that in here. Traces nest.
+--- alone is recorded too. Whoever calls a model or a loss on symbolic values does that in here. Traces nest. Tensors
+--- that `body` makes are constants of the program, and may be kept by a model: they outlive the tidy scopes around.
 ---@return any ...  what `body` returns
 function Program:trace(body, ...)
-  local outer = current
+  local outer, outlive = current, require("perigee.core.tensor").outlive
   current = self
-  local results = { xpcall(body, explained, ...) }
+  local results = { outlive(xpcall, body, explained, ...) }
   current = outer
   if not results[1] then error(results[2], 0) end
   return unpack(results, 2, table.maxn(results))
