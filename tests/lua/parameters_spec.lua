@@ -3,6 +3,7 @@
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 local expect = require "tests.lua.expect"
+local gradient_angle = require "perigee.stage.gradient_angle"
 local loading = require "perigee.recipe.load"
 local module = require "perigee.nn.module"
 local oracle = require "tests.lua.oracle"
@@ -365,19 +366,17 @@ end)
 
 describe("the gradient angle of a block", function()
   --- Measured on tiny.lua after a step, blocks multiplied by `gain(log_gain, x)`.
-  local function angle(gain, frozen)
+  local function angle(gain)
     local recipe = tiny.recipe { precision = "float64" }
     for _, block in ipairs(recipe.student.blocks) do
       block.log_gain = nn.parameter({ 1 }, nn.initialise.constant(0.1))
-      if frozen then block:freeze "log_gain" end
       local forward = getmetatable(block).forward
       function block:forward(x, c, number) return forward(self, x, c, number) * gain(self.log_gain, x) end
     end
     local run = Run.new(recipe)
     run:build_stage()
     run:advance()
-    local signal = require "perigee.stage.gradient_angle"
-    local value = signal.measure(run, { 2 }, { time = { 0.3 }, images = 8, ema = true })[1]
+    local value = gradient_angle.measure(run, { 2 }, { time = { 0.3 }, images = 8, ema = true })[1]
     run:free()
     return value.mean
   end
@@ -387,6 +386,16 @@ describe("the gradient angle of a block", function()
     local beside = angle(function(w, x) return ops.exp(w + x:mean() * 0) end)
     assert.is_true(math.abs(alone) > 1e-3)
     assert.is_true(math.abs(alone - beside) < 1e-9, ("%.12g and %.12g"):format(alone, beside))
-    assert.is_true(math.abs(alone - angle(function(w) return ops.exp(w) end, true)) > 1e-9)
+  end)
+
+  it("is that of the parameters that train", function()
+    local function price(...)
+      local recipe = tiny.recipe()
+      recipe.student.blocks[2]:freeze(...)
+      return gradient_angle.price({ recipe = recipe, stage = recipe.stages[1], micro = 8, trace = {}, device = "cpu" },
+        { 2 }, 0)
+    end
+    assert.is_true(price("mlp").flops < price("mlp.output").flops)
+    expect.fails(price, "gradient_angle: block 2 has no parameter that trains")
   end)
 end)

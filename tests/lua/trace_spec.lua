@@ -85,6 +85,14 @@ describe("in a trace", function()
     run:free()
   end)
 
+  it("the forward pass is recorded, also where it is asked for after the losses", function()
+    local loss = custom("own", function(_, context) return context.student.scale:square():mean() end)
+    local recipe = recipe_with(Scaled(nil, function(self, x) return x + (1 + self.scale) end),
+      { stages = { stage("train", loss), stage("later", scaled.denoise) } })
+    local context = require("perigee.stage.program").trace(recipe, recipe.stages[1], { batch = 2 }).context
+    assert.same({ 2, 3, 4, 4 }, context:forward().velocity.shape)
+  end)
+
   it("constants may be kept by a model for the next trace", function()
     local made = 0
     local function model()
