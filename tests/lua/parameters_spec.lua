@@ -3,6 +3,7 @@
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
 local expect = require "tests.lua.expect"
+local files = require "perigee.io.files"
 local gradient_angle = require "perigee.stage.gradient_angle"
 local loading = require "perigee.recipe.load"
 local module = require "perigee.nn.module"
@@ -351,6 +352,33 @@ describe("a model that computes with its parameters", function()
     perigee("sample", tiny.quote(in_folder "wholefalse"), "--count 3 --out", tiny.quote(in_folder "samples.npz"))
     perigee("show", tiny.quote(RECIPE))
     perigee("plan", tiny.quote(RECIPE), "--device h100")
+  end)
+
+  it("trains on cuda, over tests/cuda_on_cpu, as on the processor", function()
+    local library = (os.getenv "PERIGEE_BUILD" or door.home .. "/build") .. "/runtime/libperigee_cuda_on_cpu.so"
+    if not files.exists(library) then
+      pending "the plugin of tests/cuda_on_cpu is not built"
+      return
+    end
+    local environment = ("PERIGEE_CUDA_LIBRARY=%s PERIGEE_CACHE=%s"):format(tiny.quote(library),
+      tiny.quote(in_folder "cache"))
+    local function trained(device, precision, micro)
+      local name = ("%s-%s-%d"):format(device, precision, micro)
+      local words = "train %s --device %s --set precision=%s --set micro=%d --quiet --runs %s --name %s"
+      local status, output = tiny.perigee(words:format(tiny.quote(RECIPE), device, precision, micro,
+        tiny.quote(in_folder()), name), environment)
+      assert.equal(0, status, output)
+      return pg.load_safetensors(in_folder(name) .. "/checkpoints/step-0000010.safetensors")
+    end
+    for precision, bound in pairs { float32 = 1e-4, bf16 = 2e-2 } do
+      for _, micro in ipairs { 4, 2 } do
+        local here, there = trained("cpu", precision, micro), trained("cuda", precision, micro)
+        for _, entry in ipairs(recipe_of().student:layout()) do
+          local name = "student." .. entry.name
+          oracle.near(("%s, %s in pieces of %d"):format(name, precision, micro), there[name], here[name], bound)
+        end
+      end
+    end
   end)
 
   it("is planned and shown without storage, its views as views", function()
