@@ -158,6 +158,87 @@ describe("attention_alignment", function()
   end)
 end)
 
+describe("gram_alignment", function()
+  --- The same in plain Lua numbers.
+  local function reference(student, teacher)
+    local function cosine(a, b)
+      local dot, square_a, square_b = 0, 0, 0
+      for k = 1, #a do dot, square_a, square_b = dot + a[k] * b[k], square_a + a[k] ^ 2, square_b + b[k] ^ 2 end
+      return square_a > 0 and square_b > 0 and dot / math.sqrt(square_a * square_b) or 0
+    end
+    local sum, count = 0, 0
+    for image = 1, #student do
+      for i = 1, #student[image] do
+        for j = 1, #student[image] do
+          local difference = cosine(student[image][i], student[image][j]) - cosine(teacher[image][i], teacher[image][j])
+          sum, count = sum + difference ^ 2, count + 1
+        end
+      end
+    end
+    return sum / count
+  end
+
+  local function normal(shape, purpose)
+    return ops.random_normal(shape, { state = tensor.tensor({ 5, 1, 0 }, "int64"), purpose = purpose,
+      dtype = "float64" })
+  end
+
+  local function value_of(hidden, teacher, from, to)
+    return losses.gram_alignment { block = 3 }:compute {
+      student = { grid = from }, teacher_grid = function() return to end,
+      teacher_features = function() return { patches = teacher } end,
+      tap = function(_, name)
+        assert.equal("block 3", name)
+        return hidden
+      end,
+    }
+  end
+
+  it("is the mean squared difference of cosines between tokens, of any two widths", function()
+    local hidden, teacher = normal({ 3, 6, 7 }, "hidden"), normal({ 3, 6, 31 }, "teacher")
+    local expected = reference(hidden:totable(), teacher:totable())
+    near_number("float64", value_of(hidden, teacher, { 2, 3 }, { 2, 3 }):item(), expected, 1e-13)
+    local single = value_of(hidden:to "float32", teacher:to "float32", { 2, 3 }, { 2, 3 })
+    near_number("float32", single:item(), expected, 1e-5)
+    local low = value_of(hidden:to "bfloat16", teacher:to "bfloat16", { 2, 3 }, { 2, 3 })
+    assert.equal("float32", low.dtype)
+    near_number("bfloat16", low:item(), expected, 1e-2)
+  end)
+
+  it("does not see how long tokens are, nor how they are turned", function()
+    local teacher, sizes = normal({ 2, 6, 5 }, "teacher"), ops.exp(normal({ 2, 6, 1 }, "sizes"))
+    assert.is_true(value_of(teacher * sizes, teacher, { 2, 3 }, { 2, 3 }):item() < 1e-24)
+    assert.is_true(value_of(teacher:flip(3) * -1, teacher, { 2, 3 }, { 2, 3 }):item() < 1e-24)
+  end)
+
+  it("resamples the student's tokens to the teacher's grid", function()
+    local hidden, teacher = normal({ 2, 4, 7 }, "hidden"), normal({ 2, 12, 5 }, "teacher")
+    local resampled = ops.resize_tokens(hidden, { from = { 2, 2 }, to = { 3, 4 } })
+    near_number("loss", value_of(hidden, teacher, { 2, 2 }, { 3, 4 }):item(),
+      reference(resampled:totable(), teacher:totable()), 1e-13)
+  end)
+
+  it("has the gradient of finite differences, and a finite one where a token is zero", function()
+    local hidden, teacher = normal({ 2, 4, 3 }, "hidden"), normal({ 2, 4, 5 }, "teacher")
+    local function loss(h) return value_of(h, teacher, { 2, 2 }, { 2, 2 }) end
+    local gradient = core.grad(loss, { hidden })[1]:reshape { -1 }
+    for k = 1, 24 do
+      local step = ops.fill({ 24 }, { value = 0, dtype = "float64" })
+      step:narrow(1, k, 1):fill_(1e-6)
+      step = step:reshape { 2, 4, 3 }
+      local difference = (loss(hidden + step):item() - loss(hidden - step):item()) / 2e-6
+      assert.is_true(math.abs(gradient:narrow(1, k, 1):item() - difference) < 1e-9, "element " .. k)
+    end
+    for _, dtype in ipairs { "float64", "float32" } do
+      local first = ops.fill({ 2, 1, 3 }, { value = 0, dtype = "float64" })
+      local zeroed = ops.concat({ first, hidden:narrow(2, 2, 3) }, 2):to(dtype)
+      local gradients = core.grad(function(h) return value_of(h, teacher:to(dtype), { 2, 2 }, { 2, 2 }) end, { zeroed })
+      local largest = ops.max(ops.abs(gradients[1])):item()
+      assert.is_true(largest == largest and largest < 1e30)
+    end
+  end)
+end)
+
 describe("feature_alignment", function()
   local fixture, settings = oracle.load "feature_alignment"
 

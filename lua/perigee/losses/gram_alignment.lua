@@ -1,0 +1,41 @@
+--- Gram alignment (DINOv3's Gram anchoring, arXiv 2508.10104): mean over images and pairs of patches of (S_ij − T_ij)²,
+--- S = X·Xᵀ of the student's tokens after block `block` (from 1), each of length 1, and T of the teacher's patch tokens.
+--- It compares how patches resemble one another, and no width: nothing is projected, and nothing trained but the
+--- student. Where the grids differ, X is resampled bilinearly to the teacher's first. In float32 whatever the precision.
+local check = require "perigee.core.check"
+local core = require "perigee.core.ffi"
+local op = require "perigee.core.op"
+local ops = require "perigee.core.ops"
+
+---@class perigee.GramAlignmentOptions
+---@field name? string    "gram"
+---@field block integer   the student's, from 1
+
+---@class perigee.losses
+---@field gram_alignment fun(options: perigee.GramAlignmentOptions): perigee.Loss
+
+--- Cosines between the tokens of an image: [B,N,D] -> [B,N,N]. A token of zeros has cosine 0 with all.
+local function gram(x)
+  x = x:to(op.stat(x.dtype))
+  local unit = x * ops.rsqrt(ops.sum(x * x, -1, { keep = true }) + 1e-24)
+  return ops.matmul(unit, ops.transpose(unit))
+end
+
+---@param options perigee.GramAlignmentOptions
+---@return perigee.Loss
+return function(options)
+  local o = check.options("loss.gram_alignment", options, { name = { "string", "gram" }, block = "count" })
+  return {
+    name = o.name, needs_teacher = true, settings = { block = o.block },
+    validate = function(_, student)
+      if o.block > student.depth then
+        core.fail("loss '%s': block %d of a student with %d blocks", o.name, o.block, student.depth)
+      end
+    end,
+    compute = function(_, context)
+      local h = ops.resize_tokens(context:tap("block " .. o.block),
+        { from = context.student.grid, to = context:teacher_grid() })
+      return ops.mse(gram(h), gram(ops.stop_gradient(context:teacher_features().patches)))
+    end,
+  }
+end
