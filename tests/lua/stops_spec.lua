@@ -1,5 +1,7 @@
 -- Termination policies and the signals that they read.
+local checkpoint = require "perigee.record.checkpoint"
 local describe_recipe = require "perigee.recipe.describe"
+local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local message_of = require("tests.lua.expect").message_of
 local pg = require "perigee"
@@ -7,6 +9,8 @@ local signals = require "perigee.signals"
 local tiny = require "tests.lua.tiny"
 
 local stop, signal = pg.stop, pg.signal
+
+local in_folder = dofile(require("perigee.core.ffi").home .. "/tests/lua/folder.lua")(before_each, after_each)
 
 local function copy(x)
   if type(x) ~= "table" then return x end
@@ -180,6 +184,192 @@ describe("stops", function()
     assert.matches("cannot be kept in a checkpoint: .*JSON has no way to write a function", ask { f = print })
     assert.matches("stop%.custom: option '1' is missing", message_of(stop.custom, {}))
     assert.matches("unknown option 'need'.*needs", message_of(stop.custom, { need = {}, print }))
+  end)
+end)
+
+describe("stop.after", function()
+  it("counts the stage's own steps, whenever it began", function()
+    local events = {}
+    for step = 101, 130 do events[#events + 1] = { step = step, stage = "free", stage_steps = step - 100 } end
+    local step, reason = replay(stop.after(7), events)
+    assert.equal(107, step)
+    assert.equal("7 steps of the stage done", reason)
+    assert.equal("after(7)", tostring(stop.after(7)))
+    for _, wrong in ipairs { 0, 2.5, -1, "7", false } do
+      assert.matches("stop.after: expected a number of steps, 1 or more, got " .. tostring(wrong),
+        message_of(stop.after, wrong), 1, true)
+    end
+  end)
+
+  it("ends stages of a run after so many steps each, however the one before ended", function()
+    local recipe = tiny.recipe { total = 30 }
+    recipe.stages[1].finish = stop.any(stop.custom { function(event) return event.step == 3 end }, stop.after(9))
+    recipe.stages[2].finish = stop.after(4)
+    assert.equal(7, tiny.train(nil, { recipe = recipe }).step)
+  end)
+end)
+
+describe("stop.plateau", function()
+  local function events(...)
+    local list = {}
+    for k, value in ipairs { ... } do
+      list[2 * k - 1] = { step = 20 * k - 10 } -- not due
+      list[2 * k] = { step = 20 * k, features = value }
+    end
+    return list
+  end
+
+  it("ends after so many readings that are no better than the best by a margin", function()
+    local policy = stop.plateau { loss = "features", patience = 3, by = 0.1 }
+    local step, reason = replay(policy, events(5, 4, 3.95, 4.2, 3.89, 3.85, 3.8, 3.795))
+    assert.equal(160, step)
+    assert.equal("features: no better than 3.89 for 3 readings", reason)
+    assert.is_nil(replay(policy, events(5, 4, 3.95, 4.2, 3.89, 3.85, 3.8, 3.7)))
+    assert.equal("plateau(features, 3 readings)", tostring(policy))
+    assert.same({ "features", from = 0, every = 10 }, policy.needs[1].settings)
+    assert.matches("stop%.plateau: option 'loss' is missing", message_of(stop.plateau, {}))
+  end)
+end)
+
+describe("what is past", function()
+  it("is said where a stop is put in charge", function()
+    assert.is_nil(stop.at_step(9):remark(8, 0))
+    assert.equal("at_step(9) is past, 9 steps are done", stop.at_step(9):remark(9, 0))
+    assert.is_nil(stop.after(9):remark(28, 20))
+    assert.equal("after(9) is past, the stage has done 9 steps", stop.after(9):remark(29, 20))
+    local open = stop.custom { function() return false end }
+    assert.equal("at_step(9) is past, 12 steps are done", stop.any(open, stop.at_step(9)):remark(12, 0))
+    assert.is_nil(stop.all(open, stop.at_step(9)):remark(12, 0))
+    assert.equal("after(2) is past, the stage has done 3 steps; at_step(9) is past, 12 steps are done",
+      stop.all(stop.after(2), stop.at_step(9)):remark(12, 9))
+  end)
+end)
+
+describe("an event", function()
+  local declared = { signal.loss { "denoise" }, signal.loss { "features", every = 100 }, signal.gradient_norm() }
+  local function event() return stop.event({ step = 7, stage = "align", stage_steps = 3, denoise = 1 }, declared) end
+
+  it("has its fields and, where they were due, the signals that were declared; nothing else", function()
+    local e = event()
+    assert.same({ 7, "align", 3, 1 }, { e.step, e.stage, e.stage_steps, e.denoise })
+    assert.is_nil(e.features)
+    assert.is_nil(e.gradient_norm)
+    assert.matches("stops_spec%.lua:%d+: the event has no field 'denose'; did you mean \"denoise\"%?",
+      message_of(function() return e.denose end))
+    assert.matches("the event has no field '1'$", message_of(function() return e[1] end))
+    assert.same({ "step", "stage", "stage_steps", "denoise", "features", "gradient_norm" }, stop.names_of(e))
+  end)
+
+  it("is the policy's own copy, and so is the state", function()
+    local seen = {}
+    local careless = stop.custom { name = "careless", function(e, state)
+      e.step, e.denoise = 1e9, -1
+      state.n, state.list = (state.n or 0) + 1, state.list or {}
+      state.list[#state.list + 1] = e.stage
+      return false, state
+    end }
+    local watching = stop.custom { function(e)
+      seen[#seen + 1] = e.step
+      return e.step >= 1e9
+    end }
+    local policy, e = stop.any(careless, watching, stop.at_step(1e8)), event()
+    local state = policy:initial()
+    local finished, next_state = policy:decide(e, state)
+    assert.is_false(finished)
+    assert.same({ 7 }, seen)
+    assert.equal(1, e.denoise)
+    assert.same({}, state[1].state)
+    assert.same({ n = 1, list = { "align" } }, next_state[1].state)
+    assert.is_nil(getmetatable(next_state[1].state.list))
+    local again = select(2, policy:decide(e, next_state))
+    assert.same({ n = 2, list = { "align", "align" } }, again[1].state)
+    assert.same({ n = 1, list = { "align" } }, next_state[1].state)
+  end)
+
+  it("can't have a signal of one of its own fields' names", function()
+    assert.matches("signal%.loss: 'step' is a field of every event; choose another name",
+      message_of(signal.loss, { "step" }))
+  end)
+end)
+
+describe("a policy that answers badly", function()
+  local cases = {
+    { "nothing", function() end, "it returns nothing %(nil%); expected true or false" },
+    { "a text", function() return "no" end, "it returns a string %(no%); expected true or false" },
+    { "a number", function() return 0, {} end, "it returns a number %(0%); expected true or false" },
+    { "a state in place", function(_, state)
+      state.n = (state.n or 0) + 1
+      return state.n > 5
+    end, "it changes its state and returns none; return the state as the second result" },
+    { "what can't be kept", function(event) return false, { rate = event.step / 0 } end,
+      "its state cannot be kept in a checkpoint: .*the value of 'value%.rate'" },
+    { "of a field that isn't there", function(event) return event.denose < 1 end,
+      "stops_spec%.lua:%d+: the event has no field 'denose'; did you mean \"denoise\"%?" },
+    { "of a signal that isn't due", function(event) return event.features < 1 end,
+      "stops_spec%.lua:%d+: attempt to compare nil with number" },
+    { "with an error", function() error "no idea" end, "stops_spec%.lua:%d+: no idea" },
+  }
+  for _, case in ipairs(cases) do
+    it(case[1] .. " stops the run, which is saved; policy, place and event are named", function()
+      local line = debug.getinfo(case[2], "S").linedefined
+      local recipe = tiny.recipe { checkpoint = 0 }
+      recipe.stages[1].finish = stop.any(stop.at_step(4), stop.all(stop.at_step(2), stop.custom { name = "mine",
+        needs = { signal.loss { "denoise" }, signal.loss { "features", from = 9 } }, case[2] }))
+      recipe.stages[1].signals = { signal.gradient_norm { from = 100 } }
+      local message = message_of(tiny.train, nil, { recipe = recipe, folder = in_folder "run" })
+      assert.matches(("^step 1, stage align: policy 'mine' %%([^\n]*stops_spec%%.lua:%d%%): "):format(line), message)
+      assert.matches(case[3], message)
+      assert.matches("; its event has step, stage, stage_steps, denoise, features, gradient_norm\nstep 1 is saved; "
+        .. "continue with %-%-resume$", message)
+      assert.same({ 1 }, checkpoint.list(in_folder "run"))
+    end)
+  end
+
+  it("is asked at that step when the run goes on with another", function()
+    local function policy(broken)
+      return function(recipe)
+        recipe.stages[1].finish = stop.custom { name = "at five", function(event)
+          if broken and event.step == 5 then return nil end
+          return event.step == 5
+        end }
+      end
+    end
+    local options = { checkpoint = 0, total = 9 }
+    message_of(tiny.train, options, { folder = in_folder "run", change = policy(true) })
+    assert.same({ 5 }, checkpoint.list(in_folder "run"))
+    tiny.train(options, { folder = in_folder "run", change = policy(false), resume = true })
+    tiny.train(options, { folder = in_folder "whole", change = policy(false) })
+    assert.is_true(tiny.checkpoint(in_folder "whole", 9) == tiny.checkpoint(in_folder "run", 9))
+  end)
+end)
+
+describe("the terminal", function()
+  it("says why stages end, the last too, and that a stop is past where its stage begins", function()
+    local status, output = tiny.perigee(("train %s --align 5 --total 3 --no-console --runs %s"):format(
+      tiny.quote(tiny.path), tiny.quote(in_folder())))
+    assert.equal(0, status, output)
+    assert.matches("\nstep 5: stage align ends %(step 5 reached%); stage free begins: 1·denoise", output)
+    assert.matches("\nnote: at_step%(3%) is past, 5 steps are done: stage free ends after its next step\n", output)
+    assert.matches("\nstep 6: stage free ends %(step 3 reached%)\n", output)
+    assert.matches("step 6/6 ", output)
+  end)
+
+  it("names a policy of the recipe's that fails, with its line, in one message", function()
+    files.write(in_folder "late.lua", [[
+local pg = require "perigee"
+local recipe = dofile "tests/lua/recipes/tiny.lua"
+recipe.stages[1].finish = pg.stop.custom { name = "late", needs = { pg.signal.loss { "denoise", from = 3 } },
+  function(event)
+    return event.denoise < 1e-9
+  end }
+return recipe
+]])
+    local status, output = tiny.perigee(("train %s --no-console --runs %s"):format(tiny.quote(in_folder "late.lua"),
+      tiny.quote(in_folder())))
+    assert.equal(1, status)
+    assert.matches("\nperigee: step 1, stage align: policy 'late' %([^\n]*late%.lua:4%): [^\n]*late%.lua:5: "
+      .. "attempt to compare nil with number; its event has step, stage, stage_steps, denoise\n"
+      .. "step 1 is saved; continue with %-%-resume\n$", output)
   end)
 end)
 
