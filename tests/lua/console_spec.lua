@@ -235,10 +235,24 @@ describe("a console in a running trainer", function()
     local proposals = console:ask { complete = "run.st" }.proposals
     assert.same({ "run.stage", "run.step" }, { proposals[1], proposals[2] })
     console:close()
-    local told = io.popen(("%s %s tell %s %s"):format(environment, quote(program), quote(run), quote "run.stage.name"))
-    assert.equal("free\n", told:read "*a")
-    told:close()
-    stop(in_folder())
+    local function tell(text)
+      local pipe = io.popen(("%s %s tell %s %s"):format(environment, quote(program), quote(run), quote(text)))
+      local told = pipe:read "*a"
+      pipe:close()
+      return told
+    end
+    assert.equal("free\n", tell "run.stage.name")
+    assert.equal("", tell "run.stage.finish = stop.after(1e7)")
+    local note = tell "run.stage.finish = stop.any(run.stage.finish, stop.at_step(1))"
+    assert.matches("^note: at_step%(1%) is past, %d+ steps are done: stage free ends after its next step\n$", note)
+    wait_for_end(in_folder())
+    local log = files.read(in_folder "log") -- what the trainer's own terminal shows
+    assert.matches("\nstep %d+: changed by hand: run%.optim%.lr = 5e%-5\n", log)
+    assert.matches("\nstep %d+: changed by hand: run%.stage%.finish = stop%.any%(run%.stage%.finish, "
+      .. "stop%.custom { needs = { signal%.loss { \"features\" } }, %.%.%.\n", log)
+    assert.matches("\nstep %d+: changed by hand: run:finish_stage%(%)\n", log)
+    assert.is_truthy(log:find(note, 1, true))
+    assert.matches("\nstep %d+: stage free ends %(step 1 reached%)\n", log)
     assert.is_nil(files.kind(run .. "/console.sock"))
     local paths = {}
     for line in files.read(run .. "/events.jsonl"):gmatch "[^\n]+" do
@@ -251,7 +265,7 @@ describe("a console in a running trainer", function()
       end
     end
     assert.same({ "optim.lr", "stage.losses.attention.weight", "stage.finish", "stage.finish",
-                  "tensor student.blocks.1.mlp.hidden.weight", "finish_stage" }, paths)
+                  "tensor student.blocks.1.mlp.hidden.weight", "finish_stage", "stage.finish", "stage.finish" }, paths)
   end)
 
   it("leaves a run as it was after 1,000 hostile inputs by ten clients", function()

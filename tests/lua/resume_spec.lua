@@ -114,6 +114,95 @@ describe("a resumed run", function()
   end)
 end)
 
+describe("the newest decision wins:", function()
+  local changes = require "perigee.train.changes"
+
+  --- Trains until `steps` or the end; `at[step](run)` is what a hand does between two steps.
+  local function go(name, options, at, how)
+    how = how or {}
+    local function open(run)
+      return { between_steps = function() if at[run.step] then at[run.step](run) end end, close = function() end }
+    end
+    local run, outcome = train.train(tiny.recipe(options), { folder = in_folder(name), quiet = true, console = open,
+      steps = how.steps, resume = how.resume, from = how.from and in_folder(how.from) })
+    run:free()
+    return run, outcome
+  end
+
+  local function finish(text) return function(run) changes.make(run, "stage.finish", text, "by hand") end end
+
+  local function end_of_align(name)
+    for line in io.lines(in_folder(name .. "/events.jsonl")) do
+      local event = json.decode(line)
+      if event.event == "stage" and event.from == "align" then return event.step end
+    end
+  end
+
+  it("a console's policy goes on where the recipe's is as it was, and gives way where that was edited", function()
+    go("run", { align = 20, total = 30 }, { [3] = finish "stop.at_step(9)" }, { steps = 5 })
+    files.make_folder(in_folder "edited/checkpoints")
+    for _, file in ipairs { "events.jsonl", "checkpoints/step-0000005.safetensors" } do
+      files.write(in_folder("edited/" .. file), files.read(in_folder("run/" .. file)))
+    end
+    go("run", { align = 20, total = 30 }, {}, { resume = true, steps = 12 })
+    assert.equal(9, end_of_align "run")
+    go("edited", { align = 7, total = 30 }, {}, { resume = true, steps = 12 })
+    assert.equal(7, end_of_align "edited")
+    go("whole", { align = 7, total = 30 }, {}, { steps = 12 })
+    assert.is_true(tiny.checkpoint(in_folder "whole", 12) == tiny.checkpoint(in_folder "edited", 12))
+  end)
+
+  for what, act in pairs { ["a console's finish"] = finish "stop.at_step(6)", ["finish_stage()"] = function(run)
+    changes.make(run, "finish_stage", nil, "run:finish_stage()")
+  end } do
+    it(("a run that %s ended in its last stage stays so, until the recipe has a later end"):format(what), function()
+      local options = { align = 4, total = 30, checkpoint = 0 }
+      local run, outcome = go("run", options, { [7] = act })
+      assert.equal("finished", outcome)
+      local ended = run.step
+      assert.is_true(ended == 7 or ended == 8)
+      run, outcome = go("run", options, {}, { resume = true })
+      assert.same({ "finished", ended }, { outcome, run.step })
+      -- neither can another run begin there: an error, and no folder
+      assert.matches(("step%%-%07d%%.safetensors: that run is finished, at step %d; give a later end to the finish of "
+        .. "stage 'free', or begin at an earlier checkpoint"):format(ended, ended),
+        message_of(go, "fork", options, {}, { from = "run" }))
+      assert.is_false(files.exists(in_folder "fork"))
+      -- the recipe's newer finish
+      local edited = { align = 4, total = 12, checkpoint = 0 }
+      run, outcome = go("fork", edited, {}, { from = "run" })
+      assert.same({ "finished", 12 }, { outcome, run.step })
+      run, outcome = go("run", edited, {}, { resume = true })
+      assert.same({ "finished", 12 }, { outcome, run.step })
+      go("whole", edited, {})
+      assert.is_true(tiny.checkpoint(in_folder "whole", 12) == tiny.checkpoint(in_folder "run", 12))
+      assert.is_true(tiny.checkpoint(in_folder "whole", 12) == tiny.checkpoint(in_folder "fork", 12))
+      local ends = select(2, files.read(in_folder "run/events.jsonl"):gsub('"event":"end"', ""))
+      assert.equal(1, ends)
+    end)
+  end
+
+  it("what a hand had set goes on in checkpoints that did not say what the recipe had", function()
+    local safetensors = require "perigee.io.safetensors"
+    local options = { align = 20, total = 30, checkpoint = 0 }
+    go("run", options, { [3] = finish "stop.at_step(9)" }, { steps = 5 })
+    go("late", { align = 2, total = 30, checkpoint = 0 }, {}, { steps = 5 })
+    for _, name in ipairs { "run", "late" } do -- as they were written before
+      local path = checkpoint.path(in_folder(name), 5)
+      local tensors, metadata = safetensors.load(path)
+      local state = json.decode(metadata.perigee)
+      assert.equal(name == "run" and "any(patient, at_step(20))" or "at_step(30)", state.recipe_settings.finish)
+      assert.equal(name == "run" and 0 or 2, state.stage_begun)
+      state.recipe_settings.finish, state.stage_begun = nil, nil
+      safetensors.save(path, tensors, { perigee = json.encode(state) })
+    end
+    go("run", { align = 7, total = 30 }, {}, { resume = true, steps = 12 })
+    assert.equal(9, end_of_align "run")
+    local run = go("late", { align = 2, total = 30 }, { [6] = finish "stop.after(6)" }, { resume = true })
+    assert.equal(8, run.step) -- the stage began after step 2, says the log
+  end)
+end)
+
 describe("a run from another one's checkpoint", function()
   local signal, stop = require "perigee.signals", require "perigee.stops"
 
