@@ -152,9 +152,15 @@ describe("the newest decision wins:", function()
     assert.is_true(tiny.checkpoint(in_folder "whole", 12) == tiny.checkpoint(in_folder "edited", 12))
   end)
 
-  for what, act in pairs { ["a console's finish"] = finish "stop.at_step(6)", ["finish_stage()"] = function(run)
-    changes.make(run, "finish_stage", nil, "run:finish_stage()")
-  end } do
+  local function end_stage(run) changes.make(run, "finish_stage", nil, "run:finish_stage()") end
+
+  for what, act in pairs {
+    ["a console's finish"] = finish "stop.at_step(6)", ["finish_stage()"] = end_stage,
+    ["finish_stage() under a console's finish"] = function(run)
+      finish "stop.at_step(12)"(run) -- which the recipe has later too
+      end_stage(run)
+    end,
+  } do
     it(("a run that %s ended in its last stage stays so, until the recipe has a later end"):format(what), function()
       local options = { align = 4, total = 30, checkpoint = 0 }
       local run, outcome = go("run", options, { [7] = act })
