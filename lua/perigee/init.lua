@@ -5,7 +5,7 @@ local tensor, ops = core.tensor, core.ops
 
 ---@alias perigee.Dtype "float32"|"float64"|"bfloat16"|"int32"|"int64"|"uint8"
 
----@class perigee
+---@class perigee: perigee.create
 ---@field version string
 ---@field nn table                 modules: linear, layernorm, attention, mlp, ... (lua/perigee/nn/)
 ---@field models perigee.models
@@ -21,60 +21,27 @@ local tensor, ops = core.tensor, core.ops
 ---@field ops table                every op: pg.ops.where, pg.ops.gather, ... (lua/perigee/core/ops/)
 local pg = { version = require("ffi").string(require("perigee.core.ffi").C.pg_version()) }
 
--- tensors: pg.tensor(nested table | cdata, shape, dtype) and friends
-pg.tensor, pg.empty, pg.tidy = tensor.tensor, tensor.empty, tensor.tidy
-
----@param shape integer[]
----@param value number
----@param dtype? perigee.Dtype
----@return perigee.Tensor
-function pg.full(shape, value, dtype) return ops.fill(shape, { value = value, dtype = dtype or "float32" }) end
-
----@param shape integer[]
----@param dtype? perigee.Dtype
----@return perigee.Tensor
-function pg.zeros(shape, dtype) return pg.full(shape, 0, dtype) end
-
----@param shape integer[]
----@param dtype? perigee.Dtype
----@return perigee.Tensor
-function pg.ones(shape, dtype) return pg.full(shape, 1, dtype) end
-
---- first, first + step, ... up to but without `last`; of one number n: 0 ... n − 1.
----@param first number
----@param last? number
----@param step? number
----@param dtype? perigee.Dtype
----@return perigee.Tensor
-function pg.arange(first, last, step, dtype)
-  if not last then first, last = 0, first end
-  step = step or 1
-  return ops.arange(math.max(0, math.ceil((last - first) / step)), { start = first, step = step, dtype = dtype })
-end
+-- tensors: pg.tensor { ... }, pg.zeros, pg.randn, ... (lua/perigee/core/create.lua)
+for name, make in pairs(require "perigee.core.create") do pg[name] = make end
+pg.tidy, pg.print_options = tensor.tidy, require("perigee.core.print").options
 
 ---@return boolean
 function pg.is_tensor(x) return tensor.is_tensor(x) end
-
--- random tensors: reproducible, from one counter that pg.seed sets
-local random = { seed = 0, count = 0 }
-function pg.seed(seed) random.seed, random.count = seed, 0 end
-local function draw(op)
-  return function(shape, options)
-    local state = tensor.tensor({ random.seed, random.count, 0 }, "int64")
-    random.count = random.count + 1
-    return op(shape, { state = state, purpose = "eager", dtype = options and options.dtype or "float32" })
-  end
-end
-pg.randn, pg.rand = draw(ops.random_normal), draw(ops.random_uniform)
 
 pg.ops, pg.grad, pg.compile = ops, core.grad, core.compile
 
 -- files
 
---- A .npy file.
+--- One tensor, .npy or .png, or a table of tensors by name, .safetensors, by the ending of the path
+--- (lua/perigee/io/tensors.lua).
 ---@param path string
----@return perigee.Tensor
-function pg.load(path) return require("perigee.io.npy").load(path) end
+---@return perigee.Tensor|table<string, perigee.Tensor>
+function pg.load(path) return require("perigee.io.tensors").load(path) end
+
+---@param path string
+---@param what perigee.Tensor|table<string, perigee.Tensor>
+---@param metadata? table<string, string>  texts, for .safetensors
+function pg.save(path, what, metadata) return require("perigee.io.tensors").save(path, what, metadata) end
 
 ---@param path string
 ---@return table<string, perigee.Tensor>
@@ -94,7 +61,7 @@ function pg.load_png(path) return require("perigee.io.png").load(path) end
 ---@param path string
 ---@param image perigee.Tensor  uint8 [H,W,3]
 function pg.save_png(path, image) return require("perigee.io.png").save(path, image) end
-tensor.methods.save = function(t, path) return require("perigee.io.npy").save(path, t) end
+tensor.methods.save = function(t, path) return pg.save(path, t) end
 
 --- A recipe's own options, which are the command's flags: a list of { "name", default, "help" }, or entries by name,
 --- name = { default = ..., help = ..., type = ..., choices = ..., min = ..., max = ... }. Returns the values by name.
@@ -112,7 +79,10 @@ local parts = {
 return setmetatable(pg, {
   __index = function(_, key)
     local name = parts[key]
-    if not name then require("perigee.core.ffi").fail("perigee has no part '%s'", tostring(key)) end
+    if not name then
+      require("perigee.core.ffi").fail("perigee has no part '%s'%s", tostring(key),
+        require("perigee.core.torch").part(tostring(key), pg, parts, ops))
+    end
     local part = require(name)
     rawset(pg, key, part)
     return part

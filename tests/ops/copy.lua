@@ -131,7 +131,7 @@ case {
         assert.is_true(values[k] ~= values[k])
       end
       assert.equal(0, values[4])
-      assert.matches("nan, nan, nan, 0", tostring(t))
+      assert.matches("nan, nan, nan,   0", tostring(t))
     end
   end,
 }

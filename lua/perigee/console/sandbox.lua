@@ -4,6 +4,7 @@
 local core = require "perigee.core.ffi"
 local limit = require "perigee.sandbox.limit"
 local nearest = require "perigee.base.nearest"
+local operand = require "perigee.core.operand"
 local policy = require "perigee.record.policy"
 local program = require "perigee.core.program"
 local room = require "perigee.core.room"
@@ -65,7 +66,7 @@ end
 
 local wrap, unwrap
 
-local hidden = { free = true, copy_ = true, save = true, pointer = true }
+local hidden = { free = true, save = true, pointer = true } -- and what changes a tensor in place
 local fields = { dtype = true, device = true }
 
 function M.wrap(x) return wrap(x, 1) end
@@ -99,9 +100,11 @@ function tensor_class.__index(proxy, key)
   local t = object_of[proxy]
   if key == "shape" or key == "strides" then return { unpack(t[key]) } end
   if fields[key] then return rawget(t, key) end
-  if type(key) ~= "string" or hidden[key] or (rawget(t, key) ~= nil) then
+  if type(key) == "number" or type(key) == "table" or object_of[key] then return M.wrap(t[M.unwrap(key)]) end
+  if type(key) ~= "string" or hidden[key] or key:sub(-1) == "_" or rawget(t, key) ~= nil then
     core.fail("a tensor has no method '%s' here", tostring(key))
   end
+  if operand.properties[key] then return M.wrap(t[key]) end
   methods[key] = methods[key] or wrapped_function(function(self, ...) return self[key](self, ...) end)
   return methods[key]
 end
@@ -111,7 +114,7 @@ tensor_class.__metatable = "read-only"
 for name, operator in pairs {
   __add = function(a, b) return a + b end, __sub = function(a, b) return a - b end,
   __mul = function(a, b) return a * b end,
-  __div = function(a, b) return a / b end, __pow = function(a, b) return a ^ b end, __unm = function(a) return -a end,
+  __div = function(a, b) return a / b end, __mod = function(a, b) return a % b end, __pow = function(a, b) return a ^ b end, __unm = function(a) return -a end,
 } do tensor_class[name] = wrapped_function(operator) end
 
 local function is_operand(x) return tensor.is_tensor(x) or program.is_value(x) end
@@ -200,11 +203,12 @@ local function build_library()
   local pg = require "perigee"
   local ops = namespace("pg.ops", only_functions(pg.ops))
   local stop, signal = stop_namespace(), signal_namespace()
-  return { ops = ops, stop = stop, signal = signal, pg = namespace("pg", {
-    tensor = function(data, shape, dtype) return pg.tensor(data, shape, dtype) end, full = pg.full, zeros = pg.zeros,
-    ones = pg.ones, arange = pg.arange, randn = pg.randn, rand = pg.rand, seed = pg.seed, is_tensor = pg.is_tensor,
-    grad = pg.grad, version = pg.version, ops = ops, stop = stop, signal = signal,
-  }) }
+  local members = {
+    is_tensor = pg.is_tensor, grad = pg.grad, version = pg.version, ops = ops, stop = stop, signal = signal,
+  }
+  for name, make in pairs(require "perigee.core.create") do members[name] = make end
+  members.empty = nil -- shows what the memory held before
+  return { ops = ops, stop = stop, signal = signal, pg = namespace("pg", members) }
 end
 
 -- ---- the language -----------------------------------------------------------------------------------------------
@@ -306,9 +310,9 @@ function M.names(x)
   if record then return record.keys() end
   if type(x) == "userdata" and is_operand(object_of[x]) then
     local names = { "shape", "dtype", "device" }
-    for _, list in ipairs { tensor.methods, require("perigee.core.operand").methods } do
+    for _, list in ipairs { tensor.methods, operand.methods } do
       for name in pairs(list) do
-        if not hidden[name] then names[#names + 1] = name end
+        if not hidden[name] and name:sub(-1) ~= "_" then names[#names + 1] = name end
       end
     end
     return names

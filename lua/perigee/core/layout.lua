@@ -82,6 +82,25 @@ function M.narrow(layout, dim, start, length)
   return { shape = shape, strides = strides, offset = layout.offset + (start - 1) * strides[dim] }
 end
 
+--- Every step-th entry of a dimension, from the first on.
+function M.step(layout, dim, step)
+  local shape, strides = {}, {}
+  for d = 1, #layout.shape do shape[d], strides[d] = layout.shape[d], layout.strides[d] end
+  shape[dim], strides[dim] = math.ceil(shape[dim] / step), strides[dim] * step
+  return { shape = shape, strides = strides, offset = layout.offset }
+end
+
+--- The diagonal of two dimensions, as the last one.
+function M.diagonal(layout, first, second)
+  local shape, strides = {}, {}
+  for d, size in ipairs(layout.shape) do
+    if d ~= first and d ~= second then shape[#shape + 1], strides[#strides + 1] = size, layout.strides[d] end
+  end
+  shape[#shape + 1] = math.min(layout.shape[first], layout.shape[second])
+  strides[#strides + 1] = layout.strides[first] + layout.strides[second]
+  return { shape = shape, strides = strides, offset = layout.offset }
+end
+
 --- Broadcasts to `shape` (numpy's rule: dimensions match from the end, size 1 stretches).
 function M.expand(layout, shape)
   local strides, shift = {}, #shape - #layout.shape

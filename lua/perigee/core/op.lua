@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
+local nearest = require "perigee.base.nearest"
 local tensor = require "perigee.core.tensor"
 local program = require "perigee.core.program"
 
@@ -18,7 +19,8 @@ function M.dimension(name, dim, shape)
   local n = #shape
   local position = type(dim) == "number" and dim < 0 and n + 1 + dim or dim
   if type(position) ~= "number" or position < 1 or position > n or position % 1 ~= 0 then
-    fail("%s: dimension %s of a tensor %s", name, tostring(dim), core.shape_text(shape))
+    fail("%s: dimension %s of a tensor %s%s", name, tostring(dim), core.shape_text(shape),
+      n > 0 and ("; there are 1 to %d, or -%d to -1 from the end"):format(n, n) or "")
   end
   return position
 end
@@ -41,10 +43,27 @@ function M.options(name, given, defaults)
   local options = {}
   for key, value in pairs(defaults) do options[key] = value end
   for key, value in pairs(given or {}) do
-    if defaults[key] == nil then fail("%s: unknown option '%s'", name, tostring(key)) end
+    if defaults[key] == nil then
+      local names = {}
+      for known in pairs(defaults) do names[#names + 1] = known end
+      fail("%s: unknown option '%s'%s", name, tostring(key), nearest.hint(tostring(key), names))
+    end
     options[key] = value
   end
   return options
+end
+
+--- Whether a reduction keeps its dimensions, with size 1: its options are { keep = true }, or true alone.
+---@param options? boolean|{ keep?: boolean }
+function M.keep(name, options)
+  if type(options) == "number" then fail("%s: several dimensions go in a list: x:%s({ 1, 2 })", name, name) end
+  if type(options) ~= "table" then return options or false end
+  for key in pairs(options) do
+    if key ~= "keep" and key ~= "mask" then
+      fail("%s: unknown option '%s'%s", name, tostring(key), key == "keepdim" and '; did you mean "keep"?' or "")
+    end
+  end
+  return options.keep or false
 end
 
 --- Sums a gradient over the dimensions along which an operand of `shape` was broadcast.

@@ -1,6 +1,7 @@
 --- Programs: what tracing records. A program is a list of nodes in execution order over symbolic values; nothing in it
 --- has an address yet.
 local core = require "perigee.core.ffi"
+local dtypes = require "perigee.core.dtype"
 local failure = require "perigee.base.failure"
 local layout = require "perigee.core.layout"
 local operand = require "perigee.core.operand"
@@ -17,11 +18,13 @@ local Value = {}
 local own = {}
 operand.metatable(Value)
 
-function Value.__index(_, key)
+function Value.__index(v, key)
   local method = own[key] or operand.methods[key]
-  if method == nil and type(key) == "string" then fail("a symbolic value has no field or method '%s'", key) end
+  if method == nil then return operand.missing(v, key, "a symbolic value", own) end
   return method
 end
+
+Value.__newindex = operand.assign
 
 local M = { class = Value, methods = own }
 
@@ -42,6 +45,7 @@ end
 
 function own:to(target)
   if core.device_code[target] then fail "to: a program runs on one device; a symbolic value cannot change it" end
+  target = dtypes.named(target, "to")
   if target == self.dtype then return self end
   return operand.methods.cast(self, target)
 end

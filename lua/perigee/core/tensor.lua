@@ -5,8 +5,10 @@
 --- only: parameters are that until their model is materialised, so a model can be planned without memory.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
+local dtypes = require "perigee.core.dtype"
 local layout = require "perigee.core.layout"
 local operand = require "perigee.core.operand"
+local print_text = require("perigee.core.print").text
 local program = require "perigee.core.program"
 
 local C, check = core.C, core.check
@@ -23,11 +25,20 @@ operand.metatable(Tensor)
 
 function Tensor.__index(t, key)
   local method = own[key] or methods[key]
-  if method == nil and type(key) == "string" then
-    core.fail("a tensor has no field or method '%s'", key)
-  end
+  if method == nil then return operand.missing(t, key, "a tensor", own) end
   return method
 end
+
+Tensor.__newindex = operand.assign
+
+local function no_comparison(sign, by_element)
+  return function()
+    core.fail("two tensors and %s: that is one boolean in Lua; write x:%s(y) to compare by element, x:item() for a "
+      .. "number%s", sign, by_element, sign == "==" and ", x:allclose(y), or rawequal(x, y) for one tensor" or "")
+  end
+end
+Tensor.__lt, Tensor.__le = no_comparison("<", "less"), no_comparison("<=", "less_equal")
+Tensor.__eq = no_comparison("==", "equal")
 
 local M = { class = Tensor, methods = own }
 
@@ -91,21 +102,13 @@ local function checked_shape(shape)
   return copy
 end
 
-local function checked_dtype(dtype)
-  dtype = dtype or "float32"
-  if not core.dtype_code[dtype] then
-    core.fail("unknown dtype '%s'; expected one of %s", tostring(dtype), table.concat(core.dtypes, ", "))
-  end
-  return dtype
-end
-
 local pointer = ffi.new "pg_tensor *[1]"
 
 --- New storage with undefined contents.
 ---@param options? { device?: string, purpose?: string }
 ---@return perigee.Tensor
 function M.empty(shape, dtype, options)
-  shape, dtype = checked_shape(shape), checked_dtype(dtype)
+  shape, dtype = checked_shape(shape), dtypes.named(dtype)
   local device = options and options.device or "cpu"
   local purpose = core.purpose_code[options and options.purpose or "other"]
   local device_code = core.device_code[device]
@@ -124,7 +127,7 @@ end
 --- A tensor without storage.
 function M.meta(shape, dtype)
   shape = checked_shape(shape)
-  return setmetatable({ shape = shape, strides = layout.packed(shape), dtype = checked_dtype(dtype),
+  return setmetatable({ shape = shape, strides = layout.packed(shape), dtype = dtypes.named(dtype),
     device = "meta" }, Tensor)
 end
 
@@ -208,7 +211,7 @@ end
 ---@return perigee.Tensor
 function M.tensor(values, shape, dtype)
   if type(shape) == "string" then shape, dtype = nil, shape end
-  dtype = checked_dtype(dtype)
+  dtype = dtypes.named(dtype)
   if type(values) == "cdata" then
     if not shape then core.fail "tensor: a cdata array needs a shape" end
     local t = M.empty(shape, dtype)
@@ -221,6 +224,10 @@ function M.tensor(values, shape, dtype)
   elseif type(values) == "table" then
     local found, probe = {}, values
     while type(probe) == "table" do
+      if M.is_tensor(probe) then
+        core.fail(#found == 0 and "tensor: it is a tensor already; x:clone() copies it"
+          or "tensor: the table holds tensors; ops.stack joins them")
+      end
       found[#found + 1] = #probe
       probe = probe[1]
     end
@@ -303,17 +310,6 @@ function own:pointer()
   return ffi.cast(core.ctype[self.dtype] .. " *", info.data)
 end
 
---- Copies another tensor's contents, same shape and dtype, into this one.
-function own:copy_(from)
-  if not layout.same_shape(self.shape, from.shape) then
-    core.fail("copy_: %s into %s", core.shape_text(from.shape), core.shape_text(self.shape))
-  end
-  if from.dtype ~= self.dtype then from = from:to(self.dtype) end
-  if not layout.is_contiguous(from) then from = from:contiguous() end
-  check(C.pg_tensor_copy(M.handle(self), M.handle(from)))
-  return self
-end
-
 function own:clone(options)
   M.handle(self) -- there is something to copy
   local copy = M.empty(self.shape, self.dtype, { device = options and options.device or self.device,
@@ -321,13 +317,15 @@ function own:clone(options)
   return copy:copy_(self)
 end
 
---- A dtype or a device.
+--- In another dtype, or on another device.
+---@param target string
 function own:to(target)
+  if type(target) ~= "string" then core.fail("to: expected a dtype or a device, got a %s", type(target)) end
   if core.device_code[target] then
     if target == self.device then return self end
     return self:clone { device = target }
   end
-  checked_dtype(target)
+  target = dtypes.named(target, "to")
   if target == self.dtype then return self end
   return methods.cast(self, target)
 end
@@ -376,24 +374,11 @@ function M.outlive(body, ...)
   return unpack(results, 2, table.maxn(results))
 end
 
--- ---- printing ---------------------------------------------------------------------------------------------------
-
-local function corner(read, shape, depth, offset, strides)
-  if depth > #shape then return ("%.5g"):format(read(offset)) end
-  local parts, limit = {}, depth == #shape and 8 or 4
-  for k = 1, math.min(shape[depth], limit) do
-    parts[k] = corner(read, shape, depth + 1, offset + (k - 1) * strides[depth], strides)
-  end
-  if shape[depth] > limit then parts[#parts + 1] = "..." end
-  local separator = depth == #shape and ", " or ",\n" .. (" "):rep(depth)
-  return "[" .. table.concat(parts, separator) .. "]"
-end
-
 function Tensor.__tostring(t)
   local head = ("%s %s on %s"):format(t.dtype, core.shape_text(t.shape), t.device)
   if not rawget(t, "handle") or program.of(t) then return head end
   local array = M.to_host(t)
-  return head .. "\n" .. corner(number_reader(array, t.dtype), t.shape, 1, 0, layout.packed(t.shape))
+  return print_text(head, t.shape, array, number_reader(array, t.dtype), core.is_floating[t.dtype])
 end
 
 return M

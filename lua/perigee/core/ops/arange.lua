@@ -1,5 +1,7 @@
 --- Numbers in a row.
+local dtypes = require "perigee.core.dtype"
 local op = require "perigee.core.op"
+local program = require "perigee.core.program"
 
 local arange_op = op.define {
   name = "arange",
@@ -15,8 +17,20 @@ local arange_op = op.define {
 local function arange(count, options)
   options = options or {}
   return arange_op {
-    count = count, start = options.start, step = options.step, dtype = options.dtype, device = options.device,
+    count = count, start = options.start, step = options.step, dtype = dtypes.named(options.dtype, "arange"),
+    device = options.device,
   }
 end
 
-return { arange = arange }
+--- The same that goes with x: in x's program if x is symbolic, on x's device otherwise.
+local function arange_like(x, count, options)
+  local start, step, dtype = options.start or 0, options.step or 1, dtypes.named(options.dtype, "arange_like")
+  local symbolic = program.of(x)
+  if symbolic then
+    local attributes = { count = count, start = start, step = step, dtype = dtype, device = "cpu" }
+    return symbolic:record(arange_op, {}, attributes, { { { count }, dtype } })[1]
+  end
+  return arange(count, { start = start, step = step, dtype = dtype, device = x.device })
+end
+
+return { arange = arange, arange_like = arange_like }

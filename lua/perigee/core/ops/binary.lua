@@ -133,7 +133,6 @@ for name, definition in pairs(defined) do
     if logical[name] then a, b = ops.truth(a), ops.truth(b) end
     return definition(a, b)
   end
-  exported.methods[name] = exported[name]
 end
 
 --- uint8: 1 where x is not zero.
@@ -143,5 +142,23 @@ function exported.truth(x)
 end
 
 function exported.logical_not(x) return exported.equal(x, 0) end
-exported.methods.logical_not = exported.logical_not
+
+--- uint8: 1 where x is no number.
+function exported.isnan(x) return exported.not_equal(x, x) end
+
+--- uint8: 1 where x is infinite.
+function exported.isinf(x) return exported.equal(ops.abs(x), math.huge) end
+
+--- uint8: 1 where x is neither infinite nor no number.
+function exported.isfinite(x) return exported.less(ops.abs(x), math.huge) end
+
+-- PyTorch's other names
+for name, of in pairs {
+  eq = "equal", ne = "not_equal", lt = "less", le = "less_equal", gt = "greater", ge = "greater_equal",
+  subtract = "sub", multiply = "mul", divide = "div",
+} do exported[name] = exported[of] end
+
+for name, body in pairs(exported) do
+  if name ~= "methods" and name ~= "truth" then exported.methods[name] = body end
+end
 return exported

@@ -1,5 +1,5 @@
 --- Other dtypes.
-local core = require "perigee.core.ffi"
+local dtypes = require "perigee.core.dtype"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 
@@ -16,11 +16,8 @@ local cast_op = op.define {
 
 --- x in another dtype. Real numbers become integers by truncation; what does not fit takes the nearest value that does.
 local function cast(x, dtype)
-  if not core.dtype_code[dtype] then
-    op.fail("cast: unknown dtype '%s'; expected one of %s", tostring(dtype), table.concat(core.dtypes, ", "))
-  end
   if x.dtype == dtype then return x end
-  return cast_op(x, { dtype = dtype })
+  return cast_op(x, { dtype = dtypes.named(dtype, "cast") })
 end
 
 return { cast = cast, methods = { cast = cast } }

@@ -50,7 +50,7 @@ local function check_alike(list, dim)
   end
 end
 
---- Joins a list of tensors along a dimension.
+--- Joins a list of tensors along a dimension, the first where none is named.
 local function concat(list, dim)
   if type(list) ~= "table" or op.is_operand(list) or #list == 0 then fail "concat: expected a list of tensors" end
   dim = op.dimension("concat", dim or 1, list[1].shape)
@@ -75,4 +75,4 @@ local function stack(list, dim)
   return concat(parts, dim or 1)
 end
 
-return { concat = concat, stack = stack }
+return { concat = concat, cat = concat, stack = stack }

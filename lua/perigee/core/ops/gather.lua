@@ -70,6 +70,20 @@ local function scatter_add(x, dim, index, source, options)
   return scatter_op(x, index, source, { dim = dim - 1, size = o.size or x.shape[dim] })
 end
 
+--- Entries of a dimension by an index tensor [K], from 0; some may come more than once.
+---@param dim integer
+local function index_select(x, dim, index)
+  if not (op.is_operand(x) and op.is_operand(index)) then
+    fail "index_select: expected a tensor, a dimension and an index"
+  end
+  dim = op.dimension("index_select", dim, x.shape)
+  if #index.shape ~= 1 then fail("index_select: the index is %s; it must have one dimension", text(index.shape)) end
+  local thin, full = {}, {}
+  for d, size in ipairs(x.shape) do thin[d], full[d] = 1, size end
+  thin[dim], full[dim] = index.shape[1], index.shape[1]
+  return gather_op(x, ops.expand(ops.reshape(index, thin), full), { dim = dim - 1 })
+end
+
 --- Rows of a table [V,D] by an index of any shape: [..., D].
 local function embedding(table, index)
   if not (op.is_operand(table) and op.is_operand(index)) then fail "embedding: expected a table and an index" end
@@ -83,6 +97,6 @@ local function embedding(table, index)
 end
 
 return {
-  gather = gather, scatter_add = scatter_add, embedding = embedding,
-  methods = { gather = gather, scatter_add = scatter_add },
+  gather = gather, scatter_add = scatter_add, index_select = index_select, embedding = embedding,
+  methods = { gather = gather, scatter_add = scatter_add, index_select = index_select },
 }

@@ -21,5 +21,8 @@ for _, name in ipairs(room.names "perigee.core.ops") do
   end
 end
 
-setmetatable(ops, { __index = function(_, key) core.fail("unknown op '%s'", tostring(key)) end })
+setmetatable(ops, { __index = function(_, key)
+  core.fail("unknown op '%s'%s", tostring(key), require("perigee.core.torch").op(tostring(key), ops))
+end })
+require "perigee.core.inplace"
 return ops

@@ -172,12 +172,23 @@ end
 
 local M = {}
 
---- a [...,M,K] times b [...,K,N]; batch dimensions broadcast. Options: transpose_a, transpose_b, of the last two
---- dimensions.
+--- matmul where a or b is a vector: as a matrix of one row or one column, whose dimension then goes.
+local function with_vector(a, b, options)
+  local row, column = #a.shape == 1, #b.shape == 1
+  local y = M.matmul(row and ops.unsqueeze(a, 1) or a, column and ops.unsqueeze(b, 2) or b, {
+    transpose_a = not row and options.transpose_a, transpose_b = not column and options.transpose_b,
+  })
+  if column then y = ops.squeeze(y, -1) end
+  return row and ops.squeeze(y, column and -1 or -2) or y
+end
+
+--- a [...,M,K] times b [...,K,N]; batch dimensions broadcast. A vector a is a row, a vector b a column, and the
+--- result lacks that dimension. Options: transpose_a, transpose_b, of the last two dimensions of matrices.
 ---@param options? { transpose_a?: boolean, transpose_b?: boolean }
 function M.matmul(a, b, options)
   expect("matmul", a, b)
   local o = op.options("matmul", options, { transpose_a = false, transpose_b = false })
+  if #a.shape == 1 or #b.shape == 1 then return with_vector(a, b, o) end
   local transpose_a, transpose_b = o.transpose_a and 1 or 0, o.transpose_b and 1 or 0
   a, transpose_a = untransposed(a, transpose_a)
   b, transpose_b = untransposed(b, transpose_b)
@@ -202,5 +213,6 @@ function M.linear(x, weight, bias, options)
   return #x.shape == 1 and ops.reshape(y, { weight.shape[1] }) or y
 end
 
-M.methods = { matmul = M.matmul }
+M.mm, M.bmm, M.mv, M.dot = M.matmul, M.matmul, M.matmul, M.matmul -- PyTorch's names for its cases
+M.methods = { matmul = M.matmul, mm = M.matmul, bmm = M.matmul, mv = M.matmul, dot = M.matmul }
 return M

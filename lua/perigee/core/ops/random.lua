@@ -2,6 +2,7 @@
 --- (a name) and the place in the result, on nothing else (kernels/random/random.h). A state is an input of a program,
 --- never a constant in it.
 local bit = require "bit"
+local dtypes = require "perigee.core.dtype"
 local op = require "perigee.core.op"
 
 local fail = op.fail
@@ -56,13 +57,13 @@ local real_options = { state = true, purpose = true, dtype = true }
 --- Numbers of [0, 1): ops.random_uniform({ 2, 3 }, { state = s, purpose = "time" }).
 local function random_uniform(shape, options)
   local o = checked("random_uniform", options, real_options)
-  return uniform_op(o.state, { shape = shape, dtype = o.dtype or "float32", purpose = purpose_number(o.purpose) })
+  return uniform_op(o.state, { shape = shape, dtype = dtypes.named(o.dtype, "random"), purpose = purpose_number(o.purpose) })
 end
 
 --- Numbers of the standard normal distribution.
 local function random_normal(shape, options)
   local o = checked("random_normal", options, real_options)
-  return normal_op(o.state, { shape = shape, dtype = o.dtype or "float32", purpose = purpose_number(o.purpose) })
+  return normal_op(o.state, { shape = shape, dtype = dtypes.named(o.dtype, "random"), purpose = purpose_number(o.purpose) })
 end
 
 --- int64 numbers 0 .. high - 1.

@@ -1,4 +1,5 @@
---- Sums, means and extremes over any dimensions, and the place of the largest element.
+--- Sums, means and extremes over any dimensions, whether any or all elements are true, and the place of the largest
+--- and the smallest.
 local core = require "perigee.core.ffi"
 local list = require "perigee.core.list"
 local op = require "perigee.core.op"
@@ -59,7 +60,10 @@ end
 --- The bit mask of a dimension, a list of them, or all.
 local function mask_of(name, x, dims)
   if dims == nil then return 2 ^ #x.shape - 1 end
-  if type(dims) == "number" then dims = { dims } end
+  if type(dims) == "number" then dims = { dims }
+  elseif type(dims) ~= "table" then
+    fail("%s: the dimensions are a %s; expected a number or a list, and then true to keep them", name, type(dims))
+  end
   local mask, seen = 0, {}
   for _, dim in ipairs(dims) do
     local d = op.dimension(name, dim, x.shape)
@@ -71,15 +75,13 @@ local function mask_of(name, x, dims)
 end
 
 local function reduction(name)
-  --- dims: a dimension, a list of them, or nil for all; { keep = true } leaves them with size 1.
+  --- dims: a dimension, a list of them, or nil for all; { keep = true }, or true, leaves them with size 1.
   return function(x, dims, options)
     if not op.is_operand(x) then fail("%s: expected a tensor, got a %s", name, type(x)) end
     if name == "mean" and not core.is_floating[x.dtype] then x = ops.cast(x, "float32") end
-    options = options or {}
-    for key in pairs(options) do
-      if key ~= "keep" and key ~= "mask" then fail("%s: unknown option '%s'", name, tostring(key)) end
-    end
-    return defined[name](x, { mask = options.mask or mask_of(name, x, dims), keep = options.keep or false })
+    return defined[name](x, {
+      mask = type(options) == "table" and options.mask or mask_of(name, x, dims), keep = op.keep(name, options),
+    })
   end
 end
 
@@ -94,14 +96,46 @@ local argmax_op = op.define {
   end,
 }
 
---- The place, counted from 0, of the largest element along a dimension.
+--- The place, counted from 0, of the largest element along a dimension; where none is named, among all elements in
+--- row-major order.
+---@param dim? integer
+---@param options? boolean|{ keep?: boolean }
 local function argmax(x, dim, options)
+  local keep = op.keep("argmax", options)
   if not core.is_floating[x.dtype] then x = ops.cast(x, "float64") end
-  local keep = options and options.keep or false
-  return argmax_op(x, { dim = op.dimension("argmax", dim or -1, x.shape) - 1, keep = keep })
+  if dim == nil then
+    local place = argmax_op(ops.reshape(x, { -1 }), { dim = 0, keep = false })
+    if not keep then return place end
+    local ones = {}
+    for d = 1, #x.shape do ones[d] = 1 end
+    return ops.reshape(place, ones)
+  end
+  return argmax_op(x, { dim = op.dimension("argmax", dim, x.shape) - 1, keep = keep })
 end
 
-local exported = { argmax = argmax }
+--- The same of the smallest element.
+---@param dim? integer
+---@param options? boolean|{ keep?: boolean }
+local function argmin(x, dim, options)
+  if not core.is_floating[x.dtype] then x = ops.cast(x, "float64") end
+  return argmax(ops.neg(x), dim, options)
+end
+
+local exported = { argmax = argmax, argmin = argmin }
 for name in pairs(defined) do exported[name] = reduction(name) end
-exported.methods = { sum = exported.sum, mean = exported.mean, max = exported.max, min = exported.min, argmax = argmax }
+
+--- uint8: 1 where any element along the dimensions is not 0.
+---@param dims? integer|integer[]
+---@param options? boolean|{ keep?: boolean }
+function exported.any(x, dims, options) return exported.max(ops.truth(x), dims, options) end
+
+--- uint8: 1 where no element along the dimensions is 0.
+---@param dims? integer|integer[]
+---@param options? boolean|{ keep?: boolean }
+function exported.all(x, dims, options) return ops.logical_not(exported.any(ops.equal(x, 0), dims, options)) end
+
+exported.methods = {}
+for name, body in pairs(exported) do
+  if name ~= "methods" then exported.methods[name] = body end
+end
 return exported

@@ -75,8 +75,17 @@ function exported.affine(x, a, b)
   return defined.affine(x, { a = a, b = b })
 end
 
---- x, but at least `low` and at most `high`, two numbers; nil: no limit.
+--- x, but at least `low` and at most `high`, two numbers; nil: no limit. Also clamp { min = low, max = high }.
+---@param low? number|{ min?: number, max?: number }
+---@param high? number
 function exported.clamp(x, low, high)
+  if type(low) == "table" and not op.is_operand(low) then
+    local limits = op.options("clamp", low, { min = false, max = false })
+    low, high = limits.min or nil, limits.max or nil
+  end
+  if not ((low == nil or type(low) == "number") and (high == nil or type(high) == "number")) then
+    op.fail("clamp: limits are numbers, as in x:clamp(0, 1); for tensors write ops.minimum(ops.maximum(x, low), high)")
+  end
   local limits = { low = low or -math.huge, high = high or math.huge }
   if not core.is_floating[x.dtype] then
     local least, most = -2 ^ 31, 2 ^ 31 - 1

@@ -44,4 +44,21 @@ local function where(condition, a, b)
   return where_op(ops.truth(condition), a, b)
 end
 
-return { where = where }
+--- x with a number, or a tensor's one number, where the mask is not zero.
+---@param value number|perigee.Tensor
+local function masked_fill(x, mask, value)
+  if not op.is_operand(mask) then fail("masked_fill: the mask is a %s, not a tensor", type(mask)) end
+  if op.is_operand(value) then
+    if op.numel(value.shape) ~= 1 then
+      fail("masked_fill: the value is %s, not one number; write ops.where(mask, y, x)", text(value.shape))
+    end
+    value = ops.cast(ops.reshape(value, {}), x.dtype)
+  elseif type(value) ~= "number" then fail("masked_fill: the value is a %s, not a number", type(value)) end
+  local y = where(mask, value, x)
+  if not op.same_shape(y.shape, x.shape) then
+    fail("masked_fill: the mask is %s, it does not stretch to x's %s", text(mask.shape), text(x.shape))
+  end
+  return y
+end
+
+return { where = where, masked_fill = masked_fill, methods = { masked_fill = masked_fill } }
