@@ -174,10 +174,10 @@ add { name = "matmul of batches that do not fit",
   run = function(ops, a, b) return ops.matmul(a, b) end,
   inputs = { { shape = { 2, 2, 3 } }, { shape = { 3, 3, 5 } } },
   error = "matmul: a is [2,2,3], b is [3,3,5]" }
-add { name = "matmul of a vector",
+add { name = "matmul of a vector that doesn't fit",
   run = function(ops, a, b) return ops.matmul(a, b) end,
-  inputs = { { shape = { 3 } }, { shape = { 3, 5 } } },
-  error = "matmul: a is [3], b is [3,5]; both need two dimensions or more" }
+  inputs = { { shape = { 4 } }, { shape = { 3, 5 } } },
+  error = "matmul: a is [1,4], b is [3,5]; the inner sizes must match" }
 add { name = "matmul of two dtypes",
   run = function(ops, a, b) return ops.matmul(a, b) end,
   inputs = { { shape = { 2, 3 } }, { shape = { 3, 5 }, dtype = "float64" } },

@@ -113,8 +113,8 @@ function tensor_class.__tostring(proxy) return tostring(object_of[proxy]) end
 tensor_class.__metatable = "read-only"
 for name, operator in pairs {
   __add = function(a, b) return a + b end, __sub = function(a, b) return a - b end,
-  __mul = function(a, b) return a * b end,
-  __div = function(a, b) return a / b end, __mod = function(a, b) return a % b end, __pow = function(a, b) return a ^ b end, __unm = function(a) return -a end,
+  __mul = function(a, b) return a * b end, __div = function(a, b) return a / b end,
+  __mod = function(a, b) return a % b end, __pow = function(a, b) return a ^ b end, __unm = function(a) return -a end,
 } do tensor_class[name] = wrapped_function(operator) end
 
 local function is_operand(x) return tensor.is_tensor(x) or program.is_value(x) end

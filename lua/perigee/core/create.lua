@@ -1,5 +1,5 @@
---- New tensors: pg.zeros, pg.arange, pg.randn, ... Sizes are a list or numbers: pg.zeros { 2, 3 }, pg.zeros(2, 3). After
---- them comes a dtype, "float32" unless told otherwise, or { dtype = ..., device = ... }.
+--- New tensors: pg.zeros, pg.arange, pg.randn, ... Sizes are a list or numbers: pg.zeros { 2, 3 }, pg.zeros(2, 3).
+--- After them comes a dtype, "float32" unless told otherwise, or { dtype = ..., device = ... }.
 local core = require "perigee.core.ffi"
 local dtypes = require "perigee.core.dtype"
 local op = require "perigee.core.op"

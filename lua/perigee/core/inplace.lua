@@ -49,7 +49,9 @@ function own:copy_(from)
   if not tensor.is_tensor(from) or program.of(from) then
     fail("copy_: expected a tensor, got a %s", op.is_operand(from) and "symbolic value" or type(from))
   end
-  if not layout.same_shape(self.shape, from.shape) then fail("copy_: %s into %s", text(from.shape), text(self.shape)) end
+  if not layout.same_shape(self.shape, from.shape) then
+    fail("copy_: %s into %s", text(from.shape), text(self.shape))
+  end
   if from.dtype ~= self.dtype then from = from:to(self.dtype) end
   local packed = layout.is_contiguous(self)
   if not (packed and self.device == "cpu") and share_bytes(self, from) then from = from:clone() end

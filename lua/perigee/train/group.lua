@@ -55,7 +55,7 @@ end
 --- `first`: begins that sum. Nothing, where gradients are written in their place at once.
 ---@param p perigee.Program
 function Group:reduce(p, pieces, first)
-  if self.written ~= self.gradients and self.gradients:numel() > 0 then
+  if not rawequal(self.written, self.gradients) and self.gradients:numel() > 0 then
     ops.accumulate(p:capture(self.gradients), p:capture(self.written), { scale = 1 / pieces, first = first })
   end
 end

@@ -6,8 +6,8 @@ local program = require "perigee.core.program"
 local fail = op.fail
 
 --- labels [...], whole numbers from 0, as int64 [..., classes]: 1 at the label's place, 0 elsewhere. A tensor's labels
---- are checked, and may leave out `classes`, then one more than the largest; a symbolic value's are not (a label that is
---- no class gives a row of zeros).
+--- are checked, and `classes` may be left out: one more than the largest. A symbolic value's are not checked; a label
+--- that is no class gives a row of zeros.
 ---@param classes? integer
 local function one_hot(labels, classes)
   if not op.is_operand(labels) then fail("one_hot: the labels are a %s, not a tensor", type(labels)) end

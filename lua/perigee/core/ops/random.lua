@@ -57,13 +57,15 @@ local real_options = { state = true, purpose = true, dtype = true }
 --- Numbers of [0, 1): ops.random_uniform({ 2, 3 }, { state = s, purpose = "time" }).
 local function random_uniform(shape, options)
   local o = checked("random_uniform", options, real_options)
-  return uniform_op(o.state, { shape = shape, dtype = dtypes.named(o.dtype, "random"), purpose = purpose_number(o.purpose) })
+  local dtype = dtypes.named(o.dtype, "random_uniform")
+  return uniform_op(o.state, { shape = shape, dtype = dtype, purpose = purpose_number(o.purpose) })
 end
 
 --- Numbers of the standard normal distribution.
 local function random_normal(shape, options)
   local o = checked("random_normal", options, real_options)
-  return normal_op(o.state, { shape = shape, dtype = dtypes.named(o.dtype, "random"), purpose = purpose_number(o.purpose) })
+  local dtype = dtypes.named(o.dtype, "random_normal")
+  return normal_op(o.state, { shape = shape, dtype = dtype, purpose = purpose_number(o.purpose) })
 end
 
 --- int64 numbers 0 .. high - 1.

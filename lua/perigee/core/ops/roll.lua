@@ -13,7 +13,7 @@ local function roll_one(x, shift, dim)
   return ops.concat({ ops.narrow(x, dim, size - shift + 1, shift), ops.narrow(x, dim, 1, size - shift) }, dim)
 end
 
---- x with its entries `shift` places further along a dimension; lists of both for several; without a dimension, x rolled
+--- x with its entries `shift` places further along a dimension; lists of both for several; without a dimension, rolled
 --- as one row of all elements.
 ---@param shifts integer|integer[]
 ---@param dims? integer|integer[]

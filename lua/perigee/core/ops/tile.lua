@@ -3,8 +3,8 @@ local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 local sizes = require "perigee.core.sizes"
 
---- x, counts[d] times along dimension d: x:tile(2, 3). With fewer counts than dimensions they are for the last ones, with
---- more, dimensions are added in front.
+--- x, so many times along each dimension: x:tile(2, 3). Fewer counts than dimensions are for the last ones; with more,
+--- dimensions are added in front.
 local function tile(x, first, b, c, d, e, f, g, h)
   local counts = sizes("tile", first, b, c, d, e, f, g, h)
   while #counts < #x.shape do table.insert(counts, 1, 1) end

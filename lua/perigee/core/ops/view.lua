@@ -149,16 +149,16 @@ local step_view = op.define_view {
   end,
 }
 
---- Every step-th entry of a dimension, from the first on.
+--- Every `distance`-th entry of a dimension, from the first on.
 ---@param dim integer
----@param step integer
-local function step(x, dim, step)
+---@param distance integer
+local function step(x, dim, distance)
   dim = op.dimension("step", dim, x.shape)
-  if type(step) ~= "number" or step < 1 or step % 1 ~= 0 then
-    fail("step: %s; expected a whole number of at least 1", tostring(step))
+  if type(distance) ~= "number" or distance < 1 or distance % 1 ~= 0 then
+    fail("step: %s; expected a whole number of at least 1", tostring(distance))
   end
-  if step == 1 or x.shape[dim] == 0 then return x end
-  return step_view(x, { dim = dim, step = step })
+  if distance == 1 or x.shape[dim] == 0 then return x end
+  return step_view(x, { dim = dim, step = distance })
 end
 
 --- Equal parts along a dimension (the last one, if none is named), in a list.
@@ -213,7 +213,7 @@ end
 
 --- A size as a number, or all of them in a list of its own.
 ---@param dim? integer
-local function size(x, dim)
+local function size_of(x, dim)
   if dim then return x.shape[op.dimension("size", dim, x.shape)] end
   return { unpack(x.shape) }
 end
@@ -295,7 +295,7 @@ local exported = {
   select = select_entry, chunk = chunk, split = split, unbind = unbind, expand = expand, unsqueeze = unsqueeze,
   squeeze = squeeze, flatten = flatten, stop_gradient = stop_gradient, detach = stop_gradient,
 }
-local methods = { size = size }
+local methods = { size = size_of }
 for name, body in pairs(exported) do methods[name] = body end
 exported.methods = methods
 return exported
