@@ -3,12 +3,6 @@
 
 #include "kernel.h"
 
-/* square_sum: Σ x², for the norm of a gradient. Chunks of a fixed size, added in a fixed order, in float64.
- *   sum  stat []   =
- *   x    real [n] */
-PG_KERNEL(square_sum, sum, x)
-PG_KERNEL_PLAN(square_sum)
-
 /* adamw: one step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) with decoupled decay, over flat buffers, with
  * clipping by the global norm, the moving average of the parameters and a working copy in lower precision, in one pass
  * over memory:

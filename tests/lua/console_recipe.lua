@@ -2,7 +2,7 @@
 local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 local o = pg.options { { "align", 30, "steps with a teacher" }, { "total", 40, "steps in all" },
-  { "checkpoint", 10, "steps between" } }
+  { "checkpoint", 10, "steps between" }, { "optim", "adamw", "the optimiser" } }
 local denoise = loss.flow_matching {}
 return pg.recipe {
   name = "tiny",
@@ -15,7 +15,7 @@ return pg.recipe {
     stages = { { name = "classify", losses = { { 1, loss.classification() } }, finish = stop.at_step(2) } },
   },
   data = pg.data.shapes { batch = 4, count = 64 },
-  optim = pg.optim.adamw { lr = 1e-3 },
+  optim = pg.optim[o.optim] { lr = 1e-3 },
   ema = 0.9,
   stages = {
     { name = "align", finish = stop.at_step(o.align),

@@ -268,6 +268,22 @@ describe("a console in a running trainer", function()
                   "tensor student.blocks.1.mlp.hidden.weight", "finish_stage", "stage.finish", "stage.finish" }, paths)
   end)
 
+  it("shows and changes what the run's optimiser has", function()
+    local run = trainer(in_folder(), "--align 1000000 --total 2000000 --checkpoint 0 --optim lion")
+    local console = client.connect(run)
+    local function ask(text) return console:ask { eval = text } end
+    assert.equal("lion, betas 0.9 0.99, clip 1, decay 0, lr 0.001, warmup 0", ask("run.optim").value)
+    assert.is_nil(ask("run.optim.betas = { 0.95, 0.98 }").error)
+    assert.equal("0.98", ask("run.optim.betas[2]").value)
+    assert.matches("run.optim.betas: expected 2 numbers from 0 to below 1, got { 0.9, 1 }",
+      ask("run.optim.betas = { 0.9, 1 }").error)
+    assert.matches("epsilon", ask("run.optim.epsilon = 1e-8").error)
+    assert.matches("cooldown", ask("run.optim.cooldown = { 10, 20 }").error)
+    assert.is_true(#ask("run:parameters 'optimizer.m.student'").value > 0)
+    assert.equal("{}", ask("run:parameters 'optimizer.v.student'").value)
+    console:close()
+  end)
+
   it("leaves a run as it was after 1,000 hostile inputs by ten clients", function()
     local quiet, busy = in_folder "quiet", in_folder "busy"
     files.make_folder(quiet)

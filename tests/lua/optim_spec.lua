@@ -26,7 +26,7 @@ describe("optimisers", function()
     } do
       fails(function() optim.adamw(case[1]) end, case[2])
     end
-    fails(function() return optim.adamv end, "unknown optimiser 'adamv'; expected one of adamw",
+    fails(function() return optim.adamv end, "unknown optimiser 'adamv'; expected one of adamw, lion",
       'did you mean "adamw"?')
     assert.is_true(optim.is_optimiser(optim.adamw()))
     assert.is_false(optim.is_optimiser { lr = 1e-4, kind = "adamw" })
@@ -40,35 +40,54 @@ describe("optimisers", function()
   end)
 end)
 
+--- The steps of a fixture over four groups, clipped by their common norm, with warm-up and averages. `moments`: their
+--- names here by those of the fixture.
+local function follows(fixture_name, settings_of, moments)
+  local optim, update = require "perigee.optim", require "perigee.train.update"
+  local fixture, settings = oracle.load(fixture_name)
+  local optimiser = settings_of(settings)
+  local sizes, groups = { 1, 31, 33, 257 }, {}
+  for k, n in ipairs(sizes) do
+    local start = fixture["start." .. n]
+    groups[k] = { parameters = start:clone(), average = start:clone(), gradients = tensor.empty({ n }, "float32"),
+      moments = {} }
+    for _, name in pairs(moments) do groups[k].moments[name] = ops.fill({ n }, { value = 0, dtype = "float32" }) end
+  end
+  local hyper = update.hyper(optimiser, "cpu")
+  local executable = core.executable.new(update.plan(optimiser, groups, "cpu"))
+  for step = 1, settings.steps do
+    for k, n in ipairs(sizes) do groups[k].gradients:copy_(fixture[("grad%d.%d"):format(step, n)]) end
+    near_number("rate", optim.rate(optimiser, step), number(fixture["rate" .. step]), 1e-15)
+    update.settings(hyper, optimiser, settings.ema, step)
+    local norm = math.sqrt(executable:run({ hyper = hyper }).squares:item())
+    near_number("norm", norm, number(fixture["norm" .. step]), 1e-6)
+    for k, n in ipairs(sizes) do
+      oracle.near("after", groups[k].parameters, fixture[("after%d.%d"):format(step, n)], 1e-6)
+      oracle.near("ema", groups[k].average, fixture[("ema%d.%d"):format(step, n)], 1e-6)
+    end
+  end
+  for letter, name in pairs(moments) do
+    for k, n in ipairs(sizes) do
+      oracle.near(name, groups[k].moments[name], fixture[letter .. "." .. n], letter == "v" and 2e-6 or 1e-6)
+    end
+  end
+  executable:free()
+end
+
 describe("AdamW", function()
-  it("makes PyTorch's steps over four groups, clipped by their common norm, with warm-up and averages", function()
-    local fixture, settings = oracle.load "optimizer"
-    local optim = require("perigee.optim").adamw { lr = settings.lr, betas = { unpack(settings.betas) },
-      epsilon = settings.eps, decay = settings.decay, clip = settings.clip, warmup = settings.warmup }
-    local sizes, groups = { 1, 31, 33, 257 }, {}
-    for k, n in ipairs(sizes) do
-      local start = fixture["start." .. n]
-      groups[k] = { parameters = start:clone(), average = start:clone(), gradients = tensor.empty({ n }, "float32"),
-        moments = { first_moment = ops.fill({ n }, { value = 0, dtype = "float32" }),
-          second_moment = ops.fill({ n }, { value = 0, dtype = "float32" }) } }
-    end
-    local update = require "perigee.train.update"
-    local hyper, executable = update.hyper(optim, "cpu"), core.executable.new(update.plan(optim, groups, "cpu"))
-    for step = 1, settings.steps do
-      for k, n in ipairs(sizes) do groups[k].gradients:copy_(fixture[("grad%d.%d"):format(step, n)]) end
-      near_number("rate", require("perigee.optim").rate(optim, step), number(fixture["rate" .. step]), 1e-15)
-      update.settings(hyper, optim, settings.ema, step)
-      local norm = math.sqrt(executable:run({ hyper = hyper }).squares:item())
-      near_number("norm", norm, number(fixture["norm" .. step]), 1e-6)
-      for k, n in ipairs(sizes) do
-        oracle.near("after", groups[k].parameters, fixture[("after%d.%d"):format(step, n)], 1e-6)
-        oracle.near("ema", groups[k].average, fixture[("ema%d.%d"):format(step, n)], 1e-6)
-      end
-    end
-    for k, n in ipairs(sizes) do
-      oracle.near("m", groups[k].moments.first_moment, fixture["m." .. n], 1e-6)
-      oracle.near("v", groups[k].moments.second_moment, fixture["v." .. n], 2e-6)
-    end
-    executable:free()
+  it("makes PyTorch's steps", function()
+    follows("optimizer", function(s)
+      return require("perigee.optim").adamw { lr = s.lr, betas = { unpack(s.betas) }, epsilon = s.eps, decay = s.decay,
+        clip = s.clip, warmup = s.warmup }
+    end, { m = "first_moment", v = "second_moment" })
+  end)
+end)
+
+describe("Lion", function()
+  it("makes its paper's steps", function()
+    follows("lion", function(s)
+      return require("perigee.optim").lion { lr = s.lr, betas = { unpack(s.betas) }, decay = s.decay, clip = s.clip,
+        warmup = s.warmup }
+    end, { m = "moment" })
   end)
 end)

@@ -12,11 +12,12 @@ local collect, held, peak, without_trace = memory.collect, memory.held, memory.p
 describe("the memory of a step", function()
   for _, case in ipairs {
     { "float32", 32, 32, false }, { "float32", 32, 8, false }, { "float32", 32, 32, true }, { "bf16", 32, 32, false },
-    { "bf16", 32, 4, true }, { "float64", 16, 16, false },
+    { "bf16", 32, 4, true }, { "float64", 16, 16, false }, { "bf16", 32, 32, false, "lion" },
   } do
-    local options = { precision = case[1], batch = case[2], micro = case[3], recompute = case[4], width = 64 }
-    it(("is the plan's: %s, batch %d in pieces of %d%s"):format(case[1], case[2], case[3],
-      case[4] and ", recomputed" or ""), function()
+    local options = { precision = case[1], batch = case[2], micro = case[3], recompute = case[4], width = 64,
+      optim = case[5] }
+    it(("is the plan's: %s, batch %d in pieces of %d%s%s"):format(case[1], case[2], case[3],
+      case[4] and ", recomputed" or "", case[5] and ", by " .. case[5] or ""), function()
         local planned = price.recipe(tiny.recipe(options))
         collect()
         local before = held()

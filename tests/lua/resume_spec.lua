@@ -47,6 +47,13 @@ describe("a resumed run", function()
     assert.equal(3, compare({ precision = "float64", keep = 20 }, { 7 }))
   end)
 
+  it("does so with any optimiser", function()
+    assert.equal(3, compare({ optim = "lion", keep = 20 }, { 5 }))
+    files.remove_tree(in_folder "whole")
+    files.remove_tree(in_folder "pieces")
+    assert.equal(3, compare({ optim = "lion", precision = "bf16", micro = 4, keep = 20 }, { 7 }))
+  end)
+
   it("goes on with weights and rates that were changed while it ran", function()
     local options = { checkpoint = 1, keep = 20, align = 20, total = 30 }
     -- `sample` is called between steps: the place where a user's hand reaches in
@@ -397,9 +404,11 @@ describe("checkpoints", function()
       refusal({ depth = 4 }, { depth = 3 }))
   end)
 
-  it("of another seed, batch or precision are refused", function()
+  it("of another seed, batch, precision or optimiser are refused", function()
     assert.matches("was trained with seed 0, not 3", refusal({}, {}, function(recipe) recipe.seed = 3 end))
     assert.matches("was trained with batch 8, not 16", message_of(tiny.train, { batch = 16, micro = 16 },
+      { folder = in_folder "run", resume = true }))
+    assert.matches("was trained with optimiser adamw, not lion", message_of(tiny.train, { optim = "lion" },
       { folder = in_folder "run", resume = true }))
     assert.matches("was trained with precision float32, not bf16", message_of(tiny.train, { precision = "bf16" },
       { folder = in_folder "run", resume = true }))

@@ -1,12 +1,14 @@
-"""basics: small operations with gradients at edge sizes. optimizer: AdamW, clip, EMA, warm-up."""
+"""basics: small operations with gradients at edge sizes. optimizer, lion: AdamW and Lion with clip, EMA, warm-up."""
 
 import torch
 import torch.nn.functional as F
 
+from lion import Lion
 from store import Draw, Fixture
 
 SIZES = (1, 31, 33, 257)
 ADAMW = {"lr": 1e-2, "betas": [0.9, 0.95], "eps": 1e-8, "decay": 0.1, "clip": 1.0, "ema": 0.9, "warmup": 3, "steps": 5}
+LION = {"lr": 1e-2, "betas": [0.9, 0.99], "decay": 0.1, "clip": 1.0, "ema": 0.9, "warmup": 3, "steps": 5}
 
 
 def differentiate(fixture, case, function, draw, **inputs):
@@ -56,33 +58,42 @@ def build_basics():
     return fixture
 
 
-def build_optimizer():
+def build_optimizer(fixture_name, seed, settings, optimizer_of, moments):
     """Four tensors together: warm-up, clip over all of them, decoupled decay, EMA."""
-    draw, fixture = Draw(502), Fixture("optimizer", **ADAMW)
+    draw, fixture = Draw(seed), Fixture(fixture_name, **settings)
     w = {str(n): draw.normal(n).requires_grad_() for n in SIZES}
     ema = {name: v.detach().clone() for name, v in w.items()}
     fixture.put_all("start.", w)
-    optimizer = torch.optim.AdamW(w.values(), lr=ADAMW["lr"], betas=ADAMW["betas"], eps=ADAMW["eps"],
-                                  weight_decay=ADAMW["decay"], foreach=False)
-    for step in range(1, ADAMW["steps"] + 1):
-        rate = ADAMW["lr"] * min(1, step / ADAMW["warmup"])
+    optimizer = optimizer_of(w.values())
+    for step in range(1, settings["steps"] + 1):
+        rate = settings["lr"] * min(1, step / settings["warmup"])
         optimizer.param_groups[0]["lr"] = rate
         for v in w.values():                             # norms above and below the clip, by turns
             v.grad = draw.normal(*v.shape, scale=(1.0, 0.01)[step % 2])
         fixture.put_all(f"grad{step}.", {name: v.grad for name, v in w.items()})
         fixture.exact(f"rate{step}", rate)
-        fixture.exact(f"norm{step}", torch.nn.utils.clip_grad_norm_(w.values(), ADAMW["clip"], foreach=False))
+        fixture.exact(f"norm{step}", torch.nn.utils.clip_grad_norm_(w.values(), settings["clip"], foreach=False))
         optimizer.step()
         for name, v in w.items():
-            ema[name].mul_(ADAMW["ema"]).add_(v.detach(), alpha=1 - ADAMW["ema"])
+            ema[name].mul_(settings["ema"]).add_(v.detach(), alpha=1 - settings["ema"])
         fixture.put_all(f"after{step}.", w)
         fixture.put_all(f"ema{step}.", ema)
     for name, v in w.items():
-        fixture.put("m." + name, optimizer.state[v]["exp_avg"])
-        fixture.put("v." + name, optimizer.state[v]["exp_avg_sq"])
+        for letter, moment in moments.items():
+            fixture.put(f"{letter}.{name}", optimizer.state[v][moment])
     return fixture
+
+
+def adamw(parameters):
+    return torch.optim.AdamW(parameters, lr=ADAMW["lr"], betas=ADAMW["betas"], eps=ADAMW["eps"],
+                             weight_decay=ADAMW["decay"], foreach=False)
+
+
+def lion(parameters):
+    return Lion(parameters, lr=LION["lr"], betas=LION["betas"], weight_decay=LION["decay"])
 
 
 def build():
     yield build_basics()
-    yield build_optimizer()
+    yield build_optimizer("optimizer", 502, ADAMW, adamw, {"m": "exp_avg", "v": "exp_avg_sq"})
+    yield build_optimizer("lion", 503, LION, lion, {"m": "exp_avg"})
