@@ -211,7 +211,7 @@ describe("random tensors", function()
   end)
 end)
 
--- What somebody may write by mistake, each with a part of the message; the place is mine.lua:2. `v` is a symbolic value.
+-- Likely mistakes, each with a part of its message; the place is mine.lua:2. `v` is a symbolic value.
 local mistakes = {
   -- indexing
   { "x[0]", "x[0]: dimension 1 of [3,4] has entries 1 to 3, or -3 to -1 from the end; numbers from argmax, labels" },
@@ -223,7 +223,7 @@ local mistakes = {
   { "x[{ { 2 } }]", "a range is { from, to }: { 2, 2 } keeps one entry, { 2, -1 } goes to the end" },
   { "x[{ { 3, 1, -1 } }]", "a range's step is at least 1; x:flip(1) turns a dimension round" },
   { "x[{ {}, '1' }]", "item 2 is a string; expected a number, {}, { from, to } or a tensor of indices" },
-  { "x[{ row = 1 }]", "'row' is no item; they go by dimension" },
+  { "x[{ row = 1 }]", "unexpected key 'row'; entries go by dimension" },
   { "x[x]", "indices are int32 or int64, masks uint8, not float32" },
   { "x[pg.zeros({ 4 }, 'uint8')]", "the mask does not have the sizes of the first dimensions of [3,4]" },
   { "x[pg.tensor({ 3 }, 'int64')]", "gather: index 3" },
@@ -314,7 +314,8 @@ local mistakes = {
   { "pg.save(x, 'x.npy')", "save: the file's name comes first: pg.save(\"x.npy\", x)" },
   { "pg.save('x.pt', x)", "save: 'x.pt' ends in neither .npy, .png nor .safetensors; PyTorch writes .safetensors" },
   { "pg.save('x.safetensors', x)", "save: 'x.safetensors' takes a table of tensors by name" },
-  { "pg.print_options { precision = 3 }", "print_options: unknown option 'precision'; expected digits, rows or columns" },
+  { "pg.print_options { precision = 3 }",
+    "print_options: unknown option 'precision'; expected digits, rows or columns" },
 }
 
 describe("a mistake gets a message at its line:", function()

@@ -107,7 +107,9 @@ end
 local function by_list(x, key, at_tensor)
   local count, part, dim, seen = table.maxn(key), x, 1, false
   for k in pairs(key) do
-    if type(k) ~= "number" then fail("x[...]: '%s' is no item; they go by dimension: x[{ 2, {1, 3} }]", tostring(k)) end
+    if type(k) ~= "number" then
+      fail("x[...]: unexpected key '%s'; entries go by dimension: x[{ 2, {1, 3} }]", tostring(k))
+    end
   end
   if count > #x.shape then fail("x[%s]: %d items for %s, one each dimension", shown(key), count, text(x.shape)) end
   for k = 1, count do

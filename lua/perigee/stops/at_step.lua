@@ -8,7 +8,7 @@ local core = require "perigee.core.ffi"
 ---@param n integer
 ---@return perigee.Stop
 return function(n)
-  if type(n) ~= "number" or n % 1 ~= 0 or n < 0 then core.fail("stop.at_step: %s is no step number", tostring(n)) end
+  if type(n) ~= "number" or n % 1 ~= 0 or n < 0 then core.fail("stop.at_step: %s is not a step number", tostring(n)) end
   return {
     text = ("at_step(%d)"):format(n),
     latest = function(_, begun) return math.max(n, (begun or 0) + 1) end,
