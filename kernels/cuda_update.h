@@ -53,7 +53,7 @@ static __global__ void __launch_bounds__(pg_update_threads) pg_update_all(Optimi
  * computes the constants but once. */
 template <class Optimiser>
 static void pg_update(const Optimiser &o, const pg_view *hyper, const pg_view *square_sum, int64_t n, bool vectors,
-                      cudaStream_t stream) {
+                      void *stream) {
   const unsigned most_blocks = 132 * 8;
   pg_hyper h = {hyper->data, hyper->dtype == PG_FLOAT64, pg_data<float>(square_sum)};
   unsigned blocks = pg_blocks(n, pg_update_threads * (vectors ? PG_VECTOR : 1));
