@@ -178,6 +178,23 @@ describe("frozen parameters", function()
     assert.same({ "student.inner.1.bias", "student.inner.1.weight" }, config.frozen)
   end)
 
+  it("may be more in a run that goes on, and not fewer", function()
+    local path = in_folder "more"
+    local stages = { { name = "train", losses = { { 1, denoise } }, finish = pg.stop.at_step(6) } }
+    local function train(steps, ...)
+      local model = student { "shift", ... }
+      pg.train.train(recipe_with(model, { stages = stages }),
+        { quiet = true, folder = path, steps = steps, resume = true }):free()
+      return pg.load_safetensors(("%s/checkpoints/step-%07d.safetensors"):format(path, steps))
+    end
+    local before, after = train(2), train(4, "inner.1")
+    assert.equal(0, oracle.distance(after["student.inner.1.weight"], before["student.inner.1.weight"]))
+    assert.is_true(oracle.distance(after["student.inner.2.weight"], before["student.inner.2.weight"]) > 0)
+    expect.fails(function() train(6) end, "step-0000004.safetensors has no moments of 'student.inner.1.bias', which "
+      .. "was frozen in that run: freeze it again, or begin a new run")
+    train(6, "inner.1")
+  end)
+
   it("may be all of a group's: a student that only a loss's module looks at", function()
     local probe = custom("probe", function(_, context)
       return (context.modules.probe.head(context:forward().velocity) - 1):square():mean()
@@ -200,6 +217,7 @@ describe("frozen parameters", function()
     assert.equal(2 * 4 * 32, all.memory.optimizer - some.memory.optimizer)
     assert.equal(4 * 32, all.memory.gradients - some.memory.gradients)
     assert.equal(all.memory.parameters, some.memory.parameters)
+    assert.equal(21, some.parameters.frozen)
     assert.is_true(some.flops < all.flops)
   end)
 

@@ -77,8 +77,9 @@ function M.run(options)
   if cache then print(cache_text(cache)) end
   for _, s in ipairs(stages) do
     print(("\nstage %s"):format(s.stage))
-    print(("  parameters     student %s, projector %s, teacher %s"):format(millions(s.parameters.student),
-      millions(s.parameters.projector), millions(s.parameters.teacher)))
+    local n = s.parameters
+    print(("  parameters     student %s, projector %s, teacher %s%s"):format(millions(n.student), millions(n.projector),
+      millions(n.teacher), n.frozen and "; frozen " .. millions(n.frozen) or ""))
     print(("  arithmetic     %.2f GFLOP an image, %.2f TFLOP a step, in %d calls"):format(s.flops_per_image / 1e9,
       s.flops / 1e12, s.calls))
     print(("  memory moved   %.2f GiB a step"):format(s.bytes_moved / 2 ^ 30))

@@ -58,7 +58,8 @@ function M.stage(recipe, stage, options)
     local entries, padded, moving = m.module:layout()
     flat, moved = flat + padded, moved + moving
     for _, entry in ipairs(entries) do
-      if not entry.frozen then trained[#trained + 1] = { name = m.name .. "." .. entry.name, tensor = entry.tensor } end
+      if entry.frozen then numbers.frozen = (numbers.frozen or 0) + entry.numel
+      else trained[#trained + 1] = { name = m.name .. "." .. entry.name, tensor = entry.tensor } end
     end
   end
   local teacher, teacher_bytes = recipe:teacher_model(), 0

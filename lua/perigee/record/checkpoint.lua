@@ -92,15 +92,24 @@ function M.open(path, damaged)
   error(problem or ("%s holds no checkpoint"):format(path), 0)
 end
 
+--- The parameter that a tensor's name says it is a moment of, or nil.
+local function of_moment(name) return name:match "^optimizer%.[^.]+%.(.+)$" end
+
 --- Reads groups' tensors into place; errors name the tensor that is missing, has another shape, or belongs to nothing.
+--- Moments of parameters that have been frozen since are left out.
 function M.load_groups(file, groups)
-  local expected = {}
+  local expected, frozen = {}, {}
   for _, group in ipairs(groups) do
     for name, t in pairs(group:state()) do expected[name] = t end
+    for _, entry in ipairs(group.layout) do frozen[group.prefix .. "." .. entry.name] = entry.frozen end
   end
   local names = tables.sorted_keys(expected)
   for _, name in ipairs(names) do
     local entry, t = file.entries[name], expected[name]
+    if not entry and file.entries[of_moment(name)] then
+      error(("%s has no moments of '%s', which was frozen in that run: freeze it again, or begin a new run"):format(
+        file.path, of_moment(name)), 0)
+    end
     if not entry then error(("%s has no tensor '%s' %s: it belongs to another model"):format(file.path, name,
       core.shape_text(t.shape)), 0) end
     if not layout.same_shape(entry.shape, t.shape) or entry.dtype ~= t.dtype then
@@ -109,7 +118,7 @@ function M.load_groups(file, groups)
     end
   end
   for _, name in ipairs(file.names) do
-    if not expected[name] then
+    if not expected[name] and not frozen[of_moment(name)] then
       error(("%s: tensor '%s' %s belongs to nothing in this model"):format(file.path, name,
         core.shape_text(file.entries[name].shape)), 0)
     end
