@@ -9,6 +9,7 @@ local policy = require "perigee.record.policy"
 local program = require "perigee.core.program"
 local room = require "perigee.core.room"
 local strings = require "perigee.sandbox.strings"
+local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -19,14 +20,7 @@ local real_of = setmetatable({}, { __mode = "k" })   -- wrapped library function
 
 -- ---- records: objects with named properties and methods ----------------------------------------------------------
 
-local function sorted_keys(...)
-  local names = {}
-  for _, t in ipairs { ... } do
-    for name in pairs(t) do names[#names + 1] = name end
-  end
-  table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
-  return names
-end
+local function keys_of_both(a, b) return tables.sorted_keys(tables.merged(a, b)) end
 
 --- A proxy with properties: `get` and `set` by name, `call` for methods, or `list` for numbered items.
 ---@param spec { name: string, get?: table<string, function>, set?: table<string, function>, call?: table<string,
@@ -41,13 +35,13 @@ function M.record(spec)
     if call[key] then return call[key] end
     local value = spec.index and spec.index(key)
     if value == nil and not spec.index then
-      core.fail("%s has no '%s'%s", spec.name, tostring(key), nearest.hint(tostring(key), sorted_keys(get, call)))
+      core.fail("%s has no '%s'%s", spec.name, tostring(key), nearest.hint(tostring(key), keys_of_both(get, call)))
     end
     return value
   end
   function class.__newindex(_, key, value)
     if not set[key] then
-      local names = sorted_keys(set)
+      local names = tables.sorted_keys(set)
       core.fail("%s.%s cannot be set%s", spec.name, tostring(key),
         #names > 0 and "; what can: " .. table.concat(names, ", ") or ": it is read-only")
     end
@@ -56,9 +50,9 @@ function M.record(spec)
   function class.__len() return spec.length and spec.length() or 0 end
   function class.__tostring()
     if spec.text then return spec.text() end
-    return ("%s: %s"):format(spec.name, table.concat(sorted_keys(get, call), ", "))
+    return ("%s: %s"):format(spec.name, table.concat(keys_of_both(get, call), ", "))
   end
-  object_of[proxy] = { record = spec, keys = function() return sorted_keys(get, call) end }
+  object_of[proxy] = { record = spec, keys = function() return keys_of_both(get, call) end }
   return proxy
 end
 
@@ -213,12 +207,6 @@ end
 
 -- ---- the language -----------------------------------------------------------------------------------------------
 
-local function copy(t)
-  local result = {}
-  for key, value in pairs(t) do result[key] = value end
-  return result
-end
-
 local function record_of(x)
   return type(x) == "userdata" and object_of[x] and rawget(object_of[x], "record") and object_of[x]
 end
@@ -233,7 +221,7 @@ local function language(environment, out)
   local own = {
     assert = assert, error = error, select = select, tonumber = tonumber, tostring = tostring, type = type,
     unpack = unpack, rawequal = rawequal, rawget = rawget, rawset = rawset, _VERSION = _VERSION,
-    math = copy(math), string = copy(strings), table = copy(table), bit = copy(bit),
+    math = tables.copy(math), string = tables.copy(strings), table = tables.copy(table), bit = tables.copy(bit),
     next = function(t, key)
       if type(t) == "userdata" then core.fail "next: use pairs for what belongs to the run" end
       return next(t, key)
@@ -289,15 +277,13 @@ end
 function M.environment(extra, out)
   library = library or tensor.outlive(build_library)
   local environment = {}
-  local base = language(environment, out)
-  for name, value in pairs(library) do base[name] = value end
-  for name, value in pairs(extra) do base[name] = value end
+  local base = tables.merged(language(environment, out), library, extra)
   base._G = environment
   setmetatable(environment, { __metatable = "read-only", __index = function(_, name)
     local value = base[name]
     if value == nil then
       core.fail("undefined variable '%s'%s", tostring(name),
-        nearest.hint(tostring(name), sorted_keys(base, environment)))
+        nearest.hint(tostring(name), keys_of_both(base, environment)))
     end
     return value
   end })

@@ -11,6 +11,7 @@ local limit = require "perigee.sandbox.limit"
 local signals = require "perigee.signals"
 local stops = require "perigee.stops"
 local strings = require "perigee.sandbox.strings"
+local tables = require "perigee.base.tables"
 
 local SECONDS = 1 -- that a decision may take
 
@@ -23,25 +24,14 @@ function M.report(message) io.stderr:write("policy: ", message, "\n") end
 
 -- ---- what a policy's function may use ---------------------------------------------------------------------------
 
-local function copy(t)
-  local result = {}
-  for key, value in pairs(t) do result[key] = value end
-  return result
-end
-
 local pure = {
-  math = copy(math), string = copy(strings), table = copy(table), pairs = pairs, ipairs = ipairs,
-  next = next, type = type,
-  tonumber = tonumber, tostring = tostring, select = select, unpack = unpack, error = error, assert = assert,
+  math = tables.copy(math), string = tables.copy(strings), table = tables.copy(table),
+  pairs = pairs, ipairs = ipairs, next = next, select = select, unpack = unpack,
+  type = type, tonumber = tonumber, tostring = tostring, error = error, assert = assert,
 }
 pure.math.random, pure.math.randomseed = nil, nil
 
-local function known()
-  local names = {}
-  for name in pairs(pure) do names[#names + 1] = name end
-  table.sort(names)
-  return table.concat(names, ", ")
-end
+local function known() return table.concat(tables.sorted_keys(pure), ", ") end
 
 -- ---- functions --------------------------------------------------------------------------------------------------
 
@@ -146,7 +136,7 @@ function M.write(stop, recipe_finish) return literal(stop, recipe_finish) end
 
 --- The stop that M.write wrote.
 function M.read(text, recipe_finish)
-  local environment = copy(pure)
+  local environment = tables.copy(pure)
   environment.recipe_finish, environment.signal = recipe_finish, signals
   environment.stop = setmetatable({}, { __index = function(_, kind)
     return function(...) return M.make(kind, ...) end

@@ -7,6 +7,7 @@ local optim = require "perigee.optim"
 local policy = require "perigee.record.policy"
 local signals = require "perigee.signals"
 local stops = require "perigee.stops"
+local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -72,9 +73,7 @@ end
 function M.tensor(run, name)
   local all = run:tensors()
   if all[name] then return all[name] end
-  local names = {}
-  for known in pairs(all) do names[#names + 1] = known end
-  core.fail("the run has no tensor '%s'%s", tostring(name), nearest.hint(tostring(name), names))
+  core.fail("the run has no tensor '%s'%s", tostring(name), nearest.hint(tostring(name), tables.sorted_keys(all)))
 end
 
 local function summary(t)
