@@ -1,7 +1,7 @@
 --- Gram alignment (DINOv3's Gram anchoring, arXiv 2508.10104): mean over images and pairs of patches of (S_ij − T_ij)²,
 --- S = X·Xᵀ of the student's tokens after block `block` (from 1), each of length 1, T that of the teacher's patches.
 --- It compares how patches resemble one another, so widths may differ: nothing is projected, and only the student is
---- trained. If the grids differ, X is first resampled bilinearly to the teacher's. In float32 at lower precision too.
+--- trained. If the grids differ, X is first resampled bilinearly to the teacher's. In float32 at any precision.
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local op = require "perigee.core.op"
