@@ -10,6 +10,12 @@ package.path = ("%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;"):format(home, home, h
 local filter = os.getenv "PERIGEE_TEST_FILTER"
 if filter then table.insert(arg, "--filter=" .. filter) end
 
+-- a shell without job control has what it starts in the background ignore SIGINT, and programs inherit that
+local ffi = require "ffi"
+ffi.cdef 'void *tests_signal(int number, void *handler) __asm__("signal")'
+local SIGINT, SIG_DFL = 2, nil
+ffi.C.tests_signal(SIGINT, SIG_DFL)
+
 local exit = os.exit
 -- a test that ends the process would hide those after it
 os.exit = function() error("os.exit was called in a test", 2) end -- luacheck: ignore 122

@@ -11,6 +11,7 @@ local FOLDERS = {
   { preset = "tsan", suffix = "-tsan", title = "under ThreadSanitizer", option = "tsan" },
 }
 local LABELS = { "c", "lua", "lint", "nvcc" } -- parts of the first folder, also options
+local MOST_LINES = 300 -- of a failed test's output
 local TOOLS = { "cmake", "ctest", "luajit", "busted", "luacheck" }
 
 local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
@@ -105,15 +106,20 @@ local function add_up(total, report, job)
   end
 end
 
---- Prints ctest's lines about tests that have ended, and the output of those that failed.
+--- Prints ctest's lines about tests that have ended, and the output of those that failed, or its beginning.
 local function show_progress(pipe, job)
   local hidden = { "^%s*Start%s+%d+: ", "^Test project ", "^Internal ctest ", "^[-+*.]+$" } -- the last: busted's marks
   if job.pattern then table.insert(hidden, "^%s*%d+/%d+ Test .* Passed ") end -- a file in which nothing may match
+  local shown = 0 -- lines of the last test
   for line in pipe:lines() do
     if line:match "^%d+%% tests passed" then break end
-    local is_hidden = false
+    if line:match "^%s*%d+/%d+ Test " then shown = 0 end
+    local is_hidden = shown > MOST_LINES
     for _, pattern in ipairs(hidden) do is_hidden = is_hidden or line:match(pattern) ~= nil end
-    if not is_hidden then say("%s", line) end
+    if not is_hidden then
+      shown = shown + 1
+      say("%s", shown <= MOST_LINES and line or ("... (all of it: %s/tests.xml)"):format(job.folder))
+    end
   end
   pipe:read "*a"
 end
