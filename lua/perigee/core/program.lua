@@ -124,7 +124,7 @@ local NO_NUMBERS = ": inside a model or a loss the numbers of a symbolic value a
 
 --- Lua compares an operand with a number before anyone is asked: its error gets the reason.
 local function explained(message)
-  if type(message) == "string" and message:find("attempt to compare", 1, true)
+  if type(message) == "string" and message:find "attempt to compare [%a ]*table"
     and not message:find(NO_NUMBERS, 1, true) then
     message = message .. NO_NUMBERS
   end
