@@ -3,6 +3,7 @@ local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local pg = require "perigee"
 local tensor = require "perigee.core.tensor"
+local tiny = require "tests.lua.tiny"
 
 --- The Lua of a page's first code block that returns something.
 local function code_of(page)
@@ -20,16 +21,22 @@ describe("a file that a page of docs tells to add", function()
   end
 
   setup(function()
-    files.make_folder(in_folder "perigee/samplers")
-    files.make_folder(in_folder "perigee/models")
+    for _, room in ipairs { "samplers", "models", "stops", "signals", "losses" } do
+      files.make_folder(in_folder("perigee/" .. room))
+    end
     add("samplers", "midpoint", "adding-a-sampler")
     add("models", "flat", "adding-a-model")
+    add("stops", "below", "adding-a-stop")
+    add("signals", "ratio", "adding-a-signal")
+    add("losses", "dispersive", "adding-a-loss")
     package.path = in_folder "?.lua" .. ";" .. path
   end)
 
   teardown(function()
     package.path = path
-    for _, module in ipairs { "samplers.midpoint", "models.flat" } do package.loaded["perigee." .. module] = nil end
+    for _, module in ipairs { "samplers.midpoint", "models.flat", "stops.below", "signals.ratio",
+      "losses.dispersive" } do package.loaded["perigee." .. module] = nil end
+    for room, name in pairs { stop = "below", signal = "ratio", loss = "dispersive" } do rawset(pg[room], name, nil) end
     rawset(pg.sampler, "midpoint", nil)
     rawset(pg.models, "flat", nil)
     rawset(pg.models, "flat_16", nil)
@@ -49,6 +56,30 @@ describe("a file that a page of docs tells to add", function()
     for _, option in ipairs(sampling.command_options()) do found[option.name] = option.help end
     assert.matches("midpoint", found.sampler)
     assert.matches("midpoint", found.steps)
+  end)
+
+  it("is a stop, a signal and a loss, in one stage that ends by them", function()
+    local recipe = tiny.recipe { total = 40 }
+    local stage = recipe.stages[1]
+    stage.losses[2] = { name = "dispersive", weight = 0.5, loss = pg.loss.dispersive { block = 2 } }
+    stage.finish = pg.stop.below { loss = "dispersive", bound = 1, times = 2 }
+    stage.signals = { pg.signal.ratio { "dispersive", "denoise", every = 5 } }
+    recipe.stages[2].finish = pg.stop.after(1)
+    local run = tiny.train(nil, { recipe = recipe, folder = in_folder "run" })
+    assert.equal(21, run.step) -- read at steps 10 and 20
+    local ratios, reason = {}, nil
+    for _, event in ipairs(require("perigee.record.events").read(in_folder "run")) do
+      if event.name == "ratio" then ratios[#ratios + 1] = { event.step, event.value < 0 } end
+      reason = reason or event.reason
+    end
+    assert.same({ { 5, true }, { 10, true }, { 15, true }, { 20, true } }, ratios)
+    assert.matches("^dispersive %-[%d%.]+ is below 1$", reason)
+    stage.signals = { pg.signal.ratio { "dispersive", "features" } }
+    assert.has_error(function() recipe:validate() end)
+    local policy = require "perigee.record.policy"
+    local text = policy.write(stage.finish)
+    assert.equal('stop.below({ bound = 1, loss = "dispersive", times = 2 })', text)
+    assert.equal(text, policy.write(policy.read(text)))
   end)
 
   it("is a family of models that trains and samples", function()
