@@ -63,6 +63,19 @@ describe("a run", function()
     assert.same({ 5 }, checkpoint.list(in_folder "run"))
   end)
 
+  it("does not say that it is saved when its first step fails", function()
+    local message = message_of(tiny.train, { checkpoint = 0 }, { folder = in_folder "run", change = function(recipe)
+      local make = recipe.data.loader
+      recipe.data.loader = function(...)
+        local loader = make(...)
+        rawset(loader, "next", function() error("x.png: cannot be read: Input/output error", 0) end)
+        return loader
+      end
+    end })
+    assert.equal("x.png: cannot be read: Input/output error", message)
+    assert.same({}, checkpoint.list(in_folder "run"))
+  end)
+
   it("is not saved after a NaN", function()
     local message = message_of(tiny.train, { checkpoint = 2 }, { folder = in_folder "run", change = function(recipe)
       recipe.optim.lr, recipe.optim.clip = 1e30, 0

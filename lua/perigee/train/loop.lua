@@ -162,7 +162,7 @@ function Loop:rescue(message)
   if not run.folder or type(message) ~= "string" then return message end
   local saved = pcall(function()
     self:collect_all()
-    return run.sound and self:save() or error "nothing to save"
+    return run.sound and run.step > 0 and self:save() or error "nothing to save"
   end)
   return saved and ("%s\nstep %d is saved; continue with --resume"):format(message, run.step) or message
 end

@@ -9,6 +9,7 @@ local Events = require "perigee.record.events"
 local files = require "perigee.io.files"
 local folder = require "perigee.record.folder"
 local json = require "perigee.io.json"
+local settings = require "perigee.train.settings"
 
 local C = core.C
 local M = {}
@@ -145,7 +146,7 @@ end
 local function expect_unfinished(run, from)
   local state, _, path = checkpoint.open(from)
   check_same(path, state, run.recipe)
-  if run.policy_of(state, stage_of(path, state, run.recipe)).finished then
+  if settings.policy(state, stage_of(path, state, run.recipe)).finished then
     error(("%s: that run is finished, at step %d; give a later end to the finish of stage '%s', or begin at an earlier "
       .. "checkpoint"):format(path, state.step, state.stage_name), 0)
   end

@@ -10,12 +10,11 @@ local failure = require "perigee.base.failure"
 local fits = require "perigee.cost.fits"
 local folder = require "perigee.record.folder"
 local Group = require "perigee.train.group"
-local json = require "perigee.io.json"
 local op = require "perigee.core.op"
 local optimisers = require "perigee.optim"
 local parameters = require "perigee.stage.parameters"
-local policy = require "perigee.record.policy"
 local Progress = require "perigee.record.progress"
+local settings = require "perigee.train.settings"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.stage.program"
 local step_program = require "perigee.train.step"
@@ -31,10 +30,17 @@ local Run = setmetatable({}, { __index = no_field })
 Run.__index = Run
 Run.__newindex = no_field
 
+--- Sets a stage's policy, and with it the signals that are measured. `text`: its source, if it was put in by hand.
+local function set_policy(stage, finish, text)
+  stage.finish, stage.finish_source = finish, text
+  stage.measured = signals.of_stage(finish, stage.signals)
+end
+
 --- The run's copy of a stage that began after step `begun`: weights and `finish` may be changed in it.
 local function live_stage(stage, begun)
-  local live = { name = stage.name, index = stage.index, finish = stage.finish, signals = stage.signals,
-                 needs_teacher = stage.needs_teacher, losses = {}, begun = begun }
+  local live = { name = stage.name, index = stage.index, signals = stage.signals, needs_teacher = stage.needs_teacher,
+                 losses = {}, begun = begun }
+  set_policy(live, stage.finish)
   for k, entry in ipairs(stage.losses) do
     live.losses[k] = { name = entry.name, loss = entry.loss, weight = entry.weight }
     live.losses[entry.name] = live.losses[k]
@@ -138,60 +144,18 @@ end
 
 -- ---- settings, and a checkpoint's state --------------------------------------------------------------------------
 
-local function settings_of(optim, ema, losses)
-  local weights = {}
-  for _, entry in ipairs(losses) do weights[entry.name] = entry.weight end
-  return { optim = optim, ema = ema, weights = weights }
-end
-
 --- The settings that may be changed while a run is going, as they are now; a policy that was put in by hand as source,
 --- and the numbers of this step's changes. A checkpoint holds them and the recipe's.
 function Run:settings()
-  local settings = settings_of(self.optim, self.ema, self.stage.losses)
-  settings.finish = self.stage.finish_source
-  if self.changes.step == self.step and self.changes[1] then settings.changes = { unpack(self.changes) } end
-  return settings
+  local now = settings.of(self.optim, self.ema, self.stage.losses, self.stage.finish_source)
+  if self.changes.step == self.step and self.changes[1] then now.changes = { unpack(self.changes) } end
+  return now
 end
 
 --- The same settings as the recipe has them; its policy by its text.
 function Run:recipe_settings()
   local stage = self.recipe.stages[self.stage.index]
-  local settings = settings_of(self.recipe.optim, self.recipe.ema, stage.losses)
-  settings.finish = stage.finish.text
-  return settings
-end
-
---- A setting of a checkpoint stays, unless the recipe's has been changed since.
-local function take_over(target, live, before)
-  for key, value in pairs(live) do
-    local old, now = before[key], target[key]
-    if now ~= nil and json.encode { old } == json.encode { now } then target[key] = value end
-  end
-end
-
-local function reads_the_step(stop)
-  for _, signal in ipairs(stop.needs) do
-    if signal.of_step then return true end
-  end
-  return false
-end
-
---- The policy with which a checkpoint's run continues in a recipe's stage. One that was put in by hand stays, unless
---- the recipe's has been changed since. A policy other than the checkpoint's is asked from its beginning, and at this
---- step already (`owed`), as in a run that had it from the start; not if it reads losses of the step, which are no
---- longer known. What that run had finished goes on where the recipe's policy was changed, whoever had ended it.
----@return { finish: perigee.Stop, source?: string, state: table, finished: boolean, owed: boolean }
-function Run.policy_of(state, stage)
-  local live, before = state.settings, state.recipe_settings
-  local changed = before.finish ~= nil and before.finish ~= stage.finish.text -- checkpoints once did not say it
-  local source = not changed and live.finish or nil
-  local finish = source and policy.read(source, stage.finish) or stage.finish
-  local same = state.policy_text == finish.text
-  local anew = not same or state.undecided or (changed and state.finished)
-  return {
-    finish = finish, source = source, state = same and state.policy or finish:initial(),
-    finished = state.finished and not anew, owed = anew and not reads_the_step(finish) or false,
-  }
+  return settings.of(self.recipe.optim, self.recipe.ema, stage.losses, stage.finish.text)
 end
 
 --- Takes over a checkpoint's state: step, stage, policy, and the settings that had been changed during the run.
@@ -200,14 +164,14 @@ function Run:restore(state, stage)
   self.stage = live_stage(stage, state.stage_begun)
   local live, before = state.settings, state.recipe_settings
   local now = { ema = self.ema, weights = self:settings().weights }
-  take_over(self.optim, live.optim, before.optim)
-  take_over(now, { ema = live.ema }, { ema = before.ema })
-  take_over(now.weights, live.weights, before.weights)
+  settings.take_over(self.optim, live.optim, before.optim)
+  settings.take_over(now, { ema = live.ema }, { ema = before.ema })
+  settings.take_over(now.weights, live.weights, before.weights)
   self.ema = now.ema
   for _, entry in ipairs(self.stage.losses) do entry.weight = now.weights[entry.name] end
   self.changes = { step = state.step, unpack(live.changes or {}) }
-  local kept = Run.policy_of(state, stage)
-  self.stage.finish, self.stage.finish_source = kept.finish, kept.source
+  local kept = settings.policy(state, stage)
+  set_policy(self.stage, kept.finish, kept.source)
   self.policy_state, self.finished, self.owes_decision = kept.state, kept.finished, kept.owed
   self.loader:seek(self.step)
 end
@@ -384,7 +348,7 @@ end
 ---@return perigee.Signal[]
 function Run:signals_due()
   local list = {}
-  for _, signal in ipairs(signals.of_stage(self.stage.finish, self.stage.signals)) do
+  for _, signal in ipairs(self.stage.measured) do
     if signal:due(self.step) and not (self.owes_decision and signal.of_step) then list[#list + 1] = signal end
   end
   return list
@@ -397,7 +361,7 @@ local function event_of(self, report)
   if #due > 0 then self:collect(0, report) end
   local values = signals.measure(due, self)
   local event = stops.event({ step = self.step, stage = stage.name, stage_steps = self.step - stage.begun },
-    signals.of_stage(stage.finish, stage.signals))
+    stage.measured)
   for _, signal in ipairs(due) do
     local value = values[signal.name]
     if type(value) == "number" and not finite(value) then
@@ -438,7 +402,7 @@ function Run:finish() self.finished, self.saved_step = true, false end
 ---@param stop perigee.Stop
 ---@param text? string
 function Run:set_finish(stop, text)
-  self.stage.finish, self.stage.finish_source = stop, text
+  set_policy(self.stage, stop, text)
   self.policy_state = stop:initial()
 end
 
