@@ -1,17 +1,9 @@
 -- A run's fields are declared in Run.new and written in train/run.lua alone.
 local files = require "perigee.io.files"
 local home = require("perigee.core.ffi").home
+local sources = dofile(home .. "/tests/lua/sources.lua")
 local Run = require "perigee.train.run"
 local tiny = require "tests.lua.tiny"
-
-local function sources(folder, found)
-  for _, entry in ipairs(files.list(folder)) do
-    local path = folder .. "/" .. entry
-    if files.kind(path) == "directory" then sources(path, found)
-    elseif entry:match "%.lua$" then found[#found + 1] = path end
-  end
-  return found
-end
 
 --- The names of the fields that Run.new declares.
 local function declared()
@@ -44,7 +36,7 @@ describe("a run", function()
   it("has its fields written in train/run.lua alone", function()
     local fields, found = declared(), {}
     assert.is_true(fields.step and fields.policy_state and fields.saved_step)
-    for _, path in ipairs(sources(home .. "/lua/perigee", {})) do
+    for _, path in ipairs(sources(home .. "/lua/perigee")) do
       local name = path:sub(#home + 2)
       if name ~= "lua/perigee/train/run.lua" then
         for _, place in ipairs(writes(name, files.read(path), fields)) do found[#found + 1] = place end

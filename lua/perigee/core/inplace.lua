@@ -100,7 +100,7 @@ local function in_place(name)
 end
 
 local names = {
-  "add", "sub", "mul", "div", "pow", "remainder", "maximum", "minimum", "neg", "abs", "exp", "log", "sqrt", "rsqrt",
+  "add", "sub", "mul", "div", "pow", "maximum", "minimum", "neg", "abs", "exp", "log", "sqrt", "rsqrt",
   "square", "sin", "cos", "tanh", "sigmoid", "relu", "floor", "round", "sign", "reciprocal", "clamp", "masked_fill",
 }
 for _, name in ipairs(names) do own[name .. "_"] = in_place(name) end

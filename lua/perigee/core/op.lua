@@ -20,7 +20,7 @@ function M.dimension(name, dim, shape)
   local position = type(dim) == "number" and dim < 0 and n + 1 + dim or dim
   if type(position) ~= "number" or position < 1 or position > n or position % 1 ~= 0 then
     fail("%s: dimension %s of a tensor %s%s", name, tostring(dim), core.shape_text(shape),
-      n > 0 and ("; there are 1 to %d, or -%d to -1 from the end"):format(n, n) or "")
+      n > 0 and ("; expected 1 to %d, or -%d to -1 from the end"):format(n, n) or "")
   end
   return position
 end
