@@ -1,4 +1,4 @@
-/* What every kernel is made of, on every device.
+/* The parts of every kernel, on every device.
  *
  * A kernel is a function of one pg_call. It reads views, attributes and scratch; it allocates nothing, knows no
  * file, no program and no Lua, and returns a status. Order of the views, as a law: outputs, saved values, inputs.
@@ -59,7 +59,7 @@ const char *pg_shape_text(const pg_view *v);
 }
 #endif
 
-/* What a kernel may ask of whoever runs it, on devices whose vendor's library offers several algorithms. */
+/* Services that a kernel may ask for, on devices whose vendor's library offers several algorithms. */
 typedef struct pg_services {
   /* 1: float32 products may be computed from TF32 (10 bits of mantissa). */
   int (*tf32)(void);

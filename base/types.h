@@ -16,7 +16,7 @@ const char *pg_last_error(void);
 
 enum { PG_MAX_DIMS = 8, PG_MAX_VIEWS = 16, PG_MAX_ATTRIBUTES = 12 };
 
-/* What a kernel sees of a tensor. `stride` counts elements; data is NULL for an absent argument. */
+/* A tensor as a kernel sees it. `stride` counts elements; data is NULL for an absent argument. */
 typedef struct pg_view {
   void *data;
   int32_t dtype; /* dtypes.h */

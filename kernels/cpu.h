@@ -1,4 +1,4 @@
-/* What the CPU's kernels share. The build compiles each kernels/<op>/cpu.c once per instruction set and dtype with
+/* Shared by the CPU's kernels. The build compiles each kernels/<op>/cpu.c once per instruction set and dtype with
  *
  *   PG_SUFFIX   _<isa>_<dtype>, pasted to every kernel's name by PG_CPU()
  *   PG_REAL     PG_FLOAT32 (0), PG_FLOAT64 (1) or PG_BFLOAT16 (2)

@@ -1,4 +1,4 @@
-/* What the CPU kernels of optimisers share. Parameters and moments are float32 or float64; a step goes chunk by chunk,
+/* Shared by the CPU kernels of optimisers. Parameters and moments are float32 or float64; a step goes chunk by chunk,
  * so that what it wrote is still in cache when the average and the working copy are made of it. */
 #ifndef PERIGEE_KERNELS_CPU_UPDATE_H
 #define PERIGEE_KERNELS_CPU_UPDATE_H
@@ -12,7 +12,7 @@ static inline double pg_hyper_number(const pg_view *hyper, int k) {
   return hyper->dtype == PG_FLOAT64 ? ((const double *)hyper->data)[k] : (double)((const float *)hyper->data)[k];
 }
 
-/* What gradients are multiplied with so that their norm is at most `clip`; 0: no clipping. */
+/* The factor of all gradients so that their norm is at most `clip`; 0: no clipping. */
 static inline double pg_clip_scale(double clip, const pg_view *square_sum) {
   const double factor = clip / (sqrt((double)*(const stat *)square_sum->data) + 1e-6);
   return clip > 0 && factor < 1 ? factor : 1;

@@ -1,4 +1,4 @@
-/* What the CUDA kernels share. The build compiles each kernels/<op>/cuda.cu once per dtype with
+/* Shared by the CUDA kernels. The build compiles each kernels/<op>/cuda.cu once per dtype with
  *
  *   PG_SUFFIX   _cuda_float32 or _cuda_bfloat16, pasted to every kernel's name by PG_CUDA()
  *   PG_REAL     PG_FLOAT32 (0) or PG_BFLOAT16 (2)
@@ -29,8 +29,8 @@
 /* Functions that device code and the CPU's kernels share (activation/functions.h). */
 #define PG_FUNCTION static __device__ __forceinline__
 
-/* What a block's dynamic shared memory takes at most: with 2 KiB of static arrays it is what GPUs 8.6 and 8.9 have (8.0: 163
- * KiB, 9.0: 227). */
+/* What a block's dynamic shared memory takes at most: with 2 KiB of static arrays it is what GPUs 8.6 and 8.9 have
+ * (8.0: 163 KiB, 9.0: 227). */
 enum { PG_MOST_SHARED_BYTES = 97 << 10 };
 
 /* PG_SHARED(float, tile, [32][33]) declares a shared array; PG_SHARED_DYNAMIC(float, row) the pointer to what LAUNCH's
@@ -220,8 +220,8 @@ static inline unsigned pg_row_blocks(int64_t rows, int64_t width) {
   return pg_blocks(rows, width > PG_LONG_ROW ? 1 : PG_ROW_BLOCK / PG_WARP);
 }
 
-/* out = Σ partial / divisor, added up in the divisor's type by one block: the second step of a sum whose pieces the shapes
- * fix. */
+/* out = Σ partial / divisor, added up in the divisor's type by one block: the second step of a sum whose pieces the
+ * shapes fix. */
 enum { PG_ADDING_THREADS = 1024 };
 template <class P, class T>
 static __global__ void __launch_bounds__(PG_ADDING_THREADS)

@@ -1,4 +1,5 @@
-/* What choosing among equals on a GPU needs (pg_services in kernel.h): the GPU's name, for a choice's key, and times. */
+/* The means of choosing among equals on a GPU (pg_services in kernel.h): the GPU's name, for a choice's key, and times.
+ * */
 #ifndef PERIGEE_KERNELS_CUDA_CHOICE_H
 #define PERIGEE_KERNELS_CUDA_CHOICE_H
 
@@ -28,7 +29,8 @@ static const char *pg_gpu_name(void) {
   return name;
 }
 
-/* Milliseconds of a few runs in a row, each queued by run(data) on the default stream, after one that is not counted. */
+/* Milliseconds of a few runs in a row, each queued by run(data) on the default stream, after one that is not counted.
+ * */
 static pg_status pg_milliseconds(const char *what, pg_status (*run)(const void *data), const void *data, float *milliseconds) {
   cudaEvent_t events[2] = {NULL, NULL};
   pg_status status = run(data);

@@ -1,8 +1,10 @@
-/* cuDNN 9 through its backend API: a graph of operations, the engines that cuDNN offers for it, the plan by which one runs it.
+/* cuDNN 9 through its backend API: a graph of operations, the engines that cuDNN offers for it, the plan by which one
+ * runs it.
  *
- * A graph is built call by call; the first call that fails leaves its message (pg_last_error) and its status in the graph, and
- * the calls after it do nothing. What cuDNN calls not supported is PG_ERROR_UNSUPPORTED, everything else PG_ERROR_DEVICE.
- * An engine with its knobs is a text, "8:24=2,14=3", that makes the same plan again in a later process. */
+ * A graph is built call by call; the first call that fails leaves its message (pg_last_error) and its status in the
+ * graph, and the calls after it do nothing. A graph that cuDNN calls not supported is PG_ERROR_UNSUPPORTED, everything
+ * else PG_ERROR_DEVICE. An engine with its knobs is a text, "8:24=2,14=3", that makes the same plan again in a later
+ * process. */
 #ifndef PERIGEE_KERNELS_CUDA_CUDNN_H
 #define PERIGEE_KERNELS_CUDA_CUDNN_H
 
@@ -34,7 +36,8 @@ pg_status cudnn_handle(cudnnHandle_t *handle);
 /* A GPU by cuDNN's own description of it (JSON). */
 pg_status cudnn_device(cudnnBackendDescriptor_t *out, const char *json);
 
-/* What a tensor is: memory that comes with a run; a value between two operations; a float32 of the host, taken at a run. */
+/* The kinds of tensor: memory that comes with a run; a value between two operations; a float32 of the host, taken at a
+ * run. */
 enum { CUDNN_MEMORY, CUDNN_BETWEEN, CUDNN_BY_VALUE };
 cudnnBackendDescriptor_t cudnn_tensor(cudnn_graph *g, int64_t uid, cudnnDataType_t type, const int64_t shape[4],
                                       const int64_t stride[4], int kind);
@@ -63,15 +66,16 @@ pg_status cudnn_graph_finish(cudnn_graph *g);
 /* The graph, its plan and all descriptors; it is as good as new then. */
 void cudnn_graph_free(cudnn_graph *g);
 
-/* The engines that cuDNN's heuristic proposes (where none is left: its fallback), best first, without those whose bits depend
- * on the order in which blocks finish and those that add less exactly than the operations say (Winograd's, Fourier's, with
- * operands or sums of fewer bits). *count = 0: there are none. */
+/* The engines that cuDNN's heuristic proposes (where none is left: its fallback), best first, without those whose bits
+ * depend on the order in which blocks finish and those that add less exactly than the operations say (Winograd's,
+ * Fourier's, with operands or sums of fewer bits). *count = 0: there are none. */
 pg_status cudnn_engines(cudnn_graph *g, char engines[][CUDNN_ENGINE_TEXT], int room, int *count);
 
 /* Makes an engine's plan: the graph's only one. */
 pg_status cudnn_plan(cudnn_graph *g, const char *engine);
 
-/* Queues one run of the plan. tensors[k], k < n <= CUDNN_MOST_TENSORS: the address of tensor k; NULL: the graph hasn't it. */
+/* Queues one run of the plan. tensors[k], k < n <= CUDNN_MOST_TENSORS: the address of tensor k; NULL: the graph hasn't
+ * it. */
 pg_status cudnn_run(const cudnn_graph *g, int n, void *const *tensors, void *workspace, void *stream);
 
 #endif

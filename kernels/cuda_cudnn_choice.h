@@ -2,9 +2,9 @@
  * convolution/cuda.c).
  *
  * When a program is planned, ours and cuDNN's first few engines are timed, and the fastest is kept as a choice
- * (pg_services in kernel.h): "own", or "cudnn/" and an engine. cuDNN's plan is made then, never while a graph is captured,
- * and lives as long as the process. Eager calls are ours, unless their problem has been planned. Where cuDNN has no
- * plan, or none in the workspace that it may have, the op is ours. PERIGEE_<OP>=own or cudnn asks for one of the
+ * (pg_services in kernel.h): "own", or "cudnn/" and an engine. cuDNN's plan is made then, never while a graph is
+ * captured, and lives as long as the process. Eager calls are ours, unless their problem has been planned. Where cuDNN
+ * has no plan, or none in the workspace that it may have, the op is ours. PERIGEE_<OP>=own or cudnn asks for one of the
  * two, and cudnn then serves eager calls too. */
 #ifndef PERIGEE_KERNELS_CUDA_CUDNN_CHOICE_H
 #define PERIGEE_KERNELS_CUDA_CUDNN_CHOICE_H
@@ -38,7 +38,7 @@ typedef struct cudnn_contest {
   int64_t beside;            /* bytes of scratch that run_cudnn needs besides */
 } cudnn_contest;
 
-/* What was chosen in this process. A graph without a plan: our own kernels. */
+/* The choices of this process. A graph without a plan: our own kernels. */
 typedef struct cudnn_solution {
   char key[CUDNN_KEY_BYTES];
   int wish; /* as it was then */

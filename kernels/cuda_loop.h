@@ -39,7 +39,7 @@ static __device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
   return (a | b) >> 31 ? a / b : (int64_t)((unsigned)a / (unsigned)b);
 }
 
-/* What a kernel sees of a loop over K operands. */
+/* A loop over K operands, as a kernel sees it. */
 template <int K>
 struct pg_grid {
   int ndim;
@@ -102,7 +102,7 @@ static __device__ __forceinline__ void write(const G &g, int k, const int *at, c
 
 enum { PG_EACH_THREADS = 256 };
 
-/* What one launch takes at most, in elements and in the reach of an operand's offsets; tests set less. */
+/* The most that one launch takes, in elements and in the reach of an operand's offsets; tests set less. */
 #ifndef PG_GRID_MOST
 #define PG_GRID_MOST INT32_MAX
 #endif

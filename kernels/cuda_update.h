@@ -1,4 +1,4 @@
-/* What the CUDA kernels of optimisers share. An optimiser is a struct with the buffers of a step and
+/* Shared by the CUDA kernels of optimisers. An optimiser is a struct with the buffers of a step and
  *
  *   struct constants;                                                         what does not depend on the element
  *   __device__ static constants constants_of(const pg_hyper &h);              in float64, as on the CPU
@@ -23,7 +23,7 @@ static __device__ __forceinline__ double pg_hyper_number(const pg_hyper &h, int 
   return h.wide ? static_cast<const double *>(h.numbers)[k] : (double)static_cast<const float *>(h.numbers)[k];
 }
 
-/* What gradients are multiplied with so that their norm is at most `clip`; 0: no clipping. */
+/* The factor of all gradients so that their norm is at most `clip`; 0: no clipping. */
 static __device__ __forceinline__ double pg_clip_scale(double clip, const pg_hyper &h) {
   double factor = clip / (sqrt((double)*h.square_sum) + 1e-6);
   return clip > 0 && factor < 1 ? factor : 1;

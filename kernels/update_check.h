@@ -1,4 +1,4 @@
-/* What the kernels of optimisers ask of their arguments, on every device. */
+/* Checks of the optimisers' kernels' arguments, on every device. */
 #ifndef PERIGEE_UPDATE_CHECK_H
 #define PERIGEE_UPDATE_CHECK_H
 

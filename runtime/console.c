@@ -1,5 +1,5 @@
 /* Consoles: a Unix socket in a run's folder, served between steps without ever waiting for a client, and the client's
- * side of it. What goes over it are frames: a length (32 bits, little-endian) and so many bytes. */
+ * side of it. Messages are frames: a length (32 bits, little-endian) and so many bytes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

@@ -42,7 +42,7 @@ static const pg_device_ops cpu = {
 
 static const pg_device_ops *cuda; /* once it is open */
 
-/* libperigee_cuda.so beside this library, or what PERIGEE_CUDA_LIBRARY says. */
+/* libperigee_cuda.so next to this library, or what PERIGEE_CUDA_LIBRARY says. */
 static void plugin_path(char *path, size_t room) {
   const char *given = getenv("PERIGEE_CUDA_LIBRARY");
   Dl_info self;

@@ -128,7 +128,7 @@ struct pg_writer {
   int fd;
   int64_t bytes;
   pg_status failed;  /* the first failure; nothing is committed after one */
-  char *path, *part; /* the file, and the temporary one beside it */
+  char *path, *part; /* the file, and the temporary one next to it */
 };
 
 static _Atomic int64_t bytes_left = -1;

@@ -36,12 +36,13 @@ pg_status pg_cpu_isa_check(void); /* an error if PERIGEE_ISA asks for one that i
 
 /* ---- device.c: what a device can do; the CPU is built in, others are plugins ---- */
 
-/* What a device with queues adds. Work that is queued runs in order, and on its own time; queues and their kernels are
- * ordered by events. Everything else a device does (copies of pg_device_ops, frees) waits for what is queued. */
+/* The functions that a device with queues adds. Work that is queued runs in order, and on its own time; queues and
+ * their kernels are ordered by events. Everything else a device does (copies of pg_device_ops, frees) waits for what is
+ * queued. */
 typedef struct pg_queue_ops {
   void *stream[PG_QUEUES];     /* as kernels get it in pg_call.stream */
   const pg_services *services; /* as kernels get it in pg_call.services */
-  /* Page-locked host memory, which queued copies may read and write while the host goes on. */
+  /* Page-locked host memory, which queued copies may read and write while the host continues. */
   pg_status (*pin)(void **out, int64_t bytes);
   void (*unpin)(void *data);
   /* Device or pinned memory on either side. */
@@ -74,7 +75,7 @@ typedef struct pg_device_ops {
   const char *description;    /* "NVIDIA H100, compute capability 9.0, ..." */
 } pg_device_ops;
 
-/* What a plugin exports under this name: its device, opened, or NULL after pg_error(). */
+/* A plugin exports under this name its device, opened, or NULL after pg_error(). */
 typedef const pg_device_ops *(*pg_plugin_function)(void);
 #define PG_PLUGIN_FUNCTION "pg_plugin_open"
 

@@ -33,7 +33,7 @@ static int traceback(lua_State *L) {
 /* Data and teachers' caches are read from mapped files. */
 static void on_bus_error(int number) {
   static const char text[] = "perigee: a file was cut short while it was read, or its disk failed (SIGBUS); a run's "
-                             "checkpoints are whole, and --resume goes on from the last\n";
+                             "checkpoints are whole, and --resume continues from the last\n";
   (void)!write(STDERR_FILENO, text, sizeof text - 1);
   signal(number, SIG_DFL);
   raise(number);

@@ -1,4 +1,4 @@
-/* What the loader draws: a permutation for each epoch, flips and shifts for each position. Every number is Philox of
+/* The loader's draws: a permutation for each epoch, flips and shifts for each position. Every number is Philox of
  * the seed as key and (position, purpose) as counter. */
 #include <stdlib.h>
 

@@ -11,8 +11,8 @@ const char *pg_version(void);
 
 enum { PG_CPU = 0, PG_CUDA = 1, PG_DEVICES = 2 };
 
-/* The CPU is built in. CUDA is a plugin, opened when it is first asked for: the library that PERIGEE_CUDA_LIBRARY names,
- * else libperigee_cuda.so beside this one. */
+/* The CPU is built in. CUDA is a plugin, opened when it is first asked for: the library that PERIGEE_CUDA_LIBRARY
+ * names, else libperigee_cuda.so next to this one. */
 pg_status pg_device_open(int device);
 const char *pg_device_name(int device);                     /* "cpu", "cuda" */
 const char *pg_device_description(int device);              /* of an open device: its model and what it can do */
@@ -25,8 +25,8 @@ pg_status pg_device_synchronise(int device);
 int pg_tf32(void);
 void pg_tf32_set(int allowed);
 
-/* Choices among equals (algorithms of a vendor's library) are timed once and kept, so that timing never changes bits: a run
- * saves them. Keys and values are texts without white space. */
+/* Choices among equals (algorithms of a vendor's library) are timed once and kept, so that timing never changes bits: a
+ * run saves them. Keys and values are texts without white space. */
 int pg_choice_count(void);
 const char *pg_choice_key(int choice);
 const char *pg_choice_value(int choice);
@@ -35,7 +35,7 @@ pg_status pg_choice_keep(const char *key, const char *value); /* takes the place
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-/* What an allocation is for; every byte is accounted under one of these. */
+/* The purpose of an allocation; every byte is accounted under one of these. */
 enum {
   PG_PURPOSE_OTHER = 0, PG_PURPOSE_PARAMETERS = 1, PG_PURPOSE_GRADIENTS = 2, PG_PURPOSE_OPTIMIZER = 3,
   PG_PURPOSE_EMA = 4, PG_PURPOSE_ARENA = 5, PG_PURPOSE_DATA = 6, PG_PURPOSE_TEACHER = 7,
@@ -47,7 +47,7 @@ const char *pg_purpose_name(int purpose);
 int64_t pg_memory_now(int device, int purpose);
 int64_t pg_memory_peak(int device, int purpose);
 void pg_memory_reset_peak(int device);
-/* What a run is planned to hold on a device, for messages; 0: not known. */
+/* The bytes that a run is planned to hold on a device, for messages; 0: not known. */
 void pg_memory_expect(int device, int64_t bytes);
 /* Test hook: let n more allocations pass and fail the one after; n < 0 turns it off. */
 void pg_memory_fail_after(int64_t n);
@@ -85,7 +85,7 @@ void pg_reading_free(pg_reading *r);
 pg_status pg_reading_add(pg_reading *r, int64_t offset, const pg_tensor *t);
 /* After the last: what was added belongs together. */
 pg_status pg_reading_close(pg_reading *r);
-/* The bytes, once they are there; the reading may be filled anew afterwards. */
+/* The bytes, once they are there; the reading may be filled again afterwards. */
 pg_status pg_reading_wait(pg_reading *r, const void **host);
 
 /* ---- kernels --------------------------------------------------------------------------------- */
@@ -139,16 +139,16 @@ const char *pg_cpu_isa(void);               /* the kernels chosen: "x86-64-v4 + 
 const char *pg_cpu_name(void);
 const char *pg_library_versions(void);      /* "libpng 1.6.39, zlib 1.2.13" */
 int64_t pg_resident_bytes(void);            /* this process's resident set now */
-/* SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU: after install, the first only sets a flag, a second SIGINT
- * ends the process. Those that were ignored before stay ignored, and so are SIGPIPE and SIGXFSZ. */
+/* SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU: after install, the first only sets a flag, a second
+ * SIGINT ends the process. Those that were ignored before stay ignored, and so are SIGPIPE and SIGXFSZ. */
 pg_status pg_signals_install(void);
 int pg_signals_pending(void);               /* 0, or the signal's number */
 void pg_signals_clear(void);
 
 /* ---- consoles -------------------------------------------------------------------------------- */
 
-/* A Unix socket (mode 0600, same user only) that is served between steps and never waits for a client. What goes over it
- * are frames of at most 1 MiB. A client that sends more, or leaves 4 MiB unread, is sent away. */
+/* A Unix socket (mode 0600, same user only) that is served between steps and never waits for a client. What goes over
+ * it are frames of at most 1 MiB. A client that sends more, or leaves 4 MiB unread, is sent away. */
 typedef struct pg_console pg_console;
 enum { PG_CONSOLE_NOTHING = 0, PG_CONSOLE_OPENED = 1, PG_CONSOLE_FRAME = 2, PG_CONSOLE_CLOSED = 3 };
 
@@ -158,7 +158,7 @@ void pg_console_free(pg_console *c);
 /* Takes in what has come, after waiting up to `milliseconds` for it (0: one system call); 1 if there is something for
  * pg_console_next, else 0. */
 int pg_console_poll(pg_console *c, int milliseconds);
-/* What happened next, clients in turn, and to which (numbers from 1, never used twice). A frame is valid until the next
+/* The next event, clients in turn, and its client (numbers from 1, never used twice). A frame is valid until the next
  * call of a console's function. */
 int pg_console_next(pg_console *c, int64_t *client, const char **frame, int64_t *bytes);
 /* Queues a frame; a client that is gone is ignored. */
@@ -182,13 +182,13 @@ pg_status pg_file_read(const char *path, int64_t offset, void *host, int64_t byt
 /* The bytes at `offset` fill a contiguous tensor on any device, as they are. */
 pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t);
 
-/* A file that appears whole or not at all: written beside `path` under a temporary name, synced and renamed by
+/* A file that appears whole or not at all: written next to `path` under a temporary name, synced and renamed by
  * commit. A writer that fails or is aborted leaves neither the temporary file nor a change at `path`. */
 typedef struct pg_writer pg_writer;
 
 pg_status pg_writer_open(pg_writer **out, const char *path);
 /* The temporary file is `path`.part and outlives pg_writer_suspend and the process: what it holds is kept, *bytes says
- * how much, and writing goes on at its end. One writer at a time may hold it. */
+ * how much, and writing continues at its end. One writer at a time may hold it. */
 pg_status pg_writer_resume(pg_writer **out, const char *path, int64_t *bytes);
 pg_status pg_writer_write(pg_writer *w, const void *host, int64_t bytes);      /* at the end */
 pg_status pg_writer_write_tensor(pg_writer *w, const pg_tensor *t);            /* contiguous, any device */
@@ -204,12 +204,12 @@ pg_status pg_writer_suspend(pg_writer *w);
 void pg_writer_abort(pg_writer *w);
 /* CRC-32 of what came before, `crc` (0: nothing), followed by these bytes. */
 uint32_t pg_crc32(uint32_t crc, const void *host, int64_t bytes);
-/* The same of one record of a file: it goes on from the file's `seed` and the record's number, so that none passes for
+/* The same of one record of a file: it starts from the file's `seed` and the record's number, so that none passes for
  * another. */
 uint32_t pg_record_crc32(uint32_t seed, int64_t number, const void *host, int64_t bytes);
 
-/* A file that one process at a time may hold, made if it isn't there; it is let go by pg_lock_free or with the process,
- * however that ends. Where another has it, *out is NULL and *holder that one's number (0: not known). */
+/* A file that one process at a time may hold, made if it isn't there; it is released by pg_lock_free or with the
+ * process, however that ends. Where another has it, *out is NULL and *holder that one's number (0: not known). */
 typedef struct pg_lock pg_lock;
 pg_status pg_lock_take(pg_lock **out, const char *path, int64_t *holder);
 void pg_lock_free(pg_lock *l);
@@ -226,7 +226,7 @@ pg_status pg_png_write(const char *path, const pg_tensor *image);
 
 /* Batches of samples, prefetched by threads. A sample has fields (image, label, latent, ...); sample k of the endless
  * sequence is permutation[k / count][k mod count], a Philox permutation for each epoch, and batch `step` holds the
- * positions step·stride + first ... + batch − 1. What a batch holds depends on the options and the step alone. */
+ * positions step·stride + first ... + batch − 1. A batch depends on the options and the step alone. */
 typedef struct pg_loader pg_loader;
 
 enum { PG_FLIP_ALWAYS = 2 };
@@ -251,9 +251,9 @@ pg_status pg_loader_add_tensor(pg_loader *l, pg_tensor *data, int augment);
 /* One file with `count` records of `shape`, the first at byte `offset`: */
 pg_status pg_loader_add_file(pg_loader *l, const char *path, int64_t offset, int dtype, int ndim, const int64_t *shape,
                              int augment);
-/* One file, mapped: sample k's record of `shape`, number k, begins at byte `offset` + k·`stride`, that of its mirror image
- * `mirrored` bytes, a multiple of `stride`, after that. Behind each stands its pg_record_crc32, which is checked when the
- * record is first read. The file must not be shortened while the loader lives: */
+/* One file, mapped: sample k's record of `shape`, number k, begins at byte `offset` + k·`stride`, that of its mirror
+ * image `mirrored` bytes, a multiple of `stride`, after that. Behind each stands its pg_record_crc32, which is checked
+ * when the record is first read. The file must not be shortened while the loader lives: */
 pg_status pg_loader_add_mapped(pg_loader *l, const char *path, int64_t offset, int64_t stride, int64_t mirrored,
                                uint32_t seed, int dtype, int ndim, const int64_t *shape);
 /* One file a sample, FOLDER/NAME, `names` being `count` zero-terminated strings one after another. Each must start with

@@ -7,7 +7,7 @@
 
 #include "files.h"
 
-/* What libpng's callbacks see. It lives in the caller of the function that calls setjmp. */
+/* The state of libpng's callbacks. It lives in the caller of the function that calls setjmp. */
 typedef struct png_job {
   const char *path;
   FILE *file;        /* reading */

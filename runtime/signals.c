@@ -22,7 +22,7 @@ pg_status pg_signals_install(void) {
   action.sa_handler = on_signal;
   sigemptyset(&action.sa_mask);
   signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of the write, with a message */
-  signal(SIGPIPE, SIG_IGN); /* nobody reads the output any more: training goes on */
+  signal(SIGPIPE, SIG_IGN); /* nobody reads the output any more: training continues */
   for (size_t k = 0; k < sizeof ending / sizeof *ending; k++) {
     if (sigaction(ending[k], NULL, &before))
       return pg_error(PG_ERROR_IO, "signals: the handler of signal %d could not be read", ending[k]);

@@ -1,4 +1,4 @@
-/* What the accumulate kernels of every device ask of their arguments (accumulate.h). */
+/* Checks of the accumulate kernels' arguments, on every device (accumulate.h). */
 #ifndef PERIGEE_ACCUMULATE_CHECK_H
 #define PERIGEE_ACCUMULATE_CHECK_H
 

@@ -1,4 +1,4 @@
-/* What the activation kernels of every device ask of their arguments (activation.h). */
+/* Checks of the activation kernels' arguments, on every device (activation.h). */
 #ifndef PERIGEE_ACTIVATION_CHECK_H
 #define PERIGEE_ACTIVATION_CHECK_H
 

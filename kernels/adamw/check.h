@@ -1,4 +1,4 @@
-/* What the adamw kernels of every device ask of their arguments (adamw.h). */
+/* Checks of the adamw kernels' arguments, on every device (adamw.h). */
 #ifndef PERIGEE_ADAMW_CHECK_H
 #define PERIGEE_ADAMW_CHECK_H
 

@@ -13,7 +13,7 @@ typedef struct step_constants {
   stat scale, beta1, rest1, beta2, rest2, keep, rate, root, epsilon, ema;
 } step_constants;
 
-/* What does not depend on the element, in float64. */
+/* The factors that are the same for all elements, in float64. */
 static step_constants constants_of(const pg_view *hyper, const pg_view *square_sum) {
   const double lr = pg_hyper_number(hyper, 0), beta1 = pg_hyper_number(hyper, 1), beta2 = pg_hyper_number(hyper, 2),
                step = pg_hyper_number(hyper, 7);

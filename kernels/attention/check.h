@@ -1,4 +1,4 @@
-/* What the attention kernels of every device ask of their arguments (attention.h). After cpu.h or cuda.h. */
+/* Checks of the attention kernels' arguments, on every device (attention.h). After cpu.h or cuda.h. */
 #ifndef PERIGEE_ATTENTION_CHECK_H
 #define PERIGEE_ATTENTION_CHECK_H
 

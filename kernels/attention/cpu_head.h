@@ -1,4 +1,4 @@
-/* What attention and its alignment share: one head of a packed qkv tensor, a thread's workspace, a block of logits. */
+/* Shared by attention and its alignment: one head of a packed qkv tensor, a thread's workspace, a block of logits. */
 #ifndef PERIGEE_ATTENTION_CPU_HEAD_H
 #define PERIGEE_ATTENTION_CPU_HEAD_H
 

@@ -1,4 +1,4 @@
-/* Attention on GPUs. In float32 it is our own (cuda.cu). In bfloat16 cuDNN's stands beside ours where the plugin is
+/* Attention on GPUs. In float32 it is our own (cuda.cu). In bfloat16 cuDNN's competes with ours where the plugin is
  * built with cuDNN, and which of the two runs is a choice (cuda_cudnn_choice.h; PERIGEE_ATTENTION asks for one of
  * them). */
 
@@ -27,7 +27,7 @@ static pg_status run_own(const pg_call *call, int backward) {
 #include "attention/cudnn.h"
 #include "cuda_cudnn_choice.h"
 
-/* What a choice is made for. */
+/* The problem that a choice is made for. */
 typedef struct problem {
   int backward, with_lse;
   attention_size size;

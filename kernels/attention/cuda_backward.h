@@ -5,17 +5,17 @@
  *   dQ = scale·dS·K, dK = scale·dSᵀ·Q, dV = Pᵀ·dO
  *
  * Two kernels, each with an output that stays in registers: backward_queries walks over keys for dQ, backward_keys over
- * queries for dK and dV. S and dP are computed in both: 7 products of [N,d] by [N,d] instead of 5. In exchange no dS goes
- * through shared memory and no float32 dQ through global memory (in one pass: 8 bytes a tile's query element, added up
- * atomically or in a queue), the bits do not depend on who comes first, and P and dS go from one product to the next in
- * registers. */
+ * queries for dK and dV. S and dP are computed in both: 7 products of [N,d] by [N,d] instead of 5. In exchange no dS
+ * goes through shared memory and no float32 dQ through global memory (in one pass: 8 bytes a tile's query element,
+ * added up atomically or in a queue), the bits do not depend on who comes first, and P and dS go from one product to
+ * the next in registers. */
 #ifndef PERIGEE_ATTENTION_CUDA_BACKWARD_H
 #define PERIGEE_ATTENTION_CUDA_BACKWARD_H
 
 #include "attention/cuda_heads.h"
 
-/* Which heads are compared: in pair k students[k] and teachers[k], head k where a list is NULL. Without a teacher pairs is
- * 0. */
+/* Which heads are compared: in pair k students[k] and teachers[k], head k where a list is NULL. Without a teacher pairs
+ * is 0. */
 struct head_pairs {
   const int32_t *students, *teachers;
   int pairs, teacher_heads;
@@ -81,7 +81,7 @@ static __device__ __forceinline__ float delta_of(const backward_case &x, const p
                                      : quad_dot<1>(dout.first + start, out.first + start, dout.size);
 }
 
-/* What a warp's rows from `first` on bring along: lse and teacher_lse (times log2(e)); delta, which is kept too. */
+/* Loaded with a warp's rows from `first` on: lse and teacher_lse (times log2(e)); delta, which is kept too. */
 template <int R>
 static __device__ __forceinline__ void row_statistics(float lse[R][2], float teacher_lse[R][2], float delta[R][2],
                                                       const backward_case &x, const place &at, int first, int tokens,
@@ -181,7 +181,7 @@ struct key_tiles {
   static const int R = D <= 64 ? 2 : 1, Q = PG_REAL == PG_FLOAT32 ? 16 : D == 72 ? 64 : 32;
 };
 
-/* What a tile of queries brings along: lse and teacher_lse (times log2(e)), delta. */
+/* Loaded with a tile of queries: lse and teacher_lse (times log2(e)), delta. */
 enum { TILE_LSE, TILE_TEACHER_LSE, TILE_DELTA, TILE_STATISTICS };
 
 /* P and T of queries past the end are exp(-infinity). */
@@ -208,8 +208,8 @@ static __device__ __forceinline__ void subtract_teacher(strip<R, N> &ds, const r
   });
 }
 
-/* A block has some keys and values, a warp 16·R of them; queries come Q at a time. Everything is transposed: rows of Pᵀ and
- * dSᵀ are keys. */
+/* A block has some keys and values, a warp 16·R of them; queries come Q at a time. Everything is transposed: rows of Pᵀ
+ * and dSᵀ are keys. */
 template <int D, bool ALIGNED>
 static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_keys(backward_case x) {
   constexpr int R = key_tiles<D>::R, Q = key_tiles<D>::Q, columns = padded(D);

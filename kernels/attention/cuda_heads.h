@@ -1,4 +1,5 @@
-/* What the CUDA kernels of attention and its alignment share: tensors of heads, the block's place, the size of launches. */
+/* Shared by the CUDA kernels of attention and its alignment: tensors of heads, the block's place, the size of launches.
+ * */
 #ifndef PERIGEE_ATTENTION_CUDA_HEADS_H
 #define PERIGEE_ATTENTION_CUDA_HEADS_H
 
@@ -40,7 +41,7 @@ static __device__ __forceinline__ matrix matrix_of(const head_tensor &x, int64_t
 
 /* ---- places ---- */
 
-/* Grid: blocks of rows of (image, head), neighbours of one head beside each other. */
+/* Grid: blocks of rows of (image, head), neighbours of one head next to each other. */
 struct place {
   int64_t image;
   int head, first; /* the block's first row */

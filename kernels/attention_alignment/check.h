@@ -1,4 +1,4 @@
-/* What the attention_alignment kernels of every device ask of their arguments (attention_alignment.h). After cpu.h or
+/* Checks of the attention_alignment kernels' arguments, on every device (attention_alignment.h). After cpu.h or
  * cuda.h. */
 #ifndef PERIGEE_ATTENTION_ALIGNMENT_CHECK_H
 #define PERIGEE_ATTENTION_ALIGNMENT_CHECK_H

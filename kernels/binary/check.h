@@ -1,4 +1,4 @@
-/* What the binary kernels of every device ask of their arguments (binary.h). */
+/* Checks of the binary kernels' arguments, on every device (binary.h). */
 #ifndef PERIGEE_BINARY_CHECK_H
 #define PERIGEE_BINARY_CHECK_H
 
@@ -25,12 +25,13 @@ static int binary_exists(int dtype, int64_t which) {
 static pg_status expect_binary(const pg_call *call, pg_loop *loop) {
   const binary_views v = binary_of(call);
   int64_t which = binary_ints_of(call).operation;
-  PG_EXPECT(v.a->dtype == v.b->dtype, "binary: a has dtype %d, b has %d; they must be the same", v.a->dtype,
-            v.b->dtype);
-  PG_EXPECT(binary_exists(v.a->dtype, which), "binary: function %lld has no version for dtype %d in this instance",
-            (long long)which, v.a->dtype);
+  PG_EXPECT(v.a->dtype == v.b->dtype, "binary: a is %s, b is %s; they must have one dtype",
+            pg_dtype_name(v.a->dtype), pg_dtype_name(v.b->dtype));
+  PG_EXPECT(binary_exists(v.a->dtype, which), "binary: function %lld has no version for %s in this instance",
+            (long long)which, pg_dtype_name(v.a->dtype));
   int expected = which >= PG_BINARY_equal ? (int)PG_UINT8 : v.a->dtype;
-  PG_EXPECT(v.y->dtype == expected, "binary: y has dtype %d, expected %d", v.y->dtype, expected);
+  PG_EXPECT(v.y->dtype == expected, "binary: y is %s; expected %s", pg_dtype_name(v.y->dtype),
+            pg_dtype_name(expected));
   PG_EXPECT(pg_contiguous(v.y), "binary: y must be contiguous");
   const pg_view *const views[3] = {v.y, v.a, v.b};
   PG_EXPECT(pg_loop_make(loop, 3, views), "binary: %s and %s do not broadcast to %s", pg_shape_text(v.a),

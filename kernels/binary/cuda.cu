@@ -39,7 +39,7 @@ static __device__ __forceinline__ uint8_t compared(int which, T a, T b) {
   }
 }
 
-/* What is compared: an integer, or a real's value. */
+/* The compared value: an integer, or a real's value. */
 template <typename T>
 static __device__ __forceinline__ T number(T x) { return x; }
 #if PG_REAL != 0

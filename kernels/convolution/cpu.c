@@ -207,7 +207,7 @@ static void choose_tiles(product *p) {
 
 /* ---- the contract ---- */
 
-/* What to do for a call that has been checked. */
+/* Runs a call that has been checked. */
 static product describe(const pg_call *call, int kernel) {
   const convolution_size n = convolution_sizes(call, kernel);
   const int64_t area = n.kernel_height * n.kernel_width, positions = n.rows * n.columns;

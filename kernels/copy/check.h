@@ -1,4 +1,4 @@
-/* What the copy kernels of every device ask of their arguments (copy.h), and the views that they make of them. */
+/* Checks of the copy kernels' arguments, on every device (copy.h), and the views that they make of them. */
 #ifndef PERIGEE_COPY_CHECK_H
 #define PERIGEE_COPY_CHECK_H
 
@@ -29,8 +29,8 @@ static pg_status expect_arange(const pg_call *call) {
 static pg_status expect_cast(const pg_call *call, pg_loop *loop) {
   const cast_views v = cast_of(call);
   const pg_view *const views[2] = {v.y, v.x};
-  PG_EXPECT(PG_REAL == 0 || v.y->dtype == v.x->dtype, "cast: from dtype %d to %d: only the float32 instance converts",
-            v.x->dtype, v.y->dtype);
+  PG_EXPECT(PG_REAL == 0 || v.y->dtype == v.x->dtype, "cast: from %s to %s: only the float32 instance converts",
+            pg_dtype_name(v.x->dtype), pg_dtype_name(v.y->dtype));
   PG_EXPECT(pg_same_shape(v.y, v.x) && pg_contiguous(v.y) && pg_loop_make(loop, 2, views),
             "cast: y is %s, x is %s; they must have the same shape, y contiguous", pg_shape_text(v.y),
             pg_shape_text(v.x));

@@ -1,10 +1,10 @@
-/* What the cross_entropy kernels of every device ask of their arguments (cross_entropy.h). */
+/* Checks of the cross_entropy kernels' arguments, on every device (cross_entropy.h). */
 #ifndef PERIGEE_CROSS_ENTROPY_CHECK_H
 #define PERIGEE_CROSS_ENTROPY_CHECK_H
 
 #include "cross_entropy/cross_entropy.h"
 
-/* What the labels are is another question: the CPU's kernels look at them first. */
+/* The labels' values are not checked here: the CPU's kernels look at them first. */
 static pg_status expect_cross_entropy(const char *name, const pg_view *logits, const pg_view *labels) {
   PG_EXPECT(logits->ndim == 2 && labels->ndim == 1 && labels->shape[0] == logits->shape[0] && pg_numel(logits) > 0,
             "%s: logits are %s, labels %s; expected [rows,classes] and [rows]", name, pg_shape_text(logits),

@@ -1,4 +1,4 @@
-/* What the feature_alignment kernels of every device ask of their arguments (feature_alignment.h). */
+/* Checks of the feature_alignment kernels' arguments, on every device (feature_alignment.h). */
 #ifndef PERIGEE_FEATURE_ALIGNMENT_CHECK_H
 #define PERIGEE_FEATURE_ALIGNMENT_CHECK_H
 

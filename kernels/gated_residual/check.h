@@ -1,4 +1,4 @@
-/* What the gated_residual kernels of every device ask of their arguments (gated_residual.h). */
+/* Checks of the gated_residual kernels' arguments, on every device (gated_residual.h). */
 #ifndef PERIGEE_GATED_RESIDUAL_CHECK_H
 #define PERIGEE_GATED_RESIDUAL_CHECK_H
 

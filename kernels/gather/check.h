@@ -1,4 +1,4 @@
-/* What the gather kernels of every device ask of their arguments (gather.h). */
+/* Checks of the gather kernels' arguments, on every device (gather.h). */
 #ifndef PERIGEE_GATHER_CHECK_H
 #define PERIGEE_GATHER_CHECK_H
 

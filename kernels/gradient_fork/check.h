@@ -1,4 +1,4 @@
-/* What the gradient_fork kernels of every device ask of their arguments (gradient_fork.h). */
+/* Checks of the gradient_fork kernels' arguments, on every device (gradient_fork.h). */
 #ifndef PERIGEE_GRADIENT_FORK_CHECK_H
 #define PERIGEE_GRADIENT_FORK_CHECK_H
 

@@ -1,4 +1,4 @@
-/* What the images kernels of every device ask of their arguments (images.h). */
+/* Checks of the images kernels' arguments, on every device (images.h). */
 #ifndef PERIGEE_IMAGES_CHECK_H
 #define PERIGEE_IMAGES_CHECK_H
 

@@ -1,4 +1,4 @@
-/* What the interpolant kernels of every device ask of their arguments (interpolant.h). */
+/* Checks of the interpolant kernels' arguments, on every device (interpolant.h). */
 #ifndef PERIGEE_INTERPOLANT_CHECK_H
 #define PERIGEE_INTERPOLANT_CHECK_H
 

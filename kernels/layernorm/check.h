@@ -1,4 +1,4 @@
-/* What the layernorm kernels of every device ask of their arguments (layernorm.h). */
+/* Checks of the layernorm kernels' arguments, on every device (layernorm.h). */
 #ifndef PERIGEE_LAYERNORM_CHECK_H
 #define PERIGEE_LAYERNORM_CHECK_H
 
@@ -41,7 +41,7 @@ static pg_status expect_layernorm_modulate(const pg_call *call) {
   return PG_OK;
 }
 
-/* What both backward kernels have in common. */
+/* Common to both backward kernels. */
 static pg_status expect_rows(const char *name, const pg_view *dx, const pg_view *dy, const pg_view *x,
                              const pg_view *mean, const pg_view *rstd, const pg_view *dresidual) {
   PG_EXPECT(x->ndim >= 1 && pg_same_shape(x, dy) && pg_same_shape(x, dx),

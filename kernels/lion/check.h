@@ -1,4 +1,4 @@
-/* What the lion kernels of every device ask of their arguments (lion.h). */
+/* Checks of the lion kernels' arguments, on every device (lion.h). */
 #ifndef PERIGEE_LION_CHECK_H
 #define PERIGEE_LION_CHECK_H
 

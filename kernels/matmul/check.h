@@ -20,7 +20,7 @@ static pg_status expect_broadcast(const pg_view *v, const pg_view *out) {
   return PG_OK;
 }
 
-/* What is asked of pre, bias and aux, for an out of n columns. */
+/* Checks of pre, bias and aux, for an out of n columns. */
 static pg_status expect_epilogue(const matmul_views *v, int64_t activation, int64_t n) {
   PG_EXPECT(activation >= 0 && activation <= 2 * ACTIVATION_DERIVATIVE, "matmul: activation %lld; 0 to %d exist",
             (long long)activation, 2 * ACTIVATION_DERIVATIVE);

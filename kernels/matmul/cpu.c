@@ -274,7 +274,7 @@ static void choose_tiles(product *p) {
 
 /* ---- the contract ---- */
 
-/* What to do for a call that has been checked. */
+/* Runs a call that has been checked. */
 static product describe(const pg_call *call) {
   const matmul_views v = matmul_of(call);
   const matmul_ints ints = matmul_ints_of(call);

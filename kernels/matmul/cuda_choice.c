@@ -51,7 +51,7 @@ static pg_status ask(const product *p, const descriptions *t, size_t workspace,
   return PG_OK;
 }
 
-/* What is timed: a product by an algorithm, and after it the sums, or NULL. */
+/* The work that is timed: a product by an algorithm, and after it the sums, or NULL. */
 typedef struct trial {
   const descriptions *product;
   const operands *memory;
@@ -107,7 +107,7 @@ static void *rehearsal(const product *p, operands *o, int64_t *borrowed) {
   return memory;
 }
 
-/* What decides which algorithms there are: GPU, cuBLASLt's version, shape, layouts, arithmetic, epilogue, alignment. */
+/* Decides which algorithms there are: GPU, cuBLASLt's version, shape, layouts, arithmetic, epilogue, alignment. */
 static void key_of(const product *p, char key[KEY_BYTES]) {
   const char *arithmetic = p->dtype == PG_BFLOAT16 ? "bfloat16" : p->compute == CUBLAS_COMPUTE_32F ? "float32" : "tf32";
   snprintf(key, KEY_BYTES,

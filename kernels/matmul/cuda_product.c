@@ -39,7 +39,7 @@ static void join_batches(product *p) {
   for (; d > 0; d--) p->outer *= out->shape[d - 1];
 }
 
-/* What every address that cuBLASLt gets is a multiple of: those of the call, and the groups' places from there. */
+/* The common alignment of every address that cuBLASLt gets: those of the call, and the groups' places from there. */
 static int alignment_of(const product *p) {
   const matmul_views v = p->v;
   const void *const all[] = {v.out->data, v.pre->data, v.sums->data, v.a->data, v.b->data, v.bias->data, v.aux->data};

@@ -1,4 +1,4 @@
-/* What a packed panel of a matrix product holds, and how it is multiplied.
+/* The layout of a packed panel of a matrix product, and how it is multiplied.
  *
  *   element                 one place of a panel: DEPTHS neighbouring depths of one row (or column) of an operand
  *   vector, elements        LANES sums, LANES elements
@@ -81,11 +81,11 @@ ALWAYS_INLINE elements make_elements(const real *from) {
 #endif
 }
 
-/* For pairs the instruction VDPBF16PS, and beside it the same in plain C: two fused multiply-adds, the second depth's
+/* For pairs the instruction VDPBF16PS, and its twin in plain C: two fused multiply-adds, the second depth's
  * first, each rounded to nearest even (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2). A
- * product of bfloat16 numbers is exact in float32 as long as it stays in its range, so that it does not matter whether the
- * compiler fuses. The instruction takes subnormal numbers for zeros, among its operands and its results; plain C does
- * not. tests/runtime/pairs_test.c holds both against fmaf(). */
+ * product of bfloat16 numbers is exact in float32 as long as it stays in its range, so that it does not matter whether
+ * the compiler fuses. The instruction takes subnormal numbers for zeros, among its operands and its results; plain C
+ * does not. tests/runtime/pairs_test.c holds both against fmaf(). */
 ALWAYS_INLINE vector accumulate(vector sum, elements x, elements y) {
 #if !PAIRS
   return sum + x * y;

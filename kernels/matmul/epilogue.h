@@ -1,4 +1,4 @@
-/* What cuBLASLt's epilogues lack, as a pass of its own over the product (cuda.cu). */
+/* The epilogues that cuBLASLt lacks, as a pass of its own over the product (cuda.cu). */
 #ifndef PERIGEE_MATMUL_EPILOGUE_H
 #define PERIGEE_MATMUL_EPILOGUE_H
 

@@ -78,7 +78,7 @@ typedef int32_t lane_numbers __attribute__((vector_size(VECTOR_BYTES)));
     v[i + (distance)] = __builtin_shuffle(x, y, second);                                                               \
   }
 
-/* Transposes a square of LANES x LANES: squares beside the diagonal change places, half as large each time. */
+/* Transposes a square of LANES x LANES: squares off the diagonal change places, half as large each time. */
 ALWAYS_INLINE void transpose_square(elements v[LANES]) {
 #if VECTOR_LANES >= 16
 #pragma GCC unroll 16
@@ -156,7 +156,7 @@ ALWAYS_INLINE void pack(element *to, operand x, int64_t rows, int64_t depth, int
   }
 }
 
-/* What a register tile is made from and where it goes. */
+/* The operands of a register tile and its place in the result. */
 typedef struct sums {
   stat *to; /* [MR][NR], rows `to_pitch` apart */
   int64_t to_pitch;

@@ -9,7 +9,7 @@
  *   out     = product                       activation 0
  *           = f(product)                    activation 1 to n: a kind of activation/kinds.h, of the
  *                                         product as `pre` holds it (vendor libraries: before it is rounded)
- *           = product · f'(aux)             activation n + 1 to 2n: a backward pass that goes on through f
+ *           = product · f'(aux)             activation n + 1 to 2n: a backward pass that continues through f
  *
  *   out    real [batch...,M,N]   =
  *   pre    real [batch...,M,N]   = saved: the product before f; may be absent, and is for activation 0

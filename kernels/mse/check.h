@@ -1,4 +1,4 @@
-/* What the mse kernels of every device ask of their arguments (mse.h). */
+/* Checks of the mse kernels' arguments, on every device (mse.h). */
 #ifndef PERIGEE_MSE_CHECK_H
 #define PERIGEE_MSE_CHECK_H
 

@@ -1,4 +1,4 @@
-/* What the patchify kernels of every device ask of their arguments (patchify.h). */
+/* Checks of the patchify kernels' arguments, on every device (patchify.h). */
 #ifndef PERIGEE_PATCHIFY_CHECK_H
 #define PERIGEE_PATCHIFY_CHECK_H
 

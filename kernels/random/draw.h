@@ -43,11 +43,11 @@ static uint64_t elements_per_sample(const pg_view *y) {
 }
 
 static pg_status expect_draw(const char *name, const pg_view *y, const pg_view *state, int64_t purpose, int dtype) {
-  PG_EXPECT(y->dtype == dtype && pg_contiguous(y), "%s: y has dtype %d, expected %d, contiguous", name, y->dtype,
-            dtype);
+  PG_EXPECT(y->dtype == dtype && pg_contiguous(y), "%s: y is %s; expected %s, contiguous", name,
+            pg_dtype_name(y->dtype), pg_dtype_name(dtype));
   PG_EXPECT(state->dtype == PG_INT64 && pg_numel(state) == 3 && pg_contiguous(state),
-            "%s: the state is %s with dtype %d, expected int64 [3]: seed, step, first sample", name,
-            pg_shape_text(state), state->dtype);
+            "%s: the state is %s %s; expected int64 [3]: seed, step, first sample", name,
+            pg_dtype_name(state->dtype), pg_shape_text(state));
   PG_EXPECT(purpose >= 0 && purpose <= INT32_MAX, "%s: purpose %lld is not a number below 2^31", name,
             (long long)purpose);
   return PG_OK;

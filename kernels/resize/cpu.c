@@ -6,8 +6,9 @@
 
 /* ---- weights ---- */
 
-/* What output i takes from each input, into `row` [n]: returns the first input that `row` speaks of and, in *count, how many
- * there are. Without antialias an input beyond an edge is the edge's; with it the rest is scaled to a sum of one. */
+/* The weights of output i's inputs, into `row` [n]: returns the first input that `row` speaks of and, in *count, how
+ * many there are. Without antialias an input beyond an edge is the edge's; with it the rest is scaled to a sum of one.
+ * */
 static int64_t weights_of(const geometry *g, int64_t n, int64_t n2, int64_t i, double *row, int64_t *count) {
   double centre, stretch, sum = 0;
   int64_t first, last;
@@ -34,7 +35,7 @@ static void build_forward(const geometry *g, band *m, double *row) {
   }
 }
 
-/* The transpose: m maps n2 values to n. What input k of the forward gives to outputs i lies in a run of i. */
+/* The transpose: m maps n2 values to n. The outputs that input k of the forward reaches are a run of i. */
 static void build_backward(const geometry *g, band *m, double *row) {
   int64_t n = m->n_out, n2 = m->n_in;
   memset(m->weight, 0, (size_t)(m->taps * n) * sizeof *m->weight);

@@ -19,7 +19,7 @@ static __device__ __forceinline__ double reach_of(const geometry &g, int64_t n, 
   return sum;
 }
 
-/* What output i takes from input k; without antialias an input beyond an edge is the edge's. */
+/* The weight of input k in output i; without antialias an input beyond an edge is the edge's. */
 static __device__ __forceinline__ double taken(const geometry &g, int64_t n, int64_t n2, int64_t i, int64_t k) {
   double centre, stretch, weight = 0;
   int64_t first, last;
@@ -37,7 +37,7 @@ static __device__ __forceinline__ void build_forward(const geometry &g, const ba
     m.weight[k * m.n_out + i] = low + k <= high ? (stat)(taken(g, m.n_in, m.n_out, i, low + k) / sum) : 0;
 }
 
-/* The transpose: m maps n2 values to n. What input k of the forward gives to outputs i lies in a run of i, which is
+/* The transpose: m maps n2 values to n. The outputs that input k of the forward reaches are a run of i, which is
  * found by bisection, since what an output reads moves on with i. */
 static __device__ __forceinline__ void build_backward(const geometry &g, const band &m, int64_t k) {
   int64_t n = m.n_out, n2 = m.n_in, low, high, first = 0;

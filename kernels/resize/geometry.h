@@ -1,4 +1,4 @@
-/* What resize samples and with which weights: shared by the kernels of every device. */
+/* The samples that resize reads and their weights: shared by the kernels of every device. */
 #ifndef PERIGEE_RESIZE_GEOMETRY_H
 #define PERIGEE_RESIZE_GEOMETRY_H
 
@@ -22,8 +22,8 @@ PG_FUNCTION double filter(const geometry *g, double x) {
   return x < 1 ? 1 - x : 0;
 }
 
-/* The inputs that output i of n2 reads, [*first, *last], for an axis of n; *centre is where it lies among them and *stretch
- * the width of the filter. */
+/* The inputs that output i of n2 reads, [*first, *last], for an axis of n; *centre is where it lies among them and
+ * *stretch the width of the filter. */
 PG_FUNCTION void support_of(const geometry *g, int64_t n, int64_t n2, int64_t i, double *centre, double *stretch,
                             int64_t *first, int64_t *last) {
   double scale = (double)n / (double)n2, reach = g->cubic ? 2 : 1;
@@ -59,8 +59,8 @@ static inline int64_t backward_taps(const geometry *g, int64_t n, int64_t n2) {
 
 /* ---- bands ---- */
 
-/* A resampling along one axis is a banded matrix: out_i = Σ_k weight[k·n_out + i]·in_(start_i + k), k < taps. Forward and
- * backward build different bands and then run the same code. */
+/* A resampling along one axis is a banded matrix: out_i = Σ_k weight[k·n_out + i]·in_(start_i + k), k < taps. Forward
+ * and backward build different bands and then run the same code. */
 typedef struct band {
   int64_t n_in, n_out, taps;
   int32_t *start; /* [n_out] */

@@ -1,4 +1,4 @@
-/* What the softmax kernels of every device ask of their arguments (softmax.h). */
+/* Checks of the softmax kernels' arguments, on every device (softmax.h). */
 #ifndef PERIGEE_SOFTMAX_CHECK_H
 #define PERIGEE_SOFTMAX_CHECK_H
 
@@ -7,8 +7,8 @@
 /* An error unless a view is y's like: of its shape, real, contiguous. */
 static pg_status expect_rows(const char *name, const char *which, const pg_view *v, const pg_view *y) {
   PG_EXPECT(v->dtype == PG_REAL && pg_same_shape(v, y) && pg_contiguous(v),
-            "%s: %s is %s with dtype %d, expected %s with dtype %d, contiguous", name, which, pg_shape_text(v),
-            v->dtype, pg_shape_text(y), PG_REAL);
+            "%s: %s is %s %s; expected %s %s, contiguous", name, which, pg_dtype_name(v->dtype), pg_shape_text(v),
+            pg_dtype_name(PG_REAL), pg_shape_text(y));
   return PG_OK;
 }
 

@@ -1,4 +1,4 @@
-/* What the square_sum kernels of every device ask of their arguments (square_sum.h). */
+/* Checks of the square_sum kernels' arguments, on every device (square_sum.h). */
 #ifndef PERIGEE_SQUARE_SUM_CHECK_H
 #define PERIGEE_SQUARE_SUM_CHECK_H
 

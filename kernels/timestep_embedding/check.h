@@ -1,4 +1,4 @@
-/* What the timestep_embedding kernels of every device ask of their arguments (timestep_embedding.h). */
+/* Checks of the timestep_embedding kernels' arguments, on every device (timestep_embedding.h). */
 #ifndef PERIGEE_TIMESTEP_EMBEDDING_CHECK_H
 #define PERIGEE_TIMESTEP_EMBEDDING_CHECK_H
 

@@ -1,4 +1,4 @@
-/* What the unary kernels of every device ask of their arguments (unary.h). */
+/* Checks of the unary kernels' arguments, on every device (unary.h). */
 #ifndef PERIGEE_UNARY_CHECK_H
 #define PERIGEE_UNARY_CHECK_H
 
@@ -25,7 +25,8 @@ static pg_status expect_unary(const pg_call *call, pg_loop *loop) {
   PG_EXPECT(v.y->dtype == v.x->dtype && pg_same_shape(v.y, v.x),
             "unary: y is %s, x is %s; shape and dtype must be the same", pg_shape_text(v.y), pg_shape_text(v.x));
   PG_EXPECT(unary_exists(v.x->dtype, ints.operation),
-            "unary: function %lld has no version for dtype %d in this instance", (long long)ints.operation, v.x->dtype);
+            "unary: function %lld has no version for %s in this instance", (long long)ints.operation,
+            pg_dtype_name(v.x->dtype));
   PG_EXPECT(pg_contiguous(v.y), "unary: y must be contiguous");
   const pg_view *const views[2] = {v.y, v.x};
   PG_EXPECT(pg_loop_make(loop, 2, views), "unary: the shapes do not match");

@@ -1,4 +1,4 @@
-/* What the plugin's host code shares: CUDA's statuses as ours. */
+/* Shared by the plugin's host code: CUDA's statuses as ours. */
 #ifndef PERIGEE_CUDA_PLUGIN_H
 #define PERIGEE_CUDA_PLUGIN_H
 

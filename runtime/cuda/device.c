@@ -1,5 +1,5 @@
 /* The CUDA device: memory, copies, streams, events and graphs of one GPU, as the runtime's tables (internal.h) ask for
- * them. Everything it knows of CUDA is the runtime library; kernels lie beside it in the same plugin. */
+ * them. Everything it knows of CUDA is the runtime library; kernels lie in the same plugin. */
 #include "cuda.h"
 
 #include <pthread.h>
@@ -140,7 +140,7 @@ static pg_status synchronise(void) {
 
 /* ---- graphs ---- */
 
-/* Other threads (a loader's) may go on calling CUDA while this one captures. */
+/* Other threads (a loader's) may keep calling CUDA while this one captures. */
 static pg_status capture_begin(void) {
   PG_CUDA_TRY(cudaStreamBeginCapture, streams[PG_QUEUE_COMPUTE], cudaStreamCaptureModeThreadLocal);
   return PG_OK;

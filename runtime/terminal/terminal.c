@@ -12,7 +12,7 @@ static lua_State *state;                    /* the one that reads lines */
 static int completer = LUA_NOREF;           /* its completion function, in the registry */
 static volatile sig_atomic_t evaluating;    /* Ctrl-C: to end an evaluation (1) or to abandon a line (0) */
 static volatile sig_atomic_t interruptions; /* since the line or the evaluation began */
-static volatile sig_atomic_t reading; /* in libedit, which goes on reading after a signal: Ctrl-C jumps out of it */
+static volatile sig_atomic_t reading; /* in libedit, which continues reading after a signal: Ctrl-C jumps out of it */
 static sigjmp_buf abandoned;
 
 /* ---- Ctrl-C --------------------------------------------------------------------------------------------------- */
@@ -44,7 +44,7 @@ static int evaluate(lua_State *L) {
 
 /* ---- lines ---------------------------------------------------------------------------------------------------- */
 
-/* What the Lua function proposes for the word that ends at the cursor, one at each call. */
+/* The Lua function's proposals for the word that ends at the cursor, one at each call. */
 static char *next_proposal(const char *word, int again) {
   static int position;
   if (!again) {

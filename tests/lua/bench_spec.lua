@@ -47,7 +47,7 @@ describe("profile", function()
     assert.is_near(0, profile.alignment_seconds(free, free), 1e-12)
   end)
 
-  it("times every call of a step, and the step goes on as if nobody looked", function()
+  it("times every call of a step, and the step continues as if nobody looked", function()
     local function losses_after(look)
       local run = profile.open(tiny.recipe { micro = 4 }, { synthetic = true })
       local rows, loader

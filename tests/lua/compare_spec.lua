@@ -202,7 +202,7 @@ describe("differences of configurations", function()
 end)
 
 describe("a table of text", function()
-  it("aligns columns, wraps cells and goes on below where it is too wide", function()
+  it("aligns columns, wraps cells and continues below where it is too wide", function()
     local rows = { { name = "a", "1", "−22" }, { name = "long", "x", "y" } }
     assert.same({ "      one  two", "a     1    −22", "long  x    y" }, text_table.lines({ "one", "two" }, rows, 80))
     assert.same({ "      one", "a     1", "long  x", "", "      two", "a     −22", "long  y" },

@@ -104,7 +104,7 @@ describe("the CUDA device", function()
     choices.take { [key] = forced }
     plan()
     assert.equal(forced, choices.all()[key])
-    choices.take { [key] = "0:ff" } -- no algorithm: it is chosen anew
+    choices.take { [key] = "0:ff" } -- no algorithm: it is chosen again
     plan()
     assert.is_true(choices.all()[key] ~= "0:ff")
   end)
@@ -190,7 +190,7 @@ describe("training on the CUDA device", function()
     end
   end)
 
-  on_cuda("goes on from a checkpoint bit for bit", function()
+  on_cuda("continues from a checkpoint bit for bit", function()
     losses { device = "cuda", folder = folder .. "/a", steps = 8 }
     losses { device = "cuda", folder = folder .. "/b", steps = 4 }
     losses { device = "cuda", folder = folder .. "/b", steps = 8, resume = true }
@@ -310,7 +310,7 @@ describe("training on the CUDA device", function()
     local fine, message = with(0.6 * needed)
     assert.is_false(fine)
     assert.matches("stage align needs [%d.]+ MiB %(arena [%d.]+ MiB, .*; cuda has [%d.]+ MiB of 8.00 GiB free", message)
-    assert.matches("What would fit: .*micro = %d+, the batch in %d+ pieces", message)
+    assert.matches("These would fit: .*micro = %d+, the batch in %d+ pieces", message)
     local _, hopeless = with(2 ^ 16, 2)
     assert.matches("No smaller piece of the batch would fit either", hopeless)
   end)

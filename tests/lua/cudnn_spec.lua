@@ -110,7 +110,7 @@ describe("the choice between cuDNN's attention and ours", function()
         both("cuda", qkv)
         assert.equal(wish, choices.all()[key])
       end
-      choices.take { [key] = "cudnn/9:7=7" } -- no engine with such a knob: it is chosen anew
+      choices.take { [key] = "cudnn/9:7=7" } -- no engine with such a knob: it is chosen again
       both("cuda", qkv)
       assert.is_true(choices.all()[key] ~= "cudnn/9:7=7")
     end
@@ -245,7 +245,7 @@ end)
 describe("training by cuDNN's attention", function()
   local tiny = require "tests.lua.tiny"
   for _, wish in ipairs { "cudnn", "timed" } do
-    on_cuda("goes on from a checkpoint bit for bit, " .. wish, wish == "cudnn" and wish or nil, function()
+    on_cuda("continues from a checkpoint bit for bit, " .. wish, wish == "cudnn" and wish or nil, function()
       local folder = os.tmpname()
       os.remove(folder)
       ffi.C.setenv("PERIGEE_CACHE", folder .. "/cache", 1)

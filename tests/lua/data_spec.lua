@@ -223,7 +223,7 @@ describe("ImageNet's latents", function()
     assert.equal(8, #set:digest())
   end)
 
-  it("are drawn anew at every step", function()
+  it("are drawn again at every step", function()
     make(4)
     local set = latents()
     local batch = set:loader({ shuffle = false }):next()

@@ -225,7 +225,7 @@ describe("a stop of one file", function()
     assert.same({ "stop.ratio" }, complete.proposals("stop.rat", { { stop = pg.stop } }))
   end)
 
-  it("is refused at a console where the stage can't measure what it needs, and the run goes on", function()
+  it("is refused at a console where the stage can't measure what it needs, and the run continues", function()
     local message
     local run = go(in_folder "run", { [3] = function(run)
       message = message_of(typed, run, "run.stage.finish = stop.ratio('features', 'nothing')")

@@ -178,7 +178,7 @@ describe("frozen parameters", function()
     assert.same({ "student.inner.1.bias", "student.inner.1.weight" }, config.frozen)
   end)
 
-  it("may be more in a run that goes on, and not fewer", function()
+  it("may be more in a continued run, and not fewer", function()
     local path = in_folder "more"
     local stages = { { name = "train", losses = { { 1, denoise } }, finish = pg.stop.at_step(6) } }
     local function train(steps, ...)

@@ -31,7 +31,7 @@ end
 
 describe("a run that is told to stop", function()
   for _, name in ipairs { "INT", "TERM" } do
-    it("by SIG" .. name .. " finishes its step, saves, exits with 0 and says how to go on", function()
+    it("by SIG" .. name .. " finishes its step, saves, exits with 0 and says how to continue", function()
       local status, output = start(train "--checkpoint 0", wait_for "step" .. "; kill -" .. name .. " $pid")
       assert.equal(0, status, output)
       local pattern = "stopped after step (%d+); continue with\n  (%./perigee train [^\n]+ %-%-resume)\n"

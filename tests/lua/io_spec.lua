@@ -314,7 +314,7 @@ describe("npz", function()
     assert.same({ "a.npz", "b.npz", "x.npy" }, files.list(in_folder()))
   end)
 
-  it("goes on after a kill at any byte", function()
+  it("continues after a kill at any byte", function()
     write(in_folder "a.npz", { { 0, 3 } })
     local whole = files.read(in_folder "a.npz")
     local w = npz.writer(in_folder "b.npz", { 2, 3, 3 })

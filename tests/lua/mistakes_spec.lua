@@ -287,7 +287,7 @@ describe("a run that fails", function()
     return message_of(train.train, recipe, { folder = in_folder "run", quiet = true, sample = harm })
   end
 
-  --- The newest checkpoint is that of step 4, and the run can go on from it.
+  --- The newest checkpoint is that of step 4, and the run can continue from it.
   local function stands()
     local steps = checkpoint.list(in_folder "run")
     assert.equal(4, steps[#steps])

@@ -1,4 +1,4 @@
--- What is not training may fail: training goes on, or what has been trained is saved first.
+-- What is not training may fail: training continues, or what has been trained is saved first.
 local checkpoint = require "perigee.record.checkpoint"
 local files = require "perigee.io.files"
 local stop = require "perigee.stops"
@@ -14,7 +14,7 @@ local function message_of(f, ...)
 end
 
 describe("a run", function()
-  it("goes on when its samples fail, and says so", function()
+  it("continues when its samples fail, and says so", function()
     local calls, recipe = 0, tiny.recipe { checkpoint = 4 }
     recipe.every.sample = 3
     local run, outcome = train.train(recipe, { folder = in_folder "run", quiet = true, sample = function()
@@ -27,7 +27,7 @@ describe("a run", function()
       files.read(in_folder "run/events.jsonl"), 1, true)
   end)
 
-  it("is saved before an error of a policy stops it, and goes on from there", function()
+  it("is saved before an error of a policy stops it, and continues from there", function()
     local broken = true
     local function change(recipe)
       recipe.stages[1].finish = stop.any(stop.custom { function(event)

@@ -54,7 +54,7 @@ describe("a resumed run", function()
     assert.equal(3, compare({ optim = "lion", precision = "bf16", micro = 4, keep = 20 }, { 7 }))
   end)
 
-  it("goes on with weights and rates that were changed while it ran", function()
+  it("continues with weights and rates that were changed while it ran", function()
     local options = { checkpoint = 1, keep = 20, align = 20, total = 30 }
     -- `sample` is called between steps: the place where a user's hand reaches in
     local function turn(run)
@@ -145,7 +145,7 @@ describe("the newest decision wins:", function()
     end
   end
 
-  it("a console's policy goes on where the recipe's is as it was, and gives way where that was edited", function()
+  it("a console's policy stays where the recipe's is as it was, and gives way where that was edited", function()
     go("run", { align = 20, total = 30 }, { [3] = finish "stop.at_step(9)" }, { steps = 5 })
     files.make_folder(in_folder "edited/checkpoints")
     for _, file in ipairs { "events.jsonl", "checkpoints/step-0000005.safetensors" } do
@@ -195,7 +195,7 @@ describe("the newest decision wins:", function()
     end)
   end
 
-  it("what a hand had set goes on in checkpoints that did not say what the recipe had", function()
+  it("what a hand had set stays in checkpoints that did not say what the recipe had", function()
     local safetensors = require "perigee.io.safetensors"
     local options = { align = 20, total = 30, checkpoint = 0 }
     go("run", options, { [3] = finish "stop.at_step(9)" }, { steps = 5 })
@@ -231,7 +231,7 @@ describe("a run from another one's checkpoint", function()
       tiny.train({ total = 10 }, { folder = whole, change = ends_at(align) })
       local parent = checkpoint.path(in_folder "never", 4)
       tiny.train({ total = 10 }, { folder = forked, from = parent, steps = 9, change = ends_at(align) })
-      -- goes on, not anew
+      -- continues, and does not start again
       tiny.train({ total = 10 }, { folder = forked, from = parent, resume = true, change = ends_at(align) })
       assert.is_true(tiny.checkpoint(whole, 10) == tiny.checkpoint(forked, 10), "ends at " .. align)
     end

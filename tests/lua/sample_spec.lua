@@ -51,7 +51,7 @@ describe("perigee sample", function()
     assert.same({ 64, 96, 3 }, require("perigee.io.png").load(in_folder "out/grid.png").shape)
   end)
 
-  it("fills a folder, and goes on where it was", function()
+  it("fills a folder, and continues where it was", function()
     local status = perigee "sample @/runs/tiny --count 3 --out @/pictures"
     assert.equal(0, status)
     local first = files.read(in_folder "pictures/000002.png")

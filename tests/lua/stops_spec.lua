@@ -61,7 +61,7 @@ local function paper_events(last)
 end
 
 describe("stop.gradient_angle", function()
-  it("goes on at 50, 60 and 70 thousand steps of the paper's table, and stops at 80", function()
+  it("continues at 50, 60 and 70 thousand steps of the paper's table, and stops at 80", function()
     local step, reason = replay(stop.gradient_angle(), paper_events())
     assert.equal(80000, step)
     assert.equal("gradient angle -0.0668 is below -0.05", reason)
@@ -325,7 +325,7 @@ describe("a policy that answers badly", function()
     end)
   end
 
-  it("is asked at that step when the run goes on with another", function()
+  it("is asked at that step when the run continues with another", function()
     local function policy(broken)
       return function(recipe)
         recipe.stages[1].finish = stop.custom { name = "at five", function(event)

@@ -200,7 +200,7 @@ describe("a file", function()
     assert.is_true(files.read(in_folder "marked") == files.read(cached()[1]))
   end)
 
-  it("goes on from whatever an interrupted filling left", function()
+  it("continues from whatever an interrupted filling left", function()
     local whole = bytes_of()
     local paths = cached()
     local path, header = paths[1], 4096
@@ -239,7 +239,7 @@ describe("a file", function()
       tiny.quote(tiny.path), tiny.quote(in_folder "runs")))
   end
 
-  it("that is cut short or another's is said to be, and made anew", function()
+  it("that is cut short or another's is said to be, and made again", function()
     local whole = bytes_of()
     local paths = cached()
     for _, other in ipairs { whole, whole:sub(1, -2), "x" .. whole:sub(2) } do
@@ -253,7 +253,7 @@ describe("a file", function()
     end
   end)
 
-  it("whose records are damaged stops the run that reads them, and the next start makes those anew", function()
+  it("whose records are damaged stops the run that reads them, and the next start makes those again", function()
     local whole = bytes_of()
     local paths = cached()
     local head, body = whole:sub(1, 4096), whole:sub(4097)

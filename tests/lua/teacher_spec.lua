@@ -33,7 +33,7 @@ describe("a teacher that is a recipe", function()
     assert.equal(4, #files.list(in_folder "cache/teachers"))
   end)
 
-  it("goes on where it was interrupted", function()
+  it("continues where it was interrupted", function()
     local script = ("( %s ) >%s 2>&1 & pid=$!; n=0\n"
       .. "until ls %s/teachers/*/checkpoints/*.safetensors >/dev/null 2>&1 || [ $n -gt 6000 ]\n"
       .. "do sleep 0.01; n=$((n+1)); done\n"

@@ -1,4 +1,5 @@
---- What an error message means: a user's mistake, told in one line, or a defect of Perigee's, told with a traceback.
+--- The meaning of an error message: a user's mistake, told in one line, or a defect of Perigee's, told with a
+--- traceback.
 local M = {}
 
 --- A user's mistake has no position (error(message, 0)) or one outside of the library: in a recipe or a script.
@@ -21,7 +22,7 @@ function M.handler(message)
   return debug.traceback(tostring(message), 2)
 end
 
---- What to print.
+--- The text to print.
 ---@param message any
 ---@return string
 function M.text(message)

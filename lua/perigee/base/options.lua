@@ -170,7 +170,7 @@ local function store(values, option, text)
   end
 end
 
---- What `--name` means: the option, and whether it was written `--no-name`.
+--- Looks up `--name`: the option, and whether it was written `--no-name`.
 local function find(list, name)
   name = name:gsub("-", "_")
   local option = list.by_name[name]
@@ -216,7 +216,7 @@ function M.parse(list, arguments, how)
       local option, negated = find(list, name)
       if not option and how.unknown then
         unknown[#unknown + 1] = word
-        -- whether it takes a value isn't known yet: the next word is kept beside it
+        -- whether it takes a value isn't known yet: the next word is kept with it
         local following = arguments[k]
         if not value and following and not following:match "^%-%-" then
           unknown[#unknown + 1] = following

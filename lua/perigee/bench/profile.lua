@@ -143,7 +143,7 @@ function M.parts(plan, recipe)
   return parts
 end
 
---- What two calls have in common that do the same work: op, shapes, attributes.
+--- A key that two calls share if they do the same work: op, shapes, attributes.
 local function signature(call)
   local text = { call.node.definition.name }
   for _, v in ipairs(call.values) do text[#text + 1] = v and core_ffi.shape_text(v.shape) .. v.dtype or "-" end

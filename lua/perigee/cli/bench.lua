@@ -3,7 +3,7 @@ local M = {
   summary = "measure a recipe's step, op by op",
   usage = "RECIPE [options]",
   description = "Runs steps of each stage from the recipe's start and prints their time, peak memory, and a table\n"
-    .. "of ops beside the floor: the longer of a call's arithmetic at the device's matmul rate and its\n"
+    .. "of ops with their floor: the longer of a call's arithmetic at the device's matmul rate and its\n"
     .. "traffic at its memory speed, both measured in the same run. On a GPU a call's time is its own\n"
     .. "clock's, one call after the other, outside of the graph that a step is. Nothing is saved.",
   recipe = true,
@@ -135,7 +135,7 @@ local function print_stage(result, rows, options)
   if options.calls > 0 then print_calls(rows, options.calls) end
 end
 
---- What aligning costs in each stage with a teacher, as a share of the last stage without.
+--- The cost of alignment in each stage with a teacher, as a share of the last stage without.
 local function print_alignment(measured)
   local free = measured[#measured]
   if free.stage.needs_teacher then return end

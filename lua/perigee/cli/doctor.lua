@@ -32,7 +32,7 @@ local function processor_flags()
   return flags
 end
 
---- What the chosen kernels are, and why not better ones.
+--- The chosen kernels, and why not better ones.
 local function isa_note(isa, flags)
   local isas = require("perigee.core.list").read("base/isas.h", { "PG_ALL_ISAS" })
   local asked = (os.getenv "PERIGEE_ISA" or "") ~= "" and ", as PERIGEE_ISA asks" or ""

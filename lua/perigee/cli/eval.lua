@@ -45,7 +45,7 @@ local function pictures_of(data, count, drawn)
   return images, labels
 end
 
---- What samples are compared with: pictures, labels where they are known, and a name.
+--- The reference for samples: pictures, labels where they are known, and a name.
 local function reference_of(against, recipe, run)
   if against and against:match "%.npy$" then
     local images = require("perigee.io.npy").load(against)

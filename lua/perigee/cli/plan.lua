@@ -35,7 +35,7 @@ local function cache_text(cache)
     each, cache.seconds)
 end
 
---- What a reading of signals adds to the steps between two readings.
+--- The time that a reading of signals adds to the steps between two readings.
 local function signal_text(probe, step)
   return ("  %-14s %.2f TFLOP, %.4g ms a reading (roofline); every %d steps it adds %.3g %%"):format(
     #probe.names == 1 and probe.names[1] or #probe.names .. " signals", probe.flops / 1e12, probe.seconds * 1e3,

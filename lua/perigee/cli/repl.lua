@@ -3,7 +3,7 @@ return {
   summary = "explore tensors, models and recipes in Lua",
   usage = "[RECIPE] [options]",
   description = "Reads Lua, evaluates it and prints what it returns. With a recipe, its student, teacher, data and\n"
-    .. "losses are at hand, and a run of it that goes on step by step.",
+    .. "losses are at hand, and a run of it that advances step by step.",
   options = {
     { name = "set", type = "pairs", help = "set an option of the recipe; may be repeated" },
     { name = "device", type = "string",

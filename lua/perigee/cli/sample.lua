@@ -34,7 +34,7 @@ local function png_grid(path, columns)
   }
 end
 
---- Writes what decides the samples beside them; an interrupted set is only taken up by the same settings.
+--- Writes the settings that decide the samples next to them; an interrupted set is only taken up by the same settings.
 local function same_settings(path, settings)
   local json = require "perigee.io.json"
   local file = io.open(path, "r")
@@ -119,7 +119,7 @@ function M.run(options)
     require("perigee.sampling.generate").each(recipe, settings, how, function(first, images, labels)
       sink:take(first, images, labels)
       show(first + images.shape[1] - before)
-      if core.C.pg_signals_pending() ~= 0 then error("interrupted; the same command goes on from there", 0) end
+      if core.C.pg_signals_pending() ~= 0 then error("interrupted; the same command continues from there", 0) end
     end)
   end
   require("perigee.sampling.restore").keep_choices()

@@ -5,7 +5,7 @@ local M = {
   summary = "train a recipe",
   usage = "RECIPE [options]",
   description = "Trains a recipe to its end, into RUNS/NAME. SIGINT and SIGTERM finish the step, save and stop;\n"
-    .. "--resume goes on.",
+    .. "--resume continues.",
   recipe = true,
   options = {
     { "runs", "runs", "folder that holds the runs' folders" },
@@ -14,7 +14,7 @@ local M = {
     { name = "seed", type = "integer", help = "another seed than the recipe's" },
     { name = "device", type = "string", help = "cpu or cuda (default: the recipe's, else cpu)" },
     { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
-    { name = "resume", type = "boolean", default = false, help = "go on from the newest checkpoint" },
+    { name = "resume", type = "boolean", default = false, help = "continue from the newest checkpoint" },
     { name = "from", type = "string", value = "RUN|CHECKPOINT",
       help = "begin where that run stands or stood: its newest checkpoint, or the given one" },
     { name = "console", type = "boolean", default = true, help = "let `perigee attach` in; --no-console does not" },
@@ -22,7 +22,7 @@ local M = {
   },
 }
 
---- The command that goes on with an interrupted run.
+--- The command that continues an interrupted run.
 local function resume_command()
   local line = "./perigee train"
   for k = 2, #arg do

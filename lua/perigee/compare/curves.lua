@@ -99,7 +99,7 @@ local function spread(runs)
   return result
 end
 
---- What the x axis counts at a step, by the mean of some runs.
+--- The x coordinate of a step, by the mean of some runs.
 local function axis_of(records, unit)
   local axes = {}
   for k, record in ipairs(records) do axes[k] = record:axis(unit) end

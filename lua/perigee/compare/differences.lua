@@ -1,4 +1,4 @@
---- What differs between configurations.
+--- Differences between configurations.
 local json = require "perigee.io.json"
 local tables = require "perigee.base.tables"
 

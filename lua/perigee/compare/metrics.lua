@@ -1,4 +1,4 @@
---- What may be plotted of some runs, by name.
+--- The series of runs that can be plotted, by name.
 local nearest = require "perigee.base.nearest"
 
 local M = {}

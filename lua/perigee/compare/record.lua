@@ -47,7 +47,7 @@ local function add_number(record, name, step, number)
   series.steps[#series.steps + 1], series.values[#series.values + 1] = step, number
 end
 
---- A list's elements, called by the times they belong to where those stand beside it.
+--- A list's elements, called by the times they belong to where those are given.
 local function add_list(record, name, step, list, times)
   local names = record.parts[name] or {}
   record.parts[name] = names

@@ -1,4 +1,5 @@
---- What `perigee compare` prints: how the configurations differ, how the runs' stages went, and where their curves end.
+--- The report of `perigee compare`: how the configurations differ, how the runs' stages went, and where their curves
+--- end.
 local differences = require "perigee.compare.differences"
 local labels = require "perigee.compare.labels"
 local metrics = require "perigee.compare.metrics"
@@ -46,7 +47,7 @@ local function stage_lines(out, record)
   end
 end
 
---- What a label's runs say of a series at the end: its value, or their mean and from the least to the greatest. "@350"
+--- The end of a series in a label's runs: its value, or their mean and from the least to the greatest. "@350"
 --- where the last of it was logged before the runs' end.
 local function ending_text(records, name, count, to)
   local sum, low, high, values, steps, early = 0, math.huge, -math.huge, 0, {}, false
@@ -118,7 +119,7 @@ function M.lines(records, how)
   if #records > 1 then
     local rows = difference_rows(records, groups)
     if #rows == 0 then heading(out, "The configurations are the same.") end
-    add_table("What differs in the configurations", rows)
+    add_table("Differences in the configurations", rows)
   end
   heading(out, "Stages")
   for _, record in ipairs(records) do stage_lines(out, record) end

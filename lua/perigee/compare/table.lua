@@ -1,4 +1,4 @@
---- Tables of text: names on the left, a column a run; long cells go on below, too many columns in a further table.
+--- Tables of text: names on the left, a column a run; long cells continue below, too many columns in a further table.
 local M = {}
 
 local CELL = 34 -- the widest cell, in characters

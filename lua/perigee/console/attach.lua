@@ -7,7 +7,7 @@ local M = {}
 
 local COMMANDS = [[
 :help NAME   what the library says about a name, as in :help stop.gradient_angle
-:quit        leave; the run goes on (so does Ctrl-D)
+:quit        leave; the run continues (so does Ctrl-D)
 Lines are evaluated between two steps. `run` is the run, `student` its model, `stop` and `signal` make policies.]]
 
 --- One line for one answer; true where more lines are needed.

@@ -82,7 +82,7 @@ local function fits(entry, qualifier)
   return false
 end
 
---- What the library says about a name: "gradient_angle", "stop.gradient_angle", "run:loss".
+--- The library's documentation of a name: "gradient_angle", "stop.gradient_angle", "run:loss".
 function M.text(name)
   if not index then build() end
   local parts = {}

@@ -58,7 +58,7 @@ end
 --- One value as text.
 function M.value(x) return render(x, 1, {}) end
 
---- What an evaluation returned, `n` values in a list; nothing for none, or for one nil.
+--- The text of an evaluation's results, `n` values in a list; nothing for none, or for one nil.
 function M.values(list, n)
   if n == 0 or (n == 1 and list[1] == nil) then return "" end
   local texts = {}

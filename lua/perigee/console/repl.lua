@@ -12,7 +12,7 @@ local M = {}
 
 local COMMANDS = [[
 :help NAME   what the library says about a name, as in :help stop.gradient_angle
-:reload      load the recipe again after it was edited; its run begins anew
+:reload      load the recipe again after it was edited; its run starts again
 :quit        leave (so does Ctrl-D)
 `pg` is the library, `ops`, `loss`, `stop` and `signal` parts of it. Ctrl-C ends an evaluation.]]
 

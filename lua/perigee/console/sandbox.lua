@@ -1,4 +1,4 @@
---- The world of a console in a running trainer. What belongs to the library is seen through read-only proxies:
+--- The world of a console in a running trainer. The library is seen through read-only proxies:
 --- userdata, so that neither rawset nor setmetatable reaches behind them. There is no ffi, debug, jit, io, os, require
 --- or coroutine.
 local core = require "perigee.core.ffi"

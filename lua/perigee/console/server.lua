@@ -1,4 +1,4 @@
---- The consoles of a running trainer, served between its steps. What goes over the socket is JSON: { id, eval, limit }
+--- The consoles of a running trainer, served between its steps. Frames are JSON: { id, eval, limit }
 --- or { id, complete } there, { id, output, value | error | unfinished } or { id, proposals } back, and a first
 --- { hello }.
 local ffi = require "ffi"

@@ -1,4 +1,4 @@
---- A recipe at the REPL: its student, teacher, data and losses at hand, and a run of it that goes on step by step.
+--- A recipe at the REPL: its student, teacher, data and losses at hand, and a run of it that advances step by step.
 ---
 ---   batch = run:batch()
 ---   run:loss(batch)
@@ -91,7 +91,7 @@ function Session:forget()
   self.programs = {}
 end
 
--- ---- programs of one's own over a batch -------------------------------------------------------------------------
+-- ---- a user's own programs over a batch -------------------------------------------------------------------------
 
 --- Compiles `choose(trace) -> { name = value }` over a stage's forward pass, once for each key.
 local function compiled(self, key, choose)
@@ -164,7 +164,7 @@ function Session:gradient(options)
   return evaluate(self, program, batch_of(self, o.batch)).gradient:clone()
 end
 
---- What the student publishes under a name, for a batch: "block 3", "qkv of block 2", ...
+--- A value that the student publishes under a name, for a batch: "block 3", "qkv of block 2", ...
 function Session:tap(name, batch)
   local program = compiled(self, "tap " .. name, function(trace) return { tap = find(self, trace, name) } end)
   return evaluate(self, program, batch_of(self, batch)).tap:clone()
@@ -230,7 +230,7 @@ function Session:close()
   self.inner:free()
 end
 
---- What a REPL has at hand.
+--- The names that a REPL has at hand.
 function Session:names()
   local losses = {}
   for _, stage in ipairs(self.recipe.stages) do

@@ -41,7 +41,7 @@ local function check_choice(what, key, value, choices)
   core.fail("%s: option '%s' is %s; expected one of %s", what, key, tostring(value), table.concat(choices, ", "))
 end
 
---- What a rule's bounds allow: "2 numbers from 0 to below 1".
+--- A rule's bounds as text: "2 numbers from 0 to below 1".
 local function range_text(rule)
   local text = rule.length and ("%d numbers"):format(rule.length) or rule.finite and "a finite number" or "a number"
   if rule.least then text = ("%s from %g"):format(text, rule.least) end

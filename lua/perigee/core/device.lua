@@ -1,4 +1,4 @@
---- Devices beside the CPU: opened when they are first asked for.
+--- Devices other than the CPU: opened when they are first asked for.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 
@@ -30,7 +30,7 @@ end
 --- Do the chosen kernels multiply bfloat16 by the processor's own instructions? Their name says so.
 function M.cpu_multiplies_bfloat16() return ffi.string(C.pg_cpu_isa()):find("bf16", 1, true) ~= nil end
 
---- What to tell about computing in a dtype on a device, or nil: that bfloat16 saves memory there, and no time.
+--- A remark on computing in a dtype on a device, or nil: that bfloat16 saves memory there, and no time.
 function M.remark(name, dtype)
   if dtype ~= "bfloat16" or name ~= "cpu" or M.cpu_multiplies_bfloat16() then return nil end
   return ("precision bf16: the kernels for this processor (%s) convert it to float32 and back, which is no faster than "

@@ -47,7 +47,7 @@ local function join_pieces(v, pieces)
   return sum
 end
 
---- Records the nodes of a recomputed segment anew, over its clones and what lies outside it.
+--- Records the nodes of a recomputed segment again, over its clones and what lies outside it.
 local function clone_segment(program, segment, count, reached)
   local clones = {}
   for k = 1, count do

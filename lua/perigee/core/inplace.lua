@@ -1,5 +1,5 @@
---- What changes a tensor in place: x:copy_(y), x:fill_(0), x:zero_(), and add_, mul_, clamp_, ... for ops that work by
---- element. The name ends in an underscore, the result is x. Symbolic values do not change.
+--- Methods that change a tensor in place: x:copy_(y), x:fill_(0), x:zero_(), and add_, mul_, clamp_, ... for ops that
+--- work by element. The name ends in an underscore, the result is x. Symbolic values do not change.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"

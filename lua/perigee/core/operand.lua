@@ -1,4 +1,4 @@
---- What tensors and symbolic values have in common: one table of methods, properties, the arithmetic operators and
+--- The common part of tensors and symbolic values: one table of methods, properties, the arithmetic operators and
 --- indexing. The ops fill `methods` (core/ops); the two classes only add what concerns storage or tracing.
 local core = require "perigee.core.ffi"
 
@@ -29,8 +29,8 @@ end
 function M.properties.ndim(x) return #x.shape end
 function M.properties.T(x) return ops().t(x) end
 
---- What x[key] is where `key` is neither a field nor a method: an entry, a part, a property, or an error. `what` is
---- x's kind in words, `own` the methods of its class alone.
+--- The value of x[key] where `key` is neither a field nor a method: an entry, a part, a property, or an error. `what`
+--- is x's kind in words, `own` the methods of its class alone.
 function M.missing(x, key, what, own)
   if type(key) ~= "string" then return require("perigee.core.index").read(x, key) end
   local property = M.properties[key]

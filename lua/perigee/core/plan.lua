@@ -134,8 +134,8 @@ local function priced(node, values)
   return flops, bytes
 end
 
---- What a run reads and writes: inputs and captures that some node reads, and the outputs. Returns the slots, and
---- their numbers by storage.
+--- The memory that a run reads and writes: inputs and captures that some node reads, and the outputs. Returns the
+--- slots, and their numbers by storage.
 local function slots_of(program, nodes, outputs, values)
   local slots, slot_of, read = {}, {}, {}
   local function add(kind, name, v)

@@ -253,7 +253,8 @@ function Program:clone_node(node, inputs)
   return copy
 end
 
---- What `body` records may be computed again in the backward pass instead of being kept (activation checkpointing).
+--- The nodes that `body` records may be computed again in the backward pass instead of being kept (activation
+--- checkpointing).
 function Program:recompute(body, ...)
   local outer = self.segment
   self.segments = self.segments + 1

@@ -1,12 +1,12 @@
---- Rematerialisation: what is cheap to compute is computed again for the backward pass instead of being kept for it.
+--- Rematerialisation: a cheap value is computed again for the backward pass instead of being kept for it.
 ---
 --- Of a transformer block's activations a third are outputs of GELU and of the layer normalisations (6 of 18 widths a
 --- token with an MLP of four): the gradients of the linear layers after them need them, and they follow in one pass
---- from what is kept anyway. So does what the second normalisation reads, a gated residual: one width more. An op's
---- `recompute` says that its first output is of this kind: `true`, or a function of the node that returns the
+--- from values that are kept anyway. So does the second normalisation's input, a gated residual: one width more. An
+--- op's `recompute` says that its first output is of this kind: `true`, or a function of the node that returns the
 --- definition, inputs and attributes of a call whose first output it is, or nothing.
 ---
---- What is made again may read something that is made again itself, DEEPEST calls in a row: without that end a block's
+--- A recomputed value may read another one, DEEPEST calls in a row: without that end a block's
 --- input would come from the block before it, and so on from the first one.
 local program_module = require "perigee.core.program"
 
@@ -16,7 +16,7 @@ local DEEPEST = 2
 
 local M = {}
 
---- The call that makes a node's first output anew, or nothing.
+--- The call that makes a node's first output again, or nothing.
 local function again(node)
   local recompute = node.definition.recompute
   if recompute == true then return node.definition, { unpack(node.inputs) }, node.attributes end

@@ -166,7 +166,7 @@ end
 
 jit.off(M.materialise) -- as wrap above
 
---- Takes a tensor's storage away again: it is meta until materialised anew.
+--- Takes a tensor's storage away again: it is meta until it is materialised again.
 function M.dematerialise(t)
   local handle = rawget(t, "handle")
   if handle then

@@ -1,4 +1,4 @@
---- What to write here for a name of PyTorch's that is not one of ours; for other names, the nearest of ours.
+--- Our spelling of a name of PyTorch's that we don't have; for other names, the nearest of ours.
 --- Names that mean the same are aliases and stand with their ops.
 local nearest = require "perigee.base.nearest"
 

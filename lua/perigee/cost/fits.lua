@@ -74,7 +74,7 @@ function M.check(recipe, name)
   local others = alternatives(recipe, free)
   error(("recipe %s: stage %s needs %s (%s); %s has %s of %s free. %s"):format(recipe.name, most.stage,
     size.text(most.memory_total), purposes(most.memory), name, size.text(free), size.text(total),
-    #others > 0 and "What would fit: " .. table.concat(others, "; or ")
+    #others > 0 and "These would fit: " .. table.concat(others, "; or ")
       or "No smaller piece of the batch would fit either"), 0)
 end
 

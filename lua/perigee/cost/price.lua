@@ -1,6 +1,6 @@
---- What a recipe's stages cost, planned and not run: parameters, FLOPs, bytes by purpose, and a roofline time of a step
---- on a named machine. Nothing is allocated and no file is read, so it works for recipes whose data and weights aren't
---- there.
+--- The cost of a recipe's stages, planned and not run: parameters, FLOPs, bytes by purpose, and a roofline time of a
+--- step on a named machine. Nothing is allocated and no file is read, so it works for recipes whose data and weights
+--- aren't there.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local device = require "perigee.core.device"

@@ -1,5 +1,5 @@
 --- CIFAR-10 (Krizhevsky 2009): 32x32 RGB, 10 classes. The folder holds one of
----   - cifar10-SPLIT*.npy, uint8 [n,32,32,3], and beside it the same name with -labels.npy, [n]
+---   - cifar10-SPLIT*.npy, uint8 [n,32,32,3], and next to it the same name with -labels.npy, [n]
 ---   - the official binary batches, data_batch_1.bin ... data_batch_5.bin and test_batch.bin (or their folder,
 ---     cifar-10-batches-bin): 10,000 records of a label byte and 3,072 bytes, all red, then all green, then all blue
 ---   - PNG files, a folder a class, below SPLIT/ or, for the training split, in the folder itself.

@@ -1,4 +1,4 @@
---- What every data set is, and pg.data.dataset for one's own. A data set knows its classes and shapes without its
+--- The base of every data set, and pg.data.dataset for your own. A data set knows its classes and shapes without its
 --- files, so that a recipe whose data is not there loads and plans; :open() finds the files or says what is missing.
 local ffi = require "ffi"
 local lfs = require "lfs"
@@ -139,7 +139,7 @@ end
 
 --- Batches in the order that the seed gives. `batch`, `threads`, `depth`, `shuffle`, `flip` and `crop` stand in for the
 --- data set's own; ranks that share a step give their `first` sample in it and the whole step's `stride`. `more` is
---- { fields, sources } beside the data set's.
+--- { fields, sources } in addition to the data set's.
 ---@param o? perigee.LoaderOptions
 ---@return perigee.Loader
 function Dataset:loader(o)

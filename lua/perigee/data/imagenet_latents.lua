@@ -2,7 +2,7 @@
 ---   images/ddddd/imgNNNNNNNN.png                raw pictures, for the teacher
 ---   vae-sd/ddddd/img-mean-std-NNNNNNNN.npy      float32 [8,h,w]: mean and standard deviation of the VAE's latent
 ---   vae-sd/dataset.json                         {"labels": [["ddddd/img-mean-std-NNNNNNNN.npy", label], ...]}
---- Picture and latent belong together by their number, which is checked. What the student sees is drawn at every step:
+--- Picture and latent belong together by their number, which is checked. The student's input is drawn at every step:
 --- z = (mean + std·ε)·0.18215.
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"

@@ -2,7 +2,7 @@
 ---
 ---   pg.data.synthetic { batch = 16, classes = 1000, channels = 4, size = 32, image = 256 }
 ---
---- is latents [channels,size,size] that are trained on as they are, beside pictures of `image` pixels for a teacher.
+--- is latents [channels,size,size] that are trained on as they are, with pictures of `image` pixels for a teacher.
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local dataset = require "perigee.data.dataset"

@@ -136,7 +136,7 @@ function M.writer(path)
   return setmetatable({ handle = ffi.gc(pointer[0], C.pg_writer_abort), path = path }, Writer)
 end
 
---- A writer whose temporary file, PATH.part, is kept when it is suspended or dropped, and goes on where it was.
+--- A writer whose temporary file, PATH.part, is kept when it is suspended or dropped, and continues where it was.
 ---@return perigee.Writer
 function M.resume(path)
   check(C.pg_writer_resume(pointer, path, size))
@@ -205,7 +205,7 @@ end
 
 -- ---- whole files ------------------------------------------------------------------------------------------------
 
---- Runs body(writer) and commits; an error in it aborts and goes on.
+--- Runs body(writer) and commits; an error in it aborts and is raised again.
 function M.with_writer(path, body)
   local w = M.writer(path)
   local fine, message = pcall(body, w)

@@ -1,4 +1,4 @@
---- Batches, made ahead by the runtime's threads (runtime/loader.c). What a batch holds depends on the seed and the step
+--- Batches, made ahead by the runtime's threads (runtime/loader.c). A batch depends on the seed and the step
 --- alone, not on threads, restarts or ranks.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
@@ -20,7 +20,7 @@ local M = {}
 ---@field offset? integer
 ---@field stride? integer         bytes from one record to the next
 ---@field mirrored? integer       bytes from a record to that of its mirror image
----@field seed? integer           what the records' sums go on from (pg_record_crc32)
+---@field seed? integer           the seed of the records' checksums (pg_record_crc32)
 ---@field folder? string          a folder with one file a sample
 ---@field names? string[]         their names in it
 ---@field header? string          the bytes that each of them begins with; without: they are PNG files

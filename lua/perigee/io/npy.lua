@@ -75,7 +75,7 @@ local function read_text(path)
   return files.read(path, start, length), start + length, size
 end
 
---- What a file holds, without reading it.
+--- A file's shape and dtype, without reading its data.
 ---@return perigee.NpyHeader
 function M.header(path)
   local text, offset, size = read_text(path)

@@ -2,7 +2,7 @@
 --- uint8 [N,H,W,C].
 ---
 --- The samples are appended to PATH.part, which already begins with the archive's and the array's headers, their sizes
---- still zero. A run that stops anywhere, killed or not, goes on where it was: the whole records in PATH.part are
+--- still zero. A run that stops anywhere, killed or not, continues where it was: the whole records in PATH.part are
 --- counted, half a record is cut off. finish() fills in sizes and checksum, appends the directory and renames the file.
 --- Nothing is copied: the disk holds the samples once, memory none. Always zip64 (APPNOTE 6.3, section 4.3).
 local core = require "perigee.core.ffi"
@@ -63,7 +63,7 @@ local function count_samples(self, bytes)
   local count = tonumber(self.writer:read_at(LOCAL_HEADER, NPY_HEADER):match "'shape': %((%d+),")
   local expected = npy.header_text("uint8", { count or 0, unpack(shape) }, NPY_HEADER)
   if not count or self.writer:read_at(LOCAL_HEADER, NPY_HEADER) ~= expected then
-    core.fail("%s: it holds no samples of %s; remove it to begin anew", path, core.shape_text(shape))
+    core.fail("%s: it holds no samples of %s; remove it to start again", path, core.shape_text(shape))
   end
   local whole = math.floor((bytes - HEADERS) / self.record)
   return count > 0 and math.min(count, whole) or whole -- a count is filled in by a finish() that was cut off

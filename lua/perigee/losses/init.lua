@@ -1,4 +1,4 @@
---- Losses. A loss is a value: its settings, the modules it trains beside the student (`modules`), and a pure function
+--- Losses. A loss is a value: its settings, the modules it trains with the student (`modules`), and a pure function
 --- of a step's context (`compute`, see stage/context.lua) that returns one number.
 ---
 --- pg.loss.NAME is made of what lua/perigee/losses/NAME.lua returns: a function from options to a loss's fields.
@@ -13,7 +13,7 @@ local M = {}
 ---@field settings table          for config.json; what decides its value, but for `code`
 ---@field compute fun(self: perigee.Loss, context: perigee.Context): perigee.Value  one number
 ---@field modules fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module): table<string,
----  perigee.Module>              what it trains beside the student: nothing, by default
+---  perigee.Module>              modules trained with the student: nothing, by default
 ---@field validate? fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module)  errors before a run
 ---@field needs_teacher? boolean  the stage keeps the teacher, and the loss counts as alignment
 ---@field is_denoising? boolean   it says the `path` and the `time`s of the stage's denoising forward pass

@@ -12,7 +12,7 @@ local tensor = require "perigee.core.tensor"
 
 local M = {}
 
---- What the distance needs of features [N,D]: their number, mean [1,D] and covariance [D,D] (divided by N − 1).
+--- The statistics of features [N,D]: their number, mean [1,D] and covariance [D,D] (divided by N − 1).
 ---@class perigee.Moments
 ---@field count integer
 ---@field mean perigee.Tensor

@@ -180,7 +180,7 @@ function Vit:build(options) build(self, "vit", options) end
 ---@return integer[]
 function Vit:grid_input(grid) return { grid[1] * self.patch, grid[2] * self.patch } end
 
---- The patch grid to work on beside a student's: the student's own, unless this model's `image` was given.
+--- The patch grid to use with a student's: the student's own, unless this model's `image` was given.
 ---@param grid integer[]
 ---@return integer[]
 function Vit:grid_for(grid) return self.follows_student and grid or self.grid end
@@ -326,7 +326,7 @@ end
 
 -- ---- named sizes ---------------------------------------------------------------------------------------------
 
---- A published model under its name: a function from options to the model. What `fixed` lists the name decides;
+--- A published model under its name: a function from options to the model. The name decides the options in `fixed`;
 --- `defaults` are its own defaults of other options.
 ---@param name string
 ---@param fixed table<string, any>

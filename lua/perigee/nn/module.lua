@@ -269,7 +269,7 @@ function Module:materialise(options)
   return { flat = flat, layout = entries, trained = trained }
 end
 
---- Computes the buffers, anew if they are there, in another dtype perhaps.
+--- Computes the buffers, again if they are there, in another dtype perhaps.
 ---@param options { dtype: string, device: string, purpose: string }
 function Module:compute_buffers(options)
   for _, entry in ipairs(self:named_buffers()) do
@@ -289,7 +289,7 @@ function Module:dematerialise()
   end
 end
 
---- What has no memory yet takes the dtype that programs will read.
+--- A parameter without memory takes the dtype that programs will read.
 function Module:assume_dtype(dtype)
   for _, list in ipairs { self:named_parameters(), self:named_buffers() } do
     for _, entry in ipairs(list) do

@@ -7,7 +7,7 @@ local core = require "perigee.core.ffi"
 local room = require "perigee.core.room"
 local tables = require "perigee.base.tables"
 
---- What an optimiser's file returns.
+--- The fields that an optimiser's file returns.
 ---@class perigee.OptimiserDefinition
 ---@field options table<string, table>  its own settings: name -> rule of core/check.lua
 ---@field moments { name: string, saved: string }[]  flat buffers like the parameters', zero at first: their names among
@@ -66,7 +66,7 @@ function M.definition(settings)
   return definitions[settings.kind]
 end
 
---- What may change while a run is going: name -> rule of core/check.lua.
+--- Settings that may change during a run: name -> rule of core/check.lua.
 ---@param settings perigee.Optimiser
 ---@return table<string, table>
 function M.changeable(settings)

@@ -180,7 +180,7 @@ function Canvas:text(x, y, text, how)
   cairo.cairo_restore(cr)
 end
 
---- What was drawn, as uint8 [H,W,3]. The canvas is given back.
+--- The picture, as uint8 [H,W,3]. The canvas is given back.
 ---@return perigee.Tensor
 function Canvas:picture()
   local status = cairo.cairo_status(self.cr)

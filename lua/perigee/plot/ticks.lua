@@ -1,4 +1,4 @@
---- Where an axis has its ticks, and what stands beside them.
+--- Where an axis has its ticks, and their labels.
 local M = {}
 
 local MINUS = "\226\136\146" -- U+2212

@@ -29,7 +29,7 @@
 ---@field name string
 ---@field losses { [1]: number, [2]: perigee.Loss }[]  pairs { weight, loss }
 ---@field finish perigee.Stop
----@field signals? perigee.Signal[]  measured and logged beside those that `finish` reads
+---@field signals? perigee.Signal[]  measured and logged in addition to those that `finish` reads
 
 ---@class perigee.Every
 ---@field log? integer         steps between lines of the log: 100
@@ -228,7 +228,7 @@ function Recipe:flow_matching(stage)
   return found
 end
 
---- The modules that losses train beside the student: loss name -> { name -> module }, made once.
+--- The modules that losses train with the student: loss name -> { name -> module }, made once.
 function Recipe:loss_modules()
   if not self.made_modules then
     self.made_modules = {}

@@ -27,7 +27,7 @@ function M.list(folder)
   return steps
 end
 
---- A run's state beside its tensors.
+--- A run's state other than its tensors.
 local function state_of(run)
   local recipe = run.recipe
   return {

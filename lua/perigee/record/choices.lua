@@ -1,5 +1,5 @@
 --- Choices among equal algorithms (runtime/choices.c): timed once for a GPU, a version and a shape, kept on disk for
---- the next run, and in every checkpoint, so that a run goes on with the very algorithms it began with.
+--- the next run, and in every checkpoint, so that a run continues with the algorithms it began with.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"

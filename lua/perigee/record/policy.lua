@@ -3,7 +3,7 @@
 ---   stop.any(stop.gradient_angle { block = 2, ... }, stop.at_step(500))
 ---
 --- A policy's own function is source too. It is compiled alone, so it cannot see variables from outside; one that tries
---- is refused. It runs within a limit, and where it fails, the stage goes on and the failure is an event.
+--- is refused. It runs within a limit, and if it fails, the stage continues and the failure is an event.
 local chunk = require "perigee.sandbox.chunk"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
@@ -45,7 +45,7 @@ local function text_of(kind, f)
   end
   for _, name in ipairs(globals) do
     if pure[name] == nil then
-      core.fail("stop.%s: the function uses the global '%s'; beside its arguments a policy may use %s", kind, name,
+      core.fail("stop.%s: the function uses the global '%s'; besides its arguments a policy may use %s", kind, name,
         known())
     end
   end

@@ -1,4 +1,4 @@
---- What a person sees of a run: a progress bar on a terminal, lines elsewhere.
+--- The display of a run: a progress bar on a terminal, lines elsewhere.
 local ffi = require "ffi"
 ffi.cdef [[
 int isatty(int fd);
@@ -43,7 +43,7 @@ function Progress:line(format, ...)
   io.flush()
 end
 
---- Leaves the bar as it is and goes on below it.
+--- Leaves the bar as it is and continues below it.
 function Progress:close()
   if self.bar_length then io.write "\n" end
   self.bar_length = nil

@@ -8,7 +8,7 @@ local M = {}
 
 local INTERVAL = 200 -- milliseconds between attempts
 
---- What `attempt()` gives, once it gives something; `text` is shown where that isn't at once. Nil: interrupted.
+--- Waits until `attempt()` returns a value, and returns it; `text` is shown if that takes time. Nil: interrupted.
 ---@generic T
 ---@param run perigee.Run
 ---@param text string

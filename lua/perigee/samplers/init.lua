@@ -14,7 +14,7 @@ local tables = require "perigee.base.tables"
 ---@field noise? boolean                it draws noise after the first state
 ---@field integrate fun(field: function, x: perigee.Tensor, o: perigee.SamplerState): perigee.Tensor
 
---- What `integrate` gets: the sampler's own options by name, and
+--- The options of `integrate`: the sampler's own options by name, and
 ---@class perigee.SamplerState
 ---@field path "linear"|"cosine"                       of the flow, see samplers.path
 ---@field noise fun(step: integer): perigee.Tensor     standard normal, float64, of x's shape; steps count from 1

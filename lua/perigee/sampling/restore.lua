@@ -15,7 +15,7 @@ function M.recipe(path)
   local folder = path
   if mode ~= "directory" then folder = path:match "^(.*)/checkpoints/[^/]+$" or path:match "^checkpoints/" and "." end
   if not folder or not lfs.attributes(folder .. "/recipe.lua", "mode") then
-    error(("%s lies in no run's folder: recipe.lua is missing beside checkpoints/"):format(path), 0)
+    error(("%s lies in no run's folder: recipe.lua is missing next to checkpoints/"):format(path), 0)
   end
   local config = json.read(folder .. "/config.json")
   local load = require("perigee.recipe.load").load(folder .. "/recipe.lua", { values = config.options or {} })

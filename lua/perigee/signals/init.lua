@@ -23,8 +23,8 @@ local M = {}
 ---@field measure_family? fun(members: perigee.Signal[], run: perigee.Run): table[]
 ---@field price? fun(members: perigee.Signal[], run: table): perigee.SignalPrice  where it takes more than a look
 
---- What one reading of a family costs: `batches` of `micro` images, each of so many flops by these calls, and the bytes
---- that it takes on the run's device beside a step's.
+--- The cost of one reading of a family: `batches` of `micro` images, each of so many flops by these calls, and the
+--- bytes that it takes on the run's device in addition to a step's.
 ---@class perigee.SignalPrice
 ---@field batches integer
 ---@field bytes number
@@ -73,7 +73,7 @@ function M.unique(signals)
   return list
 end
 
---- What a stage measures: the signals that its policy reads and those that it names itself, without repetitions.
+--- The signals of a stage: the signals that its policy reads and those that it names itself, without repetitions.
 ---@param finish perigee.Stop
 ---@param logged perigee.Signal[]
 ---@return perigee.Signal[]

@@ -1,4 +1,4 @@
---- What a step's losses share: the batch, the noised images, one forward pass of the student with its taps, one of the
+--- Shared by a step's losses: the batch, the noised images, one forward pass of the student with its taps, one of the
 --- teacher or, where that is cached, inputs in its place. Each part is made when first asked for, so a stage without a
 --- teacher loss has no teacher in its program.
 local core = require "perigee.core.ffi"

@@ -101,9 +101,9 @@ local function planned(run, blocks)
   return core.plan.build(trace.program, outputs, { device = run.device }), places, totals
 end
 
---- What a measurement costs: `calls` and `flops` of one batch of `micro` images at one time, and the `bytes` that it
---- takes on the run's device beside a step's: arena, both sides' gradients, and on the CPU, where they are added up,
---- their sums and one converted; `averages`: bytes of those of the weights, where they have to be made.
+--- The cost of a measurement: `calls` and `flops` of one batch of `micro` images at one time, and the `bytes` that it
+--- takes on the run's device in addition to a step's: arena, both sides' gradients, and on the CPU, where they are
+--- added up, their sums and one converted; `averages`: bytes of those of the weights, where they have to be made.
 ---@return { bytes: number, flops: number, calls: table[] }
 function M.price(run, blocks, averages)
   local plan, _, totals = planned(run, blocks)

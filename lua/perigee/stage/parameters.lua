@@ -1,5 +1,5 @@
---- What a recipe trains, checked before anything is computed: every stage is traced and differentiated once, and every
---- parameter that is not frozen must get a gradient in one of them.
+--- The parameters that a recipe trains, checked before anything is computed: every stage is traced and differentiated
+--- once, and every parameter that is not frozen must get a gradient in one of them.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local is_frozen = require("perigee.nn.module").is_frozen

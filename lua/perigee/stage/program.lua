@@ -62,7 +62,7 @@ function M.trace(recipe, stage, options)
   return { program = p, losses = losses, weights = weights, total = total, context = context }
 end
 
---- What the recipe's stages read of a cached teacher, together; by name.
+--- The values of a cached teacher that the recipe's stages read, together; by name.
 ---@return perigee.TeacherField[]
 function M.teacher_fields(recipe)
   local fields, known = {}, {}

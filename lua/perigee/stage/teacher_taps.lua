@@ -1,7 +1,7 @@
---- What a teacher's cache keeps of its forward pass: values that losses read, by name, and, in a stage's program, the
---- inputs that stand for them. Kept is what the teacher publishes, on its own grid: "patches" [N,D] of an image, the
---- taps that losses of one's own read, and, of a packed qkv, only what attention alignment reads of it: "queries and
---- keys of block k" [N,2,H,d], without values and without class and register tokens.
+--- The part of a teacher's forward pass that its cache keeps: values that losses read, by name, and, in a stage's
+--- program, the inputs that stand for them. Kept is what the teacher publishes, on its own grid: "patches" [N,D] of an
+--- image, the taps that custom losses read, and, of a packed qkv, only what attention alignment reads of it: "queries
+--- and keys of block k" [N,2,H,d], without values and without class and register tokens.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local Context = require "perigee.stage.context"

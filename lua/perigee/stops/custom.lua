@@ -26,7 +26,7 @@ local function copy(value, depth)
   return result
 end
 
---- What a policy returned, checked: finished, the next state as a checkpoint gives it back, reason. `before`: the state
+--- A policy's result, checked: finished, the next state as a checkpoint gives it back, reason. `before`: the state
 --- it was given; `own`: its copy of that. Nil and what is wrong, where the answer is none.
 local function answer(before, own, finished, next_state, reason)
   if finished == nil then return nil, "it returns nothing (nil); expected true or false" end

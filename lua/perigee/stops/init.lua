@@ -45,7 +45,8 @@ end
 
 -- ---- events -----------------------------------------------------------------------------------------------------
 
---- What a policy reads. A field that it doesn't have is an error; a signal that is declared and not due is nil.
+--- The event that a policy reads. A field that it doesn't have is an error; a signal that is declared and not due is
+--- nil.
 ---@class perigee.Event
 ---@field step integer         steps of the run done
 ---@field stage string

@@ -47,7 +47,7 @@ local function all_bytes(form, count)
   return bytes
 end
 
---- What a cache costs: bytes an image, bytes of the files and seconds to fill them, the latter two where the number of
+--- The cost of a cache: bytes an image, bytes of the files and seconds to fill them, the latter two where the number of
 --- images is known. Nothing is allocated.
 ---@param seconds_of fun(calls: table[]): number  the time of a program's calls
 function M.price(recipe, form, seconds_of)
@@ -125,7 +125,7 @@ local function files_of(run, form)
   return list
 end
 
---- Is the finished file there? What has its name and cannot be it goes.
+--- Is the finished file there? A file of its name that cannot be it is removed.
 local function find(run, file)
   if not files.exists(file.path) then return false end
   if not file:is_whole() then

@@ -58,7 +58,7 @@ function M.new(file)
   return setmetatable(file, File)
 end
 
---- What stands after "64 images" where so many records are an image's.
+--- The text after "64 images" where so many records are an image's.
 function M.mirrors(images) return images == 2 and " and their mirror images" or "" end
 
 --- Has a run been asked to end?

@@ -50,7 +50,7 @@ local function load_model(model, path, prefix, options)
 end
 M.load_model, M.digest = load_model, digest
 
---- What decides how a trained teacher comes out, as a text: settings, data, the bytecode of losses of the recipe's own,
+--- Everything that a trained teacher depends on, as text: settings, data, the bytecode of the recipe's own losses,
 --- this build and its instruction set.
 local function identity(recipe)
   local own = {}

@@ -73,8 +73,8 @@ function Group:show(flat)
   end
 end
 
---- What stands for the parameters where a program is to see their moving averages: parameter -> view, in the dtype of
---- the parameters. The second result is what had to be made for it, if anything.
+--- The values that replace parameters where a program is to see their moving averages: parameter -> view, in the dtype
+--- of the parameters. The second result is what had to be made for it, if anything.
 ---@return table<perigee.Tensor, perigee.Tensor>, perigee.Tensor?
 function Group:averages()
   local views = {}
@@ -85,7 +85,7 @@ function Group:averages()
   return views, made
 end
 
---- What the gradients program trains: { name, tensor, into }, `into` being the place of each gradient.
+--- The parameters that the gradients program trains: { name, tensor, into }, `into` being the place of each gradient.
 function Group:trained()
   local list = {}
   for _, entry in ipairs(self.layout) do

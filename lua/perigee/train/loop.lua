@@ -19,7 +19,7 @@ local C = core.C
 ---@field saved_at number     when the newest checkpoint was written, or the loop began
 ---@field pending table[]     changes of the log that are still to be made again
 ---@field console? perigee.Console
----@field outcome "steps"|"finished"|"interrupted"|false  why the loop ended; false: it goes on
+---@field outcome "steps"|"finished"|"interrupted"|false  why the loop ended; false: it continues
 local Loop = {}
 Loop.__index = Loop
 
@@ -131,13 +131,13 @@ function Loop:checkpoint_is_due()
   return every.minutes > 0 and C.pg_clock_seconds() - self.saved_at >= 60 * every.minutes
 end
 
---- Draws samples. Training does not depend on them: if they fail, it goes on, and a line and an event say so.
+--- Draws samples. Training does not depend on them: if they fail, it continues, and a line and an event say so.
 function Loop:preview()
   local run = self.run
   local fine, message = xpcall(self.options.sample, failure.handler, run)
   if fine then return end
   run:log { event = "warning", step = run.step, about = "samples", message = tostring(message) }
-  run.progress:line("step %d: no samples, and training goes on: %s", run.step, tostring(message))
+  run.progress:line("step %d: no samples, training continues: %s", run.step, tostring(message))
 end
 
 --- A checkpoint and a picture of samples, if they are due.
@@ -147,11 +147,11 @@ function Loop:keep_record()
   if self.options.sample and every > 0 and step % every == 0 then self:preview() end
 end
 
---- A policy's function that was typed in has failed: the stage goes on.
+--- A policy's function that was typed in has failed: the stage continues.
 function Loop:report_policy(message)
   local run = self.run
   run:log { event = "policy", step = run.step, stage = run.stage.name, error = message }
-  run.progress:line("step %d: the policy failed, and the stage goes on: %s", run.step, message)
+  run.progress:line("step %d: the policy failed, the stage continues: %s", run.step, message)
 end
 
 --- After an error: if the tensors are those of a whole step, what has been trained is saved first. Returns the message

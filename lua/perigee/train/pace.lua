@@ -1,4 +1,4 @@
---- How long steps take, and what the end of a teacher gives back: the mean step of the stage before beside that of the
+--- How long steps take, and what the end of a teacher gives back: the mean step of the previous stage and of the
 --- new one.
 ---@class perigee.Pace
 local Pace = {}

@@ -386,7 +386,7 @@ function Run:decide(report)
   return finished, finished and (reason or finish.text) or nil
 end
 
---- What a person should know of the stage's policy: that it is past already, say.
+--- A remark on the stage's policy, such as that it is past already.
 ---@return string?
 function Run:remark_of_policy()
   local remark = self.stage.finish:remark(self.step, self.stage.begun)

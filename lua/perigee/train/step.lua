@@ -1,6 +1,6 @@
 --- A step as one executable: gradients | reduce | update. The stage's program runs once for each piece of the batch,
 --- each piece's gradients are added to their sum, and the update follows, all over one arena; on a device with queues
---- that is one graph. What changes from step to step is an input of it, so nothing is traced or captured anew.
+--- that is one graph. Values that change from step to step are its inputs, so nothing is traced or captured again.
 local ffi = require "ffi"
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
@@ -24,7 +24,7 @@ local function planned_sum(groups, pieces, first, device)
   return #p.nodes > 0 and core.plan.build(p, {}, { device = device }) or nil
 end
 
---- What differs from piece to piece: inputs but for the losses' weights, and the losses.
+--- The values that differ between pieces: inputs but for the losses' weights, and the losses.
 local function split_of(plan)
   local split = {}
   for _, slot in ipairs(plan.slots) do

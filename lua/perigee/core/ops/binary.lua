@@ -99,7 +99,7 @@ end
 
 local function real(x) return core.is_floating[x.dtype] and x or ops.cast(x, "float32") end
 
---- What an operation with a number on one side becomes.
+--- An operation with a number on one side.
 local with_number = {}
 function with_number.add(x, c) return ops.affine(x, 1, c) end
 function with_number.sub(x, c, reversed) return reversed and ops.affine(x, -1, c) or ops.affine(x, 1, -c) end

@@ -13,7 +13,7 @@ local function rows_of(x)
   return shape
 end
 
---- What both make of x: y, and each row's mean and 1/deviation.
+--- The outputs of both for x: y, and each row's mean and 1/deviation.
 local function results(x)
   local row, stat = rows_of(x), op.stat(x.dtype)
   return { { x.shape, x.dtype }, { row, stat }, { row, stat } }

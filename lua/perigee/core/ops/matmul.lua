@@ -88,7 +88,7 @@ local function take_in_activation(graph, node)
   end
 end
 
---- (a·b)·f'(aux): the backward pass goes on through an activation whose gradient nobody else reads.
+--- (a·b)·f'(aux): the backward pass continues through an activation whose gradient nobody else reads.
 local function take_in_derivative(graph, node)
   if node.activation ~= NONE then return end
   local out = node.outputs[1]

@@ -1,4 +1,4 @@
---- What depends on the numbers in a tensor, so that its shape is known only when they are: places and elements that are
+--- Ops whose shapes depend on the numbers in a tensor: places and elements that are
 --- not 0. Not in a trace.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"

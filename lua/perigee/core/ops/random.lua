@@ -1,4 +1,4 @@
---- Random tensors. What is drawn depends on the state (an int64 tensor or value: seed, step, first sample), the purpose
+--- Random tensors. A draw depends on the state (an int64 tensor or value: seed, step, first sample), the purpose
 --- (a name) and the place in the result, on nothing else (kernels/random/random.h). A state is an input of a program,
 --- never a constant in it.
 local bit = require "bit"

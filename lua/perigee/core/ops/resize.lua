@@ -13,7 +13,7 @@ local function same_attributes(n)
   return attributes
 end
 
---- What y is made of: every element of it reads up to 2 (bilinear) or 4 (bicubic) inputs an axis, more with antialias.
+--- The inputs of y: every element of it reads up to 2 (bilinear) or 4 (bicubic) inputs an axis, more with antialias.
 local function flops_of(n, y)
   local reach = n.mode == 0 and 2 or 4
   local function taps(from, to) return reach * (n.antialias == 1 and math.max(from / to, 1) or 1) end
