@@ -152,11 +152,25 @@ static pg_status file_path(const pg_field *f, int64_t index, char path[PATH_MAX]
   return length < PATH_MAX ? PG_OK : pg_error(PG_ERROR_IO, "%.200s...: the path is too long", path);
 }
 
+/* An error that says what a file is, if it is of another kind than the data set's first, whose header begins `header`. */
+static pg_status expect_kind(const pg_field *f, const char *path, int fd, int64_t size) {
+  char piece[512];
+  int64_t n = size < (int64_t)sizeof piece ? size : (int64_t)sizeof piece;
+  pg_status status = pg_file_read_at(fd, path, 0, piece, n);
+  if (status) return status;
+  const char *found = pg_file_recognise(piece, n);
+  if (!found || found == pg_file_recognise(f->header, f->offset)) return PG_OK;
+  return pg_error(PG_ERROR_FORMAT, "%s: not like the data set's first file: it is %s", path, found);
+}
+
 /* A file of header and one record, the header being the one all files share. */
 static pg_status read_one_record(const pg_field *f, const char *path, int fd, int64_t size, uint8_t *out) {
-  if (size != f->offset + f->sample_bytes)
+  if (size != f->offset + f->sample_bytes) {
+    pg_status status = expect_kind(f, path, fd, size);
+    if (status) return status;
     return pg_error(PG_ERROR_FORMAT, "%s: it has %lld bytes, the data set's files have %lld", path, (long long)size,
                     (long long)(f->offset + f->sample_bytes));
+  }
   char piece[512];
   for (int64_t at = 0; at < f->offset;) {
     int64_t now = f->offset - at < (int64_t)sizeof piece ? f->offset - at : (int64_t)sizeof piece;

@@ -1,4 +1,5 @@
 /* Files: checked reads of bulk bytes, and writers whose file appears whole or not at all. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -18,11 +19,48 @@ static pg_status io_error(const char *path, const char *what) {
   return pg_error(PG_ERROR_IO, "%s: %s: %s", path, what, strerror(errno));
 }
 
+/* ---- system calls that a signal may cut short, on some network file systems even those that have to do with no data ---- */
+
+static int open_file(const char *path, int flags) {
+  int fd;
+  do fd = open(path, flags | O_CLOEXEC, 0666);
+  while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+static int sync_file(int fd) {
+  int failed;
+  do failed = fsync(fd);
+  while (failed && errno == EINTR);
+  return failed;
+}
+
+static int rename_file(const char *from, const char *to) {
+  int failed;
+  do failed = rename(from, to);
+  while (failed && errno == EINTR);
+  return failed;
+}
+
+static int lock_file(int fd) {
+  int failed;
+  do failed = flock(fd, LOCK_EX | LOCK_NB);
+  while (failed && errno == EINTR);
+  return failed;
+}
+
+static int truncate_file(int fd, int64_t bytes) {
+  int failed;
+  do failed = ftruncate(fd, bytes);
+  while (failed && errno == EINTR);
+  return failed;
+}
+
 /* ---- reading ---- */
 
 int pg_file_open(const char *path, int64_t *bytes) {
   struct stat info;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open_file(path, O_RDONLY);
   if (fd < 0) {
     io_error(path, "cannot be opened");
     return -1;
@@ -49,6 +87,29 @@ pg_status pg_file_read_at(int fd, const char *path, int64_t offset, void *host, 
     bytes -= got;
   }
   return PG_OK;
+}
+
+pg_status pg_folder_list(const char *path, char *names, int64_t room, int64_t *bytes) {
+  int fd = open_file(path, O_RDONLY | O_DIRECTORY);
+  DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+  if (!folder) {
+    pg_status status = io_error(path, "cannot be listed");
+    if (fd >= 0) close(fd);
+    return status;
+  }
+  pg_status status = PG_OK;
+  for (*bytes = 0; !status;) {
+    errno = 0;
+    const struct dirent *entry = readdir(folder);
+    if (!entry && errno == EINTR) continue;
+    if (!entry && errno) status = io_error(path, "cannot be listed");
+    if (!entry) break;
+    int64_t length = (int64_t)strlen(entry->d_name) + 1;
+    if (*bytes + length <= room) memcpy(names + *bytes, entry->d_name, (size_t)length);
+    *bytes += length;
+  }
+  closedir(folder);
+  return status;
 }
 
 /* Opens a file that must hold [offset, offset + bytes). */
@@ -96,7 +157,8 @@ pg_status pg_file_read(const char *path, int64_t offset, void *host, int64_t byt
 }
 
 /* File to device in pieces, through host memory. */
-static pg_status read_in_pieces(int fd, const char *path, int64_t offset, const pg_tensor *t, int64_t bytes) {
+static pg_status read_in_pieces(int fd, const char *path, int64_t offset, const pg_tensor *t, int64_t bytes,
+                                uint32_t *crc) {
   const pg_device_ops *device = pg_device(pg_tensor_device(t));
   char *piece = pg_host_calloc(1, PIECE);
   if (!piece) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
@@ -104,20 +166,35 @@ static pg_status read_in_pieces(int fd, const char *path, int64_t offset, const 
   for (int64_t done = 0; done < bytes && !status; done += PIECE) {
     int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
     status = pg_file_read_at(fd, path, offset + done, piece, now);
+    if (!status && crc) *crc = pg_crc32(*crc, piece, now);
     if (!status) status = device->from_host((char *)pg_tensor_info(t)->data + done, piece, now);
   }
   pg_host_free(piece);
   return status;
 }
 
-pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t) {
+/* File to memory in pieces, whose sum is taken while they are in the cache. */
+static pg_status read_summed(int fd, const char *path, int64_t offset, char *to, int64_t bytes, uint32_t *crc) {
+  for (int64_t done = 0; done < bytes; done += PIECE) {
+    int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
+    pg_status status = pg_file_read_at(fd, path, offset + done, to + done, now);
+    if (status) return status;
+    *crc = pg_crc32(*crc, to + done, now);
+  }
+  return PG_OK;
+}
+
+pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t, uint32_t *crc) {
   const pg_view *v = pg_tensor_info(t);
   if (!pg_contiguous(v)) return pg_error(PG_ERROR_ARGUMENT, "%s: the tensor to read into is not contiguous", path);
   int64_t bytes = pg_numel(v) * pg_dtype_bytes(v->dtype);
   int fd = open_range(path, offset, bytes);
   if (fd < 0) return range_status(fd, offset, bytes);
-  pg_status status = pg_tensor_device(t) == PG_CPU ? pg_file_read_at(fd, path, offset, v->data, bytes)
-                                                   : read_in_pieces(fd, path, offset, t, bytes);
+  pg_status status;
+  if (crc) *crc = 0;
+  if (pg_tensor_device(t) != PG_CPU) status = read_in_pieces(fd, path, offset, t, bytes, crc);
+  else if (crc) status = read_summed(fd, path, offset, v->data, bytes, crc);
+  else status = pg_file_read_at(fd, path, offset, v->data, bytes);
   close(fd);
   return status;
 }
@@ -126,6 +203,7 @@ pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t) {
 
 struct pg_writer {
   int fd;
+  bool appends;      /* to the file itself: a failed write is no reason against another */
   int64_t bytes;
   pg_status failed;  /* the first failure; nothing is committed after one */
   char *path, *part; /* the file, and the temporary one next to it */
@@ -174,7 +252,7 @@ pg_status pg_writer_open(pg_writer **out, const char *path) {
   if (!w) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
   for (int tries = 0; w->fd < 0 && tries < 1000; tries++) {
     sprintf(w->part, "%s.tmp-%d-%u", path, (int)getpid(), atomic_fetch_add(&serial, 1) % 1000000);
-    w->fd = open(w->part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    w->fd = open_file(w->part, O_RDWR | O_CREAT | O_EXCL);
     if (w->fd < 0 && errno != EEXIST) break;
   }
   if (w->fd < 0) {
@@ -191,16 +269,32 @@ pg_status pg_writer_resume(pg_writer **out, const char *path, int64_t *bytes) {
   pg_writer *w = writer_new(path);
   if (!w) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
   sprintf(w->part, "%s.part", path);
-  w->fd = open(w->part, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  w->fd = open_file(w->part, O_RDWR | O_CREAT);
   struct stat info;
   pg_status status = PG_OK;
   if (w->fd < 0 || fstat(w->fd, &info)) status = io_error(w->part, "cannot be written");
-  else if (flock(w->fd, LOCK_EX | LOCK_NB)) status = pg_error(PG_ERROR_IO, "%s: another process writes it", w->part);
+  else if (lock_file(w->fd)) status = pg_error(PG_ERROR_IO, "%s: another process writes it", w->part);
   if (status) {
     writer_free(w);
     return status;
   }
   *bytes = w->bytes = info.st_size;
+  *out = w;
+  return PG_OK;
+}
+
+pg_status pg_writer_append(pg_writer **out, const char *path) {
+  *out = NULL;
+  pg_writer *w = writer_new(path);
+  if (!w) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+  strcpy(w->part, path);
+  w->appends = true;
+  w->fd = open_file(path, O_WRONLY | O_CREAT | O_APPEND);
+  if (w->fd < 0) {
+    pg_status status = io_error(path, "cannot be written");
+    writer_free(w);
+    return status;
+  }
   *out = w;
   return PG_OK;
 }
@@ -228,26 +322,45 @@ static pg_status earlier_failure(const pg_writer *w) {
 }
 
 pg_status pg_writer_write(pg_writer *w, const void *host, int64_t bytes) {
+  if (w->appends) w->failed = PG_OK;
   if (w->failed) return earlier_failure(w);
   return write_at(w, w->bytes, host, bytes);
 }
 
-pg_status pg_writer_write_tensor(pg_writer *w, const pg_tensor *t) {
-  const pg_view *v = pg_tensor_info(t);
-  if (w->failed) return earlier_failure(w);
-  if (!pg_contiguous(v)) return pg_error(PG_ERROR_ARGUMENT, "%s: the tensor to write is not contiguous", w->path);
-  int64_t bytes = pg_numel(v) * pg_dtype_bytes(v->dtype);
-  if (pg_tensor_device(t) == PG_CPU) return write_at(w, w->bytes, v->data, bytes);
+/* Memory to file in pieces, whose sum is taken while they are in the cache. */
+static pg_status write_summed(pg_writer *w, const char *from, int64_t bytes, uint32_t *crc) {
+  for (int64_t done = 0; done < bytes && !w->failed; done += PIECE) {
+    int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
+    *crc = pg_crc32(*crc, from + done, now);
+    write_at(w, w->bytes, from + done, now);
+  }
+  return w->failed;
+}
+
+/* Device to file in pieces, through host memory. */
+static pg_status write_in_pieces(pg_writer *w, const pg_tensor *t, int64_t bytes, uint32_t *crc) {
   const pg_device_ops *device = pg_device(pg_tensor_device(t));
   char *piece = pg_host_calloc(1, PIECE);
   if (!piece) return w->failed = pg_error(PG_ERROR_MEMORY, "%s: out of memory", w->path);
   for (int64_t done = 0; done < bytes && !w->failed; done += PIECE) {
     int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
-    w->failed = device->to_host(piece, (const char *)v->data + done, now);
-    if (!w->failed) write_at(w, w->bytes, piece, now);
+    w->failed = device->to_host(piece, (const char *)pg_tensor_info(t)->data + done, now);
+    if (w->failed) break;
+    if (crc) *crc = pg_crc32(*crc, piece, now);
+    write_at(w, w->bytes, piece, now);
   }
   pg_host_free(piece);
   return w->failed;
+}
+
+pg_status pg_writer_write_tensor(pg_writer *w, const pg_tensor *t, uint32_t *crc) {
+  const pg_view *v = pg_tensor_info(t);
+  if (w->failed) return earlier_failure(w);
+  if (!pg_contiguous(v)) return pg_error(PG_ERROR_ARGUMENT, "%s: the tensor to write is not contiguous", w->path);
+  int64_t bytes = pg_numel(v) * pg_dtype_bytes(v->dtype);
+  if (crc) *crc = 0;
+  if (pg_tensor_device(t) != PG_CPU) return write_in_pieces(w, t, bytes, crc);
+  return crc ? write_summed(w, v->data, bytes, crc) : write_at(w, w->bytes, v->data, bytes);
 }
 
 static pg_status check_inside(const pg_writer *w, int64_t offset, int64_t bytes) {
@@ -271,7 +384,7 @@ pg_status pg_writer_truncate(pg_writer *w, int64_t bytes) {
   if (w->failed) return earlier_failure(w);
   pg_status status = check_inside(w, 0, bytes);
   if (status) return status;
-  if (ftruncate(w->fd, bytes)) return w->failed = io_error(w->path, "cannot be shortened");
+  if (truncate_file(w->fd, bytes)) return w->failed = io_error(w->path, "cannot be shortened");
   w->bytes = bytes;
   return PG_OK;
 }
@@ -285,23 +398,36 @@ uint32_t pg_crc32(uint32_t crc, const void *host, int64_t bytes) {
   return crc;
 }
 
+/* The sum of a part of an open file. */
+static pg_status sum_of(int fd, const char *path, int64_t offset, int64_t bytes, uint32_t *crc) {
+  unsigned char *piece = pg_host_calloc(1, PIECE);
+  if (!piece) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+  pg_status status = PG_OK;
+  *crc = 0;
+  for (int64_t done = 0; done < bytes && !status; done += PIECE) {
+    int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
+    status = pg_file_read_at(fd, path, offset + done, piece, now);
+    if (!status) *crc = pg_crc32(*crc, piece, now);
+  }
+  pg_host_free(piece);
+  return status;
+}
+
+pg_status pg_file_crc32(const char *path, int64_t offset, int64_t bytes, uint32_t *crc) {
+  int fd = open_range(path, offset, bytes);
+  if (fd < 0) return range_status(fd, offset, bytes);
+  pg_status status = sum_of(fd, path, offset, bytes, crc);
+  close(fd);
+  return status;
+}
+
 uint32_t pg_record_crc32(uint32_t seed, int64_t number, const void *host, int64_t bytes) {
   return pg_crc32(pg_crc32(seed, &number, sizeof number), host, bytes);
 }
 
 pg_status pg_writer_crc32(pg_writer *w, int64_t offset, int64_t bytes, uint32_t *crc) {
   pg_status status = check_inside(w, offset, bytes);
-  if (status) return status;
-  unsigned char *piece = pg_host_calloc(1, PIECE);
-  if (!piece) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", w->path);
-  *crc = 0;
-  for (int64_t done = 0; done < bytes && !status; done += PIECE) {
-    int64_t now = bytes - done < PIECE ? bytes - done : PIECE;
-    status = pg_file_read_at(w->fd, w->part, offset + done, piece, now);
-    if (!status) *crc = pg_crc32(*crc, piece, now);
-  }
-  pg_host_free(piece);
-  return status;
+  return status ? status : sum_of(w->fd, w->part, offset, bytes, crc);
 }
 
 /* Makes a rename in the file's folder outlast a crash. */
@@ -315,18 +441,18 @@ static pg_status sync_folder(pg_writer *w) {
     memcpy(folder, w->path, length);
     folder[length] = 0;
   }
-  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int fd = open_file(folder, O_RDONLY | O_DIRECTORY);
   if (fd < 0) return io_error(folder, "cannot be opened");
   /* Some file systems cannot sync a folder and say EINVAL; the file itself is safe. */
-  pg_status status = fsync(fd) && errno != EINVAL ? io_error(folder, "cannot be synced") : PG_OK;
+  pg_status status = sync_file(fd) && errno != EINVAL ? io_error(folder, "cannot be synced") : PG_OK;
   close(fd);
   return status;
 }
 
 pg_status pg_writer_commit(pg_writer *w) {
   pg_status status = w->failed ? earlier_failure(w) : PG_OK;
-  if (!status && fsync(w->fd)) status = io_error(w->path, "cannot be synced");
-  if (!status && rename(w->part, w->path)) status = io_error(w->path, "cannot be put in place");
+  if (!status && sync_file(w->fd)) status = io_error(w->path, "cannot be synced");
+  if (!status && rename_file(w->part, w->path)) status = io_error(w->path, "cannot be put in place");
   if (status) unlink(w->part);
   else status = sync_folder(w);
   writer_free(w);
@@ -334,7 +460,7 @@ pg_status pg_writer_commit(pg_writer *w) {
 }
 
 pg_status pg_writer_suspend(pg_writer *w) {
-  pg_status status = fsync(w->fd) ? io_error(w->part, "cannot be synced") : PG_OK;
+  pg_status status = sync_file(w->fd) ? io_error(w->part, "cannot be synced") : PG_OK;
   writer_free(w);
   return status;
 }
@@ -364,19 +490,19 @@ pg_status pg_lock_take(pg_lock **out, const char *path, int64_t *holder) {
   *holder = 0;
   pg_lock *l = pg_host_calloc(1, sizeof *l);
   if (!l) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
-  l->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  l->fd = open_file(path, O_RDWR | O_CREAT);
   if (l->fd < 0) {
     pg_status status = io_error(path, "cannot be opened");
     pg_host_free(l);
     return status;
   }
-  if (flock(l->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) { /* a file system without locks lets everyone in */
+  if (lock_file(l->fd) && errno == EWOULDBLOCK) { /* a file system without locks lets everyone in */
     *holder = read_holder(l->fd);
     close(l->fd);
     pg_host_free(l);
     return PG_OK;
   }
-  if (ftruncate(l->fd, 0) || dprintf(l->fd, "%d\n", (int)getpid()) < 0)
+  if (truncate_file(l->fd, 0) || dprintf(l->fd, "%d\n", (int)getpid()) < 0)
     *holder = 0; /* the number only helps a message */
   *out = l;
   return PG_OK;

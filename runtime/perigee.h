@@ -179,8 +179,16 @@ pg_status pg_file_size(const char *path, int64_t *bytes);
 pg_status pg_disk_free(const char *folder, int64_t *bytes); /* what its disk has left for this user */
 /* The file's bytes [offset, offset + bytes) to host memory. */
 pg_status pg_file_read(const char *path, int64_t offset, void *host, int64_t bytes);
-/* The bytes at `offset` fill a contiguous tensor on any device, as they are. */
-pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t);
+/* The bytes at `offset` fill a contiguous tensor on any device, as they are. *crc, unless NULL: their CRC-32. */
+pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t, uint32_t *crc);
+/* CRC-32 (that of zip and PNG) of the bytes [offset, offset + bytes). */
+pg_status pg_file_crc32(const char *path, int64_t offset, int64_t bytes, uint32_t *crc);
+/* What a file is that begins with these bytes, and what to do with it where something else was expected: "a JPEG picture;
+ * convert it to PNG". NULL: nothing known. */
+const char *pg_file_recognise(const void *beginning, int64_t bytes);
+/* The names in a folder, zero-terminated, one after another, in any order, "." and ".." too; *bytes is their length. If that
+ * is more than `room`, not all are there. */
+pg_status pg_folder_list(const char *path, char *names, int64_t room, int64_t *bytes);
 
 /* A file that appears whole or not at all: written next to `path` under a temporary name, synced and renamed by
  * commit. A writer that fails or is aborted leaves neither the temporary file nor a change at `path`. */
@@ -190,8 +198,11 @@ pg_status pg_writer_open(pg_writer **out, const char *path);
 /* The temporary file is `path`.part and outlives pg_writer_suspend and the process: what it holds is kept, *bytes says
  * how much, and writing continues at its end. One writer at a time may hold it. */
 pg_status pg_writer_resume(pg_writer **out, const char *path, int64_t *bytes);
+/* Writes at the end of `path` itself, which other processes may do too; ended by pg_writer_suspend alone. */
+pg_status pg_writer_append(pg_writer **out, const char *path);
 pg_status pg_writer_write(pg_writer *w, const void *host, int64_t bytes);      /* at the end */
-pg_status pg_writer_write_tensor(pg_writer *w, const pg_tensor *t);            /* contiguous, any device */
+/* Contiguous, from any device; *crc, unless NULL: the CRC-32 of its bytes. */
+pg_status pg_writer_write_tensor(pg_writer *w, const pg_tensor *t, uint32_t *crc);
 pg_status pg_writer_write_at(pg_writer *w, int64_t offset, const void *host, int64_t bytes); /* over what is there */
 pg_status pg_writer_read_at(pg_writer *w, int64_t offset, void *host, int64_t bytes);
 pg_status pg_writer_truncate(pg_writer *w, int64_t bytes);

@@ -1,16 +1,17 @@
 /* PNG files through libpng: any kind in, 8-bit RGB out; 8-bit RGB or grey written. */
-#include <errno.h>
 #include <png.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "files.h"
 
 /* The state of libpng's callbacks. It lives in the caller of the function that calls setjmp. */
 typedef struct png_job {
   const char *path;
-  FILE *file;        /* reading */
+  const char *bytes; /* reading: the file's, */
+  int64_t size, at;  /* how many, and how many have been read */
   pg_writer *writer; /* writing */
   pg_status status;  /* of the first failure; its message is pg_last_error() */
 } png_job;
@@ -45,9 +46,9 @@ static void png_release(png_structp png, png_voidp p) {
 
 static void read_bytes(png_structp png, png_bytep to, size_t bytes) {
   png_job *job = png_get_io_ptr(png);
-  if (fread(to, 1, bytes, job->file) == bytes) return;
-  if (ferror(job->file)) job->status = pg_error(PG_ERROR_IO, "%s: cannot be read: %s", job->path, strerror(errno));
-  png_error(png, "the file ends too early");
+  if ((int64_t)bytes > job->size - job->at) png_error(png, "the file ends too early");
+  memcpy(to, job->bytes + job->at, bytes);
+  job->at += (int64_t)bytes;
 }
 
 /* Asks libpng for 8-bit RGB whatever the file holds. */
@@ -82,20 +83,48 @@ static void decode(png_structp png, png_infop info, png_job *job, pg_picture *ou
   png_read_end(png, NULL);
 }
 
-pg_status pg_picture_read(pg_picture *out, const char *path) {
-  png_job job = {path, fopen(path, "rbe"), NULL, PG_OK};
+/* The whole file in memory from pg_host_calloc. */
+static pg_status read_whole(const char *path, char **bytes, int64_t *size) {
+  int fd = pg_file_open(path, size);
+  if (fd < 0) return PG_ERROR_IO;
+  *bytes = pg_host_calloc((size_t)*size + 1, 1);
+  pg_status status =
+      *bytes ? pg_file_read_at(fd, path, 0, *bytes, *size) : pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+  close(fd);
+  return status;
+}
+
+/* A file that does not begin as a PNG. */
+static pg_status expect_png(const char *path, const char *bytes, int64_t size) {
+  enum { SIGNATURE = 8, LOOKED_AT = 4096 };
+  if (size >= SIGNATURE && !png_sig_cmp((png_const_bytep)bytes, 0, SIGNATURE)) return PG_OK;
+  const char *found = pg_file_recognise(bytes, size < LOOKED_AT ? size : LOOKED_AT);
+  return pg_error(PG_ERROR_FORMAT, "%s: not a readable PNG: %s%s", path, found ? "it is " : "it begins otherwise",
+                  found ? found : "");
+}
+
+static pg_status decode_bytes(pg_picture *out, png_job *job) {
   png_infop info = NULL;
-  memset(out, 0, sizeof *out);
-  if (!job.file) return pg_error(PG_ERROR_IO, "%s: cannot be opened: %s", path, strerror(errno));
   png_structp png =
-      png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, png_allocate, png_release);
+      png_create_read_struct_2(PNG_LIBPNG_VER_STRING, job, on_error, on_warning, job, png_allocate, png_release);
   if (png) info = png_create_info_struct(png);
-  if (info) decode(png, info, &job, out);
-  else out_of_memory(&job);
+  if (info) decode(png, info, job, out);
+  else out_of_memory(job);
   png_destroy_read_struct(&png, &info, NULL);
-  fclose(job.file);
-  if (job.status) pg_picture_free(out);
-  return job.status;
+  if (job->status) pg_picture_free(out);
+  return job->status;
+}
+
+pg_status pg_picture_read(pg_picture *out, const char *path) {
+  char *bytes = NULL;
+  int64_t size = 0;
+  memset(out, 0, sizeof *out);
+  pg_status status = read_whole(path, &bytes, &size);
+  if (!status) status = expect_png(path, bytes, size);
+  png_job job = {.path = path, .bytes = bytes, .size = size};
+  if (!status) status = decode_bytes(out, &job);
+  pg_host_free(bytes);
+  return status;
 }
 
 void pg_picture_free(pg_picture *p) {
@@ -137,7 +166,7 @@ static void encode(png_structp png, png_infop info, png_job *job, const uint8_t 
 }
 
 static pg_status write_pixels(pg_writer *writer, const char *path, const uint8_t *pixels, const int64_t *shape) {
-  png_job job = {path, NULL, writer, PG_OK};
+  png_job job = {.path = path, .writer = writer};
   png_infop info = NULL;
   png_structp png =
       png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, png_allocate, png_release);

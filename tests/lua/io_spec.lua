@@ -1,6 +1,7 @@
 --- Files, JSON, npy, npz, PNG and safetensors: what is written reads back, what lies is refused with a message.
 local fails = require("tests.lua.expect").fails
 local ffi = require "ffi"
+local lfs = require "lfs"
 local pg = require "perigee"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
@@ -10,6 +11,8 @@ local npz = require "perigee.io.npz"
 local png = require "perigee.io.png"
 local safetensors = require "perigee.io.safetensors"
 local tensor = require "perigee.core.tensor"
+
+ffi.cdef "int getpid(void);"
 
 local in_folder = dofile(core.home .. "/tests/lua/folder.lua")(before_each, after_each)
 
@@ -89,13 +92,56 @@ describe("files", function()
     fails(function() w:write "more" end, "x: this writer has ended")
   end)
 
-  it("sweeps what a killed process left", function()
-    put(in_folder "x.tmp-999999999-0", "")
-    local w = files.writer(in_folder "y")
+  it("sweeps what killed processes left, one of this process's number too", function()
+    for _, number in ipairs { 999999999, 1, ffi.C.getpid() } do
+      put(in_folder(("x.tmp-%d-0"):format(tonumber(number))), "")
+    end
+    put(in_folder "x.tmp", "")
     files.sweep(in_folder())
-    assert.equal(1, #files.list(in_folder())) -- this process is alive: its file stays
-    w:abort()
-    assert.same({}, files.list(in_folder()))
+    assert.same({ "x.tmp" }, files.list(in_folder()))
+    files.sweep(in_folder "none")
+  end)
+
+  it("lists a folder of many names", function()
+    for k = 1, 300 do put(in_folder(("%03d%s"):format(k, ("x"):rep(100))), "") end
+    local names = files.list(in_folder())
+    assert.equal(300, #names)
+    assert.equal("300" .. ("x"):rep(100), names[300])
+  end)
+
+  it("does not take what cannot be looked at for nothing", function()
+    local found = lfs.attributes
+    local calls = 0
+    local function answering(number)
+      lfs.attributes = function(path, name)
+        calls = calls + 1
+        if calls == 1 then return nil, "cannot obtain information from file 'x': Input/output error", number end
+        return found(path, name)
+      end
+    end
+    answering(5) -- EIO
+    local fine, message = pcall(files.exists, in_folder())
+    answering(4) -- EINTR: asked again
+    calls = 0
+    local exists = files.exists(in_folder())
+    lfs.attributes = found
+    assert.is_false(fine)
+    assert.matches(": cannot be looked at: Input/output error", message, 1, true)
+    assert.same({ true, 2 }, { exists, calls })
+  end)
+
+  it("appends to a file beside other writers, and goes on after a full disk", function()
+    put(in_folder "log", "0\n")
+    local a, b = files.append(in_folder "log"), files.append(in_folder "log")
+    a:write "1\n"
+    b:write "2\n"
+    core.C.pg_writer_fail_after(1)
+    fails(function() a:write "3\n" end, "log: cannot be written: No space left on device")
+    core.C.pg_writer_fail_after(-1)
+    a:write "\n4\n"
+    a:suspend()
+    b:suspend()
+    assert.equal("0\n1\n2\n3\n4\n", files.read(in_folder "log"))
   end)
 end)
 
@@ -214,7 +260,7 @@ describe("npy", function()
     end
     local data = ("\0"):rep(24)
     local cases = {
-      { "", "does not begin with" }, { "\147NUMPX\1\0\0\0", "does not begin with" },
+      { "", "it is empty" }, { "\147NUMPX\1\0\0\0", "does not begin with" },
       { npy_file(dictionary("<f4", "False", "(2, 3)"), data, 4), "format version 4" },
       { npy_file(dictionary("<f4", "False", "(2, 3)"), data):sub(1, 40), "a header of" },
       { npy_file(dictionary("<f4", "False", "(2, 3)"), data):sub(1, -2), "needs 24 bytes, the file has 23" },

@@ -32,10 +32,10 @@ static void fills_a_tensor(void **state) {
   pg_tensor *t;
   put_file(in_folder("floats"), values, sizeof values);
   assert_int_equal(pg_tensor_new(&t, PG_CPU, PG_PURPOSE_OTHER, PG_FLOAT32, 2, shape), PG_OK);
-  assert_int_equal(pg_file_read_tensor(in_folder("floats"), 4, t), PG_OK);
+  assert_int_equal(pg_file_read_tensor(in_folder("floats"), 4, t, NULL), PG_OK);
   assert_int_equal(pg_tensor_read(t, got, sizeof got), PG_OK);
   assert_memory_equal(got, values + 1, sizeof got);
-  assert_int_equal(pg_file_read_tensor(in_folder("floats"), 8, t), PG_ERROR_FORMAT);
+  assert_int_equal(pg_file_read_tensor(in_folder("floats"), 8, t, NULL), PG_ERROR_FORMAT);
   assert_message("floats: 24 bytes at offset 8", "28 bytes");
   pg_tensor_release(t);
 }
@@ -107,7 +107,7 @@ static void writes_tensors(void **state) {
   assert_int_equal(pg_tensor_new(&t, PG_CPU, PG_PURPOSE_OTHER, PG_FLOAT32, 1, shape), PG_OK);
   assert_int_equal(pg_tensor_write(t, values, sizeof values), PG_OK);
   assert_int_equal(pg_writer_open(&w, in_folder("tensor")), PG_OK);
-  assert_int_equal(pg_writer_write_tensor(w, t), PG_OK);
+  assert_int_equal(pg_writer_write_tensor(w, t, NULL), PG_OK);
   assert_int_equal(pg_writer_commit(w), PG_OK);
   assert_int_equal(pg_file_read(in_folder("tensor"), 0, got, sizeof got), PG_OK);
   assert_memory_equal(got, values, sizeof got);

@@ -7,17 +7,29 @@ local tensor = require "perigee.core.tensor"
 local C, check = core.C, core.check
 local M = {}
 
+local size = ffi.new "int64_t[1]"
+
 -- ---- folders ----------------------------------------------------------------------------------------------------
 
+local EINTR, NOT_THERE = 4, { [2] = true, [20] = true } -- ENOENT, ENOTDIR
+
+--- What lfs knows of a path, nil where there is nothing. An error where the system will not say.
+local function attributes(path, name)
+  while true do
+    local found, message, number = lfs.attributes(path, name)
+    if found or NOT_THERE[number] then return found end
+    if number ~= EINTR then core.fail("%s: cannot be looked at: %s", path, message:match ": (.*)$" or message) end
+  end
+end
+
 ---@return "file"|"directory"|string|nil  # nil: there is nothing
-function M.kind(path) return (lfs.attributes(path, "mode")) end
+function M.kind(path) return attributes(path, "mode") end
 
 function M.exists(path) return M.kind(path) ~= nil end
 
 --- Size in bytes and time of the last change, in seconds.
 function M.stat(path)
-  local found, message = lfs.attributes(path)
-  if not found then core.fail("%s: %s", path, message) end
+  local found = attributes(path) or core.fail("%s: it is not there", path)
   return { bytes = found.size, changed = found.modification, kind = found.mode }
 end
 
@@ -25,8 +37,15 @@ end
 ---@return string[]
 function M.list(folder)
   if M.kind(folder) ~= "directory" then core.fail("%s: folder not found", folder) end
-  local names = {}
-  for name in lfs.dir(folder) do
+  local names, room = {}, 2 ^ 14
+  local buffer
+  repeat
+    buffer = ffi.new("char[?]", room)
+    check(C.pg_folder_list(folder, buffer, room, size))
+    local bytes, there = tonumber(size[0]), room
+    room = 2 * bytes -- the folder may grow meanwhile
+  until bytes <= there
+  for name in ffi.string(buffer, size[0]):gmatch "%Z+" do
     if name ~= "." and name ~= ".." then names[#names + 1] = name end
   end
   table.sort(names)
@@ -57,15 +76,16 @@ function M.remove_tree(path)
 end
 
 function M.rename(from, to)
-  local renamed, message = os.rename(from, to)
+  local renamed, message, number
+  repeat renamed, message, number = os.rename(from, to) until renamed or number ~= EINTR
   if not renamed then core.fail("%s: cannot be renamed to %s: %s", from, to, message) end
 end
 
---- Removes the temporary files of writers whose process has ended without finishing them (a kill, a power cut).
+--- Removes the temporary files that writers did not finish (a kill, a power cut). The caller holds the folder's lock,
+--- so that none of them is being written: a process number says nothing, in a container it is the same at every start.
 function M.sweep(folder)
-  for _, name in ipairs(M.list(folder)) do
-    local process = name:match "%.tmp%-(%d+)%-%d+$"
-    if process and not M.exists("/proc/" .. process) then M.remove(folder .. "/" .. name) end
+  for _, name in ipairs(M.exists(folder) and M.list(folder) or {}) do
+    if name:match "%.tmp%-%d+%-%d+$" then M.remove(folder .. "/" .. name) end
   end
 end
 
@@ -77,8 +97,6 @@ function M.split(path)
 end
 
 -- ---- reading ----------------------------------------------------------------------------------------------------
-
-local size = ffi.new "int64_t[1]"
 
 ---@return integer
 function M.size(path)
@@ -103,10 +121,19 @@ function M.read(path, offset, count)
   return ffi.string(buffer, count)
 end
 
---- Fills a contiguous tensor, on any device, with the bytes at `offset`.
-function M.read_tensor(path, offset, t)
-  check(C.pg_file_read_tensor(path, offset, tensor.handle(t)))
-  return t
+local sum = ffi.new "uint32_t[1]"
+
+--- Fills a contiguous tensor, on any device, with the bytes at `offset`. With `summed`, the second result is their
+--- CRC-32.
+function M.read_tensor(path, offset, t, summed)
+  check(C.pg_file_read_tensor(path, offset, tensor.handle(t), summed and sum or nil))
+  return t, summed and sum[0] or nil
+end
+
+--- CRC-32 of a part of a file.
+function M.crc32(path, offset, bytes)
+  check(C.pg_file_crc32(path, offset, bytes, sum))
+  return sum[0]
 end
 
 -- ---- writing ----------------------------------------------------------------------------------------------------
@@ -143,17 +170,24 @@ function M.resume(path)
   return setmetatable({ handle = ffi.gc(pointer[0], C.pg_writer_suspend), path = path }, Writer)
 end
 
+--- A writer at the end of a file that is there, or is made; other processes may append too. Ended by suspend().
+---@return perigee.Writer
+function M.append(path)
+  check(C.pg_writer_append(pointer, path))
+  return setmetatable({ handle = ffi.gc(pointer[0], C.pg_writer_suspend), path = path }, Writer)
+end
+
 --- Appends a string, or `bytes` bytes of a cdata array.
 function Writer:write(data, bytes)
   check(C.pg_writer_write(open_handle(self), data, bytes or #data))
   return self
 end
 
---- Appends a tensor's elements in row-major order.
-function Writer:write_tensor(t)
+--- Appends a tensor's elements in row-major order. With `summed`, returns their bytes' CRC-32.
+function Writer:write_tensor(t, summed)
   if not t:is_contiguous() then t = t:contiguous() end
-  check(C.pg_writer_write_tensor(open_handle(self), tensor.handle(t)))
-  return self
+  check(C.pg_writer_write_tensor(open_handle(self), tensor.handle(t), summed and sum or nil))
+  return summed and sum[0] or self
 end
 
 function Writer:write_at(offset, data) check(C.pg_writer_write_at(open_handle(self), offset, data, #data)) end
@@ -167,8 +201,6 @@ end
 function Writer:truncate(bytes) check(C.pg_writer_truncate(open_handle(self), bytes)) end
 
 function Writer:bytes() return tonumber(C.pg_writer_bytes(open_handle(self))) end
-
-local sum = ffi.new "uint32_t[1]"
 
 --- CRC-32 of a part of what was written.
 function Writer:crc32(offset, bytes)

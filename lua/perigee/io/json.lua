@@ -3,6 +3,7 @@
 --- twice is an error. `null` is json.null.
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
+local recognise = require "perigee.io.recognise"
 
 local M = {}
 
@@ -246,7 +247,13 @@ end
 -- ---- files ------------------------------------------------------------------------------------------------------
 
 --- The value in a file.
-function M.read(path) return M.decode(files.read(path), path) end
+function M.read(path)
+  local fine, value = pcall(M.decode, files.read(path), path)
+  if fine then return value end
+  local known = recognise.sentence(path)
+  if known and known ~= "it is a JSON text" then core.fail("%s: not a JSON file: %s", path, known) end
+  error(value, 0)
+end
 
 --- Writes a value to a file, which appears whole or not at all.
 function M.write(path, value) files.write(path, M.encode(value, true) .. "\n") end

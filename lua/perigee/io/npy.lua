@@ -3,6 +3,7 @@
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local layout = require "perigee.core.layout"
+local recognise = require "perigee.io.recognise"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -64,7 +65,9 @@ end
 --- The header's text and the offset of the data.
 local function read_text(path)
   local size = files.size(path)
-  if size < 10 or files.read(path, 0, 6) ~= MAGIC then refuse(path, "it does not begin with \\x93NUMPY") end
+  if size < 10 or files.read(path, 0, 6) ~= MAGIC then
+    refuse(path, "%s", recognise.sentence(path) or "it does not begin with \\x93NUMPY")
+  end
   local version, _, b1, b2, b3, b4 = files.read(path, 6, math.min(6, size - 6)):byte(1, 6)
   if version < 1 or version > 3 then refuse(path, "format version %d; 1 to 3 are known", version) end
   local length, start = b1 + 256 * b2, 10

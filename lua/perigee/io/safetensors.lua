@@ -5,6 +5,7 @@ local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local layout = require "perigee.core.layout"
+local recognise = require "perigee.io.recognise"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -46,18 +47,28 @@ local function refuse(path, format, ...)
   core.fail("%s: not a valid safetensors file: %s", path, format:format(...))
 end
 
+--- A file that doesn't begin as a header does: what it is where that is known, else what is wrong.
+local function refuse_beginning(path, format, ...)
+  local known = recognise.sentence(path)
+  if known == "it is a safetensors file" then known = nil end
+  refuse(path, "%s", known or format:format(...))
+end
+
 --- The header's JSON and the offset of the data.
 local function read_header(path)
   local size = files.size(path)
-  if size < 8 then refuse(path, "it has %d bytes, the length of the header alone takes 8", size) end
+  if size < 8 then refuse_beginning(path, "it has %d bytes, the length of the header alone takes 8", size) end
   local length, unit = 0, 1
   for _, digit in ipairs { files.read(path, 0, 8):byte(1, 8) } do
     length, unit = length + digit * unit, unit * 256
   end
-  if length > size - 8 then refuse(path, "the header is said to have %.0f bytes, the file has %d", length, size) end
-  if length > MAX_HEADER then refuse(path, "a header of %.0f bytes; the limit is %.0f", length, MAX_HEADER) end
+  if length > size - 8 then
+    refuse_beginning(path, "the header is said to have %.0f bytes, the file has %d", length, size)
+  elseif length > MAX_HEADER then
+    refuse_beginning(path, "a header of %.0f bytes; the limit is %.0f", length, MAX_HEADER)
+  end
   local text = files.read(path, 8, length)
-  if text:byte() ~= 123 then refuse(path, "the header does not begin with '{'") end
+  if text:byte() ~= 123 then refuse_beginning(path, "the header does not begin with '{'") end
   return json.decode(text, path), 8 + length, size
 end
 

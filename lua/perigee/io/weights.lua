@@ -6,6 +6,7 @@
 --- A table of names is a list of { ours, theirs }: "#" is a position, counted from 1 here and from 0 there, and "*" the
 --- last part of a name, the same on both sides.
 local core = require "perigee.core.ffi"
+local files = require "perigee.io.files"
 local layout = require "perigee.core.layout"
 local safetensors = require "perigee.io.safetensors"
 local tensor = require "perigee.core.tensor"
@@ -134,9 +135,7 @@ end
 ---@param path string
 ---@return perigee.SafetensorsFile
 function M.open(path)
-  local handle = io.open(path, "rb")
-  if not handle then core.fail("%s: weights file not found", path) end
-  handle:close()
+  if not files.exists(path) then core.fail("%s: weights file not found", path) end
   return safetensors.open(path)
 end
 
