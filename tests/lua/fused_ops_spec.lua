@@ -174,6 +174,73 @@ describe("the gradient around a layernorm", function()
   end)
 end)
 
+describe("a compiled program", function()
+  local x = tensor.tensor { { 1, -2, 0.5 }, { 0.25, 3, -1 }, { 2, 0.75, -0.5 } }
+
+  for name, f in pairs {
+    ["keeps memory that a later call reads"] = function(v)
+      local a = v * 2
+      local b = ops.exp(a)
+      return a + b
+    end,
+    ["keeps memory that the same call reads through another view"] = function(v)
+      local a = v * 2
+      return (a * a:narrow(1, 1, 1)) * v -- an output of the program has memory of its own
+    end,
+  } do
+    it(name, function()
+      assert.same(f(x):totable(), core.compile(f, { x })(x):totable())
+    end)
+  end
+
+  it("keeps the gradient at an activation's output where the program returns it", function()
+    local weights = { tensor.tensor { { 0.5, -1, 2 }, { 1, 0.25, -0.5 }, { -2, 1, 0 } },
+      tensor.tensor { { 1, 0.5, -1 }, { -0.25, 2, 1 }, { 0.5, -1, 1 } } }
+    local function run(fuse)
+      local p = program.new "activation"
+      local value = p:input("x", x.shape, x.dtype)
+      local before = ops.matmul(value, p:capture(weights[1]))
+      local after = ops.gelu(before)
+      local out = ops.matmul(after, p:capture(weights[2]))
+      local gradients = core.gradient(p, { out }, { p:capture(x) }, { after, before, value })
+      local exe = executable.compile(p, { { name = "after", value = gradients[1] },
+        { name = "before", value = gradients[2] }, { name = "input", value = gradients[3] } }, { fuse = fuse })
+      return exe:run { x = x }
+    end
+    local fused, plain = run(true), run(false)
+    for _, output in ipairs { "after", "before", "input" } do
+      close(fused[output], plain[output], 1e-6, output)
+    end
+  end)
+
+  --- The calls of d(Σ upstream·f(x, w))/dw, those of the backward pass after a bar.
+  local function calls_of(f)
+    local p = program.new "recomputation"
+    local value, w = p:input("x", x.shape, x.dtype), p:capture(tensor.tensor { { 1, 2, 0 }, { 0, 1, -1 }, { 1, 0, 1 } })
+    local gradient = core.gradient(p, { f(value, w) }, { p:capture(x) }, { w })[1]
+    local exe = executable.compile(p, { { name = "gradient", value = gradient } })
+    local forward, backward = {}, {}
+    for _, call in ipairs(exe.plan.calls) do
+      table.insert(call.node.backward and backward or forward, call.node.definition.name)
+    end
+    return table.concat(forward, " ") .. " | " .. table.concat(backward, " ")
+  end
+
+  it("recomputes up to two calls in a row for the backward pass", function()
+    assert.equal("matmul | activation matmul matmul matmul add", calls_of(function(v, w)
+      return ops.matmul(ops.gelu(ops.matmul(v, w)), w)
+    end))
+    local expected = "matmul layernorm | matmul activation layernorm matmul layernorm_backward activation_backward "
+    assert.equal(expected .. "matmul add",
+      calls_of(function(v, w) return ops.matmul(ops.layernorm(ops.gelu(ops.matmul(v, w))), w) end))
+  end)
+
+  it("keeps a value whose own inputs are gone by the time it is read", function()
+    assert.equal("affine activation | matmul",
+      calls_of(function(v, w) return ops.matmul(ops.gelu(v * 2), w) end))
+  end)
+end)
+
 describe("messages", function()
   local function fails(pattern, f, ...)
     local message = message_of(f, ...)
