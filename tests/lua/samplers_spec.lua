@@ -239,6 +239,24 @@ describe("samples by number", function()
     end
   end)
 
+  it("have the noise of the seed, the step and the first sample's number", function()
+    local student, integrate, seen = sit_tiny(), samplers.integrate, {}
+    finally(function() samplers.integrate = integrate end)
+    samplers.integrate = function(velocity, x, how)
+      seen[#seen + 1] = { x:totable(), how.noise(1):totable(), how.noise(3):totable() }
+      return integrate(velocity, x, how)
+    end
+    local settings = sampling.settings("sample", { count = 4, seed = 3, sampler = "sde", steps = 2 }, student)
+    generate.each(recipe_of(student), settings, { batch = 2 }, function() end)
+    for k, first in ipairs { 0, 2 } do
+      for n, step in ipairs { 0, 1, 3 } do
+        local expected = ops.random_normal({ 2, student.channels, student.size[1], student.size[2] },
+          { state = tensor.tensor({ 3, step, first }, "int64"), purpose = "sample noise", dtype = "float32" })
+        assert.same(expected:totable(), seen[k][n])
+      end
+    end
+  end)
+
   it("balance the labels, or draw them from seed and number", function()
     assert.same({ 0, 1, 2, 0, 1 }, generate.labels("balanced", 0, 5, 3, 0):totable())
     assert.same({ 1, 2, 0 }, generate.labels("balanced", 4, 3, 3, 0):totable())
