@@ -170,6 +170,9 @@ describe("arrays", function()
     assert.equal(arrays({}):digest(), arrays({ images = images, labels = tensor.tensor(labels, "uint8") }):digest())
     images:pointer()[3] = 77
     assert.not_equal(arrays({}):digest(), arrays({ images = images }):digest())
+    local first = arrays({ images = images }):digest()
+    images:pointer()[images:numel() - 1] = 255 - images:pointer()[images:numel() - 1]
+    assert.not_equal(first, arrays({ images = images }):digest())
     local before = arrays({ memory = 100 }):digest()
     assert.equal(before, arrays({ memory = 100 }):digest())
     lfs.touch(in_folder "x.npy", 1e9)
@@ -235,6 +238,10 @@ describe("ImageNet's latents", function()
     local mean = 0
     for k = 1, 200 do mean = mean + draw(k)[4][2][1][2] / 200 end
     assert.is_true(math.abs(mean - 3 * 0.18215) < 0.15) -- mean and deviation 3·0.18215; the mean's own: 0.039
+    npy.save(in_folder "vae-sd/00001/img-mean-std-00000003.npy",
+      pg.ops.concat({ pg.full({ 4, 2, 2 }, 3), pg.zeros { 4, 2, 2 } }, 1))
+    batch = latents():loader({ shuffle = false }):next()
+    assert.is_true(math.abs(draw(1)[4][2][1][2] - 3 * 0.18215) < 1e-6) -- the scale of SD's autoencoder
   end)
 
   it("plan without files and say what is wrong with them", function()

@@ -47,6 +47,21 @@ describe("the memory of a step", function()
       end)
   end
 
+  it("is the plan's for batches: the one in use and those made ahead", function()
+    local options = { batch = 32 }
+    local planned = price.recipe(tiny.recipe(options))[1].memory.data
+    collect()
+    local before = held "data"
+    without_trace(function()
+      local run = Run.new(tiny.recipe(options))
+      run:build_stage()
+      for _ = 1, 3 do run:advance() end
+      local actual = held "data" - before
+      assert.is_true(math.abs(actual - planned) <= 0.02 * planned, ("%d bytes, planned %d"):format(actual, planned))
+      run:free()
+    end)
+  end)
+
   local function with_the_angle(more)
     local options = { batch = 32, micro = 16, width = 64, angle = true }
     for key, value in pairs(more) do options[key] = value end
@@ -75,5 +90,43 @@ describe("the memory of a step", function()
   it("is the plan's with the gradient angle measured, and is that of a step again afterwards", function()
     with_the_angle {}
     with_the_angle { precision = "bf16", angle_ema = true }
+  end)
+end)
+
+describe("the arithmetic and traffic of a step", function()
+  local function free(options) return price.recipe(tiny.recipe(options))[2] end
+
+  it("are those of the whole batch, in however many pieces", function()
+    local whole, pieces = free { batch = 32, micro = 32 }, free { batch = 32, micro = 4 }
+    for _, stage in ipairs { whole, pieces } do
+      assert.is_true(math.abs(stage.flops / (32 * stage.flops_per_image) - 1) < 1e-9)
+    end
+    assert.is_true(math.abs(pieces.flops / whole.flops - 1) < 0.02)
+  end)
+
+  --- Bytes that the update moves, for each number that trains.
+  local function update(options)
+    local stage = free(options)
+    local moments = options.optim == "lion" and 1 or 2
+    return (stage.bytes_moved - stage.plan:cost().bytes) / (stage.memory.optimizer / moments / 4)
+  end
+
+  it("count the update's reads and writes", function()
+    -- gradients twice; parameters, averages and moments read and written; a working copy written, gradients cast
+    assert.equal(2 * 4 + 2 * 4 + 2 * 4 + 4 * 4, update { batch = 8 })
+    assert.equal(2 * 4 + 2 * 4 + 2 * 4 + 2 * 4, update { batch = 8, optim = "lion" })
+    assert.equal(2 * 4 + 2 * 4 + 2 * 4 + 4 * 4 + 2 * 2, update { batch = 8, precision = "bf16" })
+  end)
+
+  it("of a reading are those of all its batches", function()
+    local function reading(images)
+      local recipe = tiny.recipe { batch = 8 }
+      local stage = recipe.stages[1]
+      stage.signals = { signals.gradient_angle { block = 2, time = { 0.5 }, images = images } }
+      return price.stage(recipe, stage).signals[1]
+    end
+    local one, four = reading(8), reading(32)
+    assert.is_true(math.abs(four.flops / one.flops - 4) < 1e-9)
+    assert.is_true(math.abs(four.seconds / one.seconds - 4) < 1e-9)
   end)
 end)

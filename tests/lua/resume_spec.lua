@@ -54,6 +54,17 @@ describe("a resumed run", function()
     assert.equal(3, compare({ optim = "lion", precision = "bf16", micro = 4, keep = 20 }, { 7 }))
   end)
 
+  it("computes with a tensor that was set by hand, in bfloat16 too", function()
+    local run = tiny.train({ precision = "bf16" }, { folder = in_folder "run", steps = 2, keep = true })
+    local name = "student.blocks.1.mlp.hidden.weight"
+    require("perigee.io.npy").save(in_folder "run/w.npy", run:tensors()[name] * 0 + 3)
+    require("perigee.train.changes").make(run, "tensor " .. name, "w.npy", "run:set(...)")
+    local group = run.groups[1]
+    assert.same(group.parameters:to("bf16"):to("float32"):totable(), group.working:to("float32"):totable())
+    assert.equal(3, run:tensors()[name]:select(1, 1):select(1, 1):item())
+    run:free()
+  end)
+
   it("continues with weights and rates that were changed while it ran", function()
     local options = { checkpoint = 1, keep = 20, align = 20, total = 30 }
     -- `sample` is called between steps: the place where a user's hand reaches in
