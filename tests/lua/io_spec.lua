@@ -390,7 +390,25 @@ describe("npz", function()
     fails(function() w:append(turned) end, "a.npz: samples are uint8 [n,2,3,3]", "[1,3,2,3]")
     w:append(samples(0, 1))
     w:suspend()
-    fails(function() npz.writer(in_folder "a.npz", { 3, 2, 3 }) end, "a.npz.part: it holds no samples of [3,2,3]")
+    fails(function() npz.writer(in_folder "a.npz", { 3, 2, 3 }) end, "a.npz.part: it holds no samples uint8 [3,2,3]")
+  end)
+end)
+
+describe("npz of latents", function()
+  it("holds float32 arrays, and is taken up as such alone", function()
+    local latents = pg.full({ 2, 4, 3, 3 }, 0.5)
+    for k = 1, 2 do
+      local w = npz.writer(in_folder "a.npz", { 4, 3, 3 }, "float32")
+      assert.equal(2 * (k - 1), w.count)
+      w:append(latents)
+      if k == 1 then
+        fails(function() npz.writer(in_folder "a.npz", { 4, 3, 3 }) end, "a.npz.part: another process writes it")
+        w:suspend()
+      else w:finish() end
+    end
+    local text = files.read(in_folder "a.npz")
+    put(in_folder "x.npy", text:sub(text:find("\147NUMPY", 1, true), -1):sub(1, 128 + 4 * 4 * 36))
+    assert.same(pg.full({ 4, 4, 3, 3 }, 0.5):totable(), npy.load(in_folder "x.npy"):totable())
   end)
 end)
 
@@ -405,6 +423,53 @@ describe("PNG", function()
     fails(function() png.save(in_folder "z.png", pg.zeros { 2, 2, 3 }) end, "z.png: a picture is uint8 [H,W,3]")
     put(in_folder "z.png", "no")
     fails(function() png.load(in_folder "z.png") end, "z.png: not a readable PNG")
+  end)
+end)
+
+describe("safetensors with sums", function()
+  local function save(path)
+    safetensors.save(path, { a = pg.full({ 3, 5 }, 2), b = pg.full({ 70000 }, 7), none = pg.zeros { 0 } },
+      { step = "7" }, { sums = true })
+    return path
+  end
+
+  local function flip(path, at)
+    local text = files.read(path)
+    put(path, text:sub(1, at - 1) .. string.char((text:byte(at) + 64) % 256) .. text:sub(at + 1))
+  end
+
+  it("say them, and equal contents make equal files", function()
+    local path = save(in_folder "x")
+    local file = safetensors.open(path)
+    local bytes = files.read(path, file.entries.a.offset, 60)
+    assert.equal(("%08x"):format(core.C.pg_crc32(0, bytes, 60)), file.sums.a)
+    assert.equal("7", file.metadata.step)
+    assert.equal("00000000", file:sum "none")
+    assert.equal(files.read(path), files.read(save(in_folder "y")))
+    file:verify()
+    assert.same({ 2, 2, 2, 2, 2 }, safetensors.load(path).a:totable()[3])
+  end)
+
+  it("name the tensor in which a bit is wrong", function()
+    local path = save(in_folder "x")
+    flip(path, #files.read(path) - 3)
+    local file = safetensors.open(path)
+    file:read "a"
+    for _, read in ipairs { function() file:read "b" end, function() file:verify() end } do
+      fails(read, "x: tensor 'b' is damaged: its bytes have the CRC-32 ", "; expected " .. file.sums.b)
+    end
+  end)
+
+  it("are given where a file has none, and refused where they are no sums", function()
+    local path = save(in_folder "x")
+    local tensors, sum = { a = pg.full({ 3, 5 }, 2), b = pg.zeros { 1 } }, safetensors.open(path).sums.a
+    safetensors.save(path, tensors)
+    assert.equal(sum, safetensors.open(path):sum "a")
+    safetensors.open(path):verify()
+    safetensors.save(path, tensors, { perigee_crc32 = '{"a":"00000000"}' })
+    fails(function() safetensors.open(path) end, "its metadata's perigee_crc32 has no sum of tensor 'b'")
+    safetensors.save(path, tensors, { perigee_crc32 = "none" })
+    fails(function() safetensors.open(path) end, "its metadata's perigee_crc32 is not a JSON object")
   end)
 end)
 

@@ -12,6 +12,7 @@ return pg.recipe {
   data = pg.data.shapes { batch = 4, count = 16 },
   stages = { { name = "train", losses = { { 1, pg.loss.flow_matching() } }, finish = pg.stop.at_step(2) } },
   optim = pg.optim.adamw { lr = 3e-2 },
+  every = { checkpoint = 1 }, keep = 2,
   sample = { count = 4, steps = 3, seed = 5, labels = { 3, 1 } },
 }
 ]]
@@ -24,8 +25,10 @@ describe("perigee sample", function()
 
   setup(function()
     files.write(in_folder "tiny.lua", recipe)
-    local status, text = perigee "train @/tiny.lua --runs @/runs --quiet"
-    assert.equal(0, status, text)
+    for _, options in ipairs { "", "--name other --seed 7" } do
+      local status, text = perigee("train @/tiny.lua --runs @/runs --quiet " .. options)
+      assert.equal(0, status, text)
+    end
   end)
 
   it("draws what the run drew at that step: from the averages, with the recipe's settings", function()
@@ -68,6 +71,57 @@ describe("perigee sample", function()
     assert.truthy(text:find "other settings", text)
   end)
 
+  it("takes nothing for its own that other weights made, at an equal step and with equal settings", function()
+    for _, out in ipairs { "@/of_one", "@/of_one.npz" } do
+      perigee("sample @/runs/tiny --count 2 --out " .. out)
+      if out:find "npz" then -- as if it had been interrupted
+        os.rename(in_folder "of_one.npz", in_folder "of_one.npz.part")
+      end
+      local status, text = perigee("sample @/runs/other --count 4 --out " .. out)
+      assert.equal(1, status)
+      assert.truthy(text:find("made with other settings or weights", 1, true), text)
+      status, text = perigee("sample @/runs/tiny --no-ema --count 4 --out " .. out)
+      assert.equal(1, status, text)
+    end
+    os.remove(in_folder "of_one/samples.json")
+    os.remove(in_folder "of_one.npz.json")
+    for out, there in pairs { ["@/of_one"] = "/000000.png", ["@/of_one.npz"] = ".part" } do
+      local status, text = perigee("sample @/runs/tiny --count 4 --out " .. out)
+      assert.equal(1, status)
+      assert.truthy(text:find(there .. " is there, but not ", 1, true), text)
+    end
+  end)
+
+  it("does not take an older checkpoint where the newest is damaged", function()
+    os.execute(("cp -r %s %s"):format(in_folder "runs/tiny", in_folder "runs/damaged"))
+    local newest = in_folder "runs/damaged/checkpoints/step-0000002.safetensors"
+    local whole, at = files.read(newest), nil
+    local file = require("perigee.io.safetensors").open(newest)
+    for _, name in ipairs(file.names) do at = name:match "^ema%.student" and file.entries[name].offset or at end
+    local flipped = whole:sub(1, at) .. string.char((whole:byte(at + 1) + 1) % 256) .. whole:sub(at + 2)
+    for k, damaged in ipairs { whole:sub(1, -2), flipped } do
+      files.write(newest, damaged)
+      for _, command in ipairs { "sample", "eval" } do
+        local status, text = perigee(command .. " @/runs/damaged")
+        assert.equal(1, status)
+        assert.truthy(text:find "step%-0000002", text)
+        local advice = "the newest sound checkpoint is "
+          .. in_folder "runs/damaged/checkpoints/step-0000001.safetensors"
+        assert.truthy(text:find(k == 1 and advice or "is damaged: its bytes have the CRC-32", 1, true), text)
+      end
+    end
+    local status, text = perigee "sample @/runs/damaged/checkpoints/step-0000001.safetensors --out @/out/older.png"
+    assert.equal(0, status, text)
+  end)
+
+  it("refuses a grid that no PNG can hold before it draws", function()
+    local status, text = perigee "sample @/runs/tiny --count 600 --columns 600 --out @/out/wide.png"
+    assert.equal(1, status)
+    assert.truthy(text:find("a grid of 1 rows and 600 columns has 19200x32 pixels (width x height), a PNG has at most "
+      .. "16384x16384; draw fewer", 1, true), text)
+    assert.falsy(text:find("step 1/600", 1, true), text)
+  end)
+
   it("writes an .npz with the settings beside it", function()
     local status, text = perigee "sample @/runs/tiny --count 5 --batch 2 --out @/s.npz --labels drawn"
     assert.equal(0, status, text)
@@ -101,6 +155,48 @@ describe("perigee sample", function()
       assert.equal(1, status, text)
       assert.truthy(text:find(message, 1, true), text)
       assert.falsy(text:find "traceback", text)
+    end
+  end)
+end)
+
+describe("samples of latents without a decoder", function()
+  local in_folder = dofile(core.home .. "/tests/lua/folder.lua")(setup, teardown)
+  local function perigee(text) return tiny.perigee((text:gsub("@", in_folder()))) end
+  local npy = require "perigee.io.npy"
+
+  setup(function()
+    files.write(in_folder "latents.lua", [[
+local pg = require "perigee"
+return pg.recipe {
+  name = "latents", sample = { count = 3, steps = 2 }, every = { sample = 1 },
+  student = pg.models.sit { depth = 1, width = 32, heads = 1, patch = 4, size = 8, channels = 4, classes = 2 },
+  data = pg.data.arrays { images = pg.full({ 4, 4, 8, 8 }, 0.5), labels = pg.tensor({ 0, 1, 0, 1 }, "int64"),
+                          classes = 2, batch = 2 },
+  stages = { { name = "train", losses = { { 1, pg.loss.flow_matching() } }, finish = pg.stop.at_step(1) } },
+  optim = pg.optim.adamw { lr = 1e-2 },
+}]])
+  end)
+
+  it("are arrays: previews, and what the command writes", function()
+    local status, text = perigee "train @/latents.lua --runs @/runs"
+    assert.equal(0, status, text)
+    assert.falsy(text:find("no samples", 1, true), text)
+    local preview = npy.load(in_folder "runs/latents/samples/step-0000001.npy")
+    assert.same({ "float32", 3, 4, 8, 8 }, { preview.dtype, unpack(preview.shape) })
+    for _, command in ipairs { "sample @/runs/latents", "sample @/runs/latents --out @/x.npz" } do
+      status, text = perigee(command)
+      assert.equal(0, status, text)
+    end
+    assert.same(preview:totable(), npy.load(in_folder "runs/latents/samples/sample.npy"):totable())
+    assert.equal("PK", files.read(in_folder "x.npz"):sub(1, 2))
+    for command, message in pairs {
+      ["sample @/runs/latents --out @/x.png"] = "x.png: the samples are latents [4,8,8], which are no pictures; give",
+      ["sample @/runs/latents --out @/folder"] = "folder: the samples are latents [4,8,8]",
+      ["eval @/runs/latents --against train"] = "its samples are latents [4,8,8], and judges look at pictures",
+    } do
+      status, text = perigee(command)
+      assert.equal(1, status)
+      assert.truthy(text:find(message, 1, true), text)
     end
   end)
 end)

@@ -135,6 +135,11 @@ end
 local function distances(run, options, shared, progress)
   local frechet = require "perigee.metrics.frechet"
   local settings = require("perigee.recipe.sampling").from_command(options, run.recipe)
+  local form = require("perigee.sampling.generate").form(run.recipe)
+  if not form.pixels then
+    fail("%s: its samples are latents [%s], and judges look at pictures; `perigee sample --out FILE.npz` writes the "
+      .. "latents, for a decoder and an evaluator", run.path, table.concat(form.shape, ","))
+  end
   if not shared.judges then
     local judges = {}
     for k, text in ipairs(options.features[1] and options.features or { "teacher" }) do

@@ -1,5 +1,5 @@
 --- .npz files of samples as the ADM evaluator reads them: a zip archive with one stored entry, arr_0.npy, which is
---- uint8 [N,H,W,C].
+--- uint8 [N,H,W,C]; latents are float32 [N,C,H,W].
 ---
 --- The samples are appended to PATH.part, which already begins with the archive's and the array's headers, their sizes
 --- still zero. A run that stops anywhere, killed or not, continues where it was: the whole records in PATH.part are
@@ -7,6 +7,7 @@
 --- Nothing is copied: the disk holds the samples once, memory none. Always zip64 (APPNOTE 6.3, section 4.3).
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
+local layout = require "perigee.core.layout"
 local npy = require "perigee.io.npy"
 
 local M = {}
@@ -50,20 +51,20 @@ end
 local Npz = {}
 Npz.__index = Npz
 
-local function headers(shape, count)
-  return local_header(0, 0) .. npy.header_text("uint8", { count, unpack(shape) }, NPY_HEADER)
-end
+--- The array's header for so many samples.
+local function header(self, count) return npy.header_text(self.dtype, { count, unpack(self.shape) }, NPY_HEADER) end
+
+local function headers(self) return local_header(0, 0) .. header(self, 0) end
 
 local HEADERS = LOCAL_HEADER + NPY_HEADER
 
 --- How many whole samples a part holds; an error where it holds something else.
 local function count_samples(self, bytes)
-  local path, shape = self.path .. ".part", self.shape
   if bytes < HEADERS then return 0 end
   local count = tonumber(self.writer:read_at(LOCAL_HEADER, NPY_HEADER):match "'shape': %((%d+),")
-  local expected = npy.header_text("uint8", { count or 0, unpack(shape) }, NPY_HEADER)
-  if not count or self.writer:read_at(LOCAL_HEADER, NPY_HEADER) ~= expected then
-    core.fail("%s: it holds no samples of %s; remove it to start again", path, core.shape_text(shape))
+  if not count or self.writer:read_at(LOCAL_HEADER, NPY_HEADER) ~= header(self, count) then
+    core.fail("%s.part: it holds no samples %s %s; remove it to start again", self.path, self.dtype,
+      core.shape_text(self.shape))
   end
   local whole = math.floor((bytes - HEADERS) / self.record)
   return count > 0 and math.min(count, whole) or whole -- a count is filled in by a finish() that was cut off
@@ -72,32 +73,34 @@ end
 --- Opens PATH.part, new or begun by an earlier writer; `shape` is one sample's, { height, width, channels }.
 ---@param path string
 ---@param shape integer[]
+---@param dtype? string  uint8
 ---@return perigee.NpzWriter
-function M.writer(path, shape)
+function M.writer(path, shape, dtype)
+  dtype = dtype or "uint8"
   local writer = files.resume(path)
-  local record = shape[1] * shape[2] * shape[3]
-  local self = setmetatable({ path = path, shape = shape, record = record, writer = writer }, Npz)
+  local record = layout.numel(shape) * core.dtype_bytes[dtype]
+  local self = setmetatable({ path = path, shape = shape, dtype = dtype, record = record, writer = writer }, Npz)
   self.count = count_samples(self, writer:bytes())
   if self.count == 0 then
     writer:truncate(0)
-    writer:write(headers(shape, 0))
+    writer:write(headers(self))
   else
     writer:truncate(HEADERS + self.count * self.record)
-    writer:write_at(0, headers(shape, 0))
+    writer:write_at(0, headers(self))
   end
   return self
 end
 
---- Appends samples, uint8 [n,H,W,C].
+--- Appends samples [n,...].
 ---@param samples perigee.Tensor
 function Npz:append(samples)
-  local s, shape = samples.shape, self.shape
-  if samples.dtype ~= "uint8" or #s ~= 4 or s[2] ~= shape[1] or s[3] ~= shape[2] or s[4] ~= shape[3] then
-    core.fail("%s: samples are uint8 [n,%d,%d,%d], not %s %s", self.path, shape[1], shape[2], shape[3], samples.dtype,
-      core.shape_text(s))
+  local shape = { samples.shape[1], unpack(self.shape) }
+  if samples.dtype ~= self.dtype or not layout.same_shape(samples.shape, shape) then
+    core.fail("%s: samples are %s [n,%s], not %s %s", self.path, self.dtype, table.concat(self.shape, ","),
+      samples.dtype, core.shape_text(samples.shape))
   end
   self.writer:write_tensor(samples)
-  self.count = self.count + s[1]
+  self.count = self.count + samples.shape[1]
 end
 
 --- Leaves PATH.part for a later writer.
@@ -106,7 +109,7 @@ function Npz:suspend() self.writer:suspend() end
 --- Makes the archive whole and puts it in place.
 function Npz:finish()
   local w, bytes = self.writer, NPY_HEADER + self.count * self.record
-  w:write_at(LOCAL_HEADER, npy.header_text("uint8", { self.count, unpack(self.shape) }, NPY_HEADER))
+  w:write_at(LOCAL_HEADER, header(self, self.count))
   local crc = w:crc32(LOCAL_HEADER, bytes)
   w:write_at(0, local_header(crc, bytes))
   w:write(directory(crc, bytes))

@@ -1,17 +1,22 @@
 --- safetensors files (https://github.com/huggingface/safetensors): eight bytes with the header's length, a JSON header,
 --- then the tensors' bytes, without overlap or hole. The header is not trusted.
+---
+--- A file may say the CRC-32 of each tensor's bytes, in its metadata: "perigee_crc32", a JSON object of eight
+--- hexadecimal digits by name. They are checked where a tensor is read.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local layout = require "perigee.core.layout"
 local recognise = require "perigee.io.recognise"
+local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
 
 local MAX_HEADER = 100 * 10 ^ 6 -- bytes, the format's own limit
 local MAX_DIMS = 8
+local SUMS = "perigee_crc32"
 
 -- The format's names: element bytes, and the dtype here where there is one. F16 is read as float32.
 local formats = {
@@ -36,6 +41,8 @@ end
 ---@field names string[]     in the order of their bytes
 ---@field metadata table<string, string>
 ---@field entries table<string, perigee.SafetensorsEntry>
+---@field sums? table<string, string>  CRC-32 of each tensor's bytes as the file says them
+---@field verified? boolean  they have been checked
 local File = {}
 File.__index = File
 
@@ -125,6 +132,17 @@ local function checked_metadata(path, metadata)
   return metadata
 end
 
+--- The tensors' sums, if the metadata hold some.
+local function checked_sums(path, metadata, entries)
+  if not metadata[SUMS] then return nil end
+  local fine, sums = pcall(json.decode, metadata[SUMS])
+  if not fine or type(sums) ~= "table" then refuse(path, "its metadata's %s is not a JSON object", SUMS) end
+  for name in pairs(entries) do
+    if type(sums[name]) ~= "string" then refuse(path, "its metadata's %s has no sum of tensor '%s'", SUMS, name) end
+  end
+  return sums
+end
+
 --- Entries sorted by place; they must cover the data from end to end.
 local function checked_order(path, entries, data, size)
   local list = {}
@@ -155,7 +173,32 @@ function M.open(path)
   local entries = {}
   for name, given in pairs(header) do entries[name] = checked_entry(path, name, given, data, size) end
   local names = checked_order(path, entries, data, size)
-  return setmetatable({ path = path, metadata = metadata, entries = entries, names = names }, File)
+  return setmetatable({ path = path, metadata = metadata, entries = entries, names = names,
+    sums = checked_sums(path, metadata, entries) }, File)
+end
+
+local function hexadecimal(sum) return ("%08x"):format(sum) end
+
+local function expect_sum(file, name, found)
+  if found == file.sums[name] then return end
+  core.fail("%s: tensor '%s' is damaged: its bytes have the CRC-32 %s; expected %s", file.path, name, found,
+    file.sums[name])
+end
+
+--- CRC-32 of a tensor's bytes, as eight digits: what the file says, or else what is there.
+---@return string
+function File:sum(name)
+  local entry = self:info(name)
+  return self.sums and self.sums[name] or hexadecimal(files.crc32(self.path, entry.offset, entry.bytes))
+end
+
+--- Checks all tensors against the sums that the file says, without keeping them; later reads needn't.
+function File:verify()
+  for _, name in ipairs(self.sums and self.names or {}) do
+    local entry = self.entries[name]
+    expect_sum(self, name, hexadecimal(files.crc32(self.path, entry.offset, entry.bytes)))
+  end
+  self.verified = true
 end
 
 local half_values -- float[65536]
@@ -208,8 +251,14 @@ function File:read(name, into)
     core.fail("%s: tensor '%s' is %s %s, the one to read into is %s %s", self.path, name, entry.dtype,
       core.shape_text(entry.shape), into.dtype, core.shape_text(into.shape))
   end
-  if entry.stored == "F16" then read_half(self, entry, into)
-  else files.read_tensor(self.path, entry.offset, into) end
+  local summed = self.sums ~= nil and not self.verified
+  if entry.stored == "F16" then
+    read_half(self, entry, into)
+    if summed then expect_sum(self, name, hexadecimal(files.crc32(self.path, entry.offset, entry.bytes))) end
+  else
+    local _, sum = files.read_tensor(self.path, entry.offset, into, summed)
+    if summed then expect_sum(self, name, hexadecimal(sum)) end
+  end
   return into
 end
 
@@ -272,13 +321,23 @@ end
 ---@param path string
 ---@param tensors table<string, perigee.Tensor>
 ---@param metadata? table<string, string>
-function M.save(path, tensors, metadata)
-  local names = sorted_names(path, tensors)
-  local header = header_text(path, tensors, names, metadata)
-  if #header > MAX_HEADER then core.fail("%s: a header of %d bytes; the limit is %.0f", path, #header, MAX_HEADER) end
+---@param options? { sums?: boolean }  with the CRC-32 of each tensor
+function M.save(path, tensors, metadata, options)
+  local names, sums = sorted_names(path, tensors), options and options.sums and {} or nil
+  for _, name in ipairs(sums and names or {}) do sums[name] = hexadecimal(0) end
+  local function header() -- as long before as after the sums are known
+    local told = sums and tables.merged(metadata or {}, { [SUMS] = json.encode(sums) }) or metadata
+    return header_text(path, tensors, names, told)
+  end
+  local text = header()
+  if #text > MAX_HEADER then core.fail("%s: a header of %d bytes; the limit is %.0f", path, #text, MAX_HEADER) end
   files.with_writer(path, function(w)
-    w:write(length_bytes(#header)):write(header)
-    for _, name in ipairs(names) do w:write_tensor(tensors[name]) end
+    w:write(length_bytes(#text)):write(text)
+    for _, name in ipairs(names) do
+      local sum = w:write_tensor(tensors[name], sums ~= nil)
+      if sums then sums[name] = hexadecimal(sum) end
+    end
+    if sums then w:write_at(8, header()) end
   end)
 end
 

@@ -45,51 +45,80 @@ end
 function M.save(run)
   files.make_folder(run.folder .. "/checkpoints")
   local path = M.path(run.folder, run.step)
-  safetensors.save(path, run:tensors(), { perigee = json.encode(state_of(run)) })
+  safetensors.save(path, run:tensors(), { perigee = json.encode(state_of(run)) }, { sums = true })
   local steps = M.list(run.folder)
   for k = 1, #steps - run.recipe.keep do files.remove(M.path(run.folder, steps[k])) end
   return path
 end
 
---- One checkpoint's metadata, and the open file.
-local function open_file(path)
-  local file = safetensors.open(path)
+--- The metadata of an open checkpoint.
+local function state_in(file)
   local fine, state = pcall(json.decode, file.metadata.perigee or "")
   if not fine or type(state) ~= "table" or state.format ~= M.format then
-    error(("%s is not a Perigee checkpoint"):format(path), 0)
+    error(("%s is not a Perigee checkpoint"):format(file.path), 0)
   end
-  return state, file
+  return state
 end
 
 --- Opens a checkpoint that may be damaged: nil and the message if its content is proved bad. Any other error (the
 --- system could not read the file, or the file is sound and of another kind or version) says nothing about its content,
---- and is raised.
-local function open_if_sound(path)
+--- and is raised. `verify`: its tensors are checked too.
+local function open_if_sound(path, verify)
   core.last_status = nil
-  local fine, file = pcall(safetensors.open, path)
-  if fine then return open_file(path) end
+  local fine, file = pcall(function()
+    local opened = safetensors.open(path)
+    if verify then opened:verify() end
+    return opened
+  end)
+  if fine then return state_in(file), file end
   if core.last_status and core.last_status ~= core.C.PG_ERROR_FORMAT then error(file, 0) end
   return nil, file
 end
 
---- A checkpoint's metadata, the open file and its path. `path` may be a run's folder: then it is the newest sound
---- checkpoint, and `damaged(path, message)` is told of newer ones whose content is bad.
+---@class perigee.OpenOptions
+---@field damaged? fun(path: string, message: string)  told of each newer checkpoint whose content is bad, and is passed
+---  over; without it, such a one is an error
+---@field verify? boolean  check the tensors' sums, and pass over checkpoints in which one is wrong
+
+--- A checkpoint's metadata, the open file and its path. `path` may be a run's folder: then it is the newest checkpoint.
 ---@param path string
----@param damaged? fun(path: string, message: string)
-function M.open(path, damaged)
+---@param options? perigee.OpenOptions
+function M.open(path, options)
+  options = options or {}
   if files.kind(path) ~= "directory" then
-    local state, file = open_file(path)
-    return state, file, path
+    local file = safetensors.open(path)
+    return state_in(file), file, path
   end
   local steps, problem = M.list(path), nil
   for k = #steps, 1, -1 do
     local candidate = M.path(path, steps[k])
-    local state, file = open_if_sound(candidate)
+    local state, file = open_if_sound(candidate, options.verify)
+    if state and problem and not options.damaged then
+      error(("%s\nthe newest sound checkpoint is %s; give its path to take that one"):format(problem, candidate), 0)
+    end
     if state then return state, file, candidate end
     problem = problem or file
-    if damaged then damaged(candidate, file) end
+    if options.damaged then options.damaged(candidate, file) end
   end
   error(problem or ("%s holds no checkpoint"):format(path), 0)
+end
+
+--- A digest of the tensors whose names begin with `prefix`: equal weights have equal ones, whatever file they are in.
+---@param file perigee.SafetensorsFile
+---@param prefix string
+---@return string
+function M.digest(file, prefix)
+  local crc = 0
+  local function add(text) crc = core.C.pg_crc32(crc, text, #text) end
+  local names = tables.copy(file.names)
+  table.sort(names)
+  for _, name in ipairs(names) do
+    if name:sub(1, #prefix) == prefix then
+      local entry = file.entries[name]
+      add(("%s %s %s %s\n"):format(name:sub(#prefix + 1), entry.stored, core.shape_text(entry.shape), file:sum(name)))
+    end
+  end
+  return ("%08x"):format(crc)
 end
 
 --- The parameter that a tensor's name says it is a moment of, or nil.

@@ -23,6 +23,30 @@ function M.labels(how, first, count, classes, seed)
   return tensor.tensor(list, { count }, "int64")
 end
 
+---@class perigee.SampleForm
+---@field pixels boolean  pictures; otherwise latents, as the student makes them
+---@field dtype string    uint8, of latents float32
+---@field shape integer[] { height, width, channels }, of latents { channels, height, width }
+
+--- How a recipe's samples come out. The data set's `decode` turns what the student makes into pictures; without one,
+--- 1 or 3 channels are taken for pictures, and other numbers of channels stay latents.
+---@param recipe perigee.Recipe
+---@return perigee.SampleForm
+function M.form(recipe)
+  local student, decoded = recipe.student, recipe.data.decode ~= nil
+  local channels, height, width = student.channels, student.size[1], student.size[2]
+  if not decoded and channels ~= 1 and channels ~= 3 then
+    return { pixels = false, dtype = "float32", shape = { channels, height, width } }
+  end
+  if decoded then
+    local shape = tensor.tidy(function()
+      return recipe.data:decode(ops.fill({ 1, channels, height, width }, { value = 0, dtype = "float64" })).shape
+    end)
+    channels, height, width = shape[2], shape[3], shape[4]
+  end
+  return { pixels = true, dtype = "uint8", shape = { height, width, channels } }
+end
+
 ---@class perigee.GenerateOptions
 ---@field first? integer     the first sample's number: 0
 ---@field batch? integer     samples at a time, at most `count`: 64
@@ -30,9 +54,9 @@ end
 ---@field device? string     cpu
 ---@field progress? fun(done: number)  of settings.count
 
---- Draws samples in batches and hands each to `take(first, images, labels)`: the first one's number from 0, uint8
---- [b,H,W,C], int64 [b]; the images are freed when it returns. The data set's `decode` turns the final state into
---- values in [−1, 1] [b,C,H,W]; without one it is taken as such.
+--- Draws samples in batches and hands each to `take(first, images, labels)`: the first one's number from 0, samples
+--- [b,...] in the recipe's form(), int64 [b]; the samples are freed when it returns. The data set's `decode` turns the
+--- final state into values in [−1, 1] [b,C,H,W]; without one it is taken as such.
 ---@param recipe perigee.Recipe
 ---@param settings perigee.SampleSettings  in full (recipe/sampling.lua); `count` samples are drawn
 ---@param options? perigee.GenerateOptions
@@ -45,10 +69,10 @@ function M.each(recipe, settings, options, take)
   core_ffi.C.pg_tf32_set(recipe.tf32 and 1 or 0)
   local executable = field.compile(student, batch, { captures = o.captures, dtype = recipe.dtype, device = o.device })
   local shape = { batch, student.channels, student.size[1], student.size[2] }
-  local done = 0
+  local form, done = M.form(recipe), 0
   while done < count do
     local first, wanted = begin + done, math.min(batch, count - done)
-    local bytes, labels = tensor.tidy(function()
+    local samples, labels = tensor.tidy(function()
       local function noise(step)
         local state = tensor.tensor({ settings.seed, step, first }, "int64")
         return ops.random_normal(shape, { state = state, purpose = "sample noise", dtype = "float32" }):to "float64"
@@ -61,13 +85,13 @@ function M.each(recipe, settings, options, take)
         each = o.progress and function(part) o.progress(done + wanted * part) end or nil }
       for key in pairs(samplers.find(settings.sampler).options) do how[key] = settings[key] end
       local x = samplers.integrate(velocity, noise(0), how)
-      local values = recipe.data.decode and recipe.data:decode(x) or x
-      local bytes = ops.images_to_bytes(values:to "float32")
-      if wanted == batch then return bytes, labels end
-      return bytes:narrow(1, 1, wanted):contiguous(), labels:narrow(1, 1, wanted):contiguous()
+      local values = (recipe.data.decode and recipe.data:decode(x) or x):to "float32"
+      local samples = form.pixels and ops.images_to_bytes(values) or values
+      if wanted == batch then return samples, labels end
+      return samples:narrow(1, 1, wanted):contiguous(), labels:narrow(1, 1, wanted):contiguous()
     end)
-    take(first, bytes, labels)
-    bytes:free()
+    take(first, samples, labels)
+    samples:free()
     done = done + wanted
   end
   executable:free()
@@ -77,7 +101,7 @@ end
 ---@param recipe perigee.Recipe
 ---@param settings perigee.SampleSettings
 ---@param options? perigee.GenerateOptions
----@return perigee.Tensor  uint8 [count,H,W,C]
+---@return perigee.Tensor  [count,...] in the recipe's form()
 function M.all(recipe, settings, options)
   local parts = {}
   M.each(recipe, settings, options, function(_, images) parts[#parts + 1] = images:clone() end)

@@ -3,6 +3,7 @@ local field = require "perigee.sampling.field"
 local files = require "perigee.io.files"
 local generate = require "perigee.sampling.generate"
 local grid = require "perigee.sampling.grid"
+local npy = require "perigee.io.npy"
 local png = require "perigee.io.png"
 local sampling = require "perigee.recipe.sampling"
 
@@ -21,18 +22,21 @@ function M.check(recipe)
   field.trace(recipe.student, math.min(recipe.sample.count, 64), recipe.dtype)
 end
 
---- Draws samples with the moving averages, as the recipe's `sample` says where `given` doesn't, and writes them as a
---- grid to the run's folder: what `perigee sample` draws from a checkpoint of this step.
+--- Draws samples with the moving averages, as the recipe's `sample` says where `given` doesn't, and writes them to the
+--- run's folder, as a grid or, of latents, as an array [n,C,H,W]: what `perigee sample` draws from a checkpoint of this
+--- step.
 ---@param run perigee.Run
 ---@param given? perigee.SampleSettings
 ---@return string path
 function M.save(run, given)
   local recipe = run.recipe
   local settings = sampling.settings("sample", given or {}, recipe.student, recipe.sample)
+  local form = generate.form(recipe)
+  local path = ("%s/samples/step-%07d.%s"):format(run.folder, run.step, form.pixels and "png" or "npy")
+  if form.pixels then grid.check(path, settings.count, form.shape) end
   local images = generate.all(recipe, settings, { captures = (run.groups[1]:averages()), device = run.device })
   files.make_folder(run.folder .. "/samples")
-  local path = ("%s/samples/step-%07d.png"):format(run.folder, run.step)
-  png.save(path, grid.join(images))
+  if form.pixels then png.save(path, grid.join(images)) else npy.save(path, images) end
   run:log { event = "sample", step = run.step, file = path:match "[^/]+$" }
   return path
 end

@@ -22,21 +22,21 @@ function M.recipe(path)
   return load.value, folder
 end
 
---- Returns the recipe, the checkpoint's state, and the path of the checkpoint. The student is materialised; on a GPU
---- the checkpoint's choices of algorithms are taken over, and those that were made on this machine.
+--- Returns the recipe, the checkpoint's state, its path, and a digest of the weights. The student is materialised; on
+--- a GPU the checkpoint's choices of algorithms are taken over, and those that were made on this machine.
 ---@param options? { ema?: boolean, device?: string }
 function M.open(path, options)
   options = options or {}
   local recipe, teacher, where = M.recipe(path), require "perigee.teacher", options.device or "cpu"
   device.expect_dtype(where, recipe.dtype)
-  local state, _, found = checkpoint.open(path)
+  local state, file, found = checkpoint.open(path)
   if where ~= "cpu" then
     choices.recall(teacher.choices_path())
     choices.take(state.choices)
   end
   local prefix = options.ema == false and "student." or "ema.student."
   teacher.load_model(recipe.student, found, prefix, { dtype = recipe.dtype, device = where, purpose = "parameters" })
-  return recipe, state, found
+  return recipe, state, found, checkpoint.digest(file, prefix)
 end
 
 --- Keeps the choices of algorithms that were made since, for the next time.

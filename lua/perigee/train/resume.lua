@@ -128,11 +128,10 @@ end
 
 --- Continues from the newest readable checkpoint of the folder; damaged ones are set aside.
 local function continue(run)
-  files.sweep(run.folder .. "/checkpoints")
   local bad = {}
-  local state, file, path = checkpoint.open(run.folder, function(damaged, message)
+  local state, file, path = checkpoint.open(run.folder, { verify = true, damaged = function(damaged, message)
     bad[#bad + 1] = { path = damaged, message = message }
-  end)
+  end })
   for _, damaged in ipairs(bad) do -- a sound one was found, so that these are not needed
     run.progress:line("note: a checkpoint is damaged and set aside as %s.damaged: %s", damaged.path, damaged.message)
     files.rename(damaged.path, damaged.path .. ".damaged")
@@ -144,7 +143,7 @@ end
 
 --- An error where a fork has nothing to do: the other run is finished there. Before a folder is made for it.
 local function expect_unfinished(run, from)
-  local state, _, path = checkpoint.open(from)
+  local state, _, path = checkpoint.open(from, { damaged = function() end }) -- fork() tells of them
   check_same(path, state, run.recipe)
   if settings.policy(state, stage_of(path, state, run.recipe)).finished then
     error(("%s: that run is finished, at step %d; give a later end to the finish of stage '%s', or begin at an earlier "
@@ -154,9 +153,9 @@ end
 
 --- Begins at a checkpoint of another run: its newest, or the given one. The log up to there comes along.
 local function fork(run, options)
-  local state, file, path = checkpoint.open(options.from, function(damaged, message)
+  local state, file, path = checkpoint.open(options.from, { verify = true, damaged = function(damaged, message)
     run.progress:line("note: %s is damaged: %s", damaged, message)
-  end)
+  end })
   local event = load_checkpoint(run, state, file, path)
   local source = run_of(path)
   files.remove(run.folder .. "/events.jsonl")
@@ -175,6 +174,7 @@ function M.begin(run, options)
   if options.from and #checkpoint.list(run.folder) == 0 then expect_unfinished(run, options.from) end
   files.make_folder(run.folder)
   if not run:hold_folder(options.wait) then return nil end
+  for _, part in ipairs { "", "/checkpoints", "/changes" } do files.sweep(run.folder .. part) end
   folder.check(run.folder, options.resume)
   local how, event
   if #checkpoint.list(run.folder) > 0 then how, event = "resumed", continue(run)
