@@ -8,8 +8,9 @@
  *   a   real, int32, int64 or uint8; any strides
  *   b   a's dtype; any strides
  *   operation  which function: its place below, through all three lists
- * Arithmetic: y has a's dtype. Comparisons: y is uint8, 1 or 0. Logical: a, b and y are uint8, any a ≠ 0 is true. Integers
- * run in the float32 instance. maximum and minimum are NaN where a or b is. */
+ * Arithmetic: y has a's dtype. Comparisons: y is uint8, 1 or 0. Logical: a, b and y are uint8, any a ≠ 0 is true.
+ * Integers run in the float32 instance. maximum and minimum are NaN where a or b is. remainder and floor_divide round
+ * the quotient down (functions.h); of integers both are 0 where b is. */
 #define PG_BINARY_ARITHMETIC(X)            \
   X(add, a + b)                            \
   X(sub, a - b)                            \
@@ -17,7 +18,9 @@
   X(div, a / b)                            \
   X(pow, PG_MATH(pow)(a, b))               \
   X(maximum, (a > b) | (a != a) ? a : b)   \
-  X(minimum, (a < b) | (a != a) ? a : b)
+  X(minimum, (a < b) | (a != a) ? a : b)   \
+  X(remainder, floor_remainder(a, b))      \
+  X(floor_divide, floor_quotient(a, b))
 #define PG_BINARY_COMPARISONS(X) \
   X(equal, a == b)               \
   X(not_equal, a != b)           \
@@ -35,7 +38,9 @@
   X(sub, (uint64_t)a - (uint64_t)b)       \
   X(mul, (uint64_t)a * (uint64_t)b)       \
   X(maximum, a > b ? a : b)               \
-  X(minimum, a < b ? a : b)
+  X(minimum, a < b ? a : b)               \
+  X(remainder, whole_remainder(a, b))     \
+  X(floor_divide, whole_quotient(a, b))
 
 #define PG_BINARY_NUMBER(name, expression) PG_BINARY_##name,
 enum {

@@ -2,6 +2,7 @@
 
 #include "binary/binary.h"
 #include "binary/check.h"
+#include "binary/functions.h"
 #include "cpu_loop.h"
 #include "cpu_unit_stride.h"
 

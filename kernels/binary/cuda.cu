@@ -2,6 +2,7 @@
 
 #include "binary/binary.h"
 #include "binary/check.h"
+#include "binary/functions.h"
 
 namespace {
 

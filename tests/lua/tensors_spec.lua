@@ -278,7 +278,6 @@ local mistakes = {
   { "x:permute(1, 1)", "permute: order [1,1] of a tensor [3,4]; every dimension once" },
   { "x:expand(-1, 3, 4)", "expand: dimension 1 of [-1,3,4] is new; it needs a size" },
   { "x:expand(4, 4)", "expand: [3,4] does not stretch to [4,4]" },
-  { "x % 2", "x % y is not there; write x - ops.floor(x / y) * y" },
   { "x:sum(0)", "sum: dimension 0 of a tensor [3,4]; expected 1 to 2, or -2 to -1 from the end" },
   { "x:sum(1, 2)", "sum: several dimensions go in a list: x:sum({ 1, 2 })" },
   { "x:sum(1, { keepdim = true })", "sum: unknown option 'keepdim'; did you mean \"keep\"?" },

@@ -121,6 +121,85 @@ for name, pick in pairs { maximum = math.max, minimum = math.min } do
   }
 end
 
+-- the quotient rounded down; dyadic numbers, so that Lua's own arithmetic is exact
+local rounded = {
+  remainder = function(a, b) return a - math.floor(a / b) * b end,
+  floor_divide = function(a, b) return math.floor(a / b) end,
+}
+local function random_with(divisors) -- dividends [4,33] and divisors [33] that are not 0
+  local list = {}
+  for k = 1, 33 do list[k] = divisors[k % #divisors + 1] end
+  return { shape = { 4, 33 }, int = { 0, 120 } }, { values = list }
+end
+for name, body in pairs(rounded) do
+  local a, b = random_with { 1, 2, -3, 7, -8, 0.5, -0.25, 1.5 }
+  case {
+    name = name, run = function(ops, x, y) return ops[name](x - 60, y), ops[name](x, 7), ops[name](60, y) end,
+    inputs = { a, b }, tolerance = 0,
+    reference = function(ops, x, y)
+      local function each(u, v)
+        local rows = {}
+        for r, row in ipairs(u) do
+          rows[r] = {}
+          for k, value in ipairs(row) do rows[r][k] = body(value, type(v) == "table" and v[k] or v) end
+        end
+        return rows
+      end
+      return each((x - 60):totable(), y:totable()), each(x:totable(), 7),
+        each({ ops.fill({ 33 }, { value = 60, dtype = "float64" }):totable() }, y:totable())[1]
+    end,
+  }
+  for _, dtype in ipairs { "int32", "int64", "uint8" } do
+    local low = dtype == "uint8" and 0 or -60
+    local u, v = random_with(dtype == "uint8" and { 1, 2, 3, 7, 100, 255 } or { 1, 2, -3, 7, -8, -1, 100 })
+    u.int, u.dtype, v.dtype = { low, 120 }, dtype, dtype
+    case {
+      name = name .. " of " .. dtype, dtypes = { "float32" }, inputs = { u, v }, elementwise = body,
+      run = function(ops, x, y) return ops[name](x, y) end,
+    }
+  end
+end
+case {
+  name = "% and the gradients of remainder", inputs = { { shape = { 5, 7 }, range = { 5, 9 } },
+    { shape = { 7 }, range = { 10.1, 12 } } }, gradients = { 1, 2 },
+  run = function(_, a, b) return a % b, -a % b, a % -4.5, 100 % b end, step = 1e-7,
+  reference = function(ops, a, b)
+    local function rest(x, y) return x - ops.floor(x / y) * y end
+    return rest(a, b), rest(-a, b), a - 9 * ops.cast(ops.greater_equal(a, 9), a.dtype) - 9
+      + 4.5 * ops.cast(ops.less(a, 4.5), a.dtype), rest(ops.full_like(b, 100), b)
+  end,
+}
+case {
+  name = "floor_divide has no slope",
+  check = function()
+    local core = require "perigee.core"
+    local gradients = core.grad(function(a, b) return (a:floor_divide(b) * a):sum() end,
+      { core.tensor.tensor { 7, -7 }, core.tensor.tensor { 2, 2 } })
+    assert.same({ 3, -4 }, gradients[1]:totable())
+    assert.same({ 0, 0 }, gradients[2]:totable())
+  end,
+}
+case {
+  name = "remainder and floor_divide at zero, infinities, NaN", dtypes = { "float32" }, tolerance = 0,
+  inputs = { { values = { 1, -1, 0, 3, -3, nan, 2, huge } }, { values = { 0, 0, 0, huge, huge, 1, nan, 2 } } },
+  run = function(ops, a, b) return ops.remainder(a, b), ops.floor_divide(a, b) end,
+  reference = function()
+    return { nan, nan, nan, 3, huge, nan, nan, nan }, { huge, -huge, nan, 0, -1, nan, nan, nan }
+  end,
+}
+case {
+  name = "whole numbers by 0 and by -1", dtypes = { "float32" },
+  inputs = { { values = { 7, -7, -2 ^ 31, 5 }, dtype = "int32" }, { values = { 0, 0, -1, -1 }, dtype = "int32" } },
+  run = function(ops, a, b) return ops.remainder(a, b), ops.floor_divide(a, b) end,
+  reference = function() return { 0, 0, 0, 0 }, { 0, 0, -2 ^ 31, -5 } end,
+}
+case {
+  name = "a power of whole numbers is real", dtypes = { "float32" },
+  inputs = { { values = { 2, 3, -2, 0 }, dtype = "int64" }, { values = { -1, 2, 3, 0 }, dtype = "int64" } },
+  run = function(ops, a, b) return a ^ b, ops.pow(a, ops.cast(b, "int32")) end,
+  reference = function() return { 0.5, 9, -8, 1 }, { 0.5, 9, -8, 1 } end, tolerance = { float32 = 1e-6 },
+}
+
 -- dtypes that meet
 local function meets(a, b, expected, shape_a, shape_b)
   case {

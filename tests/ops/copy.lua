@@ -220,6 +220,17 @@ for dim = 1, 3 do
     reference = function(ops, x) return ops.narrow(x, dim, 2, 2) * ops.narrow(x, dim, 1, 2) end,
   }
 end
+case {
+  name = "concat with parts that take no gradient", gradients = { 2, 3 }, tolerance = exact, gradient_tolerance = exact,
+  inputs = { { shape = { 3, 5 } }, { shape = { 3, 4 } }, { shape = { 3, 2 } } },
+  run = function(ops, first, a, b)
+    return ops.concat({ first, a, ops.full_like(a, 2, { shape = { 3, 1 } }), b }, 2)
+  end,
+  reference = function(ops, first, a, b)
+    local function pad(x, start) return ops.narrow_backward(x, { dim = 2, start = start, size = 12 }) end
+    return pad(first, 1) + pad(a, 6) + pad(ops.fill({ 3, 1 }, { value = 2, dtype = "float64" }), 10) + pad(b, 11)
+  end,
+}
 -- In whole vectors.
 case {
   name = "concat and narrow_backward of 64 and 128", inputs = { { shape = { 3, 5, 64 } }, { shape = { 3, 5, 128 } } },

@@ -66,6 +66,26 @@ function M.keep(name, options)
   return options.keep or false
 end
 
+--- The set of dimensions that a reduction takes away: one, those of a list, or all where none is named.
+---@param dims? integer|integer[]
+---@return table<integer, true>
+function M.reduced(name, x, dims)
+  local set = {}
+  if dims == nil then
+    for d = 1, #x.shape do set[d] = true end
+    return set
+  elseif type(dims) == "number" then dims = { dims }
+  elseif type(dims) ~= "table" then
+    fail("%s: the dimensions are a %s; expected a number or a list, and then true to keep them", name, type(dims))
+  end
+  for _, dim in ipairs(dims) do
+    local d = M.dimension(name, dim, x.shape)
+    if set[d] then fail("%s: dimension %d is named twice", name, d) end
+    set[d] = true
+  end
+  return set
+end
+
 --- Sums a gradient over the dimensions along which an operand of `shape` was broadcast.
 function M.unbroadcast(gradient, shape)
   if layout.same_shape(gradient.shape, shape) then return gradient end

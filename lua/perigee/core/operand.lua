@@ -17,7 +17,7 @@ function M.metatable(class)
   class.__mul = function(a, b) return ops().mul(a, b) end
   class.__div = function(a, b) return ops().div(a, b) end
   class.__pow = function(a, b) return ops().pow(a, b) end
-  class.__mod = function() core.fail "x % y is not there; write x - ops.floor(x / y) * y" end
+  class.__mod = function(a, b) return ops().remainder(a, b) end
   class.__unm = function(a) return ops().neg(a) end
   class.__concat = function()
     core.fail "text and a tensor joined by ..; write tostring(x), or x:item() for the number in it"

@@ -33,7 +33,12 @@ end
 gradient.maximum = choice(function(a, b) return ops.greater_equal(a, b) end)
 gradient.minimum = choice(function(a, b) return ops.less_equal(a, b) end)
 
+function gradient.remainder(n, dy)
+  return function() return dy end, function() return ops.neg(ops.mul(dy, ops.floor_divide(n.a, n.b))) end
+end
+
 local function vjp_of(name)
+  if name == "floor_divide" then return function() return {} end end -- constant between its steps
   local parts = gradient[name]
   return parts and function(n, dy)
     local of_a, of_b = parts(n, dy)

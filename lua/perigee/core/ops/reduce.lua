@@ -59,18 +59,8 @@ end
 
 --- The bit mask of a dimension, a list of them, or all.
 local function mask_of(name, x, dims)
-  if dims == nil then return 2 ^ #x.shape - 1 end
-  if type(dims) == "number" then dims = { dims }
-  elseif type(dims) ~= "table" then
-    fail("%s: the dimensions are a %s; expected a number or a list, and then true to keep them", name, type(dims))
-  end
-  local mask, seen = 0, {}
-  for _, dim in ipairs(dims) do
-    local d = op.dimension(name, dim, x.shape)
-    if seen[d] then fail("%s: dimension %d is named twice", name, d) end
-    seen[d] = true
-    mask = mask + 2 ^ (d - 1)
-  end
+  local mask = 0
+  for d in pairs(op.reduced(name, x, dims)) do mask = mask + 2 ^ (d - 1) end
   return mask
 end
 
