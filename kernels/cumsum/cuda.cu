@@ -41,7 +41,7 @@ static void add_all(const pg_call *call, int64_t rows, int64_t n) {
 }
 
 pg_status PG_CUDA(cumsum)(const pg_call *call) {
-  int64_t rows, n;
+  int64_t rows = 0, n = 0;
   pg_status status = expect_cumsum(call, &rows, &n);
   if (status) return status;
   switch (cumsum_of(call).x->dtype) {

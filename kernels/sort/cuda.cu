@@ -10,7 +10,7 @@ namespace {
 struct rows {
   const void *x;
   int dtype, descending;
-  int64_t count, n;
+  int64_t count = 0, n = 0;
 
   __device__ __forceinline__ int64_t key(int64_t row, int64_t place) const {
     return key_of(x, dtype, descending, row * n + place);
@@ -52,14 +52,14 @@ static void pick_all(const sort_views &v, int64_t total, int64_t n, void *stream
 }
 
 int64_t PG_CUDA(sort_scratch)(const pg_call *call) {
-  int64_t count, n;
+  int64_t count = 0, n = 0;
   if (expect_sort(call, &count, &n)) return -1;
   return count * n * (int64_t)sizeof(int64_t);
 }
 
 pg_status PG_CUDA(sort)(const pg_call *call) {
   const sort_views v = sort_of(call);
-  int64_t count, n;
+  int64_t count = 0, n = 0;
   pg_status status = expect_sort(call, &count, &n);
   if (status) return status;
   rows r = {v.x->data, v.x->dtype, sort_ints_of(call).descending != 0, count, n};

@@ -262,6 +262,13 @@ local mistakes = {
   { "pg.softmax(x)", "'softmax'; it is an op: pg.ops.softmax" },
   { "pg.manual_seed(1)", "'manual_seed'; write pg.seed(n)" },
   { "pg.randm(3)", "'randm'; did you mean \"rand\"?" },
+  { "ops.ceil(x)", "unknown op 'ceil'; write -ops.floor(-x)" },
+  { "x:ceil()", "a tensor has no field or method 'ceil'; write -ops.floor(-x)" },
+  { "v:where(v, 0)", "a symbolic value has no field or method 'where'; it is an op: ops.where" },
+  { "x:hstack(x)", "'hstack'; did you mean ops.concat?" },
+  { "ops.item(x)", "unknown op 'item'; it is a method: x:item" },
+  { "pg.svd(x)", "'svd'; not here; x:save \"x.npy\" is a file for numpy" },
+  { "pg.float32", "'float32'; dtypes are texts: \"float32\"" },
   -- dtypes
   { "x:to 'half'", "to: unknown dtype 'half'; there is no 16-bit float but \"bfloat16\"" },
   { "x:to 'bool'", "to: unknown dtype 'bool'; masks are \"uint8\", 1 or 0; x:not_equal(0) makes one" },
@@ -310,6 +317,16 @@ local mistakes = {
   { "v:allclose(x)", "allclose: a symbolic value has no numbers in a trace" },
   { "pg.randn_like(v)", "randn_like of a symbolic value: it would be drawn once, when the program is traced" },
   { "x:masked_fill(pg.zeros({ 2, 3, 4 }, 'uint8'), 0)", "masked_fill: the mask is [2,3,4], it does not stretch to" },
+  { "x:sort(3)", "sort: dimension 3 of a tensor [3,4]; expected 1 to 2" },
+  { "x:sort(1, { reverse = true })", "sort: unknown option 'reverse'" },
+  { "x:topk(5)", "topk: 5 of dimension 2 of [3,4], which has 4" },
+  { "x:median(1, 2)", "median: several dimensions go in a list" },
+  { "x:cumsum()", "cumsum: dimension nil of a tensor [3,4]; expected 1 to 2" },
+  { "x:prod('rows')", "prod: the dimensions are a string" },
+  { "v:unique()", "unique: how many there are is not known in a trace" },
+  { "x % {}", "remainder: expected tensors or numbers, got a table" },
+  { "pg.grad(function(w) return (w * x:sum()):sum() end, { n })",
+    "grad: a gradient with respect to a tensor [6] of int64; only real numbers have one: x:to \"float32\"" },
   -- files, printing
   { "pg.save(x, 'x.npy')", "save: the file's name comes first: pg.save(\"x.npy\", x)" },
   { "pg.save('x.pt', x)", "save: 'x.pt' ends in neither .npy, .png nor .safetensors; PyTorch writes .safetensors" },
@@ -333,4 +350,85 @@ describe("a mistake gets a message at its line:", function()
       assert.is_truthy(message:find(case[2], 1, true), message)
     end)
   end
+end)
+
+describe("a name of PyTorch's that is one expression here:", function()
+  local torch = require "perigee.core.torch"
+  local at_hand = {
+    pg = pg, ops = ops, math = math, x = counted(2, 3) + 1, y = counted(2, 3) * 2 - 3, u = counted(3), v = counted(3),
+    index = pg.tensor({ 1, 0 }, "int64"), labels = pg.tensor({ 0, 2, 1, 2 }, "int64"), dim = 1, k = 2, low = 2,
+    high = 5,
+  }
+  for name, expression in pairs(torch.written) do
+    it(name, function()
+      local value = setfenv(assert(loadstring("return " .. expression)), at_hand)()
+      assert.is_not_nil(value)
+      local other = name ~= "normal" and name ~= "dim" and name ~= "repeat"
+      assert.is_true(not other or rawget(ops, name) == nil) -- there is nothing better to write
+    end)
+  end
+
+  it("some of them by their numbers", function()
+    local function of(name, x, y)
+      return setfenv(assert(loadstring("return " .. torch.written[name])),
+        { ops = ops, math = math, x = pg.tensor(x), y = y and pg.tensor(y) })():totable()
+    end
+    assert.same({ 2, -1, 0 }, of("ceil", { 1.5, -1.5, -0.0 }))
+    assert.same({ 1, -1, 0 }, of("trunc", { 1.5, -1.5, 0.5 }))
+    assert.same({ 1, -1, 1 }, of("fmod", { 7, -7, 7 }, { 3, 3, -3 }))
+    assert.same({ 0.5, -0.5 }, of("frac", { 1.5, -1.5 }))
+    assert.same({ 0, 100 }, of("softplus", { -200, 100 }))
+    assert.same({ { 2, 1 }, { 4, 3 } }, of("fliplr", { { 1, 2 }, { 3, 4 } }))
+    assert.same({ { 2, 4 }, { 1, 3 } }, of("rot90", { { 1, 2 }, { 3, 4 } }))
+    assert.equal(3, of("nansum", { 1, 0 / 0, 2 }))
+  end)
+end)
+
+describe("what Lua would do silently with a tensor", function()
+  local language = require "perigee.core.language"
+
+  it("is an error in recipes, scripts and the REPL", function()
+    local x = counted(3, 4)
+    local v = require("perigee.core.program").new "walked":input("v", { 3, 4 })
+    for name, walk in pairs(language) do
+      for _, t in ipairs { x, v } do
+        local message = message_of(function() return walk(t) end)
+        assert.is_truthy(message:find(name .. " of a tensor [3,4]: write ", 1, true), message)
+      end
+      assert.is_not_nil((walk { 5 }))
+    end
+    local seen = {}
+    for k, entry in language.ipairs(x:unbind()) do seen[k] = entry:totable() end
+    assert.same(x:totable(), seen)
+    assert.equal(2, select(2, language.unpack({ 1, 2, 3 }, 1, 2)))
+  end)
+
+  it("there by their plain names", function()
+    local function written(name, text)
+      local file = assert(io.open(in_folder(name), "w"))
+      file:write(text)
+      file:close()
+      return in_folder(name)
+    end
+    local walk = "for _ in ipairs(pg.zeros(2)) do end\n"
+    local script = written("walk.lua", "shared = 1\nassert(_G.shared == 1)\n" .. walk)
+    local message = message_of(require("perigee.cli.run").run, { script })
+    assert.is_truthy(message:find("walk.lua:3: ipairs of a tensor [2]", 1, true), message)
+    local recipe = written("recipe.lua", 'local pg = require "perigee"\n' .. walk)
+    message = message_of(require("perigee.recipe.load").load, recipe)
+    assert.is_truthy(message:find("recipe.lua:2: ipairs of a tensor [2]", 1, true), message)
+  end)
+
+  it("a comparison with a number says what to write", function()
+    local failure = require "perigee.base.failure"
+    local x = counted(3)
+    for _, compare in ipairs { function() return x < 3 end, function() return 3 <= x end } do
+      local _, message = xpcall(compare, failure.handler)
+      assert.matches("attempt to compare %a+ with %a+; if one of them is a tensor: ops.less%(x, y%) compares", message)
+      local _, typed = xpcall(compare, require("perigee.sandbox.chunk").handler(function() return false end))
+      assert.matches("ops.less%(x, y%) compares by element", typed)
+    end
+    local _, others = xpcall(function() return {} < {} end, failure.handler)
+    assert.is_nil(tostring(others):find("tensor:", 1, true))
+  end)
 end)

@@ -11,10 +11,21 @@ function M.is_users(message)
   return not place or not place:find("lua/perigee/", 1, true)
 end
 
+local COMPARISON = "; if one of them is a tensor: ops.less(x, y) compares by element, x:item() is the number in it"
+
+--- Lua compares a tensor with a number before the tensor is asked; its error gets what to write.
+---@param message any
+function M.explained(message)
+  local mixed = type(message) == "string" and (message:find "attempt to compare table with number$"
+    or message:find "attempt to compare number with table$")
+  return mixed and message .. COMPARISON or message
+end
+
 --- A message handler for xpcall: the message as it is, or with the stack. PERIGEE_TRACEBACK=1: always the stack.
 ---@param message any
 ---@return any
 function M.handler(message)
+  message = M.explained(message)
   if M.is_users(message) and not os.getenv "PERIGEE_TRACEBACK" then return message end
   if type(message) == "table" or (type(message) == "string" and message:find("\nstack traceback:", 1, true)) then
     return message

@@ -6,6 +6,8 @@ local function run(options)
   if not script then error(message, 0) end
   arg = { [0] = path, unpack(options, 2) } -- luacheck: globals arg
   pg = require "perigee" -- luacheck: globals pg
+  local language = require("perigee.base.tables").copy(require "perigee.core.language")
+  setfenv(script, setmetatable(language, { __index = _G, __newindex = _G }))
   local status = script(unpack(options, 2))
   return type(status) == "number" and status or 0
 end

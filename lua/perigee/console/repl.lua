@@ -2,6 +2,7 @@
 local chunk = require "perigee.sandbox.chunk"
 local complete = require "perigee.console.complete"
 local help = require "perigee.console.help"
+local language = require "perigee.core.language"
 local nearest = require "perigee.base.nearest"
 local render = require "perigee.console.render"
 local session = require "perigee.console.session"
@@ -26,7 +27,7 @@ local function new_environment(pg)
   local base = { pg = pg, ops = pg.ops, loss = pg.loss, stop = pg.stop, signal = pg.signal }
   local environment = setmetatable({}, { __index = function(own, name)
     local value = base[name]
-    if value == nil then value = rawget(_G, name) end
+    if value == nil then value = language[name] or rawget(_G, name) end
     if value == nil then
       error(("undefined variable '%s'%s"):format(tostring(name),
         nearest.hint(tostring(name), tables.sorted_keys(tables.merged(own, base, _G)))), 2)

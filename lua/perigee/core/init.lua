@@ -1,4 +1,5 @@
 --- The core: tensors, ops, and the way from a traced program to an executable.
+local door = require "perigee.core.ffi"
 local executable = require "perigee.core.executable"
 local grad = require "perigee.core.grad"
 local ops = require "perigee.core.ops"
@@ -43,16 +44,28 @@ function M.compile(body, examples, options)
   end, exe
 end
 
+--- Fails unless the tensors have gradients.
+local function expect_real(list)
+  for _, t in ipairs(list) do
+    if not door.is_floating[t.dtype] then
+      door.fail("grad: a gradient with respect to a tensor %s of %s; only real numbers have one: x:to \"float32\"",
+        door.shape_text(t.shape), t.dtype)
+    end
+  end
+end
+
 --- Gradients of a function that returns one number, with respect to its inputs (a list of tensors) and, if asked, to
 --- other tensors it reads (`options.also`, a list). Returns the gradients in a list, and the function's value.
 function M.grad(body, inputs, options)
   local p = program.new "gradient"
   local values, bound = {}, {}
+  local also = options and options.also or {}
+  expect_real(inputs)
+  expect_real(also)
   for k, t in ipairs(inputs) do
     values[k] = p:input("input " .. k, t.shape, t.dtype)
     bound["input " .. k] = t
   end
-  local also = options and options.also or {}
   for k, t in ipairs(inputs) do p:stands_for(values[k], t) end
   for _, t in ipairs(also) do p:stands_for(p:capture(t), t) end
   local loss = p:trace(body, unpack(values, 1, #inputs))

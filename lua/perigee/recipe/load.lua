@@ -1,6 +1,7 @@
 --- Loading recipe files: strict globals, errors at the recipe's own lines, options from a command line or a recorded
 --- run.
 local core = require "perigee.core.ffi"
+local language = require "perigee.core.language"
 local nearest = require "perigee.base.nearest"
 local options = require "perigee.base.options"
 local recipe_options = require "perigee.recipe.options"
@@ -23,7 +24,7 @@ local function strict_globals()
   end
   return setmetatable({}, {
     __index = function(_, name)
-      local value = rawget(_G, name)
+      local value = language[name] or rawget(_G, name)
       if value == nil then
         error(("undefined variable \"%s\"%s"):format(tostring(name), nearest.hint(tostring(name), names())), 2)
       end

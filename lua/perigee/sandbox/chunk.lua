@@ -1,5 +1,7 @@
 --- Text that a user typed, as a function: expressions need no `return` and no `=`; unfinished text is told from wrong
 --- text; and a function's own source text can be found again.
+local failure = require "perigee.base.failure"
+
 local M = {}
 
 local KEPT = 256 -- chunks whose text is remembered
@@ -126,6 +128,7 @@ function M.handler(is_users)
   return function(message)
     local lines = {}
     if type(message) ~= "string" then message = ("an error value: %s"):format(type(message)) end
+    message = failure.explained(message)
     for level = 2, 60 do
       local info = debug.getinfo(level, "Sln")
       if not info then break end
