@@ -34,8 +34,8 @@ local of_functions = {
   take_along_dim = "gather", index_add = "scatter_add", nll_loss = "cross_entropy", clip = "clamp",
 }
 
---- What is one expression here. x, y: tensors of two dimensions; u, v: of one; index, labels: whole numbers; dim, k, low,
---- high: numbers. tests/lua/tensors_spec.lua evaluates each.
+--- Names that are one expression here. x, y: tensors of two dimensions; u, v: of one; index, labels: whole numbers;
+--- dim, k, low, high: numbers. tests/lua/tensors_spec.lua evaluates each.
 M.written = {
   -- by element
   ceil = "-ops.floor(-x)", trunc = "ops.sign(x) * ops.floor(ops.abs(x))", frac = "ops.sign(x) * (ops.abs(x) % 1)",
@@ -98,7 +98,7 @@ local function names(...)
   return list
 end
 
---- What holds for a name wherever it stands.
+--- The hint for a name, whether of a method, an op or a part.
 local function anywhere(name)
   if M.written[name] then return "; write " .. M.written[name] end
   return absent[name] and "; " .. absent[name]
@@ -111,7 +111,9 @@ function M.method(name, methods, own)
   local ops = require "perigee.core.ops"
   local other = of_functions[name]
   if rawget(ops, name) then return ("; it is an op: ops.%s"):format(name) end
-  if other then return ('; did you mean %s?'):format(rawget(methods, other) and '"' .. other .. '"' or "ops." .. other) end
+  if other then
+    return ("; did you mean %s?"):format(rawget(methods, other) and ('"%s"'):format(other) or "ops." .. other)
+  end
   return nearest.hint(name, names(methods, own))
 end
 
