@@ -100,7 +100,7 @@ describe("on cuda, over tests/cuda_on_cpu,", function()
 
   it("repl's run lives there", function()
     local lines = {
-      "run:step(2)", "=run:loss().denoise", "run:batch().images.device",
+      "run:train(2)", "=run:loss().denoise", "run:batch().images.device",
       "=run:gradient { loss = 'features', of = 'block 1' }:abs():sum():item() > 0",
       ("run:picture { path = %q }"):format(in_folder "batch.png"),
       ("run:attention { block = 2, path = %q }"):format(in_folder "map.png"),

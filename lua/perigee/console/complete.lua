@@ -25,8 +25,9 @@ local function names_under(x)
     return set
   end
   if type(x) == "table" then add_keys(x, set) end
-  if type(class) == "table" and rawget(class, "names") then -- a room (core/room.lua)
-    for _, name in ipairs(class.names()) do set[name] = true end
+  if type(class) == "table" and rawget(class, "names") then -- it says itself: a room (core/room.lua), a REPL's run
+    for _, name in ipairs(class.names(x)) do set[name] = true end
+    return set
   end
   while type(class) == "table" and type(rawget(class, "__index")) == "table" do
     add_keys(class.__index, set)

@@ -85,10 +85,7 @@ local function stage_record(run, text, say)
         if remark then say(("note: %s\n"):format(remark)) end
       end,
     },
-    text = function()
-      return ("stage %d, %s: %s; until %s"):format(run.stage.index, run.stage.name,
-        require("perigee.recipe.describe").losses(run.stage), run.stage.finish.text)
-    end,
+    text = function() return require("perigee.recipe.describe").stage(run.stage) end,
   }
 end
 
@@ -104,14 +101,10 @@ local function optim_record(run, text)
   }
 end
 
---- Names of the run's tensors that begin with a text.
-local function names_of(run, prefix)
-  local names = {}
-  for name in pairs(run:tensors()) do
-    if name:sub(1, #prefix) == prefix then names[#names + 1] = name end
-  end
-  table.sort(names)
-  return names
+--- What `run` has in the REPL (console/session.lua) and not here.
+local in_repl = {}
+for _, name in ipairs { "batch", "loss", "train", "gradient", "tap", "picture", "attention", "enter" } do
+  in_repl[name] = true
 end
 
 --- `run`. `text()` is the line under evaluation, `save()` writes a checkpoint and returns its path, `say(text)` prints.
@@ -137,7 +130,7 @@ function M.run(run, text, save, say)
       run:pause(false)
     end,
     parameter = function(name) return snapshot(changes.tensor(run, name)) end,
-    parameters = function(prefix) return names_of(run, prefix or "student.") end,
+    parameters = function(prefix) return changes.names(run, prefix or "student.") end,
     set = function(name, value) changes.set(run, name, sandbox.unwrap(value), text()) end,
   }
   local call = {}
@@ -153,6 +146,10 @@ function M.run(run, text, save, say)
     },
     set = { ema = function(value) changes.make(run, "ema", value, text()) end },
     call = call,
+    missing = function(key)
+      return in_repl[key] and ("run:%s is there in the REPL, not in a running trainer: `perigee repl %s` opens the "
+        .. "newest checkpoint"):format(key, run.folder)
+    end,
     text = function() return ("run %s at step %d, stage %s"):format(run.recipe.name, run.step, run.stage.name) end,
   }
 end

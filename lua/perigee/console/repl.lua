@@ -17,8 +17,8 @@ local COMMANDS = [[
 :quit        leave (so does Ctrl-D)
 `pg` is the library, `ops`, `loss`, `stop` and `signal` parts of it. Ctrl-C ends an evaluation.]]
 
-local RECIPE = "`run`, `student`, `teacher`, `data`, `losses` and `recipe` are the recipe's; try run:batch(), "
-  .. "run:loss(), run:step(10)."
+local AT_HAND = "`run`, `student`, `teacher`, `data`, `losses` and `recipe` are at hand; try run:batch(), run:loss(), "
+  .. "run:train(10)."
 
 local function is_users(source) return source:sub(1, 6) == "=input" end
 
@@ -38,18 +38,19 @@ local function new_environment(pg)
   return environment, base
 end
 
---- Runs until the person leaves. `path`: a recipe, `values` its options, `device` where its run lives (default: as the
---- recipe says).
-function M.run(path, values, device)
+--- Runs until the person leaves. `path`: a recipe, a run's folder or a checkpoint.
+---@param path? string
+---@param options? perigee.OpeningOptions
+function M.run(path, options)
   local pg = require "perigee"
   local environment, base = new_environment(pg)
   local open -- the session of the recipe
 
   local function load()
-    if open then open:close() end
+    if open then session.close(open) end
     open = nil
-    open = session.open(path, values, device)
-    for name, value in pairs(open:names()) do base[name] = value end
+    open = session.open(path, options)
+    for name, value in pairs(session.names(open)) do base[name] = value end
   end
 
   local function guard(guarded, body, ...)
@@ -67,7 +68,7 @@ function M.run(path, values, device)
   if path then
     load()
     print(tostring(open))
-    print(RECIPE)
+    print(AT_HAND)
   end
   terminal.loop {
     prompt = "perigee> ",
@@ -92,13 +93,13 @@ function M.run(path, values, device)
       if word == "quit" or word == "q" then return true end
       if word == "help" and rest ~= "" then print(help.text(rest))
       elseif word == "reload" then
-        if not path then print "no recipe was named: perigee repl RECIPE" return end
+        if not path then print "nothing was opened: perigee repl RECIPE or perigee repl RUN" return end
         local fine, message = guard(guarded, load)
         print(fine and tostring(open) or message)
       else print(COMMANDS) end
     end,
   }
-  if open then open:close() end
+  if open then session.close(open) end
 end
 
 return M

@@ -24,7 +24,7 @@ local function keys_of_both(a, b) return tables.sorted_keys(tables.merged(a, b))
 
 --- A proxy with properties: `get` and `set` by name, `call` for methods, or `list` for numbered items.
 ---@param spec { name: string, get?: table<string, function>, set?: table<string, function>, call?: table<string,
----  function>, text?: function, length?: function, index?: function }
+---  function>, text?: function, length?: function, index?: function, missing?: fun(key: any): string? }
 function M.record(spec)
   local get, set, call = spec.get or {}, spec.set or {}, spec.call or {}
   local proxy = newproxy(true)
@@ -35,6 +35,8 @@ function M.record(spec)
     if call[key] then return call[key] end
     local value = spec.index and spec.index(key)
     if value == nil and not spec.index then
+      local told = spec.missing and spec.missing(key)
+      if told then core.fail("%s", told) end
       core.fail("%s has no '%s'%s", spec.name, tostring(key), nearest.hint(tostring(key), keys_of_both(get, call)))
     end
     return value

@@ -1,71 +1,122 @@
---- A recipe at the REPL: its student, teacher, data and losses at hand, and a run of it that advances step by step.
+--- A recipe or a run at the REPL: student, teacher, data and losses at hand, and `run`, which goes on step by step in
+--- memory. `run` has the names that it has in a console of a running trainer (console/control.lua).
 ---
 ---   batch = run:batch()
 ---   run:loss(batch)
----   run:step(100)
+---   run:train(100)
 ---   run:gradient { loss = "features", of = "block 3" }
 ---   run:picture { batch = batch, path = "batch.png" }
 ---   run:attention { block = 2, path = "attention.png" }
 local attention_map = require "perigee.console.attention_map"
+local changes = require "perigee.train.changes"
 local check = require "perigee.core.check"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
-local Progress = require "perigee.record.progress"
-local Run = require "perigee.train.run"
-local recipes = require "perigee.recipe.load"
+local nearest = require "perigee.base.nearest"
+local opening = require "perigee.console.opening"
 local stage_program = require "perigee.stage.program"
+local stops = require "perigee.stops"
 local tables = require "perigee.base.tables"
 
 local tensor = core.tensor
 
 ---@class perigee.Session
+---@field step integer           steps done
+---@field name string            the recipe's
+---@field folder string|false    of the run that was opened; false: a recipe was
+---@field stage table            name, index, losses (each with weight), finish
+---@field optim table            lr, betas, clip, ...
+---@field ema number
+---@field losses table<string, number>  of the last step
+---@field gradient_norm number
+---@field batch_size integer
 local Session = {}
-Session.__index = Session
 
 local M = {}
 
-function Session:__tostring()
-  return ("run of %s, %d steps done, stage %s"):format(self.recipe.name, self.inner.step, self.inner.stage.name)
+-- ---- names ------------------------------------------------------------------------------------------------------
+
+local class = {}
+local hidden = setmetatable({}, { __mode = "k" }) -- session -> what it works with
+
+--- The stage as a person sees it: its policy is set with what it needs.
+local function stage_view(inner)
+  return setmetatable({}, {
+    __index = inner.stage,
+    __newindex = function(_, key, value)
+      if key ~= "finish" then core_ffi.fail("run.stage.%s cannot be set; what can: finish", tostring(key)) end
+      if not stops.is_stop(value) then
+        core_ffi.fail("run.stage.finish: expected a stop such as stop.at_step(1000), got a %s", type(value))
+      end
+      inner:set_finish(value)
+    end,
+    __tostring = function() return require("perigee.recipe.describe").stage(inner.stage) end,
+    names = function() return { "name", "index", "losses", "finish" } end,
+  })
 end
 
---- Loads a recipe and materialises it on a device, by default its own. `values` are the recipe's options.
----@return perigee.Session
-function M.open(path, values, device)
-  local load = recipes.load(path, { values = values })
-  local recipe = load.value
-  if not require("perigee.recipe").is_recipe(recipe) then
-    error(("%s returns no recipe: its last line should be `return pg.recipe { ... }`"):format(path), 0)
+local read = {
+  step = function(inner) return inner.step end, name = function(inner) return inner.recipe.name end,
+  stage = stage_view, optim = function(inner) return inner.optim end, ema = function(inner) return inner.ema end,
+  losses = function(inner) return inner.losses end, gradient_norm = function(inner) return inner.gradient_norm end,
+  batch_size = function(inner) return inner.batch_size end,
+}
+
+local write = {
+  ema = function(inner, v) inner:set_ema(check.value("run.ema", v, { "number", least = 0, below = 1 })) end,
+}
+
+--- What a console of a running trainer has and a run in memory does not.
+local elsewhere = {
+  pause = "it stands still between two calls of run:train", resume = "run:train(n) trains n steps",
+  paused = "it stands still between two calls of run:train",
+  checkpoint = "it is in memory and writes no folder; pg.save(\"x.safetensors\", { name = tensor }) keeps tensors",
+}
+
+local function names_of_run() return tables.sorted_keys(tables.merged(read, Session, { folder = true })) end
+
+function class.__index(self, key)
+  if Session[key] then return Session[key] end
+  local of = hidden[self]
+  if key == "folder" then return of.folder end
+  if read[key] then return read[key](of.inner) end
+  if elsewhere[key] then core_ffi.fail("run.%s is a running trainer's; in the REPL a run has none: %s", key,
+    elsewhere[key]) end
+  core_ffi.fail("run has no '%s'%s", tostring(key), nearest.hint(tostring(key), names_of_run()))
+end
+
+function class.__newindex(self, key, value)
+  if not write[key] then
+    core_ffi.fail("run.%s cannot be set; what can: ema, run.optim.NAME, run.stage.losses.NAME.weight, "
+      .. "run.stage.finish, and tensors by run:set(name, tensor)", tostring(key))
   end
-  recipe.cache_teacher = false -- here the teacher itself is at hand, and its results are the same
-  return tensor.outlive(function()
-    local inner = Run.new(recipe, {
-      device = device or recipe.device, train = require("perigee.train").train,
-      progress = Progress.new { clock = core_ffi.C.pg_clock_seconds },
-    })
-    inner:build_stage()
-    return setmetatable({ path = path, values = values, recipe = recipe, inner = inner, stage = inner.stage,
-                          optim = inner.optim, programs = {} }, Session)
-  end)
+  write[key](hidden[self].inner, value)
 end
 
---- How many steps were done.
-function Session:steps() return self.inner.step end
-
---- The next batch: tensors of its own by field name.
-function Session:batch()
-  local batch = {}
-  for name, t in pairs(self.inner:batch()) do batch[name] = t:clone() end
-  self.last_batch = batch
-  return batch
+function class:__tostring()
+  local of = hidden[self]
+  return ("run %s at step %d, stage %s%s"):format(of.recipe.name, of.inner.step, of.inner.stage.name,
+    of.source and ", " .. of.source or "")
 end
 
-local function batch_of(self, batch) return batch or self.last_batch or self:batch() end
+class.names = names_of_run
+
+--- Opens a recipe, or with its trained tensors a run's folder or checkpoint (console/opening.lua).
+---@param path string
+---@param options? perigee.OpeningOptions
+---@return perigee.Session
+function M.open(path, options)
+  local self = setmetatable({}, class)
+  hidden[self] = opening.open(path, options or {})
+  hidden[self].programs = {}
+  return self
+end
 
 --- Optimisation steps (1 unless told otherwise), on batches from the data or on the one given. Returns the last losses
---- by name.
+--- by name. No policy is asked: run:enter goes to another stage.
 ---@param given? integer|table  how many, or a batch
-function Session:step(given)
-  local inner = self.inner
+function Session:train(given)
+  local inner = hidden[self].inner
   for _ = 1, type(given) == "number" and given or 1 do
     inner:queue_step(type(given) == "table" and given or nil)
     inner:collect(0)
@@ -73,42 +124,97 @@ function Session:step(given)
   return inner.losses
 end
 
---- Goes to another stage by its name or number.
-function Session:enter(stage)
-  for k, candidate in ipairs(self.recipe.stages) do
-    if stage == k or stage == candidate.name then
-      self:forget()
-      tensor.outlive(self.inner.enter_stage, self.inner, k)
-      self.stage = self.inner.stage
-      return self
-    end
-  end
-  core_ffi.fail("the recipe '%s' has no stage '%s'", self.recipe.name, tostring(stage))
-end
-
-function Session:forget()
+local function forget(self)
   for _, program in pairs(self.programs) do program.executable:free() end
   self.programs = {}
 end
 
--- ---- a user's own programs over a batch -------------------------------------------------------------------------
+--- An error where the run has given back what a stage trains.
+local function expect_modules(recipe, stage)
+  for _, trained in ipairs(recipe:trained_modules(stage)) do
+    if not trained.module:is_materialised() then
+      core_ffi.fail("run:enter: stage '%s' trains '%s', which this run has given back; open the recipe, or a "
+        .. "checkpoint of that stage", stage.name, trained.name)
+    end
+  end
+end
+
+--- Goes to another stage by its name or number.
+---@param stage string|integer
+function Session:enter(stage)
+  local of = hidden[self]
+  for k, candidate in ipairs(of.recipe.stages) do
+    if stage == k or stage == candidate.name then
+      expect_modules(of.recipe, candidate)
+      forget(of)
+      tensor.outlive(of.inner.enter_stage, of.inner, k)
+      opening.provide_teacher(of.inner)
+      return self
+    end
+  end
+  core_ffi.fail("the recipe '%s' has no stage '%s'", of.recipe.name, tostring(stage))
+end
+
+--- Ends the stage: goes to the next one.
+function Session:finish_stage()
+  local of = hidden[self]
+  if of.inner.stage.index == #of.recipe.stages then
+    core_ffi.fail("run:finish_stage: '%s' is the last stage", of.inner.stage.name)
+  end
+  return self:enter(of.inner.stage.index + 1)
+end
+
+-- ---- tensors ----------------------------------------------------------------------------------------------------
+
+--- A copy of one of the run's tensors: "student.blocks.1.mlp.hidden.weight"; `ema.` in front of a parameter's name is
+--- its moving average, `optimizer.m.` its first moment.
+---@param name string
+---@return perigee.Tensor
+function Session:parameter(name) return changes.tensor(hidden[self].inner, name):clone() end
+
+--- Names of the run's tensors that begin with a text ("student." unless told otherwise), sorted.
+---@param prefix? string
+---@return string[]
+function Session:parameters(prefix) return changes.names(hidden[self].inner, prefix or "student.") end
+
+--- Replaces one of the run's tensors, in memory.
+---@param name string
+---@param value perigee.Tensor  of the same shape
+function Session:set(name, value)
+  local inner = hidden[self].inner
+  changes.check_tensor(inner, name, value):copy_(value:to "float32")
+  for _, group in ipairs(inner.groups) do group:refresh() end
+end
+
+--- The next batch: tensors of its own by field name.
+function Session:batch()
+  local batch = {}
+  for name, t in pairs(hidden[self].inner:batch()) do batch[name] = t:clone() end
+  hidden[self].last_batch = batch
+  return batch
+end
+
+local function batch_of(self, batch) return batch or hidden[self].last_batch or self:batch() end
+
+-- ---- further programs over a batch -------------------------------------------------------------------------
 
 --- Compiles `choose(trace) -> { name = value }` over a stage's forward pass, once for each key.
 local function compiled(self, key, choose)
-  if self.programs[key] then return self.programs[key] end
-  local inner = self.inner
+  local of = hidden[self]
+  if of.programs[key] then return of.programs[key] end
+  local inner = of.inner
   local trace = stage_program.trace(inner.recipe, inner.stage, { batch = inner.micro })
   local values, outputs = choose(trace), {}
   for k, name in ipairs(tables.sorted_keys(values)) do outputs[k] = { name = name, value = values[name] } end
-  self.programs[key] = tensor.outlive(function()
+  of.programs[key] = tensor.outlive(function()
     return { executable = core.executable.compile(trace.program, outputs, { device = inner.device }) }
   end)
-  return self.programs[key]
+  return of.programs[key]
 end
 
 --- Runs such a program on the first `micro` samples of a batch.
 local function evaluate(self, program, batch)
-  local inner = self.inner
+  local inner = hidden[self].inner
   local inputs = inner:bind_weights { state = inner.random_state }
   for name, t in pairs(batch) do
     inputs[name] = t.shape[1] == inner.micro and t or t:narrow(1, 1, inner.micro):contiguous()
@@ -135,7 +241,7 @@ local function find(self, trace, name)
   local published = trace.context:forward().taps
   if published[name] then return published[name] end
   local names = tables.sorted_keys(published)
-  for _, group in ipairs(self.inner.groups) do
+  for _, group in ipairs(hidden[self].inner.groups) do
     for _, entry in ipairs(group:trained()) do
       if entry.name == name then return trace.program:capture(entry.tensor) end
       names[#names + 1] = entry.name
@@ -202,8 +308,8 @@ function Session:attention(options)
     block = "count", teacher = { "count" }, image = { "count", 1 }, head = { "count" }, batch = { "table" },
     path = { "string", "attention.png" },
   })
-  local with_teacher = self.stage.needs_teacher and self.inner.recipe:teacher_model()
-  local theirs = with_teacher and (o.teacher or aligned_block(self.recipe, o.block) or with_teacher.depth)
+  local with_teacher = self.stage.needs_teacher and hidden[self].recipe:teacher_model()
+  local theirs = with_teacher and (o.teacher or aligned_block(hidden[self].recipe, o.block) or with_teacher.depth)
   local program = compiled(self, ("attention %d %s"):format(o.block, tostring(theirs)), function(trace)
     local values = { student = find(self, trace, "qkv of block " .. o.block) }
     if theirs then
@@ -224,21 +330,33 @@ function Session:attention(options)
   return o.path
 end
 
---- Gives everything back.
-function Session:close()
-  self:forget()
-  self.inner:free()
+--- Samples with the weights at hand, as one PNG; settings are the recipe's unless given. Returns the path.
+---@param options? table  count, steps, cfg, ... as for `sample` of a recipe, and path
+function Session:sample(options)
+  local of, given = hidden[self], tables.copy(options or {})
+  local path = check.value("run:sample: path", given.path or "samples.png", { "string" })
+  given.path = nil
+  local settings = require("perigee.recipe.sampling").settings("run:sample", given, of.recipe.student, of.recipe.sample)
+  local images = require("perigee.sampling.generate").all(of.recipe, settings, { device = of.inner.device })
+  require("perigee.io.png").save(path, require("perigee.sampling.grid").join(images))
+  return path
 end
 
---- The names that a REPL has at hand.
-function Session:names()
-  local losses = {}
-  for _, stage in ipairs(self.recipe.stages) do
+--- Gives everything back.
+function M.close(session)
+  forget(hidden[session])
+  hidden[session].inner:free()
+end
+
+--- What a REPL has at hand.
+function M.names(session)
+  local recipe, losses = hidden[session].recipe, {}
+  for _, stage in ipairs(recipe.stages) do
     for _, entry in ipairs(stage.losses) do losses[entry.name] = entry.loss end
   end
   return {
-    run = self, recipe = self.recipe, student = self.recipe.student, teacher = self.recipe:teacher_model(),
-    data = self.recipe.data, losses = losses,
+    run = session, recipe = recipe, student = recipe.student, teacher = recipe:teacher_model(),
+    data = recipe.data, losses = losses,
   }
 end
 

@@ -13,6 +13,13 @@ function M.losses(stage)
   return table.concat(texts, " + ")
 end
 
+--- A stage of a run in one line.
+---@param stage { index: integer, name: string, losses: table[], finish: perigee.Stop }
+---@return string
+function M.stage(stage)
+  return ("stage %d, %s: %s; until %s"):format(stage.index, stage.name, M.losses(stage), stage.finish.text)
+end
+
 --- The step at which a recipe ends at the latest, if its stops know one; `live`: the stage that a run is in.
 ---@param live? { index: integer, finish: perigee.Stop, begun: integer }
 ---@return integer?

@@ -76,6 +76,28 @@ function M.tensor(run, name)
   core.fail("the run has no tensor '%s'%s", tostring(name), nearest.hint(tostring(name), tables.sorted_keys(all)))
 end
 
+--- Names of the run's tensors that begin with a text, sorted.
+---@return string[]
+function M.names(run, prefix)
+  local names = {}
+  for name in pairs(run:tensors()) do
+    if name:sub(1, #prefix) == prefix then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+--- The run's tensor of a name, whose values a tensor is to replace.
+function M.check_tensor(run, name, value)
+  local now = M.tensor(run, name)
+  if not tensor.is_tensor(value) then core.fail("run:set: expected a tensor, got a %s", type(value)) end
+  if core.shape_text(value.shape) ~= core.shape_text(now.shape) then
+    core.fail("run:set: '%s' is %s, the new values are %s", name, core.shape_text(now.shape),
+      core.shape_text(value.shape))
+  end
+  return now
+end
+
 local function summary(t)
   return tensor.tidy(function()
     local wide = t:to("cpu"):to "float64"
@@ -123,12 +145,7 @@ end
 
 --- Replaces a tensor of the run: the values are kept in its folder, for --resume.
 function M.set(run, name, value, text)
-  local now = M.tensor(run, name)
-  if not tensor.is_tensor(value) then core.fail("run:set: expected a tensor, got a %s", type(value)) end
-  if core.shape_text(value.shape) ~= core.shape_text(now.shape) then
-    core.fail("run:set: '%s' is %s, the new values are %s", name, core.shape_text(now.shape),
-      core.shape_text(value.shape))
-  end
+  M.check_tensor(run, name, value)
   local file = ("changes/%06d.npy"):format(run.last_change + 1)
   tensor.tidy(function()
     local values = value:to "float32"

@@ -165,6 +165,17 @@ local function fork(run, options)
   return event
 end
 
+--- Brings a run without a folder to where another one stood, whose folder or checkpoint is at `path`. Returns the
+--- checkpoint's path.
+---@param run perigee.Run
+---@param path string
+---@return string
+function M.take_over(run, path)
+  local state, file, found = checkpoint.open(path)
+  load_checkpoint(run, state, file, found)
+  return found
+end
+
 --- Brings a run to the step at which it begins, and opens its log. Without a folder, nothing is read or written.
 ---@param run perigee.Run
 ---@param options perigee.TrainOptions
