@@ -16,6 +16,7 @@ import build_convolution
 import build_dopri5
 import build_frechet
 import build_haste
+import build_ops
 import build_parameters
 import build_samplers
 import build_student
@@ -37,18 +38,20 @@ def fixtures(vit_tiny):
     yield from build_alignment.build()
     yield from build_basics.build()
     yield from build_convolution.build()
+    yield from build_ops.build()
 
 
 def compare(fixture):
-    """The worst tensors of a fixture by |a - b| / |b| (Euclidean norms)."""
+    """The worst tensors of a fixture by |a - b| / |b| (Euclidean norms); NaN and infinities are equal to themselves."""
     stored = store.read(FOLDER / (fixture.name + ".safetensors"))
     if set(stored) != set(fixture.tensors):
         sys.exit(f"{fixture.name}: names differ: {sorted(set(stored) ^ set(fixture.tensors))}")
     rows = []
     for name, value in fixture.tensors.items():
         a, b = value.astype(numpy.float64), stored[name].astype(numpy.float64)
-        size = numpy.linalg.norm(b)
-        rows.append((numpy.linalg.norm(a - b) / (size or 1.0), name))
+        equal = (a == b) | (numpy.isnan(a) & numpy.isnan(b))
+        size = numpy.linalg.norm(b[numpy.isfinite(b)])
+        rows.append((numpy.linalg.norm(a[~equal] - b[~equal]) / (size or 1.0), name))
     rows.sort(reverse=True)
     shown = "  ".join(f"{name} {error:.1e}" for error, name in rows[:4])
     print(f"{fixture.name:24} {shown}")

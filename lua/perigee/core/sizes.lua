@@ -9,7 +9,7 @@ local core = require "perigee.core.ffi"
 return function(name, first, b, c, d, e, f, g, h)
   local given, list = first, {}
   if type(first) == "number" then given = { first, b, c, d, e, f, g, h }
-  elseif type(first) ~= "table" or getmetatable(first) then
+  elseif type(first) ~= "table" or rawget(first, "dtype") then
     core.fail("%s: expected whole numbers, as in %s(4, 3) or %s { 4, 3 }, got %s", name, name, name,
       first == nil and "none" or "a " .. (type(first) == "table" and "tensor" or type(first)))
   elseif b ~= nil then core.fail("%s: a list and further arguments; give { 4, 3 } or 4, 3", name) end

@@ -117,7 +117,10 @@ for name in pairs(defined) do exported[name] = reduction(name) end
 --- uint8: 1 where any element along the dimensions is not 0.
 ---@param dims? integer|integer[]
 ---@param options? boolean|{ keep?: boolean }
-function exported.any(x, dims, options) return exported.max(ops.truth(x), dims, options) end
+function exported.any(x, dims, options)
+  if op.numel(x.shape) == 0 then return ops.not_equal(exported.sum(ops.truth(x), dims, options), 0) end
+  return exported.max(ops.truth(x), dims, options)
+end
 
 --- uint8: 1 where no element along the dimensions is 0.
 ---@param dims? integer|integer[]

@@ -15,7 +15,7 @@ local function unique(x, options)
   local o = op.options("unique", options, { inverse = false, counts = false })
   local sorted, place = ops.sort(ops.reshape(x, { -1 }))
   local n = sorted.shape[1]
-  local begins = ops.ones_like(sorted, "uint8") -- 1 where an element differs from the one before it
+  local begins = ops.ones_like(sorted, { dtype = "uint8" }) -- 1 where an element differs from the one before it
   if n > 1 then begins[{ { 2, n } }] = ops.not_equal(sorted[{ { 2, n } }], sorted[{ { 1, n - 1 } }]) end
   local firsts = ops.reshape(ops.nonzero(begins), { -1 })
   local results = { ops.index_select(sorted, 1, firsts) }
