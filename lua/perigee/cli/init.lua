@@ -69,25 +69,8 @@ local function recipe_path(given, unknown)
   end
 end
 
-local function run_recipe_verb(name, verb, list, arguments)
-  local given, unknown = options.parse(list, arguments, { unknown = true })
-  local path = recipe_path(given, unknown)
-  local recipes = require "perigee.recipe.load"
-  if given.help then
-    local load = path and recipes.load(path, { only_declaration = true })
-    io.write(verb_help(name, verb, list, load))
-    return 0
-  end
-  if not path then error(("perigee %s needs a recipe: perigee %s %s"):format(name, name, verb.usage or ""), 0) end
-  local load = recipes.load(path, { arguments = arguments, command = list })
-  local values = options.values(list, load.given)
-  rawset(values, "recipe", load.value or false)
-  rawset(values, "recipe_path", path)
-  rawset(values, "recipe_options", load.values)
-  return verb.run(values)
-end
-
-local function run_verb(name, verb, arguments)
+--- A verb's options as declared.
+local function options_of(verb)
   local declaration = {}
   for key, entry in pairs(type(verb.options) == "function" and verb.options() or verb.options or {}) do
     declaration[key] = entry
@@ -95,14 +78,37 @@ local function run_verb(name, verb, arguments)
   if verb.recipe then
     table.insert(declaration, { name = "set", type = "pairs", help = "set an option of the recipe; may be repeated" })
   end
-  local list = options.declare(declaration)
-  if verb.recipe then return run_recipe_verb(name, verb, list, arguments) end
-  local given = options.parse(list, arguments, { stop = verb.stop })
+  return options.declare(declaration)
+end
+
+local function read_with_recipe(name, verb, list, arguments)
+  local given, unknown = options.parse(list, arguments, { unknown = true })
+  local path = recipe_path(given, unknown)
+  local recipes = require "perigee.recipe.load"
   if given.help then
-    io.write(verb_help(name, verb, list))
-    return 0
+    return nil, verb_help(name, verb, list, path and recipes.load(path, { only_declaration = true }))
   end
-  return verb.run(options.values(list, given))
+  if not path then error(("perigee %s needs a recipe: perigee %s %s"):format(name, name, verb.usage or ""), 0) end
+  local load = recipes.load(path, { arguments = arguments, command = list })
+  local values = options.values(list, load.given)
+  rawset(values, "recipe", load.value or false)
+  rawset(values, "recipe_path", path)
+  rawset(values, "recipe_options", load.values)
+  return values
+end
+
+--- What a verb is given by its arguments, checked; nothing is run but the recipe's file. Nil and a text where they ask
+--- for help.
+---@param name string
+---@param verb table
+---@param arguments string[]
+---@return table? values, string? help
+function M.read(name, verb, arguments)
+  local list = options_of(verb)
+  if verb.recipe then return read_with_recipe(name, verb, list, arguments) end
+  local given = options.parse(list, arguments, { stop = verb.stop })
+  if given.help then return nil, verb_help(name, verb, list) end
+  return options.values(list, given)
 end
 
 --- Runs one command; raises errors.
@@ -129,7 +135,12 @@ function M.dispatch(arguments)
                     "`perigee --help` lists them\n")
     return 2
   end
-  local status = run_verb(name, verb, { unpack(arguments, 2) })
+  local values, help = M.read(name, verb, { unpack(arguments, 2) })
+  if help then
+    io.write(help)
+    return 0
+  end
+  local status = verb.run(values)
   if status == false then return 1 end
   return type(status) == "number" and status or 0
 end
