@@ -432,3 +432,43 @@ describe("what Lua would do silently with a tensor", function()
     assert.is_nil(tostring(others):find("tensor:", 1, true))
   end)
 end)
+
+describe("docs/tensors.md", function()
+  local page = require("perigee.io.files").read(door.home .. "/docs/tensors.md")
+
+  it("shows what comes out", function()
+    local count = 0
+    for block in page:gmatch "```lua\n(.-)```" do
+      local printed, expected = {}, {}
+      for line in block:gmatch "[^\n]+" do expected[#expected + 1] = line:match "%-%-> (.*)$" end
+      local function show(...)
+        local texts = { ... }
+        for k = 1, select("#", ...) do texts[k] = tostring(texts[k]) end
+        for line in (table.concat(texts, "\t") .. "\n"):gmatch "(.-)\n" do printed[#printed + 1] = line end
+      end
+      setfenv(assert(loadstring(block, "=docs/tensors.md")), setmetatable({ pg = pg, ops = ops, print = show },
+        { __index = _G }))()
+      assert.same(expected, printed)
+      count = count + #printed
+    end
+    assert.is_true(count > 90)
+  end)
+
+  it("has a table in which everything runs", function()
+    local x = counted(3, 4) / 7
+    local at_hand = setmetatable({
+      pg = pg, ops = ops, x = x, y = x + 1, v = counted(4), m = x:greater(1), i = pg.tensor({ 2, 0 }, "int64"),
+      i3 = pg.tensor({ 2, 0, 3 }, "int64"), i4 = pg.zeros({ 3, 4 }, "int64"), path = in_folder "x.npy",
+    }, { __index = _G })
+    local rows = 0
+    for row in page:match "| PyTorch | here.-\n|[-|]+\n(.*)":gsub("\\|", "or"):gmatch "|[^\n]*" do
+      for code in row:match "^|[^|]*|([^|]*)|":gmatch "`([^`]+)`" do
+        local chunk, message = loadstring("return " .. code)
+        if not chunk then chunk, message = loadstring(code) end
+        setfenv(assert(chunk, message), at_hand)()
+      end
+      rows = rows + 1
+    end
+    assert.is_true(rows > 35)
+  end)
+end)

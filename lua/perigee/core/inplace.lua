@@ -102,6 +102,7 @@ end
 local names = {
   "add", "sub", "mul", "div", "pow", "maximum", "minimum", "neg", "abs", "exp", "log", "sqrt", "rsqrt",
   "square", "sin", "cos", "tanh", "sigmoid", "relu", "floor", "round", "sign", "reciprocal", "clamp", "masked_fill",
+  "remainder", "floor_divide", "tril", "triu",
 }
 for _, name in ipairs(names) do own[name .. "_"] = in_place(name) end
 
