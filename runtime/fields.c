@@ -133,6 +133,16 @@ pg_status pg_field_header(pg_field *f, const void *header, int64_t header_bytes)
   return f->header ? PG_OK : PG_ERROR_MEMORY;
 }
 
+pg_status pg_field_below(pg_field *f, int64_t below, const char *what) {
+  if (f->view.dtype != PG_INT64 || below < 1)
+    return pg_error(PG_ERROR_ARGUMENT, "%s: %s numbers below %lld; expected int64, and at least 1", what,
+                    pg_dtype_name(f->view.dtype), (long long)below);
+  f->what = copied(what, strlen(what));
+  if (!f->what) return PG_ERROR_MEMORY;
+  f->below = below;
+  return PG_OK;
+}
+
 void pg_field_free(pg_field *f) {
   if (f->kind == PG_FIELD_FILE && f->fd >= 0) close(f->fd);
   if (f->map) munmap((void *)(uintptr_t)f->map, (size_t)f->map_bytes);
@@ -142,6 +152,7 @@ void pg_field_free(pg_field *f) {
   pg_host_free(f->names);
   pg_host_free(f->name_at);
   pg_host_free(f->header);
+  pg_host_free(f->what);
 }
 
 /* ---- reading ---- */
@@ -254,6 +265,17 @@ static void shift(uint8_t *pixels, int64_t height, int64_t width, int64_t channe
   }
 }
 
+static pg_status check_below(const pg_field *f, int64_t index, const uint8_t *sample) {
+  for (int64_t at = 0, number; at < f->sample_bytes; at += (int64_t)sizeof number) {
+    memcpy(&number, sample + at, sizeof number);
+    if (number < 0 || number >= f->below)
+      return pg_error(PG_ERROR_FORMAT, "%s %lld of sample %lld%s%s; with %lld classes they are 0 to %lld", f->what,
+                      (long long)number, (long long)index, f->path ? " in " : "", f->path ? f->path : "",
+                      (long long)f->below, (long long)f->below - 1);
+  }
+  return PG_OK;
+}
+
 pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentation *a, uint8_t *out) {
   pg_status status = PG_OK;
   switch (f->kind) {
@@ -269,6 +291,7 @@ pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentatio
   case PG_FIELD_FILES: status = read_file(f, index, out); break;
   default: status = read_png(f, index, out);
   }
+  if (!status && f->below) status = check_below(f, index, out);
   if (status || !f->augment) return status;
   const int64_t *shape = f->view.shape;
   if (a->flip) mirror(out, shape[0], shape[1], shape[2]);

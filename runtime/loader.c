@@ -162,6 +162,12 @@ pg_status pg_loader_add_png(pg_loader *l, const char *folder, const char *names,
   return keep_field(l, status);
 }
 
+pg_status pg_loader_below(pg_loader *l, int field, int64_t below, const char *what) {
+  if (field < 0 || field >= l->n_fields)
+    return pg_error(PG_ERROR_ARGUMENT, "loader: field %d of %d", field, l->n_fields);
+  return pg_field_below(&l->fields[field], below, what);
+}
+
 /* ---- filling slots; the mutex is held but in fill_samples ---- */
 
 /* Position of a step's k-th sample in the endless sequence. */
@@ -310,8 +316,8 @@ static pg_status check_target(const pg_loader *l, int number, const pg_tensor *t
   for (int d = 0; fits && d < field->view.ndim; d++) fits = v->shape[d + 1] == field->view.shape[d];
   if (fits) return PG_OK;
   return pg_error(PG_ERROR_ARGUMENT,
-                  "loader: field %d is %lld samples of dtype %d and shape %s, the tensor has dtype %d and shape %s",
-                  number, (long long)l->options.batch, field->view.dtype, pg_shape_text(&field->view), v->dtype,
+                  "loader: field %d is %lld samples %s %s, the tensor is %s %s", number, (long long)l->options.batch,
+                  pg_dtype_name(field->view.dtype), pg_shape_text(&field->view), pg_dtype_name(v->dtype),
                   pg_shape_text(v));
 }
 

@@ -45,6 +45,8 @@ typedef struct pg_field {
   char *names;                         /* zero-terminated names, one after another */
   uint32_t *name_at;                   /* [count]: where each begins */
   char *header;
+  int64_t below;                       /* > 0: each int64 element is from 0 to below − 1, */
+  char *what;                          /* and is called so in an error */
 } pg_field;
 
 pg_status pg_field_shape(pg_field *f, int dtype, int ndim, const int64_t *shape, int augment);
@@ -54,6 +56,7 @@ pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t 
                           int64_t mirrored, uint32_t seed);
 pg_status pg_field_names(pg_field *f, int64_t count, const char *folder, const char *names, int64_t names_bytes);
 pg_status pg_field_header(pg_field *f, const void *header, int64_t header_bytes);
+pg_status pg_field_below(pg_field *f, int64_t below, const char *what);
 void pg_field_free(pg_field *f);
 /* One sample to out [sample_bytes]; called by several threads at once. */
 pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentation *a, uint8_t *out);

@@ -275,6 +275,8 @@ pg_status pg_loader_add_files(pg_loader *l, const char *folder, const char *name
  * fits, then cropped at the centre; otherwise another size is an error: */
 pg_status pg_loader_add_png(pg_loader *l, const char *folder, const char *names, int64_t names_bytes, int64_t height,
                             int64_t width, int resize, int augment);
+/* The int64 numbers of a field are checked as they are read: from 0 to `below` − 1. `what` begins the error: "mine: label". */
+pg_status pg_loader_below(pg_loader *l, int field, int64_t below, const char *what);
 /* A field that is not wanted is not read, and pg_loader_next takes NULL for it. */
 pg_status pg_loader_want(pg_loader *l, int field, int wanted);
 /* The next batch will be `step`'s. */

@@ -8,6 +8,7 @@ local json = require "perigee.io.json"
 local npy = require "perigee.io.npy"
 local philox = require "tests.lua.philox"
 local png = require "perigee.io.png"
+local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
 local in_folder = dofile(core.home .. "/tests/lua/folder.lua")(before_each, after_each)
@@ -74,7 +75,7 @@ describe("CIFAR-10", function()
     npy.save(in_folder "cifar10-train-11-labels.npy", tensor.tensor({ 10 }, "uint8"))
     fails(function() cifar({}):open() end, "cifar10-train-11-labels.npy: label 10 of sample 0", "0 to 9")
     npy.save(in_folder "cifar10-train-11-labels.npy", tensor.tensor({ 1 }, "uint8"))
-    fails(function() cifar({}):open() end, "11 samples, but its field 'labels' is [1]")
+    fails(function() cifar({}):open() end, "its field 'labels' is int64 [1]; expected int64 [11]")
     os.remove(in_folder "cifar10-train-11-labels.npy")
     fails(function() cifar({}):open() end, "cifar10-train-11-labels.npy: cannot be opened")
     npy.save(in_folder "cifar10-train-12.npy", images)
@@ -149,6 +150,92 @@ describe("a folder of pictures", function()
     assert.not_equal(before, folder({ classes = 2 }):digest())
     loader = set:loader { threads = 2 }
     fails(function() for _ = 1, 2 do loader:next() end end, "a/1.png: not a readable PNG")
+  end)
+end)
+
+describe("labels and fields", function()
+  local function set_of(source, o)
+    return pg.data.dataset(tables.merged({
+      name = "mine", classes = 3, channels = 3, height = 4, width = 4, batch = 2,
+      find = function() return 4, tables.merged({ images = { tensor = pictures(4, 4) } }, source) end,
+    }, o))
+  end
+  local function labels_of(values, dtype) return { labels = { tensor = tensor.tensor(values, dtype or "int64") } } end
+
+  it("of a data set of one's own are held against its classes", function()
+    for label in pairs { [3] = true, [-1] = true } do
+      fails(function() set_of(labels_of { 1, 2, label, 0 }):open() end,
+        ("data set 'mine': label %d of sample 2; with 3 classes they are 0 to 2"):format(label))
+    end
+    set_of(labels_of { 1, 2, 2, 0 }):open()
+  end)
+
+  it("say by name what they are and what is expected", function()
+    local labels = labels_of { 1, 2, 2, 0 }
+    for _, case in ipairs {
+      { labels_of({ 1, 2, 2, 0 }, "int32"), "its field 'labels' is int32 [4]; expected int64 [4]" },
+      { labels_of({ 1, 2, 2, 0 }, "uint8"), "its field 'labels' is uint8 [4]; expected int64 [4]" },
+      { labels_of { { 1 }, { 2 }, { 2 }, { 0 } }, "its field 'labels' is int64 [4,1]; expected int64 [4]" },
+      { tables.merged(labels, { images = { tensor = pictures(4, 4):permute { 1, 4, 2, 3 } } }),
+        "its field 'images' is uint8 [4,3,4,4]; expected uint8 [4,4,4,3]" },
+      { tables.merged(labels, { images = { tensor = pictures(3, 4) } }),
+        "its field 'images' is uint8 [3,4,4,3]; expected uint8 [4,4,4,3]" },
+      { {}, "no source for its field 'labels'" },
+    } do
+      fails(function() set_of(case[1]):open() end, "data set 'mine': ", case[2])
+    end
+  end)
+
+  it("are held against the classes where they come from a file", function()
+    npy.save(in_folder "y.npy", tensor.tensor({ 1, 2, 3, 0 }, "int64"))
+    local source = { labels = { path = in_folder "y.npy", offset = npy.header(in_folder "y.npy").offset } }
+    local loader = set_of(source):loader { shuffle = false }
+    assert.same({ 1, 2 }, loader:next().labels:totable())
+    fails(function() loader:next() end,
+      ("data set 'mine': label 3 of sample 2 in %s; with 3 classes they are 0 to 2"):format(in_folder "y.npy"))
+  end)
+end)
+
+describe("what a folder of pictures leaves out", function()
+  local function folder(o)
+    return pg.data.folder(tables.merged({ dir = in_folder(), size = 4, batch = 3, classes = 2 }, o))
+  end
+  before_each(function()
+    for _, class in ipairs { "b", "a" } do
+      files.make_folder(in_folder(class))
+      png.save(in_folder(class .. "/1.png"), pg.full({ 4, 4, 3 }, 10, "uint8"))
+    end
+  end)
+
+  it("is counted and named", function()
+    assert.equal("2 pictures of 2 classes", folder({}):summary())
+    files.make_folder(in_folder "a/more/2.png")
+    files.write(in_folder "b/2.jpg", "")
+    assert.equal("2 pictures of 2 classes (2 files left out: a/more/, b/2.jpg)", folder({}):summary())
+    files.make_folder(in_folder "c")
+    files.write(in_folder "list.txt", "")
+    assert.equal("2 pictures of 2 classes (4 files left out: a/more/, b/2.jpg, c/, ...)", folder({}):summary())
+    os.remove(in_folder "a/1.png")
+    os.remove(in_folder "b/1.png")
+    fails(function() folder({}):open() end, "no PNG files in its folders", "there is a/more/, b/2.jpg, c/")
+  end)
+
+  it("does not count in what the data are, but all else does", function()
+    local function digest() return folder({}):identity().digest end
+    local first = digest()
+    assert.same({ "a", "b" }, folder({}):identity().class_names)
+    files.write(in_folder "list.txt", "")
+    lfs.touch(in_folder "a/1.png", 1e9)
+    assert.equal(first, digest())
+    files.rename(in_folder "a", in_folder "x")
+    files.rename(in_folder "b", in_folder "a")
+    files.rename(in_folder "x", in_folder "b")
+    assert.equal(first, digest()) -- equal pictures
+    png.save(in_folder "a/1.png", pictures(1, 9):select(1, 1))
+    assert.not_equal(first, digest())
+    png.save(in_folder "a/1.png", pg.full({ 4, 4, 3 }, 10, "uint8"))
+    png.save(in_folder "a/2.png", pg.full({ 4, 4, 3 }, 10, "uint8"))
+    assert.not_equal(first, digest())
   end)
 end)
 
@@ -261,8 +348,19 @@ describe("ImageNet's latents", function()
     make(6)
     npy.save(in_folder "vae-sd/00001/img-mean-std-00000005.npy", pg.full({ 8, 2, 3 }, 0))
     local loader = latents():loader()
+    assert.equal("6 pictures of 5 classes", latents():summary())
+    files.write(in_folder "images/00001/img00000004.jpg", "")
+    assert.equal("6 pictures of 5 classes (1 file left out: images/00001/img00000004.jpg)", latents():summary())
     fails(function() for _ = 1, 2 do loader:next() end end, "img-mean-std-00000005.npy: it has")
     fails(function() pg.data.imagenet_latents { dir = "x", batch = 1, flip = true } end, "can't be flipped")
+  end)
+
+  it("that hold log-variances are not taken for deviations", function()
+    make(9)
+    npy.save(in_folder "vae-sd/00002/img-mean-std-00000007.npy",
+      pg.ops.concat({ pg.full({ 4, 2, 2 }, -3), pg.full({ 4, 2, 2 }, -0.5) }, 1))
+    fails(function() latents():open() end, "img-mean-std-00000007.npy: its deviations, channels 5 to 8, hold -0.5",
+      "mean and log-variance; write exp(0.5 * logvar)")
   end)
 end)
 

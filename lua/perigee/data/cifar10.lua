@@ -91,12 +91,13 @@ local function from_batches(folder, split)
   }
 end
 
-local function from_pictures(folder)
-  local names, labels, classes = pictures.scan(folder)
+local function from_pictures(self, folder)
+  local names, labels, classes, left_out = pictures.scan(folder)
   if table.concat(classes, " ") ~= table.concat(CLASSES, " ") then
     core.fail("data.cifar10: the folders with pictures in %s are %s; expected %s", folder,
       table.concat(classes, ", ", 1, math.min(#classes, 12)), table.concat(CLASSES, ", "))
   end
+  self.left_out = left_out
   return #names, {
     images = { folder = folder, names = names, augment = true },
     labels = { tensor = dataset.labels(folder, labels, #CLASSES) },
@@ -107,14 +108,14 @@ local function has_class_folders(folder)
   return files.kind(folder .. "/" .. CLASSES[1]) == "directory"
 end
 
-local function find(o)
+local function find(self, o)
   if files.kind(o.dir) ~= "directory" then core.fail("data.cifar10: no folder %s", o.dir) end
   local path = find_npy(o.dir, o.split)
   if path then return from_npy(path) end
   local batches = find_batches(o.dir, o.split)
   if batches then return from_batches(batches, o.split) end
   for _, folder in ipairs { o.dir .. "/" .. o.split, o.split == "train" and o.dir or nil } do
-    if has_class_folders(folder) then return from_pictures(folder) end
+    if has_class_folders(folder) then return from_pictures(self, folder) end
   end
   core.fail("data.cifar10: %s has no split '%s': neither cifar10-%s*.npy nor %s nor folders of PNG files (%s, ...)",
     o.dir, o.split, o.split, batch_names(o.split)[1], CLASSES[1])
@@ -140,6 +141,6 @@ return function(given)
     name = "cifar10", classes = #CLASSES, class_names = CLASSES, channels = 3, height = SIDE, width = SIDE,
     batch = o.batch, flip = o.flip, crop = o.crop, shuffle = o.shuffle, threads = o.threads, depth = o.depth,
     image_size = SIDE,
-    find = function() return find(o) end,
+    find = function(self) return find(self, o) end,
   }
 end

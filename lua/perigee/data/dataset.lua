@@ -4,6 +4,8 @@ local ffi = require "ffi"
 local lfs = require "lfs"
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
+local files = require "perigee.io.files"
+local layout = require "perigee.core.layout"
 local loader = require "perigee.io.loader"
 local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
@@ -19,6 +21,8 @@ local C = core.C
 ---@field batch integer
 ---@field count integer?       samples, once open
 ---@field class_names string[]? once open, where they are known
+---@field left_out string[]?   once open, where `find` sets it: files and folders that it did not take, as a person
+---  would look for them
 ---@field image_size integer?  side of the pixels in the field `images`, for the teacher
 local Dataset = {}
 Dataset.__index = Dataset
@@ -111,6 +115,19 @@ end
 ---@return perigee.Field[]
 function Dataset:fields() return self.field_list end
 
+--- An error unless a source in memory is what its field says; the labels are checked against the classes.
+local function check_source(self, field, source, count)
+  if not source then core.fail("data set '%s': no source for its field '%s'", self.name, field.name) end
+  local t = source.tensor
+  if not t then return end
+  local shape = { count, unpack(field.shape) }
+  if t.dtype ~= field.dtype or not layout.same_shape(t.shape, shape) then
+    core.fail("data set '%s': its field '%s' is %s %s; expected %s %s", self.name, field.name, t.dtype,
+      core.shape_text(t.shape), field.dtype, core.shape_text(shape))
+  end
+  if field.name == "labels" then tensor.tidy(M.labels, ("data set '%s'"):format(self.name), t, self.classes) end
+end
+
 --- Finds the files. Calling it again does nothing.
 ---@return perigee.Dataset
 function Dataset:open()
@@ -118,12 +135,7 @@ function Dataset:open()
     local count, sources = tensor.outlive(self.find, self)
     if count < 1 then core.fail("data set '%s': it is empty", self.name) end
     for _, field in ipairs(self.field_list) do
-      local source = sources[field.name]
-      if not source then core.fail("data set '%s': no source for its field '%s'", self.name, field.name) end
-      if source.tensor and source.tensor.shape[1] ~= count then
-        core.fail("data set '%s': %d samples, but its field '%s' is %s", self.name, count, field.name,
-          core.shape_text(source.tensor.shape))
-      end
+      check_source(self, field, sources[field.name], count)
     end
     self.count, self.sources = count, sources
   end
@@ -151,6 +163,7 @@ function Dataset:loader(o)
   })
   self:open()
   o.count, o.fields, o.sources = self.count, self.field_list, self.sources
+  o.classes, o.name = self.classes, ("data set '%s'"):format(self.name)
   if o.more then
     o.fields, o.sources = { unpack(self.field_list) }, setmetatable({}, { __index = self.sources })
     for k, field in ipairs(o.more.fields) do
@@ -159,6 +172,20 @@ function Dataset:loader(o)
   end
   o.threads = o.threads or default_threads(self.sources)
   return loader.new(o)
+end
+
+local NAMED = 3 -- of what was left out, in a line
+
+--- The data in a line: "38 pictures of 2 classes (2 files left out: cat/a.jpg, dog/more/)".
+---@return string
+function Dataset:summary()
+  self:open()
+  local noun = self.sources.images and "pictures" or "samples"
+  local out = self.left_out or {}
+  local text = ("%d %s of %d %s"):format(self.count, noun, self.classes, self.classes == 1 and "class" or "classes")
+  if #out == 0 then return text end
+  return ("%s (%d %s left out: %s%s)"):format(text, #out, #out == 1 and "file" or "files",
+    table.concat(out, ", ", 1, math.min(#out, NAMED)), #out > NAMED and ", ..." or "")
 end
 
 --- The size of a file and the time of its last change, as a text.
@@ -185,6 +212,33 @@ function Dataset:digest()
     else add(source.offset .. written(source.path)) end
   end
   return ("%08x"):format(crc)
+end
+
+local SIZES = 1000 -- files whose sizes are looked at
+
+--- What the data are, for a run's checkpoints: equal wherever the same files lie and whenever they were copied there.
+--- Of tensors every byte counts, of files their names and the sizes of up to 1,000 of them.
+---@return { count: integer, class_names?: string[], digest: string }
+function Dataset:identity()
+  if self.identified then return self.identified end
+  self:open()
+  local crc = 0
+  local function add(text) crc = C.pg_crc32(crc, text, #text) end
+  for _, field in ipairs(self.field_list) do
+    local source = self.sources[field.name]
+    add(("%s %s %s\n"):format(field.name, field.dtype, core.shape_text(field.shape)))
+    if source.tensor then crc = C.pg_crc32(crc, source.tensor:pointer(), source.tensor:bytes())
+    elseif source.path then add(("%d %d\n"):format(source.offset, files.size(source.path)))
+    else
+      local step = math.max(1, math.floor(self.count / SIZES))
+      for k, name in ipairs(source.names) do
+        add(name .. "\n")
+        if k % step == 0 then add(("%d\n"):format(files.size(source.folder .. "/" .. name))) end
+      end
+    end
+  end
+  self.identified = { count = self.count, class_names = self.class_names, digest = ("%08x"):format(crc) }
+  return self.identified
 end
 
 return setmetatable(M, { __call = function(_, given) return M.new(given) end })

@@ -31,12 +31,12 @@ return function(given)
     crop = o.crop, shuffle = o.shuffle, threads = o.threads, depth = o.depth, image_size = o.size,
     find = function(self)
       if files.kind(o.dir) ~= "directory" then core.fail("data.folder: no folder %s", o.dir) end
-      local names, labels, classes = pictures.scan(o.dir)
+      local names, labels, classes, left_out = pictures.scan(o.dir)
       if #classes ~= o.classes then
         core.fail("data.folder: %s has pictures of %d classes (%s); the recipe says %d", o.dir, #classes,
           table.concat(classes, ", ", 1, math.min(#classes, 12)), o.classes)
       end
-      self.class_names = classes
+      self.class_names, self.left_out = classes, left_out
       return #names, {
         images = { folder = o.dir, names = names, resize = o.resize, augment = true },
         labels = { tensor = dataset.labels(o.dir, labels, o.classes) },

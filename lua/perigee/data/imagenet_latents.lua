@@ -10,22 +10,27 @@ local dataset = require "perigee.data.dataset"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local npy = require "perigee.io.npy"
+local tensor = require "perigee.core.tensor"
 
 local CHANNELS = 4      -- of the latent; the files hold twice as many
 local SHRINK = 8        -- pixels a latent's pixel, along a side
 local SCALE = 0.18215   -- of the Stable Diffusion VAE
 
---- Names of the files in the folders of a folder that match a pattern, sorted, and the number in each.
-local function numbered(folder, pattern)
+--- Names of the files in the folders of a folder that match a pattern, sorted, and the number in each. What else lies
+--- there goes to `left_out`, with FOLDER's last part before it.
+local function numbered(folder, pattern, left_out)
   local names, numbers = {}, {}
+  local function leave_out(name) left_out[#left_out + 1] = folder:match "[^/]*$" .. "/" .. name end
   for _, part in ipairs(files.list(folder)) do
-    if part:match "^%d+$" then
+    if not part:match "^%d+$" then
+      if part ~= "dataset.json" then leave_out(part) end
+    else
       for _, name in ipairs(files.list(folder .. "/" .. part)) do
         local number = name:match(pattern)
         if number then
           names[#names + 1] = part .. "/" .. name
           numbers[#numbers + 1] = tonumber(number)
-        end
+        else leave_out(part .. "/" .. name) end
       end
     end
   end
@@ -69,21 +74,44 @@ local function shared_header(path, side)
   return files.read(path, 0, header.offset)
 end
 
-local function find(o, side)
+local LOOKED_AT = 8 -- files, spread over all
+
+--- An error where deviations are negative: then they are none.
+local function check_deviations(folder, names)
+  for k = 1, math.min(#names, LOOKED_AT) do
+    local path = folder .. "/" .. names[math.floor((k - 1) * #names / math.min(#names, LOOKED_AT)) + 1]
+    tensor.tidy(function()
+      local moments = npy.load(path)
+      local values = moments:reshape({ moments:numel() }):totable()
+      for at = #values / 2 + 1, #values do
+        if values[at] < 0 then
+          core.fail("%s: its deviations, channels %d to %d, hold %g, and no deviation is negative: the file seems to "
+            .. "hold mean and log-variance; write exp(0.5 * logvar) in the log-variance's place", path, CHANNELS + 1,
+            2 * CHANNELS, values[at])
+        end
+      end
+    end)
+  end
+end
+
+local function find(self, o, side)
   local folder, pictures = o.dir .. "/vae-sd", o.dir .. "/images"
   for _, needed in ipairs { o.dir, folder, o.images and pictures or folder } do
     if files.kind(needed) ~= "directory" then core.fail("data.imagenet_latents: no folder %s", needed) end
   end
-  local latents, numbers = numbered(folder, "^img%-mean%-std%-(%d+)%.npy$")
+  self.left_out = {}
+  local latents, numbers = numbered(folder, "^img%-mean%-std%-(%d+)%.npy$", self.left_out)
   if #latents == 0 then
     core.fail("data.imagenet_latents: %s has no files like 00000/img-mean-std-00000000.npy", folder)
   end
+  local header = shared_header(folder .. "/" .. latents[1], side)
+  check_deviations(folder, latents)
   local sources = {
-    latents = { folder = folder, names = latents, header = shared_header(folder .. "/" .. latents[1], side) },
+    latents = { folder = folder, names = latents, header = header },
     labels = { tensor = dataset.labels(folder, read_labels(folder .. "/dataset.json", latents), o.classes) },
   }
   if o.images then
-    local names, image_numbers = numbered(pictures, "^img(%d+)%.png$")
+    local names, image_numbers = numbered(pictures, "^img(%d+)%.png$", self.left_out)
     check_pairs(o, latents, numbers, names, image_numbers)
     sources.images = { folder = pictures, names = names }
   end
@@ -126,6 +154,6 @@ return function(given)
     name = "imagenet-latents", classes = o.classes, channels = CHANNELS, height = side, width = side, batch = o.batch,
     shuffle = o.shuffle, threads = o.threads, depth = o.depth, image_size = o.images and o.size or nil, fields = fields,
     latents = draw_latents,
-    find = function() return find(o, side) end,
+    find = function(self) return find(self, o, side) end,
   }
 end

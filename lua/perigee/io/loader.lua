@@ -66,6 +66,8 @@ end
 ---@field depth? integer     batches made ahead, default 3
 ---@field first? integer     of a step that several loaders share: this one's first sample in it, from 0
 ---@field stride? integer    and the whole step's samples
+---@field classes? integer    the field `labels` is from 0 to classes − 1
+---@field name? string        of the data set, for errors
 ---@field device? string     where the batches' tensors lie
 
 ---@param o perigee.LoaderOptions
@@ -82,6 +84,9 @@ function M.new(o)
   self.targets, self.wanted, self.batch = ffi.new("pg_tensor *[?]", #o.fields), {}, {}
   for k, field in ipairs(o.fields) do
     check(add_field(self.handle, field, o.sources[field.name]))
+    if field.name == "labels" and o.classes then
+      check(C.pg_loader_below(self.handle, k - 1, o.classes, (o.name or "loader") .. ": label"))
+    end
     local shape, place = { o.batch, unpack(field.shape) }, { device = o.device, purpose = "data" }
     self.batch[field.name], self.wanted[k] = tensor.outlive(tensor.empty, shape, field.dtype, place), true
   end

@@ -61,13 +61,32 @@ local function note_machine(run, state, isa)
   end
 end
 
+--- Holds the data against those of a checkpoint: an error if the classes have other names or another order, for then
+--- the labels mean something else. Returns a sentence where anything else differs.
+local function compare_data(run, state, path)
+  local before, now = state.data, run.recipe.data:identity()
+  if not before then return nil end -- checkpoints once did not say it
+  local function names_of(data) return data.class_names and table.concat(data.class_names, ", ") end
+  local names, present = names_of(before), names_of(now)
+  if names and present and names ~= present then
+    error(("%s was trained with the classes %s; the data now have %s, so the labels have another meaning: restore the "
+      .. "classes, or begin a new run"):format(path, names, present), 0)
+  end
+  if before.digest == now.digest then return nil end
+  return before.count == now.count
+    and ("the data are not those of the checkpoint: %d samples as before, but with other content"):format(now.count)
+    or ("the data are not those of the checkpoint: %d samples then, %d now"):format(before.count, now.count)
+end
+
 --- The folder of the run to which a checkpoint belongs.
 local function run_of(path) return path:match "^(.*)/checkpoints/[^/]+$" end
 
---- Loads a checkpoint into a run: state, tensors, and the place in the data. Returns the event for the log.
+--- Loads a checkpoint into a run: state, tensors, and the place in the data. Returns the event for the log, and a
+--- sentence if the data are other ones.
 local function load_checkpoint(run, state, file, path)
   local recipe = run.recipe
   check_same(path, state, recipe)
+  local other_data = compare_data(run, state, path)
   local stage = stage_of(path, state, recipe)
   state.stage_begun = begun_at(state, run_of(path))
   local groups = {}
@@ -79,7 +98,8 @@ local function load_checkpoint(run, state, file, path)
   run:restore(state, stage)
   local isa = ffi.string(C.pg_cpu_isa())
   note_machine(run, state, isa)
-  return { event = "resume", step = run.step, stage = run.stage.name, isa = isa, threads = C.pg_threads() }
+  if other_data then run.progress:line("note: %s", other_data) end
+  return { event = "resume", step = run.step, stage = run.stage.name, isa = isa, threads = C.pg_threads() }, other_data
 end
 
 --- Writes the log of the run in `source` up to this run's step into this run's folder. Later steps are done again, as
@@ -136,9 +156,9 @@ local function continue(run)
     run.progress:line("note: a checkpoint is damaged and set aside as %s.damaged: %s", damaged.path, damaged.message)
     files.rename(damaged.path, damaged.path .. ".damaged")
   end
-  local event = load_checkpoint(run, state, file, path)
+  local event, other_data = load_checkpoint(run, state, file, path)
   rewind_log(run, run.folder)
-  return event
+  return event, other_data
 end
 
 --- An error where a fork has nothing to do: the other run is finished there. Before a folder is made for it.
@@ -156,13 +176,13 @@ local function fork(run, options)
   local state, file, path = checkpoint.open(options.from, { verify = true, damaged = function(damaged, message)
     run.progress:line("note: %s is damaged: %s", damaged, message)
   end })
-  local event = load_checkpoint(run, state, file, path)
+  local event, other_data = load_checkpoint(run, state, file, path)
   local source = run_of(path)
   files.remove(run.folder .. "/events.jsonl")
   folder.describe(run.folder, run.recipe, options)
   if source and files.exists(source .. "/events.jsonl") then rewind_log(run, source) end
   event.event, event.from = "fork", path
-  return event
+  return event, other_data
 end
 
 --- Brings a run without a folder to where another one stood, whose folder or checkpoint is at `path`. Returns the
@@ -187,13 +207,16 @@ function M.begin(run, options)
   if not run:hold_folder(options.wait) then return nil end
   for _, part in ipairs { "", "/checkpoints", "/changes" } do files.sweep(run.folder .. part) end
   folder.check(run.folder, options.resume)
-  local how, event
-  if #checkpoint.list(run.folder) > 0 then how, event = "resumed", continue(run)
-  elseif options.from then how, event = "forked", fork(run, options)
+  run.progress:line("data: %s", run.recipe.data:summary())
+  local how, event, other_data
+  if #checkpoint.list(run.folder) > 0 then how, event, other_data = "resumed", continue(run)
+  elseif options.from then how, event, other_data = "forked", fork(run, options)
   else how, event = "new", begin(run, options) end
   if how ~= "forked" then run:mark_saved() end -- a fork's first checkpoint is still to be written
   run:open_log()
+  event.data = run.recipe.data:summary()
   run:log(event)
+  if other_data then run:log { event = "warning", step = run.step, about = "data", message = other_data } end
   return how
 end
 

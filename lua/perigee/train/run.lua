@@ -19,6 +19,7 @@ local signals = require "perigee.signals"
 local stage_program = require "perigee.stage.program"
 local step_program = require "perigee.train.step"
 local stops = require "perigee.stops"
+local suspects = require "perigee.train.suspects"
 local teacher = require "perigee.teacher.teacher"
 local teachers = require "perigee.teacher"
 local tensor = core.tensor
@@ -301,9 +302,11 @@ end
 
 local function finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
 
-local function expect_finite(step, what, value)
+local function expect_finite(self, step, what, value)
   if finite(value) then return end
-  error(("step %d: %s is %s; the run stops and its last checkpoint stands"):format(step, what, tostring(value)), 0)
+  local looked, suspect = pcall(suspects.describe, self, step)
+  error(("step %d: %s is %s%s; the run stops and its last checkpoint stands"):format(step, what, tostring(value),
+    looked and suspect and ": " .. suspect or ""), 0)
 end
 
 ---@class perigee.StepResult
@@ -323,9 +326,9 @@ function Run:collect(left, report)
     local losses, norm
     naming_step(self, pending.step, function() losses, norm = self.train_step:numbers_of(pending.reading) end)
     for _, entry in ipairs(pending.losses) do
-      expect_finite(pending.step, ("loss '%s'"):format(entry.name), losses[entry.name])
+      expect_finite(self, pending.step, ("loss '%s'"):format(entry.name), losses[entry.name])
     end
-    expect_finite(pending.step, "the gradient's norm", norm)
+    expect_finite(self, pending.step, "the gradient's norm", norm)
     self.losses, self.gradient_norm, self.sound = losses, norm, #self.pending == 0
     if report then
       report { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = norm, losses = losses }
