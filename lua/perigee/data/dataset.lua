@@ -14,7 +14,7 @@ local C = core.C
 
 ---@class perigee.Dataset
 ---@field name string
----@field classes integer
+---@field classes? integer     where it has labels
 ---@field channels integer     of what the student sees
 ---@field height integer
 ---@field width integer
@@ -28,6 +28,8 @@ local Dataset = {}
 Dataset.__index = Dataset
 
 local M = {}
+
+local RESERVED = { state = true, hyper = true, time = true, noise = true } -- other inputs of a step's program
 
 ---@class perigee.DatasetOptions
 ---@field batch integer
@@ -80,7 +82,7 @@ end
 --- called once, at the first open.
 ---@class perigee.NewDataset : perigee.DatasetOptions
 ---@field name string
----@field classes integer
+---@field classes? integer           where it has labels
 ---@field channels integer
 ---@field height integer
 ---@field width integer
@@ -99,14 +101,22 @@ end
 ---@return perigee.Dataset
 function M.new(given)
   local self = check.options("data set", given, M.spec {
-    name = "string", classes = "integer", channels = "integer", height = "integer", width = "integer",
+    name = "string", classes = { "integer" }, channels = "integer", height = "integer", width = "integer",
     fields = { "table" }, find = "function", image_size = { "integer" }, latents = { "function" },
     pixels = { "function" }, class_names = { "table" },
   })
   for _, key in ipairs { "classes", "channels", "height", "width", "batch" } do
-    if self[key] < 1 then core.fail("data set '%s': %s = %d", self.name, key, self[key]) end
+    if (self[key] or 1) < 1 then core.fail("data set '%s': %s = %d", self.name, key, self[key]) end
   end
   self.field_list = self.fields or M.image_fields(self.height, self.width, self.channels)
+  for _, field in ipairs(self.field_list) do
+    if field.name == "labels" and not self.classes then
+      core.fail("data set '%s': option 'classes' is missing: how many classes its labels are of", self.name)
+    elseif RESERVED[field.name] or not field.name:match "^[%a_][%w_]*$" then
+      core.fail("data set '%s': a field is named '%s'; names are letters, digits and _, and not %s", self.name,
+        field.name, table.concat(tables.sorted_keys(RESERVED), ", "))
+    end
+  end
   self.fields = nil
   return setmetatable(self, Dataset)
 end
@@ -182,11 +192,49 @@ function Dataset:summary()
   self:open()
   local noun = self.sources.images and "pictures" or "samples"
   local out = self.left_out or {}
-  local text = ("%d %s of %d %s"):format(self.count, noun, self.classes, self.classes == 1 and "class" or "classes")
+  local text = ("%d %s"):format(self.count, noun)
+  if self.classes then text = ("%s of %d %s"):format(text, self.classes, self.classes == 1 and "class" or "classes") end
   if #out == 0 then return text end
   return ("%s (%d %s left out: %s%s)"):format(text, #out, #out == 1 and "file" or "files",
     table.concat(out, ", ", 1, math.min(#out, NAMED)), #out > NAMED and ", ..." or "")
 end
+
+--- Reads records by their numbers: fields as they are stored, pictures neither mirrored nor shifted.
+---@class perigee.RecordReader
+---@field names string[]
+---@field loader perigee.Loader
+local RecordReader = {}
+RecordReader.__index = RecordReader
+
+--- A reader of some fields, by their names.
+---@param names string[]
+---@return perigee.RecordReader
+function Dataset:reader(names)
+  local one = self:loader { batch = 1, shuffle = false, flip = false, crop = 0, threads = 0, depth = 1 }
+  local wanted = {}
+  for _, name in ipairs(names) do wanted[name] = true end
+  for _, field in ipairs(self.field_list) do one:want(field.name, wanted[field.name] or false) end
+  return setmetatable({ names = names, loader = one, count = self.count }, RecordReader)
+end
+
+--- The records with these numbers, which count from 0 and begin again after the last: tensors [#numbers,...] by name.
+---@param numbers integer[]
+---@return table<string, perigee.Tensor>
+function RecordReader:read(numbers)
+  local result = {}
+  for k, number in ipairs(numbers) do
+    self.loader:seek(number % self.count)
+    local record = self.loader:next()
+    for _, name in ipairs(self.names) do
+      local one = record[name]
+      result[name] = result[name] or tensor.empty({ #numbers, unpack(one.shape, 2) }, one.dtype)
+      result[name]:narrow(1, k, 1):copy_(one)
+    end
+  end
+  return result
+end
+
+function RecordReader:close() self.loader:close() end
 
 --- The size of a file and the time of its last change, as a text.
 local function written(path)
@@ -201,7 +249,7 @@ function Dataset:digest()
   self:open()
   local crc = 0
   local function add(text) crc = C.pg_crc32(crc, text, #text) end
-  add(("%s %d %d"):format(self.name, self.count, self.classes))
+  add(("%s %d %d"):format(self.name, self.count, self.classes or 0))
   for _, field in ipairs(self.field_list) do
     local source = self.sources[field.name]
     add(("%s %s %s"):format(field.name, field.dtype, core.shape_text(field.shape)))

@@ -12,7 +12,7 @@ local tensor = require "perigee.core.tensor"
 local BATCHES = 4 -- of different samples
 
 --- Random samples of any data set's fields, as perigee.NewDataset.find returns them: bytes of 0 to 255, whole numbers
---- below the number of classes, normal numbers.
+--- below the number of classes (without classes 0 and 1), normal numbers.
 ---@param data perigee.Dataset
 local function find(data)
   local count, sources = BATCHES * data.batch, {}
@@ -23,7 +23,7 @@ local function find(data)
     if field.dtype == "uint8" then values = (ops.random_uniform(shape, draw) * 256):to "uint8"
     elseif core.is_floating[field.dtype] then values = ops.random_normal(shape, draw):to(field.dtype)
     else
-      draw.high = data.classes
+      draw.high = data.classes or 2
       values = ops.random_integers(shape, draw):to(field.dtype)
     end
     sources[field.name] = { tensor = values }

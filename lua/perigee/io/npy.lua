@@ -62,26 +62,29 @@ local function read_dictionary(path, text)
   refuse(path, "the header is not a dictionary of descr, fortran_order and shape")
 end
 
---- The header's text and the offset of the data.
-local function read_text(path)
-  local size = files.size(path)
-  if size < 10 or files.read(path, 0, 6) ~= MAGIC then
+--- The header's text, the offset of the data and the size, both from the array's beginning.
+local function read_text(path, at, size)
+  if size < 10 or files.read(path, at, 6) ~= MAGIC then
     refuse(path, "%s", recognise.sentence(path) or "it does not begin with \\x93NUMPY")
   end
-  local version, _, b1, b2, b3, b4 = files.read(path, 6, math.min(6, size - 6)):byte(1, 6)
+  local version, _, b1, b2, b3, b4 = files.read(path, at + 6, math.min(6, size - 6)):byte(1, 6)
   if version < 1 or version > 3 then refuse(path, "format version %d; 1 to 3 are known", version) end
   local length, start = b1 + 256 * b2, 10
   if version > 1 then length, start = length + 65536 * (b3 or 0) + 16777216 * (b4 or 0), 12 end
   if length > MAX_HEADER or start + length > size then
     refuse(path, "a header of %.0f bytes, in a file of %.0f", length, size)
   end
-  return files.read(path, start, length), start + length, size
+  return files.read(path, at + start, length), start + length, size
 end
 
---- A file's shape and dtype, without reading its data.
+--- A file's shape and dtype, without reading its data; or those of a part of it, `size` bytes from `at`.
+---@param path string
+---@param at? integer
+---@param size? integer
 ---@return perigee.NpyHeader
-function M.header(path)
-  local text, offset, size = read_text(path)
+function M.header(path, at, size)
+  at = at or 0
+  local text, offset, whole = read_text(path, at, size or files.size(path))
   local found = read_dictionary(path, text)
   for _, key in ipairs { "descr", "fortran_order", "shape" } do
     if found[key] == nil then refuse(path, "the header has no '%s'", key) end
@@ -94,11 +97,11 @@ function M.header(path)
   if #found.shape > 8 then refuse(path, "it has %d dimensions; at most 8 are possible", #found.shape) end
   local bytes = core.dtype_bytes[dtype]
   for _, n in ipairs(found.shape) do bytes = bytes * n end
-  if bytes ~= size - offset then
+  if bytes ~= whole - offset then
     refuse(path, "its shape %s of %s needs %.0f bytes, the file has %.0f for it", core.shape_text(found.shape), dtype,
-      bytes, size - offset)
+      bytes, whole - offset)
   end
-  return { path = path, dtype = dtype, shape = found.shape, offset = offset }
+  return { path = path, dtype = dtype, shape = found.shape, offset = at + offset }
 end
 
 --- The header that M.save writes before elements of this dtype and shape: a multiple of 64 bytes, or `bytes` if given.

@@ -38,6 +38,7 @@
 ---@field minutes? number      minutes between checkpoints: 10; 0: at the end only
 
 local check = require "perigee.core.check"
+local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core.ffi"
 local optim = require "perigee.optim"
 local tables = require "perigee.base.tables"
@@ -177,6 +178,11 @@ function M.new(given)
     stages[k].needs_teacher = needs_teacher(stages[k])
   end
   check_names(stages)
+  for _, stage in ipairs(stages) do
+    for _, entry in ipairs(stage.losses) do
+      if entry.loss.is_denoising then conditions.resolve(o.student, o.data) end
+    end
+  end
   o.stages = stages
   local batch = o.data.batch
   if type(batch) ~= "number" then core.fail "recipe: the data set has no batch size" end

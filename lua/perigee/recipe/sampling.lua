@@ -1,6 +1,7 @@
 --- How samples are drawn: declared here once, for a recipe's `sample`, for run:sample { ... } at a console, and as the
 --- options of `perigee sample` and `perigee eval`. The samplers' own options come from their files.
 local check = require "perigee.core.check"
+local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core.ffi"
 local nearest = require "perigee.base.nearest"
 local samplers = require "perigee.samplers"
@@ -12,7 +13,10 @@ local tables = require "perigee.base.tables"
 ---@field interval? number[]   { low, high }: times in which guidance acts: { 0, 1 }
 ---@field sampler? string      euler; the names are those of lua/perigee/samplers/
 ---@field seed? integer        0
----@field labels? "balanced"|"drawn"|integer[]  round the classes, the default; drawn uniformly; or a list, in turn
+---@field labels? "balanced"|"drawn"|"data"|integer[]  round the classes, the default; drawn uniformly; those of the data
+---  set's records, the default where the student takes other inputs too; or a list, in turn
+---@field conditions? table<string, number|number[]|string>  values of the student's other inputs, by name
+---  (sampling/values.lua); records of the data set, in turn, where nothing is said
 ---@field [string] any         the sampler's own, such as `steps`
 
 local M = {}
@@ -24,7 +28,9 @@ local COMMON = {
   { "interval", { "numbers", { 0, 1 }, length = 2, least = 0, most = 1 }, "times in which guidance acts" },
   { "sampler", { "string", "euler" } },
   { "seed", { "natural", 0 }, "seed of noise and drawn labels" },
-  { "labels", { "string|table", "balanced" }, "balanced, drawn, or classes such as 3 or 1,5,7" },
+  { "labels", { "string|table" }, "balanced, drawn, data, or classes such as 3 or 1,5,7" },
+  { "conditions", { "table" },
+    "an input of the student's: a number, FILE.npy, FILE.npz, data, or data:RECORD; may be repeated" },
 }
 
 -- ---- checks -----------------------------------------------------------------------------------------------------
@@ -34,31 +40,60 @@ local function check_guidance(what, o, student)
     core.fail("%s: interval is { %g, %g }; expected { low, high } with low <= high", what, o.interval[1],
       o.interval[2])
   end
-  if o.cfg == 1 then return end
-  if not student.null_label or not student.drop_labels then
-    core.fail("%s: cfg = %g, but the student has no null label; guidance needs `null_label` and `drop_labels`", what,
-      o.cfg)
-  elseif student.drop_label == 0 then
-    core.fail("%s: cfg = %g, but the student's drop_label is 0, so its null label is never trained; use drop_label = "
-      .. "0.1, or cfg = 1", what, o.cfg)
-  end
+  if o.cfg ~= 1 then conditions.expect_guidance(what, student, o.cfg) end
 end
 
-local WAYS = { "balanced", "drawn" }
+local WAYS = { "balanced", "drawn", "data" }
 
 local function check_labels(what, labels, classes)
   if type(labels) == "string" then
-    if labels ~= "balanced" and labels ~= "drawn" then
-      core.fail("%s: labels is '%s'; expected balanced, drawn, or a list of classes%s", what, labels,
-        nearest.hint(labels, WAYS))
+    for _, way in ipairs(WAYS) do
+      if labels == way then return end
     end
-    return
+    core.fail("%s: labels is '%s'; expected balanced, drawn, data, or a list of classes%s", what, labels,
+      nearest.hint(labels, WAYS))
   end
   if #labels == 0 then core.fail("%s: labels is an empty list; expected classes from 0 to %d", what, classes - 1) end
   for k, label in ipairs(labels) do
     if type(label) ~= "number" or label % 1 ~= 0 or label < 0 or label >= classes then
       core.fail("%s: labels[%d] is %s; expected a class from 0 to %d", what, k, tostring(label), classes - 1)
     end
+  end
+end
+
+--- Records of a data set, as a text says: "data" or "test", all in turn; "data:3,1", these.
+---@param text string
+---@return { data: "data"|"test", records?: integer[] }?  nil: it says something else
+function M.records_of(text)
+  local name, rest = text:match "^(%a+)(.*)$"
+  if name ~= "data" and name ~= "test" then return nil end
+  if rest == "" then return { data = name } end
+  local records = {}
+  if not rest:match "^:%d+[%d,]*$" then return nil end
+  for digits in rest:gmatch "%d+" do records[#records + 1] = tonumber(digits) end
+  return { data = name, records = records }
+end
+
+--- Values of inputs that the student has, of kinds that there are.
+local function check_conditions(what, given, student)
+  local names = {}
+  for _, condition in ipairs(conditions.of(student)) do
+    if condition.name ~= "labels" then names[#names + 1] = condition.name end
+  end
+  for name, value in pairs(given) do
+    local known = false
+    for _, own in ipairs(names) do known = known or own == name end
+    if not known then
+      core.fail("%s: the student has no input '%s'%s", what, tostring(name), name == "labels"
+        and " here; `labels` (--labels) is a setting of its own"
+        or #names > 0 and "; expected one of " .. table.concat(names, ", ") or " to set: it takes labels alone")
+    end
+    if type(value) == "string" then
+      if not M.records_of(value) and not value:match "%.np[yz]$" then
+        core.fail("%s: conditions.%s is '%s'; expected a number, FILE.npy, FILE.npz, data, or data:RECORD", what, name,
+          value)
+      end
+    else check.value(("%s: conditions.%s"):format(what, name), value, { "number|numbers", finite = true }) end
   end
 end
 
@@ -94,8 +129,14 @@ function M.settings(what, given, student, otherwise)
   check_owner(what, given, name)
   local kept = {}
   for key in pairs(spec) do kept[key] = otherwise[key] end
-  local o = check.options(what, tables.merged(kept, given), spec)
+  local all = tables.merged(kept, given)
+  if given.conditions and otherwise.conditions then
+    all.conditions = tables.merged(otherwise.conditions, given.conditions)
+  end
+  local o = check.options(what, all, spec)
   check_guidance(what, o, student)
+  if o.labels == nil then o.labels = #conditions.of(student) > 1 and "data" or "balanced" end
+  if o.conditions then check_conditions(what, o.conditions, student) end
   if student.classes then check_labels(what, o.labels, student.classes) end
   return o
 end
@@ -104,6 +145,7 @@ end
 
 local TYPES = { count = "integer", natural = "integer", integer = "integer", number = "number" }
 local LEAST = { count = 1, natural = 0 }
+local PLACEHOLDERS = { interval = "LOW:HIGH", set = "INPUT=VALUE" }
 
 --- { name, rule, help } of all settings but `count`: the common ones, then the samplers' by name.
 local function entries()
@@ -128,10 +170,11 @@ function M.command_options()
   for k, entry in ipairs(entries()) do
     local name, rule, help = unpack(entry)
     if name == "sampler" then help = table.concat(samplers.names(), ", ") end
+    if name == "conditions" then name = "set" end
     local kind = TYPES[rule[1]]
-    list[k] = { name = name, type = kind or "string", min = kind and (LEAST[rule[1]] or rule.least),
-      max = kind and rule.most, help = help .. " (default: the recipe's)",
-      value = name == "interval" and "LOW:HIGH" or nil }
+    list[k] = { name = name, type = kind or name == "set" and "pairs" or "string",
+      min = kind and (LEAST[rule[1]] or rule.least), max = kind and rule.most,
+      help = help .. " (default: the recipe's)", value = PLACEHOLDERS[name] }
   end
   list[#list + 1] = { name = "batch", type = "integer", default = 64, min = 1,
     help = "samples at a time; changes nothing but speed and memory" }
@@ -150,6 +193,10 @@ function M.describe(settings)
     parts[#parts + 1] = own[key][1] == "count" and ("%d %s"):format(settings[key], key)
       or ("%s %g"):format(key, settings[key])
   end
+  for _, name in ipairs(tables.sorted_keys(settings.conditions or {})) do
+    local value = settings.conditions[name]
+    parts[#parts + 1] = ("%s %s"):format(name, type(value) == "table" and table.concat(value, ",") or tostring(value))
+  end
   parts[#parts + 1] = ("guidance %g in %g:%g, seed %d, labels %s"):format(settings.cfg, settings.interval[1],
     settings.interval[2], settings.seed, type(labels) == "table" and table.concat(labels, ",") or labels)
   return table.concat(parts, ", ")
@@ -166,7 +213,7 @@ function parse.interval(text)
 end
 
 function parse.labels(text, classes)
-  if text == "balanced" or text == "drawn" then return text end
+  if text == "balanced" or text == "drawn" or text == "data" then return text end
   local list = {}
   for word in text:gmatch "[^,]+" do
     local label = tonumber(word)
@@ -174,9 +221,24 @@ function parse.labels(text, classes)
     list[#list + 1] = label
   end
   if #list == 0 then
-    error(("--labels %s: expected balanced, drawn, or numbers from 0 to %d"):format(text, classes - 1), 0)
+    error(("--labels %s: expected balanced, drawn, data, or numbers from 0 to %d"):format(text, classes - 1), 0)
   end
   return list
+end
+
+--- Values of inputs as the command line says them: numbers, or texts.
+function parse.conditions(texts)
+  local values = {}
+  for name, text in pairs(texts) do
+    values[name] = tonumber(text) or text
+    if text:match "^[%d%.eE+,-]+$" and text:find(",", 1, true) then
+      values[name] = {}
+      for word in text:gmatch "[^,]+" do
+        table.insert(values[name], tonumber(word) or error(("--set %s=%s: expected numbers"):format(name, text), 0))
+      end
+    end
+  end
+  return next(values) and values or nil
 end
 
 --- Settings in full out of a command's options, by its recipe where nothing is given.
@@ -187,7 +249,7 @@ function M.from_command(options, recipe)
   local given = { count = options.count }
   for _, entry in ipairs(entries()) do
     local name = entry[1]
-    local value = options[name]
+    local value = options[name == "conditions" and "set" or name]
     if value ~= nil and parse[name] then value = parse[name](value, recipe.student.classes) end
     given[name] = value
   end

@@ -1,4 +1,5 @@
 --- A student as a velocity field, with classifier-free guidance inside an interval of times.
+local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
@@ -7,15 +8,23 @@ local ops, tensor = core.ops, core.tensor
 
 local M = {}
 
---- The student's forward pass for batches of `batch` as a program: x [B,C,H,W] in `dtype`, t [B] and y int64 [B] in,
---- the velocity out. Nothing is computed.
+--- The name of the input that stands for a condition.
+local function input_name(condition) return "given " .. condition.name end
+
+--- The student's forward pass for batches of `batch` as a program: x [B,C,H,W] in `dtype`, t [B] and the student's
+--- conditions in, the velocity out. Nothing is computed.
+---@param list perigee.Condition[]  with shapes and dtypes (stage/conditions.lua)
 ---@return perigee.Program, table[] outputs
-function M.trace(student, batch, dtype)
+function M.trace(student, list, batch, dtype)
   local p = core.program.new "velocity"
   local x = p:input("x", { batch, student.channels, student.size[1], student.size[2] }, dtype)
   local t = p:input("t", { batch }, op.stat(dtype))
-  local y = p:input("y", { batch }, "int64")
-  local velocity = p:trace(student, x, t, y)
+  local given = {}
+  for k, condition in ipairs(list) do
+    given[k] = p:input(input_name(condition), { batch, unpack(condition.shape) },
+      conditions.seen_as(condition.dtype, dtype))
+  end
+  local velocity = p:trace(student, x, t, unpack(given))
   local shape = core.program.is_value(velocity) and layout.same_shape(velocity.shape, x.shape)
   if not shape then
     core_ffi.fail("the student returns %s for x %s; expected a velocity of x's shape", tostring(velocity),
@@ -27,9 +36,9 @@ end
 --- The same, compiled. `captures` maps parameters to what stands for them (the moving averages during a run).
 ---@param options? { dtype?: string, captures?: table, device?: string }
 ---@return perigee.Executable
-function M.compile(student, batch, options)
+function M.compile(student, list, batch, options)
   options = options or {}
-  local p, outputs = M.trace(student, batch, options.dtype or "float32")
+  local p, outputs = M.trace(student, list, batch, options.dtype or "float32")
   return core.executable.compile(p, outputs,
     { captures = options.captures, device = options.device, purpose = "signal" })
 end
@@ -51,14 +60,14 @@ local function where_inside(t, x, low, high)
   return tensor.tensor(list, shape, "uint8")
 end
 
---- Guidance of a field with labels: v = v_null + scale·(v_label − v_null) where low <= t <= high, on all channels;
---- elsewhere, and with scale 1, the labelled velocity. `velocity` is a function (x, t, labels); t is a number, or a
---- list of one number for each sample.
+--- Guidance of a field under conditions: v = v_null + scale·(v_given − v_null) where low <= t <= high, on all channels;
+--- elsewhere, and with scale 1, the velocity under what is given. `velocity` is a function (x, t, conditions); t is a
+--- number, or a list of one number for each sample.
 ---@param options { scale?: number, low?: number, high?: number }  1, 0, 1
-function M.guided(velocity, labels, null, options)
+function M.guided(velocity, given, null, options)
   local scale, low, high = options.scale or 1, options.low or 0, options.high or 1
   return function(x, t)
-    local v = velocity(x, t, labels)
+    local v = velocity(x, t, given)
     local inside = scale ~= 1 and where_inside(t, x, low, high)
     if not inside then return v end
     local v_null = velocity(x, t, null)
@@ -67,20 +76,30 @@ function M.guided(velocity, labels, null, options)
   end
 end
 
---- A compiled student as a guided field for given labels (int64 [B]).
-function M.new(executable, student, labels, options)
-  local batch = labels.shape[1]
-  local dtype = options.dtype or "float32"
-  local null = student.null_label and ops.fill({ batch }, { value = student.null_label, dtype = "int64" })
+--- A compiled student as a guided field for given values of its inputs, [B,...] by name.
+---@param list perigee.Condition[]
+---@param values table<string, perigee.Tensor>
+---@param options { scale?: number, low?: number, high?: number, dtype?: string, captures?: table }
+function M.new(executable, student, list, values, options)
+  local dtype, here = options.dtype or "float32", executable.plan.device -- the state is integrated on the CPU
   local stat = op.stat(dtype)
-  local function velocity(x, t, y)
+  local function inputs(named)
+    local placed = {}
+    for _, condition in ipairs(list) do
+      local value = named[condition.name]
+      placed[input_name(condition)] = value:to(conditions.seen_as(value.dtype, dtype)):to(here)
+    end
+    return placed
+  end
+  local nulls = conditions.nulls(student, list, values, options.captures)
+  local function velocity(x, t, given)
+    local batch = x.shape[1]
     local time = type(t) == "table" and tensor.tensor(t, { batch }, stat)
       or ops.fill({ batch }, { value = t, dtype = stat })
-    local here = executable.plan.device -- the state is integrated on the CPU
-    local out = executable:run({ x = x:to(dtype):to(here), t = time:to(here), y = y:to(here) })
-    return out.velocity:clone({ device = "cpu" }):to "float64"
+    given.x, given.t = x:to(dtype):to(here), time:to(here)
+    return executable:run(given).velocity:clone({ device = "cpu" }):to "float64"
   end
-  return M.guided(velocity, labels, null, options)
+  return M.guided(velocity, inputs(values), nulls and inputs(nulls), options)
 end
 
 return M

@@ -1,27 +1,14 @@
---- Samples by number: sample k has its noise and label from (seed, k) alone, whatever the batch size, so that a set of
+--- Samples by number: sample k has its noise and conditions from (seed, k) alone, whatever the batch size, so that a set of
 --- samples can be made in pieces, in any order, and taken up again after an interruption.
+local conditions = require "perigee.stage.conditions"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local field = require "perigee.sampling.field"
 local samplers = require "perigee.samplers"
+local values = require "perigee.sampling.values"
 local ops, tensor = core.ops, core.tensor
 
 local M = {}
-
---- Labels of samples first .. first+count−1 (numbered from 0): "balanced" goes round the classes, "drawn" draws each
---- uniformly from (seed, number), a list is used in turn.
----@return perigee.Tensor  int64 [count]
-function M.labels(how, first, count, classes, seed)
-  if how == "drawn" then
-    local state = tensor.tensor({ seed, 0, first }, "int64")
-    return ops.random_integers({ count }, { state = state, purpose = "sample label", high = classes })
-  end
-  local list = {}
-  for k = 1, count do
-    list[k] = type(how) == "table" and how[(first + k - 1) % #how + 1] or (first + k - 1) % classes
-  end
-  return tensor.tensor(list, { count }, "int64")
-end
 
 ---@class perigee.SampleForm
 ---@field pixels boolean  pictures; otherwise latents, as the student makes them
@@ -55,8 +42,8 @@ end
 ---@field progress? fun(done: number)  of settings.count
 
 --- Draws samples in batches and hands each to `take(first, images, labels)`: the first one's number from 0, samples
---- [b,...] in the recipe's form(), int64 [b]; the samples are freed when it returns. The data set's `decode` turns the
---- final state into values in [−1, 1] [b,C,H,W]; without one it is taken as such.
+--- [b,...] in the recipe's form(), int64 [b] (0 where the student takes none); the samples are freed when it returns.
+--- The data set's `decode` turns the final state into values in [−1, 1] [b,C,H,W]; without one it is taken as such.
 ---@param recipe perigee.Recipe
 ---@param settings perigee.SampleSettings  in full (recipe/sampling.lua); `count` samples are drawn
 ---@param options? perigee.GenerateOptions
@@ -67,7 +54,10 @@ function M.each(recipe, settings, options, take)
     or core_ffi.fail("sample: the recipe '%s' trains no student that samples", recipe.name)
   local batch, begin = math.min(o.batch or 64, count), o.first or 0
   core_ffi.C.pg_tf32_set(recipe.tf32 and 1 or 0)
-  local executable = field.compile(student, batch, { captures = o.captures, dtype = recipe.dtype, device = o.device })
+  local list = conditions.resolve(student, recipe.data)
+  local given = values.open("sample", recipe, list, settings)
+  local executable = field.compile(student, list, batch,
+    { captures = o.captures, dtype = recipe.dtype, device = o.device })
   local shape = { batch, student.channels, student.size[1], student.size[2] }
   local form, done = M.form(recipe), 0
   while done < count do
@@ -77,16 +67,18 @@ function M.each(recipe, settings, options, take)
         local state = tensor.tensor({ settings.seed, step, first }, "int64")
         return ops.random_normal(shape, { state = state, purpose = "sample noise", dtype = "float32" }):to "float64"
       end
-      local labels = M.labels(settings.labels, first, batch, student.classes or 1, settings.seed)
-      local velocity = field.new(executable, student, labels, {
+      local conditioned = given:of(first, batch)
+      local labels = conditioned.labels
+      local velocity = field.new(executable, student, list, conditioned, {
         scale = settings.cfg, low = settings.interval[1], high = settings.interval[2], dtype = recipe.dtype,
+        captures = o.captures,
       })
       local how = { sampler = settings.sampler, path = matching.path, noise = noise,
         each = o.progress and function(part) o.progress(done + wanted * part) end or nil }
       for key in pairs(samplers.find(settings.sampler).options) do how[key] = settings[key] end
       local x = samplers.integrate(velocity, noise(0), how)
-      local values = (recipe.data.decode and recipe.data:decode(x) or x):to "float32"
-      local samples = form.pixels and ops.images_to_bytes(values) or values
+      local made = (recipe.data.decode and recipe.data:decode(x) or x):to "float32"
+      local samples = form.pixels and ops.images_to_bytes(made) or made
       if wanted == batch then return samples, labels end
       return samples:narrow(1, 1, wanted):contiguous(), labels:narrow(1, 1, wanted):contiguous()
     end)
@@ -94,6 +86,7 @@ function M.each(recipe, settings, options, take)
     samples:free()
     done = done + wanted
   end
+  given:close()
   executable:free()
 end
 

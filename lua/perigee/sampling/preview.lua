@@ -1,4 +1,5 @@
 --- Samples of a run that is under way.
+local conditions = require "perigee.stage.conditions"
 local field = require "perigee.sampling.field"
 local files = require "perigee.io.files"
 local generate = require "perigee.sampling.generate"
@@ -6,6 +7,7 @@ local grid = require "perigee.sampling.grid"
 local npy = require "perigee.io.npy"
 local png = require "perigee.io.png"
 local sampling = require "perigee.recipe.sampling"
+local values = require "perigee.sampling.values"
 
 local M = {}
 
@@ -19,7 +21,9 @@ function M.check(recipe)
   if not M.is_possible(recipe) then return end
   recipe:validate()
   recipe.student:assume_dtype(recipe.dtype)
-  field.trace(recipe.student, math.min(recipe.sample.count, 64), recipe.dtype)
+  local list = conditions.resolve(recipe.student, recipe.data)
+  field.trace(recipe.student, list, math.min(recipe.sample.count, 64), recipe.dtype)
+  values.check("recipe: sample", recipe, list, recipe.sample)
 end
 
 --- Draws samples with the moving averages, as the recipe's `sample` says where `given` doesn't, and writes them to the

@@ -1,6 +1,7 @@
 --- Shared by a step's losses: the batch, the noised images, one forward pass of the student with its taps, one of the
 --- teacher or, where that is cached, inputs in its place. Each part is made when first asked for, so a stage without a
 --- teacher loss has no teacher in its program.
+local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core.ffi"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
@@ -13,7 +14,7 @@ local tables = require "perigee.base.tables"
 ---@field modules table<string, table<string, perigee.Module>>  by a loss's name and its own
 ---@field data perigee.Dataset
 ---@field batch table<string, perigee.Value>
----@field labels perigee.Value   int64 [B]
+---@field labels? perigee.Value  int64 [B], where the data have them
 ---@field state perigee.Value    int64 [3]: what random ops draw by
 ---@field dtype perigee.Dtype
 ---@field kept? perigee.TeacherInputs  what stands for the teacher's forward pass
@@ -69,9 +70,8 @@ local function forward(self)
   local t = self.t or self.time:draw(x0.shape[1], self.state, op.stat(self.dtype), self.path)
   local noise = self.noise or ops.random_normal(x0.shape, { state = self.state, purpose = "noise", dtype = self.dtype })
   local x_t, target = ops.interpolant(x0, noise, t, { path = self.path })
-  local labels = self.labels
-  if self.drop_labels then labels = self.student:drop_labels(labels, self.state) end
-  local velocity, published = taps.collect(function() return self.student(x_t, t, labels) end)
+  local given, count = conditions.values(self)
+  local velocity, published = taps.collect(function() return self.student(x_t, t, unpack(given, 1, count)) end)
   return { velocity = velocity, target = target, x_t = x_t, t = t, noise = noise, taps = published }
 end
 

@@ -26,7 +26,7 @@ end
 ---@field batch integer
 ---@field fixed_time? boolean
 ---@field fixed_noise? boolean
----@field drop_labels? boolean
+---@field drop_labels? boolean  training's dropping of labels and other conditions: true
 ---@field admit? fun(t: perigee.Tensor)  hears of every tensor that the program reads, when it first does
 
 ---@param options perigee.TraceOptions
