@@ -194,7 +194,7 @@ describe("perigee eval", function()
     assert.matches("%-%-count: 1 is too small, the least is 2", message(run .. " --count 1"))
     for wrong, answer in pairs { -- before any picture is judged
       ["--sampler foo"] = "unknown sampler 'foo'; expected one of dopri5, euler, heun, sde",
-      ["--labels 99"] = "%-%-labels 99: expected balanced, drawn, or numbers from 0 to 4",
+      ["--labels 99"] = "%-%-labels 99: expected balanced, drawn, data, or numbers from 0 to 4",
       ["--features teacher --features none"] = "no run or checkpoint at none",
     } do
       assert.matches("^perigee: " .. answer, message(run .. " --against train " .. wrong))

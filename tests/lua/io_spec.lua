@@ -384,6 +384,62 @@ describe("npz", function()
     end
   end)
 
+  --- An archive as numpy.savez writes it: 64-bit sizes in the entries, 32-bit ones in the directory.
+  local function archive(arrays, method)
+    local text, central, many = "", "", ("\255"):rep(4)
+    for _, array in ipairs(arrays) do
+      npy.save(in_folder "part.npy", array[2])
+      local bytes, name, at = files.read(in_folder "part.npy"), array[1] .. ".npy", #text
+      local head = little(method or 0, 2) .. ("\0"):rep(4) .. little(core.C.pg_crc32(0, bytes, #bytes), 4)
+      text = text .. "PK\3\4" .. little(45, 2) .. little(0, 2) .. head .. many .. many .. little(#name, 2)
+        .. little(20, 2) .. name .. little(1, 2) .. little(16, 2) .. little(#bytes, 8) .. little(#bytes, 8) .. bytes
+      central = central .. "PK\1\2" .. little(45, 2) .. little(45, 2) .. little(0, 2) .. head .. little(#bytes, 4)
+        .. little(#bytes, 4) .. little(#name, 2) .. ("\0"):rep(12) .. little(at, 4) .. name
+    end
+    files.remove(in_folder "part.npy")
+    return text .. central .. "PK\5\6" .. little(0, 4) .. little(#arrays, 2):rep(2) .. little(#central, 4)
+      .. little(#text, 4) .. little(0, 2)
+  end
+
+  local function load(name)
+    local header = npz.header(in_folder "m.npz", name)
+    return files.read_tensor(header.path, header.offset, tensor.empty(header.shape, header.dtype)):totable()
+  end
+
+  it("is read by the names of its arrays, from numpy.savez and from here", function()
+    local text, place = { { 1, 2, 3 }, { 4, 5, 6 } }, { 7, 8 }
+    local arrays = { { "text", tensor.tensor(text) }, { "place", tensor.tensor(place, "int64") } }
+    put(in_folder "m.npz", archive(arrays))
+    assert.same(text, load "text")
+    assert.same(place, load "place")
+    fails(function() load "texts" end, "m.npz: not a .npz file", "it has no array 'texts'; it has text, place")
+    put(in_folder "m.npz", archive { arrays[1] })
+    assert.same(text, load "any name")
+    write(in_folder "a.npz", { { 0, 3 } })
+    put(in_folder "m.npz", files.read(in_folder "a.npz"))
+    assert.same(samples(0, 3):totable(), load "arr_0")
+    put(in_folder "m.npz", archive(arrays, 8))
+    fails(function() load "text" end, "'text.npy' is compressed; write it with numpy.savez")
+    put(in_folder "m.npz", "PK")
+    fails(function() load "text" end, "it is no zip archive")
+  end)
+
+  it("that is damaged is refused, or reads", function()
+    local whole = archive { { "text", tensor.tensor { 1, 2, 3 } }, { "place", tensor.tensor { 7, 8 } } }
+    local refused = 0
+    for at = 1, #whole do
+      for _, byte in ipairs { 0, 255 } do
+        put(in_folder "m.npz", whole:sub(1, at - 1) .. string.char(byte) .. whole:sub(at + 1))
+        local fine, message = pcall(load, "place")
+        if not fine then
+          refused = refused + 1
+          assert.matches("m%.npz: not a %.np[yz] file", message)
+        end
+      end
+    end
+    assert.is_true(refused > 100)
+  end)
+
   it("refuses what does not fit", function()
     local w = npz.writer(in_folder "a.npz", { 2, 3, 3 })
     local turned = tensor.empty({ 1, 3, 2, 3 }, "uint8")

@@ -326,8 +326,9 @@ describe("a model that computes with its parameters", function()
     for _ = 1, 3 do run:advance() end
     local student, x = run.recipe.student, random({ 4, 3, 4, 4 }, "x", "float32")
     local t, y = pg.tensor { 0.1, 0.4, 0.6, 1 }, pg.tensor({ 0, 1, 2, 3 }, "int64")
-    local with = require("perigee.sampling.field").compile(student, 4, { captures = (group:averages()) })
-    local sampled = with:run { x = x, t = t, y = y }.velocity:clone()
+    local labels = { { name = "labels", shape = {}, dtype = "int64" } }
+    local with = require("perigee.sampling.field").compile(student, labels, 4, { captures = (group:averages()) })
+    local sampled = with:run { x = x, t = t, ["given labels"] = y }.velocity:clone()
     with:free()
     assert.is_true(oracle.distance(student(x, t, y), sampled) > 1e-3)
     group:show(group.average)

@@ -137,7 +137,7 @@ describe("perigee sample", function()
       ["sample @/runs/tiny --sampler foo"] = "unknown sampler 'foo'; expected one of dopri5, euler, heun, sde",
       ["sample @/runs/none"] = "no run or checkpoint at",
       ["sample @/runs/tiny --interval 1"] = "expected LOW:HIGH",
-      ["sample @/runs/tiny --labels 1,9"] = "--labels 1,9: expected balanced, drawn, or numbers from 0 to 7",
+      ["sample @/runs/tiny --labels 1,9"] = "--labels 1,9: expected balanced, drawn, data, or numbers from 0 to 7",
       ["sample @/runs/tiny --labels 0.5"] = "--labels 0.5: expected",
       ["sample @/runs/tiny --labels ,"] = "--labels ,: expected",
       ["sample @/runs/tiny --steps 0"] = "--steps: 0 is too small, the least is 1",

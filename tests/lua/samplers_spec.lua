@@ -8,11 +8,13 @@ local samplers = require "perigee.samplers"
 local sampling = require "perigee.recipe.sampling"
 local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
+local values = require "perigee.sampling.values"
 
 local models = require "perigee.models"
 local weights = require "perigee.io.weights"
 
 local fixture = oracle.load "samplers"
+local LABELS = { { name = "labels", shape = {}, dtype = "int64" } }
 
 local function sit_tiny()
   local _, settings = oracle.load "sit_tiny"
@@ -97,8 +99,9 @@ describe("samplers", function()
         it("follows a SiT's field, " .. name, function()
           local student = sit_tiny()
           local labels = fixture["sit_tiny.y"]
-          local executable = field.compile(student, labels.shape[1], { dtype = "float32" })
-          local x = samplers.integrate(field.new(executable, student, labels, guidance), fixture["sit_tiny.x"], {
+          local executable = field.compile(student, LABELS, labels.shape[1], { dtype = "float32" })
+          local guided = field.new(executable, student, LABELS, { labels = labels }, guidance)
+          local x = samplers.integrate(guided, fixture["sit_tiny.x"], {
             sampler = sampler, steps = steps, path = path, noise = noises "sit_tiny",
           })
           oracle.near(name, x, fixture["sit_tiny." .. name], 1e-5)
@@ -207,7 +210,7 @@ end)
 local function recipe_of(student)
   return {
     name = "a recipe", student = student, dtype = "float32",
-    data = { decode = function(_, x) return x:narrow(2, 1, 3) end },
+    data = { decode = function(_, x) return x:narrow(2, 1, 3) end, fields = function() return LABELS end },
     flow_matching = function() return { path = "linear" } end,
   }
 end
@@ -258,9 +261,9 @@ describe("samples by number", function()
   end)
 
   it("balance the labels, or draw them from seed and number", function()
-    assert.same({ 0, 1, 2, 0, 1 }, generate.labels("balanced", 0, 5, 3, 0):totable())
-    assert.same({ 1, 2, 0 }, generate.labels("balanced", 4, 3, 3, 0):totable())
-    local drawn = generate.labels("drawn", 0, 9, 1000, 7):totable()
-    assert.same({ drawn[4], drawn[5] }, generate.labels("drawn", 3, 2, 1000, 7):totable())
+    assert.same({ 0, 1, 2, 0, 1 }, values.labels("balanced", 0, 5, 3, 0):totable())
+    assert.same({ 1, 2, 0 }, values.labels("balanced", 4, 3, 3, 0):totable())
+    local drawn = values.labels("drawn", 0, 9, 1000, 7):totable()
+    assert.same({ drawn[4], drawn[5] }, values.labels("drawn", 3, 2, 1000, 7):totable())
   end)
 end)

@@ -3,8 +3,8 @@
 ---   pg.data.arrays { images = "x.npy", labels = "y.npy", classes = 10, batch = 64, height = 32, width = 32 }
 ---   pg.data.arrays { images = "x.npy", fields = { text = "text.npy" }, batch = 64 }
 ---
---- `images` is uint8 [n,H,W,C] or, as latents that are trained on as they are, float32 [n,C,H,W]; `labels` is [n], and
---- each of `fields` is [n,...]: what the student is called with (docs/conditioning.md), or what losses read. A file over
+--- `images` is uint8 [n,H,W,C] or, as latents that are trained on as they are, float32 [n,C,H,W]; `labels` is [n], each
+--- of `fields` [n,...]: what the student is called with (docs/conditioning.md), or what losses read. A file over
 --- `memory` bytes stays on the disk and is read as batches need it. Height, width and channels need to be given only
 --- where neither a tensor nor a file is there to tell; so does the `shape` of a field.
 local check = require "perigee.core.check"
@@ -106,9 +106,9 @@ end
 --- All sources by field name, and how many samples there are.
 local function find(o, sample, further)
   local pixels = sample.dtype == "uint8"
-  local name, sources, count = pixels and "images" or "latents", {}, nil
-  count, sources[name] = source_of(o.images, sample, o.memory)
-  sources[name].augment = pixels
+  local count, source = source_of(o.images, sample, o.memory)
+  source.augment = pixels
+  local sources = { [pixels and "images" or "latents"] = source }
   if o.labels then
     local file = type(o.labels) == "string" and o.labels
     local labels = dataset.labels(file or "data.arrays", file and npy.load(file) or o.labels, o.classes)

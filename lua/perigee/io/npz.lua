@@ -50,7 +50,9 @@ end
 
 -- ---- reading ----------------------------------------------------------------------------------------------------
 
-local function refuse(path, format, ...) core.fail("%s: not a .npz file that can be read: %s", path, format:format(...)) end
+local function refuse(path, format, ...)
+  core.fail("%s: not a .npz file that can be read: %s", path, format:format(...))
+end
 
 --- A little-endian number of `bytes` bytes in a text, from `position`.
 local function number_at(text, position, bytes)
@@ -101,8 +103,8 @@ local function entry_at(path, text, position)
   return entry, finish + number_at(text, position + 32, 2)
 end
 
---- What the array of a name holds, without reading it: as of a .npy file, its offset in the archive. An archive with one
---- array gives that one. Arrays are stored, as numpy.savez does.
+--- What the array of a name holds, without reading it: as of a .npy file, its offset in the archive. An archive with
+--- one array gives that one. Arrays are stored, as numpy.savez does.
 ---@param path string
 ---@param name string
 ---@return perigee.NpyHeader

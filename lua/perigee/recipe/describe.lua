@@ -1,4 +1,7 @@
 --- A recipe in words and numbers: for lines on the terminal, for config.json, for names of cached results.
+local conditions = require "perigee.stage.conditions"
+local core = require "perigee.core.ffi"
+local json = require "perigee.io.json"
 local is_frozen = require("perigee.nn.module").is_frozen
 local tables = require "perigee.base.tables"
 
@@ -55,6 +58,22 @@ local function settings_of(thing)
   return settings
 end
 
+--- A student's settings, with its inputs where it declares them.
+local function student_config(student)
+  local settings = settings_of(student)
+  if student.inputs then
+    settings.inputs = {}
+    for k, condition in ipairs(conditions.of(student)) do
+      local null = condition.null
+      settings.inputs[k] = { name = condition.name, shape = condition.shape, dtype = condition.dtype,
+        null = type(null) == "table" and "tensor " .. core.shape_text(null.shape) or null,
+        drop = null ~= nil and condition.drop or nil }
+    end
+    settings.inputs = json.array(settings.inputs)
+  end
+  return settings
+end
+
 local function stage_config(stage)
   local losses, signals = {}, {}
   for k, entry in ipairs(stage.losses) do
@@ -86,7 +105,7 @@ function M.config(recipe, extra)
   return tables.merged({
     name = recipe.name, seed = recipe.seed, precision = recipe.precision, batch = recipe.batch, micro = recipe.micro,
     optim = recipe.optim, ema = recipe.ema, every = recipe.every, sample = recipe.sample, stages = stages,
-    student = settings_of(recipe.student), teacher = settings_of(recipe:teacher_model()),
+    student = student_config(recipe.student), teacher = settings_of(recipe:teacher_model()),
     data = settings_of(recipe.data), cache_teacher = recipe.cache_teacher or nil, tf32 = recipe.tf32 or nil,
     frozen = frozen_names(recipe),
   }, extra)

@@ -13,8 +13,8 @@ local tables = require "perigee.base.tables"
 ---@field interval? number[]   { low, high }: times in which guidance acts: { 0, 1 }
 ---@field sampler? string      euler; the names are those of lua/perigee/samplers/
 ---@field seed? integer        0
----@field labels? "balanced"|"drawn"|"data"|integer[]  round the classes, the default; drawn uniformly; those of the data
----  set's records, the default where the student takes other inputs too; or a list, in turn
+---@field labels? "balanced"|"drawn"|"data"|integer[]  round the classes, the default; drawn uniformly; those of the
+---  data set's records, the default where the student takes other inputs too; or a list, in turn
 ---@field conditions? table<string, number|number[]|string>  values of the student's other inputs, by name
 ---  (sampling/values.lua); records of the data set, in turn, where nothing is said
 ---@field [string] any         the sampler's own, such as `steps`
@@ -30,7 +30,7 @@ local COMMON = {
   { "seed", { "natural", 0 }, "seed of noise and drawn labels" },
   { "labels", { "string|table" }, "balanced, drawn, data, or classes such as 3 or 1,5,7" },
   { "conditions", { "table" },
-    "an input of the student's: a number, FILE.npy, FILE.npz, data, or data:RECORD; may be repeated" },
+    "an input of the student's: a number, FILE.npy or .npz, data, data:RECORD" },
 }
 
 -- ---- checks -----------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
---- Samples by number: sample k has its noise and conditions from (seed, k) alone, whatever the batch size, so that a set of
---- samples can be made in pieces, in any order, and taken up again after an interruption.
+--- Samples by number: sample k has its noise and conditions from (seed, k) alone, whatever the batch size, so that a
+--- set of samples can be made in pieces, in any order, and taken up again after an interruption.
 local conditions = require "perigee.stage.conditions"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"

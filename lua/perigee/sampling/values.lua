@@ -5,7 +5,7 @@
 ---   "data", the default; "test"     sample k has record k of that data set, from the first again after the last
 ---   "data:17", "test:3,1"           these records in turn, numbered from 0
 ---   0.5; { 0, 1 }                   the number; the numbers of one sample
----   "text.npy", "all.npz"           an array [n,...] in turn, or one sample's; of an .npz the array of the input's name
+---   "text.npy", "all.npz"           an array [n,...] in turn, or one sample's; of an .npz that of the input's name
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local layout = require "perigee.core.layout"
@@ -13,7 +13,6 @@ local npy = require "perigee.io.npy"
 local npz = require "perigee.io.npz"
 local ops = require "perigee.core.ops"
 local sampling = require "perigee.recipe.sampling"
-local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -35,7 +34,7 @@ end
 
 -- ---- where one input's values come from: a function (numbers) -> [#numbers,...] -------------------------------------
 
---- Records of a data set, for several inputs at once: `records[data]` is a list of names.
+--- Records of a data set.
 ---@param what string   "sample: conditions.text"
 local function from_data(what, recipe, source, condition)
   local data = recipe[source.data]

@@ -3,10 +3,11 @@
 ---   self.inputs = { "labels", { "text", shape = { 77, 768 }, null = self.no_text, drop = 0.1 }, "position" }
 ---   function Model:forward(x, t, labels, text, position) ... end
 ---
---- Without the declaration they are { "labels" }. Floating-point fields come in the program's dtype, others as they are
---- stored. An input with a `null` may be absent: training replaces it by that in a share `drop` of the samples, guidance
---- in its second evaluation. Labels have `null_label` and `drop_labels` for that. Each sample draws one number, for the
---- purpose "label drop", with which all of its inputs are dropped: those of equal shares together, as guidance has them.
+--- Without the declaration they are { "labels" }. Floating-point fields come in the program's dtype, others as they
+--- are stored. An input with a `null` may be absent: training replaces it by that in a share `drop` of the samples,
+--- guidance in its second evaluation. Labels have `null_label` and `drop_labels` for that. Each sample draws one
+--- number, for the purpose "label drop", which decides for all of its inputs: those of equal shares are dropped
+--- together, as guidance has them.
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local dtypes = require "perigee.core.dtype"

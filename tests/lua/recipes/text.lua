@@ -10,6 +10,7 @@ local o = pg.options {
   { "drop", 0.5, "share of the texts that training drops" },
   { "cfg", 1, "guidance scale" },
   { "teacher", false, "align with a teacher too, and measure the angle" },
+  { "weights", "tests/oracle/fixtures/haste_teacher.weights.safetensors", "the teacher's weights" },
   { "cache", false, "keep what the losses read of the teacher" },
 }
 
@@ -70,16 +71,20 @@ local losses = { { 1, loss.flow_matching() } }
 local finish = stop.at_step(o.total)
 if o.teacher then
   losses[2] = { 0.5, loss.feature_alignment { block = 1, hidden = 16 } }
-  finish = stop.any(finish, stop.gradient_angle { block = 2, images = 8, time = { 0.5 }, every = 2, below = -1.5 })
+  finish = stop.any(finish,
+    stop.gradient_angle { block = 2, images = 8, time = { 0.5 }, from = 2, every = 2, below = -1.5 })
 end
 
 return pg.recipe {
   name      = "text",
   precision = o.precision,
   student   = Reader(16),
-  teacher   = o.teacher and pg.models.vit { depth = 1, width = 12, heads = 2, patch = 2, image = 8 } or nil,
+  teacher   = o.teacher and pg.models.vit {
+    depth = 4, width = 30, heads = 3, patch = 4, image = 16, layer_scale = true, weights = o.weights,
+  } or nil,
   data      = pg.data.dataset {
-    name = "captions", classes = 5, channels = 3, height = 8, width = 8, batch = o.batch, image_size = 8, find = samples,
+    name = "captions", classes = 5, channels = 3, height = 8, width = 8, batch = o.batch, image_size = 8,
+    find = samples,
     fields = {
       { name = "images", dtype = "uint8", shape = { 8, 8, 3 } }, { name = "labels", dtype = "int64", shape = {} },
       { name = "text", dtype = "float32", shape = TEXT }, { name = "place", dtype = "float32", shape = { 2 } },
