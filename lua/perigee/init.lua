@@ -61,6 +61,23 @@ function pg.load_png(path) return require("perigee.io.png").load(path) end
 ---@param path string
 ---@param image perigee.Tensor  uint8 [H,W,3]
 function pg.save_png(path, image) return require("perigee.io.png").save(path, image) end
+
+-- pictures
+
+--- Lines of numbers as a PNG (lua/perigee/plot/chart.lua): pg.plot { y }, pg.plot { x, y, path = "loss.png" },
+--- pg.plot { { x, y, label = "a" }, ... }. Returns the path.
+---@param given perigee.PlotOptions
+---@return string
+function pg.plot(given) return require("perigee.plot.chart").plot(given) end
+
+--- A tensor as a PNG, scaled and enlarged (lua/perigee/plot/picture.lua): [H,W], [H,W,3], [3,H,W], or a grid of
+--- several, [N,...]. Returns the path.
+---@param x perigee.Tensor
+---@param path? string
+---@param options? perigee.ShowOptions
+---@return string
+function pg.show(x, path, options) return require("perigee.plot.picture").show(x, path, options) end
+
 tensor.methods.save = function(t, path) return pg.save(path, t) end
 
 --- A recipe's own options, which are the command's flags: a list of { "name", default, "help" }, or entries by name,

@@ -473,7 +473,7 @@ describe("at a terminal", function()
     screen:leave()
     assert.equal(0, screen:close())
     assert.same({ 64, 64, 3 }, pg.load_png(in_folder "batch.png").shape)
-    assert.same({ 256, 520, 3 }, pg.load_png(in_folder "attention.png").shape)
+    assert.same({ 256, 5 * 256 + 4 * 8, 3 }, pg.load_png(in_folder "attention.png").shape)
   end)
 
   it("attach edits, completes and asks for more lines", function()

@@ -34,7 +34,8 @@ local function view(node, name, master)
       return view(value, ("%s.%s"):format(name, key), master)
     end
   end
-  return sandbox.record { name = name, get = get, length = function() return #node end }
+  return sandbox.record { name = name, get = get, length = function() return #node end,
+    text = module.is_module(node) and function() return tostring(node) end or nil }
 end
 
 function M.student(run)

@@ -300,33 +300,59 @@ local function aligned_block(recipe, block)
   end
 end
 
---- Writes an attention map as a PNG, the student's and, where the stage has a teacher, the teacher's to its right:
---- query tokens from top to bottom, keys from left to right, the mean over the heads or one of them. Returns the path.
----@param options { block: integer, teacher?: integer, image?: integer, head?: integer, batch?: table, path?: string }
-function Session:attention(options)
-  local o = check.options("run:attention", options, {
-    block = "count", teacher = { "count" }, image = { "count", 1 }, head = { "count" }, batch = { "table" },
-    path = { "string", "attention.png" },
-  })
-  local with_teacher = self.stage.needs_teacher and hidden[self].recipe:teacher_model()
-  local theirs = with_teacher and (o.teacher or aligned_block(hidden[self].recipe, o.block) or with_teacher.depth)
-  local program = compiled(self, ("attention %d %s"):format(o.block, tostring(theirs)), function(trace)
-    local values = { student = find(self, trace, "qkv of block " .. o.block) }
+--- The taps that hold a block's queries and keys, the student's and, where there is one, the teacher's.
+local function attention_program(self, block, theirs)
+  return compiled(self, ("attention %d %s"):format(block, tostring(theirs)), function(trace)
+    local values = { student = find(self, trace, "qkv of block " .. block) }
     if theirs then
       values.teacher = trace.context:teacher_features().taps["qkv of block " .. theirs]
         or core_ffi.fail("the teacher has no block %d", theirs)
     end
     return values
   end)
-  local out, maps = evaluate(self, program, batch_of(self, o.batch)), {}
-  for _, side in ipairs { "student", "teacher" } do
-    if out[side] then
-      local map = attention_map.of(out[side], o.image, side == "teacher" and with_teacher.prefix or 0)
-      if o.head and not map[o.head] then core_ffi.fail("head %d of a %s with %d", o.head, side, #map) end
-      maps[#maps + 1] = map
+end
+
+--- The maps of one image, the student's and the teacher's, with their grids.
+local function attention_sides(self, o)
+  local of = hidden[self]
+  local student, teacher = of.recipe.student, of.inner.teacher.ready and of.recipe:teacher_model()
+  local theirs = teacher and (o.teacher or aligned_block(of.recipe, o.block) or teacher.depth)
+  local out = evaluate(self, attention_program(self, o.block, theirs), batch_of(self, o.batch))
+  local sides = { { map = attention_map.of(out.student, o.image, 0), grid = student.grid } }
+  if theirs then
+    sides[2] = { map = attention_map.of(out.teacher, o.image, teacher.prefix), grid = teacher:grid_for(student.grid) }
+  end
+  for k, name in ipairs { "student", "teacher" } do
+    local heads = sides[k] and sides[k].map.shape[1]
+    if heads and o.head and o.head > heads then core_ffi.fail("head %d of a %s with %d", o.head, name, heads) end
+  end
+  return sides
+end
+
+--- Writes attention maps of one image as a PNG: the picture with a query's patch outlined; then for the student, and
+--- for the teacher if it is at hand, the picture as bright as that query attends to it, and the whole map, queries from
+--- top to bottom, keys from left to right. Each map is scaled by a quantile of its weights, without those of keys that
+--- nearly every query attends to. The mean over the heads, or one of them. Returns the path.
+---@param options { block: integer, teacher?: integer, image?: integer, query?: integer[], head?: integer,
+---  batch?: table, path?: string }  teacher: its block; query: { row, column } of the student's patches
+function Session:attention(options)
+  local o = check.options("run:attention", options, {
+    block = "count", teacher = { "count" }, image = { "count", 1 }, query = { "table" }, head = { "count" },
+    batch = { "table" }, path = { "string", "attention.png" },
+  })
+  local of = hidden[self]
+  local batch, grid = batch_of(self, o.batch), of.recipe.student.grid
+  if o.image > of.inner.micro then core_ffi.fail("image %d of a batch with %d", o.image, of.inner.micro) end
+  for d = 1, o.query and 2 or 0 do
+    local place = o.query[d]
+    if type(place) ~= "number" or place % 1 ~= 0 or place < 1 or place > grid[d] then
+      core_ffi.fail("run:attention: query = { %s, %s }; expected { row, column } of %d by %d patches",
+        tostring(o.query[1]), tostring(o.query[2]), grid[1], grid[2])
     end
   end
-  require("perigee.io.png").save(o.path, attention_map.draw(maps, o.head))
+  local drawn = attention_map.draw(batch.images and batch.images:select(1, o.image), attention_sides(self, o), o.query,
+    o.head)
+  require("perigee.io.png").save(o.path, drawn)
   return o.path
 end
 

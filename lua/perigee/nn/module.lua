@@ -39,7 +39,7 @@ function M.class(name)
   })
   class.__index = class
   class.__call = function(self, ...) return self:forward(...) end
-  class.__tostring = function(self) return ("%s of %d parameters"):format(name, self:parameter_count()) end
+  class.__tostring = function(self) return require("perigee.nn.tree").text(self) end
   return class
 end
 
