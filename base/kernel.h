@@ -70,6 +70,8 @@ typedef struct pg_services {
   /* The device's memory while candidates are timed; give_back takes NULL too. */
   pg_status (*borrow)(void **memory, int64_t bytes);
   void (*give_back)(void *memory, int64_t bytes);
+  /* Counts a call that a vendor's kernel served (1), or our own although the vendor's was asked for (0). */
+  void (*served)(int theirs);
 } pg_services;
 
 typedef struct pg_call {

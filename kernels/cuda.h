@@ -204,9 +204,9 @@ template <typename... Parameters, typename... Arguments>
 static inline void pg_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void *stream,
                              Arguments... arguments) {
   if (!grid.x || !grid.y || !grid.z) return;
-  if (shared_bytes > (48 << 10))
+  if (shared_bytes > (48 << 10)) /* always the same, so that no launch that a graph holds finds less than it had */
     cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(shared_bytes));
+                         PG_MOST_SHARED_BYTES);
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;

@@ -5,7 +5,7 @@
  * (pg_services in kernel.h): "own", or "cudnn/" and an engine. cuDNN's plan is made then, never while a graph is
  * captured, and lives as long as the process. Eager calls are ours, unless their problem has been planned. Where cuDNN
  * has no plan, or none in the workspace that it may have, the op is ours. PERIGEE_<OP>=own or cudnn asks for one of the
- * two, and cudnn then serves eager calls too. */
+ * two, and cudnn then serves eager calls too, in any workspace. */
 #ifndef PERIGEE_KERNELS_CUDA_CUDNN_CHOICE_H
 #define PERIGEE_KERNELS_CUDA_CUDNN_CHOICE_H
 
@@ -100,7 +100,9 @@ static int cudnn_serves(const cudnn_contest *c, const cudnn_solution *s) {
 
 static pg_status cudnn_contest_run(const cudnn_contest *c) {
   const cudnn_solution *s = cudnn_find(c->key);
-  return cudnn_serves(c, s) ? cudnn_run_theirs(c, s) : c->rival->run_own(c->call, c->problem);
+  const int theirs = cudnn_serves(c, s);
+  if (theirs || (s && s->wish == CUDNN_THEIRS)) c->call->services->served(theirs);
+  return theirs ? cudnn_run_theirs(c, s) : c->rival->run_own(c->call, c->problem);
 }
 
 /* ---- choosing ---- */
@@ -126,11 +128,12 @@ static pg_status cudnn_draw(cudnn_solution *s, const cudnn_contest *c) {
   return c->rival->draw(&s->graph, c->problem);
 }
 
-/* A solution by an engine. PG_ERROR_UNSUPPORTED: it has no plan, or none in the workspace that there is. */
-static pg_status cudnn_solve(cudnn_solution *s, const cudnn_contest *c, const char *engine) {
+/* A solution by an engine. PG_ERROR_UNSUPPORTED: it has no plan, or none in the workspace that there is, unless nothing
+ * but cuDNN is wished. */
+static pg_status cudnn_solve(cudnn_solution *s, const cudnn_contest *c, int wish, const char *engine) {
   pg_status status = cudnn_draw(s, c);
   if (!status) status = cudnn_plan(&s->graph, engine);
-  if (!status && s->graph.workspace > c->most_workspace)
+  if (!status && wish != CUDNN_THEIRS && s->graph.workspace > c->most_workspace)
     status = pg_error(PG_ERROR_UNSUPPORTED, "%s: engine %s has a workspace of %" PRId64 " bytes", s->graph.op, engine,
                       s->graph.workspace);
   if (status) cudnn_graph_free(&s->graph);
@@ -170,7 +173,7 @@ static void *cudnn_furnish(pg_call *call, int64_t scratch, int64_t *borrowed) {
   if (call->services->borrow(&memory, total)) return NULL;
   char *base = memory;
   *borrowed = total;
-  if (cudaMemsetAsync(base, 0, (size_t)total, NULL) != cudaSuccess) cudaGetLastError();
+  pg_fill_randomly(base, total);
   for (int k = 0; k < call->n; k++)
     if (pg_present(pg_view_at(call, k))) call->v[k].data = base + at[k];
   call->scratch = base;
@@ -179,24 +182,20 @@ static void *cudnn_furnish(pg_call *call, int64_t scratch, int64_t *borrowed) {
   return memory;
 }
 
-/* The fastest of our own kernels and the plans; those that fail are passed over. *kept: the choice is worth keeping. */
+/* The fastest of our own kernels and the plans; those that fail are passed over (ours may not serve every shape).
+ * *kept: the choice is worth keeping. */
 static void cudnn_rank(cudnn_solution *best, const cudnn_contest *c, cudnn_solution *plans, int count, int *kept) {
-  const cudnn_candidate own = {c, NULL};
-  float least, milliseconds;
-  int found =
-      pg_milliseconds(c->rival->op, cudnn_run_candidate, &own, &least) == PG_OK; /* ours may not serve every shape */
-  for (int k = 0; k < count; k++) {
-    const cudnn_candidate theirs = {c, &plans[k]};
-    if (pg_milliseconds(plans[k].graph.op, cudnn_run_candidate, &theirs, &milliseconds)) {
-      *kept = 0;
-    } else if (!found || milliseconds < least) {
-      cudnn_solution slower = *best;
-      *best = plans[k];
-      plans[k] = slower;
-      least = milliseconds;
-      found = 1;
-    }
-  }
+  cudnn_candidate candidates[1 + CUDNN_ENGINES] = {{c, NULL}};
+  float least[1 + CUDNN_ENGINES];
+  for (int k = 0; k < count; k++) candidates[1 + k] = (cudnn_candidate){c, &plans[k]};
+  pg_time_candidates(c->rival->op, cudnn_run_candidate, candidates, sizeof *candidates, 1 + count, least);
+  for (int k = 1; k <= count; k++)
+    if (least[k] == INFINITY) *kept = 0;
+  const int fastest = pg_least_of(least, 1 + count);
+  if (fastest == 0) return;
+  const cudnn_solution ours = *best;
+  *best = plans[fastest - 1];
+  plans[fastest - 1] = ours;
 }
 
 /* *kept: each candidate was timed, or has no plan. */
@@ -207,7 +206,7 @@ static void cudnn_pick(cudnn_solution *best, const cudnn_contest *c, char engine
   int made = 0;
   *kept = 1;
   for (int k = 0; k < count; k++) {
-    const pg_status status = cudnn_solve(&plans[made], c, engines[k]);
+    const pg_status status = cudnn_solve(&plans[made], c, CUDNN_EITHER, engines[k]);
     if (status && status != PG_ERROR_UNSUPPORTED) *kept = 0;
     if (status) continue;
     if (plans[made].graph.workspace > workspace) workspace = plans[made].graph.workspace;
@@ -230,7 +229,7 @@ static void cudnn_pick(cudnn_solution *best, const cudnn_contest *c, char engine
 static pg_status cudnn_first_of(cudnn_solution *s, const cudnn_contest *c,
                                 char engines[CUDNN_ENGINES][CUDNN_ENGINE_TEXT], int count) {
   for (int k = 0; k < count; k++) {
-    pg_status status = cudnn_solve(s, c, engines[k]);
+    pg_status status = cudnn_solve(s, c, CUDNN_THEIRS, engines[k]);
     if (status != PG_ERROR_UNSUPPORTED) return status;
   }
   *s = cudnn_ours(c);
@@ -242,7 +241,7 @@ static int cudnn_recall(cudnn_solution *s, const cudnn_contest *c) {
   const char *text = c->call->services->choice_find(c->key);
   *s = cudnn_ours(c);
   if (!text || !strcmp(text, "own")) return text != NULL;
-  return !strncmp(text, "cudnn/", 6) && cudnn_solve(s, c, text + 6) == PG_OK;
+  return !strncmp(text, "cudnn/", 6) && cudnn_solve(s, c, CUDNN_EITHER, text + 6) == PG_OK;
 }
 
 static pg_status cudnn_choose(cudnn_solution *s, const cudnn_contest *c, int wish) {

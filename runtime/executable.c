@@ -42,6 +42,7 @@ struct pg_executable {
 static pg_queue_counts counts;
 
 void pg_queue_counted(pg_queue_counts *out) { *out = counts; }
+void pg_queue_served(int theirs) { (*(theirs ? &counts.theirs : &counts.ours_instead))++; }
 
 pg_status pg_executable_new(pg_executable **out, int device, int64_t arena_bytes, int n_slots, int purpose) {
   *out = NULL;

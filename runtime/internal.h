@@ -19,11 +19,12 @@ enum { PG_QUEUE_COMPUTE = 0, PG_QUEUE_COPY = 1, PG_QUEUES = 2 };
 pg_status pg_memory_allocate(void **out, int device, int purpose, int64_t bytes);
 void pg_memory_release(void *data, int device, int purpose, int64_t bytes);
 /* Test hook (tests/gpu/graph.lua): what was queued on devices since the library was loaded: kernel calls one by one,
- * captures, launches of graphs. */
+ * captures, launches of graphs; calls that a vendor's kernel served, or our own although the vendor's was wanted. */
 typedef struct pg_queue_counts {
-  int64_t calls, captures, launches;
+  int64_t calls, captures, launches, theirs, ours_instead;
 } pg_queue_counts;
 void pg_queue_counted(pg_queue_counts *out);
+void pg_queue_served(int theirs);
 #pragma GCC visibility pop
 /* Small bookkeeping structures: zeroed host memory through the same failing hook; NULL when out of memory. */
 void *pg_host_calloc(size_t count, size_t size);

@@ -170,6 +170,8 @@ static pg_status backward(const normalisation &n, const gradients &v, const pg_c
   PG_EXPECT(n.width <= most_sum_bytes / (int64_t)(2 * sizeof(stat)),
             "%s: x is %s; on CUDA its last dimension is at most %lld", name, pg_shape_text(v.x),
             (long long)(most_sum_bytes / (int64_t)(2 * sizeof(stat))));
+  PG_EXPECT(n.groups <= 65535, "%s: x is %s; on CUDA its first dimension is at most 65535", name,
+            pg_shape_text(v.x));
   real *dx = pg_data<real>(v.dx), *dscale = pg_data<real>(v.dscale), *dshift = pg_data<real>(v.dshift);
   const real *dy = pg_data<real>(v.dy), *x = pg_data<real>(v.x), *dresidual = pg_data<real>(v.dresidual);
   const void *rows[] = {dx, dy, x, dresidual};

@@ -15,15 +15,29 @@ static void *product_place(const product *p) {
   return matmul_is_fused(p) || !pre ? p->v.out->data : pre;
 }
 
-static pg_status pass_over(const product *p, const void *sums) {
-  const matmul_views v = p->v;
-  const pg_view *out = v.out;
-  const int64_t columns = out->shape[out->ndim - 1];
-  matmul_epilogue e = {.rows = pg_numel(out) / columns, .columns = columns, .out = out->data, .product = sums,
-                       .aux = v.aux->data, .activation = p->activation};
-  if (!sums) e.bias = v.bias->data, e.pre = v.pre->data;
-  void *stream = p->call->stream;
-  return p->dtype == PG_FLOAT32 ? matmul_epilogue_cuda_float32(&e, stream) : matmul_epilogue_cuda_bfloat16(&e, stream);
+static pg_status queue_pass(const product *p, const matmul_epilogue *e, void *stream) {
+  return p->dtype == PG_FLOAT32 ? matmul_epilogue_cuda_float32(e, stream) : matmul_epilogue_cuda_bfloat16(e, stream);
+}
+
+static matmul_epilogue epilogue_for(const product *p, int64_t elements, void *out) {
+  const int64_t columns = p->v.out->shape[p->v.out->ndim - 1];
+  const int64_t rows = elements / columns;
+  return (matmul_epilogue){.rows = rows, .columns = columns, .out = out, .activation = p->activation};
+}
+
+int matmul_has_pass(const product *p) { return p->activation != ACTIVATION_NONE || pg_present(p->v.pre); }
+
+pg_status matmul_pass(const product *p, int64_t elements, void *out, const void *sums, const void *aux, void *stream) {
+  matmul_epilogue e = epilogue_for(p, elements, out);
+  e.product = sums, e.aux = aux;
+  return queue_pass(p, &e, stream);
+}
+
+/* The epilogue of a product over no depth. */
+static pg_status pass_over_zeros(const product *p) {
+  matmul_epilogue e = epilogue_for(p, pg_numel(p->v.out), p->v.out->data);
+  e.bias = p->v.bias->data, e.pre = p->v.pre->data, e.aux = p->v.aux->data;
+  return queue_pass(p, &e, p->call->stream);
 }
 
 static operands operands_of(const product *p, int64_t group) {
@@ -81,7 +95,7 @@ static pg_status run(const pg_call *call, int dtype) {
   int none = 1;
   product p = matmul_describe(call, dtype, 1);
   if (p.depth == 0) {
-    TRY(pass_over(&p, NULL));
+    TRY(pass_over_zeros(&p));
     return sums_apart(call, dtype);
   }
   TRY(run_product(&p, &none));
@@ -92,7 +106,8 @@ static pg_status run(const pg_call *call, int dtype) {
   if (none) return pg_error(PG_ERROR_UNSUPPORTED, "matmul: cuBLASLt has no algorithm for a %s, b %s",
                             pg_shape_text(v.a), pg_shape_text(v.b));
   if (matmul_is_fused(&p)) return PG_OK;
-  if (p.activation != ACTIVATION_NONE || pg_present(v.pre)) TRY(pass_over(&p, product_place(&p)));
+  if (matmul_has_pass(&p))
+    TRY(matmul_pass(&p, pg_numel(v.out), v.out->data, product_place(&p), v.aux->data, call->stream));
   return sums_apart(call, dtype);
 }
 

@@ -3,8 +3,8 @@
  * It is taken from cuBLASLt's heuristic when a program is planned, the first few timed against each other, and kept as
  * a choice (pg_services in kernel.h): which one runs never depends on a later timing. Those whose sum over the depth
  * depends on the order in which blocks finish are left out. Eager calls of shapes that no plan has met take the first.
- * The bias's gradient is an epilogue only where that is faster than a product and the sums apart, which it isn't at
- * every size. */
+ * An activation, its derivative or the bias's gradient is an epilogue only where that is faster than a product with a
+ * pass or sums behind it, which it isn't at every size. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -51,35 +51,39 @@ static pg_status ask(const product *p, const descriptions *t, size_t workspace,
   return PG_OK;
 }
 
-/* The work that is timed: a product by an algorithm, and after it the sums, or NULL. */
+/* The work that is timed: a product by an algorithm, and after it what its epilogue lacks. */
 typedef struct trial {
-  const descriptions *product;
+  const product *product;
+  const descriptions *descriptions;
   const operands *memory;
   const cublasLtMatmulAlgo_t *algorithm;
-  const pg_call *sums;
-  int dtype;
 } trial;
 
 static pg_status try_once(const void *data) {
   const trial *t = data;
-  TRY(matmul_multiply(t->product, t->memory, t->algorithm, NULL));
-  return t->sums ? matmul_add_up(t->sums, t->dtype) : PG_OK;
+  const product *p = t->product;
+  operands o = *t->memory;
+  if (matmul_is_fused(p)) return matmul_multiply(t->descriptions, &o, t->algorithm, NULL);
+  void *out = o.d;
+  if (pg_present(p->v.pre)) o.d = o.aux;
+  TRY(matmul_multiply(t->descriptions, &o, t->algorithm, NULL));
+  if (matmul_has_pass(p)) TRY(matmul_pass(p, p->rows * p->columns * p->batches, out, o.d, o.aux, NULL));
+  if (!pg_present(p->v.sums)) return PG_OK;
+  pg_call sums = matmul_sums(p->call, o.bias, o.b);
+  sums.scratch = o.workspace, sums.scratch_bytes = (int64_t)o.workspace_bytes, sums.stream = NULL;
+  return matmul_add_up(&sums, p->dtype);
 }
 
 /* Moves the fastest candidate to the front; *least: its milliseconds. One that fails when run is passed over. */
-static pg_status rank(const descriptions *t, const operands *o, int dtype, cublasLtMatmulHeuristicResult_t *results,
-                      int count, float *least) {
-  pg_status status = PG_OK;
-  int best = -1;
-  for (int k = 0; k < count; k++) {
-    float milliseconds;
-    const trial candidate = {t, o, &results[k].algo, NULL, dtype};
-    pg_status one = pg_milliseconds("cuBLASLt", try_once, &candidate, &milliseconds);
-    if (one) status = one;
-    else if (best < 0 || milliseconds < *least) best = k, *least = milliseconds;
-  }
-  if (best < 0) return status;
+static pg_status rank(const product *p, const descriptions *t, const operands *o,
+                      cublasLtMatmulHeuristicResult_t *results, int count, float *least) {
+  trial trials[CANDIDATES];
+  float milliseconds[CANDIDATES];
+  for (int k = 0; k < count; k++) trials[k] = (trial){p, t, o, &results[k].algo};
+  TRY(pg_time_candidates("cuBLASLt", try_once, trials, sizeof *trials, count, milliseconds));
+  const int best = pg_least_of(milliseconds, count);
   results[0] = results[best];
+  *least = milliseconds[best];
   return PG_OK;
 }
 
@@ -90,7 +94,8 @@ static void *rehearsal(const product *p, operands *o, int64_t *borrowed) {
   const int64_t longer = p->rows > p->columns ? p->rows : p->columns; /* of a bias and a bias's gradient */
   const int64_t bytes[5] = {p->rows * p->depth * (p->stride_a ? batches : 1) * size,
                             p->columns * p->depth * (p->stride_b ? batches : 1) * size,
-                            p->rows * p->columns * batches * size, matmul_has_aux(p) ? p->rows * p->columns * size : 0,
+                            p->rows * p->columns * batches * size,
+                            matmul_has_aux(p) || matmul_has_pass(p) ? p->rows * p->columns * batches * size : 0,
                             longer * size};
   int64_t at[5], total = WORKSPACE_BYTES;
   for (int k = 0; k < 5; k++) {
@@ -101,7 +106,7 @@ static void *rehearsal(const product *p, operands *o, int64_t *borrowed) {
   if (p->call->services->borrow(&memory, total)) return NULL;
   char *base = memory;
   *borrowed = total;
-  if (cudaMemsetAsync(base, 0, (size_t)total, NULL) != cudaSuccess) cudaGetLastError();
+  pg_fill_randomly(base, total);
   *o = (operands){.a = base + at[0], .b = base + at[1], .d = base + at[2], .aux = base + at[3], .bias = base + at[4],
                   .workspace = base, .workspace_bytes = WORKSPACE_BYTES};
   return memory;
@@ -161,41 +166,42 @@ static int still_fits(const descriptions *t, choice *c) {
   return result.workspaceSize <= c->workspace;
 }
 
-/* Milliseconds of the plain product of a call with sums, and of the sums after it; INFINITY where cuBLASLt has no such
- * product. */
-static pg_status time_apart(const product *p, const operands *memory, float *milliseconds) {
+/* Is the fused product by `algorithm` slower than the plain one with what its epilogue lacks behind it? */
+static pg_status is_faster_apart(const product *p, const descriptions *t, const operands *memory,
+                                 const cublasLtMatmulAlgo_t *algorithm, int *faster) {
   const product plain = matmul_describe(p->call, p->dtype, 0);
-  pg_call sums = matmul_sums(p->call, memory->bias, memory->b);
-  sums.scratch = memory->workspace, sums.scratch_bytes = (int64_t)memory->workspace_bytes;
   descriptions d;
   choice c;
+  float milliseconds[2];
+  *faster = 0;
   TRY(matmul_choose(&plain, &c));
-  *milliseconds = INFINITY;
-  if (c.none || matmul_sums_scratch(p->call, p->dtype) > sums.scratch_bytes) return PG_OK;
-  const trial t = {&d, memory, &c.algorithm, &sums, p->dtype};
+  if (c.none || matmul_sums_scratch(p->call, p->dtype) > (int64_t)memory->workspace_bytes) return PG_OK;
+  const trial trials[2] = {{p, t, memory, algorithm}, {&plain, &d, memory, &c.algorithm}};
   pg_status status = matmul_build(&d, &plain);
-  if (!status) status = pg_milliseconds("cuBLASLt", try_once, &t, milliseconds);
+  if (!status) status = matmul_aim(&d, &plain, memory);
+  if (!status) status = pg_time_candidates("cuBLASLt", try_once, trials, sizeof *trials, 2, milliseconds);
   matmul_destroy(&d);
+  *faster = !status && milliseconds[1] < milliseconds[0];
   return status;
 }
 
 /* The best candidate; none where the epilogue is one to be done without. t is aimed at ANYWHERE. */
 static pg_status pick(const product *p, const descriptions *t, choice *c) {
-  const int sums = p->epilogue == CUBLASLT_EPILOGUE_BGRADB;
+  const int fused = matmul_is_fused(p);
   cublasLtMatmulHeuristicResult_t results[CANDIDATES];
   memset(results, 0, sizeof results);
-  int count;
-  float fused = 0, apart = 0;
+  int count, apart = 0;
+  float least;
   operands o;
   TRY(ask(p, t, WORKSPACE_BYTES, results, &count));
   int64_t borrowed = 0;
   void *memory = rehearsal(p, &o, &borrowed);
   pg_status status = memory ? matmul_aim(t, p, &o) : PG_OK;
-  if (!status && memory && count > (sums ? 0 : 1)) status = rank(t, &o, p->dtype, results, count, &fused);
-  if (!status && memory && count && sums) status = time_apart(p, &o, &apart);
+  if (!status && memory && count > 1) status = rank(p, t, &o, results, count, &least);
+  if (!status && memory && count && fused) status = is_faster_apart(p, t, &o, &results[0].algo, &apart);
   p->call->services->give_back(memory, borrowed);
   if (status) return status;
-  *c = (choice){.none = count == 0 || (sums && !(fused < apart))};
+  *c = (choice){.none = count == 0 || apart};
   if (!c->none) c->algorithm = results[0].algo, c->workspace = results[0].workspaceSize;
   return PG_OK;
 }

@@ -71,7 +71,11 @@ pg_status matmul_multiply(const descriptions *t, const operands *o, const cublas
                           cudaStream_t stream);
 void matmul_destroy(descriptions *t);
 
-/* ---- the sums over a's rows, apart from the product: reduce's kernel ---- */
+/* ---- what the plain product lacks: f or f' by a pass over it (cuda.c), the sums over a's rows by reduce ---- */
+
+int matmul_has_pass(const product *p);
+/* out = f(sums), or sums·f'(aux), of a product that lies at `sums`: all of it, or so many elements from its start. */
+pg_status matmul_pass(const product *p, int64_t elements, void *out, const void *sums, const void *aux, void *stream);
 
 /* A call of reduce: sums = the sums of a's rows, with memory for both, and the call's own scratch. */
 pg_call matmul_sums(const pg_call *call, void *sums_data, const void *a_data);

@@ -8,7 +8,8 @@
  *   product = op(A)·op(B) + bias
  *   out     = product                       activation 0
  *           = f(product)                    activation 1 to n: a kind of activation/kinds.h, of the
- *                                         product as `pre` holds it (vendor libraries: before it is rounded)
+ *                                         product as `pre` holds it (vendor libraries, in bfloat16: before
+ *                                         it is rounded, and by a tanh that is 2^-11 off)
  *           = product · f'(aux)             activation n + 1 to 2n: a backward pass that continues through f
  *
  *   out    real [batch...,M,N]   =

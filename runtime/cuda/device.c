@@ -175,6 +175,7 @@ static void give_back(void *memory, int64_t bytes) { pg_memory_release(memory, P
 
 static const pg_services services = {
   .tf32 = pg_tf32, .choice_find = pg_choice_find, .choice_keep = pg_choice_keep, .borrow = borrow, .give_back = give_back,
+  .served = pg_queue_served,
 };
 
 static const pg_kernel_instance *kernel(int number, int dtype) {

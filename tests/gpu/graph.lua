@@ -14,7 +14,7 @@ local recipe = load(path, { arguments = { unpack(arg, 4) } }).value
 local run = profile.open(recipe, { device = device })
 -- a test hook of runtime/internal.h
 ffi.cdef [[
-  typedef struct { int64_t calls, captures, launches; } pg_queue_counts;
+  typedef struct { int64_t calls, captures, launches, theirs, ours_instead; } pg_queue_counts;
   void pg_queue_counted(pg_queue_counts *out);
 ]]
 local counts = ffi.new "pg_queue_counts"

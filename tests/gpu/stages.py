@@ -35,16 +35,25 @@ def gpu_flags(work):
     return flags
 
 
-def build(work, result, _):
+def about(work, plugin, before):
+    """What the device is, with the rate of its matmul: measured once for a plugin."""
+    stamp = os.path.getmtime(plugin)
+    if before.get("plugin") == stamp:
+        return before["about"], stamp
+    return work.perigee_json(os.path.join(HERE, "about.lua"), "cuda"), stamp
+
+
+def build(work, result, before):
     flags = [SHIM_FLAGS] if work.rehearse else gpu_flags(work)
     target = "perigee_cuda_on_cpu" if work.rehearse else "perigee_cuda"
     given = os.environ.get("PERIGEE_CMAKE_FLAGS")
     work.environment["PERIGEE_CMAKE_FLAGS"] = " ".join(flags + ([given] if given else []))
     work.perigee("--help")
     work.command(["cmake", "--build", work.build, "--target", target, "-j", str(os.cpu_count())])
+    plugin = os.path.join(work.build, "runtime", f"lib{target}.so")
     if work.rehearse:
-        work.environment["PERIGEE_CUDA_LIBRARY"] = os.path.join(work.build, "runtime", "libperigee_cuda_on_cpu.so")
-    result["about"] = work.perigee_json(os.path.join(HERE, "about.lua"), "cuda", 64 if work.rehearse else 8192)
+        work.environment["PERIGEE_CUDA_LIBRARY"] = plugin
+    result["about"], result["plugin"] = about(work, plugin, before)
     status, commit = work.command(["git", "describe", "--always", "--dirty"], may_fail=True)
     result["commit"] = commit.strip() if status == 0 else "unknown"
 
@@ -65,7 +74,7 @@ def ops(work, result, _):
             return work.perigee_json(os.path.join(HERE, "ops.lua"), "cuda", "float32,bfloat16", path,
                                      environment={"OMP_NUM_THREADS": "1", **environment})
         except Failure as failure:
-            return {"passed": 0, "failed": [{"name": "all", "message": str(failure)}], "missing": []}
+            return {"passed": 0, "failed": [{"name": "all", "message": str(failure)}], "missing": [], "theirs": 0, "ours_instead": 0}
 
     with concurrent.futures.ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 12)) as pool:
         by_op = dict(zip(jobs, pool.map(one, jobs.values())))
@@ -73,6 +82,10 @@ def ops(work, result, _):
     result["checks"] = sum(r["passed"] for r in by_op.values())
     result["float64"] = sum(r.get("float64", 0) for r in by_op.values())
     result["failures"] = [f"{f['name']}: {f['message'][:300]}" for r in by_op.values() for f in r["failed"]]
+    result["by_cudnn"] = {op: [by_op[op]["theirs"], by_op[op]["ours_instead"]] for op in by_op if op.endswith(", cudnn")}
+    if work.has_cudnn():
+        result["failures"] += [f"{op}: cuDNN served no check of gradients" for op, (theirs, _) in result["by_cudnn"].items()
+                               if not theirs]
     result["missing"] = sorted({kernel for r in by_op.values() for kernel in r["missing"]})
     if result["failures"]:
         raise Failure(f"{len(result['failures'])} checks failed, {result['checks']} passed; the first: {result['failures'][0]}")

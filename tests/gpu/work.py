@@ -78,6 +78,13 @@ class Work:
         with open(path, encoding="utf-8") as file:
             return {key: value for key, value in json.load(file).items() if key.startswith(op)}
 
+    def has_cudnn(self):
+        """Is the plugin built with cuDNN? The stand-in's is."""
+        if self.rehearse:
+            return True
+        with open(os.path.join(self.build, "CMakeCache.txt"), encoding="utf-8") as file:
+            return "PERIGEE_HAS_CUDNN:INTERNAL=yes" in file.read()
+
     def path(self, *parts):
         return os.path.join(self.scratch, *parts)
 

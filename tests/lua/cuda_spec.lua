@@ -140,6 +140,45 @@ describe("the CUDA device", function()
     end
   end)
 
+  on_cuda("has GELU and its derivative in bfloat16 as epilogues, and as passes where those are faster", function()
+    local choices = require "perigee.record.choices"
+    local function random(shape, seed)
+      local state = tensor.tensor({ seed, 0, 0 }, "int64")
+      return ops.random_normal(shape, { state = state, purpose = "test" }):to "bfloat16"
+    end
+    local function gradients(where)
+      local p = core.program.new "two layers"
+      local x, w1 = p:input("x", { 24, 40 }, "bfloat16"), p:input("w1", { 56, 40 }, "bfloat16")
+      local b1, w2 = p:input("b1", { 56 }, "bfloat16"), p:input("w2", { 16, 56 }, "bfloat16")
+      local y = ops.linear(ops.linear(x, w1, b1, { activation = "gelu_tanh" }), w2)
+      local found = core.gradient(p, { y }, { ops.full_like(y, 1) }, { w1, w2 })
+      local executable = core.executable.compile(p,
+        { { name = "w1", value = found[1] }, { name = "w2", value = found[2] } }, { device = where })
+      local out = executable:run { x = random({ 24, 40 }, 1):to(where),
+        w1 = (random({ 56, 40 }, 2) * 0.2):to(where), b1 = random({ 56 }, 3):to(where), w2 = random({ 16, 56 }, 4):to(where) }
+      local list = { out.w1:to "cpu":to "float32":clone(), out.w2:to "cpu":to "float32":clone() }
+      executable:free()
+      return list
+    end
+    local expected, keys = gradients "cpu", {} -- of GELU that saves its input, and of its derivative
+    gradients "cuda"
+    for key in pairs(choices.all()) do
+      local fused = key:match "^matmul/.*/bfloat16/[%dx]+[NT][NT]/.*/(%d+)/16$"
+      if fused == "160" or fused == "164" or fused == "192" then keys[#keys + 1] = key end
+    end
+    assert.equal(2, #keys)
+    for _, forced in ipairs { "none", "0:e101" } do
+      local text = forced == "none" and forced
+        or forced .. ("00"):rep(6) .. ("1000000000000000"):rep(6) .. ("00"):rep(8) -- as the stand-in has it
+      for _, key in ipairs(keys) do choices.take { [key] = text } end
+      for k, found in ipairs(gradients "cuda") do
+        local apart = ops.max(ops.abs(found - expected[k])):item()
+        assert.is_true(apart < 2e-2 * ops.max(ops.abs(expected[k])):item(), tostring(apart))
+      end
+      for _, key in ipairs(keys) do assert.equal(text, choices.all()[key]) end
+    end
+  end)
+
   on_cuda("names the op and the shapes of a call that fails", function()
     local x = tensor.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }):to "cuda"
     local compiled, executable = core.compile(function(v) return ops.softmax(v * 2) end, { x }, { device = "cuda" })
@@ -300,7 +339,7 @@ describe("training on the CUDA device", function()
     local fits = require "perigee.cost.fits"
     local function with(free, micro)
       local memory = device.memory
-      device.memory = function() return free, 2 ^ 33 end
+      device.memory = function() return free + 2 ^ 29, 2 ^ 33 end -- of which 0.5 GiB are reserved
       local fine, message = pcall(fits.check, tiny.recipe { batch = 64, micro = micro or 64 }, "cuda")
       device.memory = memory
       return fine, message
@@ -309,7 +348,8 @@ describe("training on the CUDA device", function()
     assert.is_true((with(needed)))
     local fine, message = with(0.6 * needed)
     assert.is_false(fine)
-    assert.matches("stage align needs [%d.]+ MiB %(arena [%d.]+ MiB, .*; cuda has [%d.]+ MiB of 8.00 GiB free", message)
+    assert.matches("stage align needs [%d.]+ MiB %(arena [%d.]+ MiB, .*; cuda has [%d.]+ MiB of 8.00 GiB free, "
+      .. "beside 512.0 MiB for its libraries", message)
     assert.matches("These would fit: .*micro = %d+, the batch in %d+ pieces", message)
     local _, hopeless = with(2 ^ 16, 2)
     assert.matches("No smaller piece of the batch would fit either", hopeless)

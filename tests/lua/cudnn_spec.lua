@@ -8,7 +8,12 @@ local door = require "perigee.core.ffi"
 local build = os.getenv "PERIGEE_BUILD" or door.home .. "/build"
 local plugin = os.getenv "PERIGEE_CUDA_LIBRARY" or build .. "/runtime/libperigee_cuda_on_cpu.so"
 local there = lfs.attributes(plugin, "mode") == "file"
-ffi.cdef "int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);"
+ffi.cdef [[
+  int setenv(const char *name, const char *value, int overwrite);
+  int unsetenv(const char *name);
+  typedef struct { int64_t calls, captures, launches, theirs, ours_instead; } pg_queue_counts;
+  void pg_queue_counted(pg_queue_counts *out);
+]]
 if there then ffi.C.setenv("PERIGEE_CUDA_LIBRARY", plugin, 1) end
 
 local choices = require "perigee.record.choices"
@@ -90,6 +95,18 @@ describe("cuDNN's attention", function()
       assert.is_true(most_apart(gradient, their_gradient) < 3e-2 * (1 + ops.max(ops.abs(gradient:to "float32")):item()))
     end)
   end
+
+  on_cuda("serves what it is asked for, in a workspace that it would not be given otherwise", "cudnn", function()
+    local function served(shape)
+      local counts, before = ffi.new "pg_queue_counts", ffi.new "pg_queue_counts"
+      door.C.pg_queue_counted(before)
+      both("cuda", packed(shape))
+      door.C.pg_queue_counted(counts)
+      return tonumber(counts.theirs - before.theirs), tonumber(counts.ours_instead - before.ours_instead)
+    end
+    assert.same({ 2, 0 }, { served { 1, 200, 3, 1, 8 } })
+    assert.same({ 0, 2 }, { served { 1, 16, 3, 1, 12 } }) -- which it has no engine for
+  end)
 
   on_cuda("is asked for in words", "ours", function()
     local fine, message = pcall(both, "cuda", packed { 1, 8, 3, 1, 8 })

@@ -8,6 +8,8 @@ local tensor = require "perigee.core.tensor"
 
 local M = {}
 
+-- What a device keeps for what comes after the check: kernels' code, libraries' handles, their first workspaces.
+local RESERVED, RESERVED_SHARE = 2 * 2 ^ 30, 1 / 16 -- bytes, and of its memory at most
 local ROUGHLY = 1.25 -- what takes more than so many times what is free isn't planned exactly before it is refused
 
 --- The stage of a recipe that takes most, priced. `changes` are settings that differ from the recipe's. Planned with
@@ -67,13 +69,16 @@ end
 ---@param name string  the device
 function M.check(recipe, name)
   local free, total = device.memory(name)
+  local reserved = math.min(RESERVED, total * RESERVED_SHARE)
+  free = free - reserved
   local most = largest(recipe)
   if most.memory_total <= ROUGHLY * free then most = largest(recipe, nil, true) end
   core.C.pg_memory_expect(core.device_code[name], most.memory_total)
   if most.memory_total <= free then return end
   local others = alternatives(recipe, free)
-  error(("recipe %s: stage %s needs %s (%s); %s has %s of %s free. %s"):format(recipe.name, most.stage,
-    size.text(most.memory_total), purposes(most.memory), name, size.text(free), size.text(total),
+  error(("recipe %s: stage %s needs %s (%s); %s has %s of %s free, beside %s for its libraries. %s"):format(
+    recipe.name, most.stage, size.text(most.memory_total), purposes(most.memory), name, size.text(math.max(free, 0)),
+    size.text(total), size.text(reserved),
     #others > 0 and "These would fit: " .. table.concat(others, "; or ")
       or "No smaller piece of the batch would fit either"), 0)
 end
