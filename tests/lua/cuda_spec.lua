@@ -155,7 +155,8 @@ describe("the CUDA device", function()
       local executable = core.executable.compile(p,
         { { name = "w1", value = found[1] }, { name = "w2", value = found[2] } }, { device = where })
       local out = executable:run { x = random({ 24, 40 }, 1):to(where),
-        w1 = (random({ 56, 40 }, 2) * 0.2):to(where), b1 = random({ 56 }, 3):to(where), w2 = random({ 16, 56 }, 4):to(where) }
+        w1 = (random({ 56, 40 }, 2) * 0.2):to(where), b1 = random({ 56 }, 3):to(where),
+        w2 = random({ 16, 56 }, 4):to(where) }
       local list = { out.w1:to "cpu":to "float32":clone(), out.w2:to "cpu":to "float32":clone() }
       executable:free()
       return list
