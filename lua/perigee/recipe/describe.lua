@@ -3,6 +3,7 @@ local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
 local is_frozen = require("perigee.nn.module").is_frozen
+local signals = require "perigee.signals"
 local tables = require "perigee.base.tables"
 
 local M = {}
@@ -75,14 +76,14 @@ local function student_config(student)
 end
 
 local function stage_config(stage)
-  local losses, signals = {}, {}
+  local losses, measured = {}, {}
   for k, entry in ipairs(stage.losses) do
     losses[k] = { name = entry.name, weight = entry.weight, kind = entry.loss.kind, settings = entry.loss.settings }
   end
-  for k, signal in ipairs(stage.signals) do
-    signals[k] = { name = signal.name, kind = signal.kind, settings = signal.settings }
+  for k, signal in ipairs(signals.of_stage(stage.finish, stage.signals)) do
+    measured[k] = { name = signal.name, kind = signal.kind, settings = signal.settings }
   end
-  return { name = stage.name, finish = stage.finish.text, losses = losses, signals = signals[1] and signals or nil }
+  return { name = stage.name, finish = stage.finish.text, losses = losses, signals = measured[1] and measured or nil }
 end
 
 --- The names of a recipe's frozen parameters, or nil.

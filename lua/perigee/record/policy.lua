@@ -131,7 +131,8 @@ local function literal(value, recipe_finish)
   return "{ " .. table.concat(parts, ", ") .. " }"
 end
 
---- A stop as source. The recipe's own stop, where it is given, is written as `recipe_finish`.
+--- A stop as source, or a signal or a value of their settings. The recipe's own stop, where it is given, is written as
+--- `recipe_finish`.
 function M.write(stop, recipe_finish) return literal(stop, recipe_finish) end
 
 --- The stop that M.write wrote.
