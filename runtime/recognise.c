@@ -3,7 +3,7 @@
 
 #include "internal.h"
 
-#define CONVERT "convert it with torch.load(..., weights_only=True) and safetensors.torch.save_file"
+#define CONVERT "perigee inspect says what it holds, perigee import converts weights"
 #define TO_PNG "convert it to PNG"
 
 typedef struct kind {
@@ -50,7 +50,7 @@ static const char *of_zip(const char *bytes, int64_t n) {
 
 static const char *of_json(const char *bytes, int64_t n) {
   if (holds(bytes, n, "\"weight_map\""))
-    return "the index of a model in several files; join them into one with safetensors.torch.load_file and save_file";
+    return "the index of a model in several files; " CONVERT;
   return "a JSON text";
 }
 

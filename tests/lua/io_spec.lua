@@ -582,10 +582,33 @@ describe("safetensors", function()
     assert.same(values, t:totable())
   end)
 
+  it("reads float8 as float32, small integers as larger ones", function()
+    local cases = { -- bits, and what they are
+      { "F8_E4M3", "\0\128\56\192\126\1\8", "float32", { 0, 0, 1, -2, 448, 2 ^ -9, 2 ^ -6 } },
+      { "F8_E5M2", "\0\60\192\123\1\124\252", "float32", { 0, 1, -2, 57344, 2 ^ -16, math.huge, -math.huge } },
+      { "I8", "\255\127\128\0\1\2\3", "int32", { -1, 127, -128, 0, 1, 2, 3 } },
+      { "BOOL", "\1\0\1\1\0\0\1", "uint8", { 1, 0, 1, 1, 0, 0, 1 } },
+    }
+    for _, case in ipairs(cases) do
+      put(in_folder "f.safetensors",
+        safetensors_file(('{"x":{"dtype":"%s","shape":[7],"data_offsets":[0,7]}}'):format(case[1]), case[2]))
+      local t = safetensors.load(in_folder "f.safetensors").x
+      assert.equal(case[3], t.dtype)
+      assert.same(case[4], t:totable(), case[1])
+    end
+    put(in_folder "f.safetensors",
+      safetensors_file('{"x":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}', "\127\255"))
+    for _, x in ipairs(safetensors.load(in_folder "f.safetensors").x:totable()) do assert.is_true(x ~= x) end
+    put(in_folder "f.safetensors",
+      safetensors_file('{"x":{"dtype":"U64","shape":[1],"data_offsets":[0,8]}}', ("\255"):rep(8)))
+    fails(function() safetensors.load(in_folder "f.safetensors") end, "tensor 'x' holds a number of 2^63 or more")
+  end)
+
   it("names a dtype that it can't read", function()
-    put(in_folder "b.safetensors", safetensors_file('{"x":{"dtype":"BOOL","shape":[1],"data_offsets":[0,1]}}', "\1"))
+    put(in_folder "b.safetensors", safetensors_file('{"x":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}',
+      ("\0"):rep(8)))
     local file = safetensors.open(in_folder "b.safetensors")
-    fails(function() file:read "x" end, "tensor 'x' is BOOL, which can't be read")
+    fails(function() file:read "x" end, "tensor 'x' is C64, which can't be read")
   end)
 
   it("leaves the old file where the disk is full", function()
@@ -671,5 +694,45 @@ describe("safetensors", function()
       else assert.is_truthy(result:find("b.safetensors: ", 1, true), result) end
     end
     assert.is_true(read > 100)
+  end)
+end)
+
+describe("safetensors in several files", function()
+  local weights_file = require "perigee.io.weights_file"
+
+  local function index(map, extra)
+    local parts = {}
+    for name, file in pairs(map) do parts[#parts + 1] = ('"%s":"%s"'):format(name, file) end
+    put(in_folder "model.safetensors.index.json",
+      ('{"metadata":{"total_size":24},"weight_map":{%s}%s}'):format(table.concat(parts, ","), extra or ""))
+    return in_folder "model.safetensors.index.json"
+  end
+
+  before_each(function()
+    safetensors.save(in_folder "one.safetensors", { a = pg.tensor { 1, 2 }, b = pg.tensor({ 3 }, "bfloat16") })
+    safetensors.save(in_folder "two.safetensors", { c = pg.tensor { 4 } })
+  end)
+
+  it("are read by their index", function()
+    local file = weights_file.open(index { a = "one.safetensors", b = "one.safetensors", c = "two.safetensors" })
+    assert.same({ "a", "b", "c" }, file.names)
+    assert.same({ 1, 2 }, file:read("a"):totable())
+    assert.equal("bfloat16", file:read("b").dtype)
+    assert.same({ 4 }, file:read("c"):totable())
+    fails(function() file:read "d" end, "index.json: it has no tensor 'd'")
+  end)
+
+  it("are refused where index and files differ", function()
+    local function refused(map, ...)
+      local path = index(map)
+      fails(function() weights_file.open(path) end, path, ...)
+    end
+    refused({ a = "one.safetensors", c = "two.safetensors" }, "tensor 'b' of", "is not in the index")
+    refused({ a = "one.safetensors", b = "one.safetensors", c = "one.safetensors" }, "tensor 'c' is not in")
+    refused({ a = "three.safetensors" }, "three.safetensors is missing")
+    refused({ a = "../one.safetensors" }, "it names the file '../one.safetensors'")
+    refused({ a = "one.json" }, "it names the file 'one.json'")
+    put(in_folder "list.json", '{"weight_map":["a"]}')
+    fails(function() weights_file.open(in_folder "list.json") end, "it has no weight_map")
   end)
 end)

@@ -18,6 +18,7 @@ import build_frechet
 import build_haste
 import build_ops
 import build_parameters
+import build_pytorch
 import build_samplers
 import build_student
 import build_teacher
@@ -73,6 +74,7 @@ def main():
             store.write(FOLDER / (fixture.name + ".safetensors"), fixture.tensors,
                         {**fixture.metadata(), "torch": torch.__version__.split("+")[0]})
     if not options.check:
+        build_pytorch.write(FOLDER / "pytorch")
         for file, arguments in names.FILES.items():
             (FOLDER / file).write_text(names.text(*arguments))
     if not options.vit_tiny:

@@ -3,8 +3,8 @@
 ---
 --- A file may say the CRC-32 of each tensor's bytes, in its metadata: "perigee_crc32", a JSON object of eight
 --- hexadecimal digits by name. They are checked where a tensor is read.
-local ffi = require "ffi"
 local core = require "perigee.core.ffi"
+local elements = require "perigee.io.elements"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local layout = require "perigee.core.layout"
@@ -18,16 +18,9 @@ local MAX_HEADER = 100 * 10 ^ 6 -- bytes, the format's own limit
 local MAX_DIMS = 8
 local SUMS = "perigee_crc32"
 
--- The format's names: element bytes, and the dtype here where there is one. F16 is read as float32.
-local formats = {
-  F64 = { 8, "float64" }, F32 = { 4, "float32" }, BF16 = { 2, "bfloat16" }, F16 = { 2, "float32" },
-  I64 = { 8, "int64" }, I32 = { 4, "int32" }, U8 = { 1, "uint8" },
-  I16 = { 2 }, I8 = { 1 }, U16 = { 2 }, U32 = { 4 }, U64 = { 8 }, BOOL = { 1 }, F8_E4M3 = { 1 }, F8_E5M2 = { 1 },
+local format_of = { -- what the dtypes here are called
+  float64 = "F64", float32 = "F32", bfloat16 = "BF16", int64 = "I64", int32 = "I32", uint8 = "U8",
 }
-local format_of = {}
-for name, format in pairs(formats) do
-  if format[2] and name ~= "F16" then format_of[format[2]] = name end
-end
 
 ---@class perigee.SafetensorsEntry
 ---@field dtype string       the dtype it is read as, or the format's name where it can't be
@@ -102,7 +95,7 @@ local function checked_entry(path, name, given, data, size)
       refuse(path, "tensor '%s' has an unknown property '%s'", name, tostring(key))
     end
   end
-  local format = formats[given.dtype]
+  local format = elements.formats[given.dtype]
   if not format then refuse(path, "tensor '%s' has the unknown dtype '%s'", name, tostring(given.dtype)) end
   local numel = checked_shape(path, name, given.shape)
   local offsets = given.data_offsets
@@ -113,12 +106,12 @@ local function checked_entry(path, name, given, data, size)
   if from > to or to > size - data then
     refuse(path, "tensor '%s' lies at bytes %.0f to %.0f of %.0f", name, from, to, size - data)
   end
-  if to - from ~= numel * format[1] then
+  if to - from ~= numel * format.bytes then
     refuse(path, "tensor '%s' has %.0f bytes, its shape %s of %s needs %.0f", name, to - from,
-      core.shape_text(given.shape), given.dtype, numel * format[1])
+      core.shape_text(given.shape), given.dtype, numel * format.bytes)
   end
-  return { name = name, dtype = format[2] or given.dtype, stored = given.dtype, bytes = to - from, offset = data + from,
-    shape = { unpack(given.shape) } }
+  return { name = name, dtype = format.dtype or given.dtype, stored = given.dtype, bytes = to - from,
+    offset = data + from, shape = { unpack(given.shape) } }
 end
 
 local function checked_metadata(path, metadata)
@@ -201,35 +194,6 @@ function File:verify()
   self.verified = true
 end
 
-local half_values -- float[65536]
-
---- All values of a half-precision number, by its bits: sign, 5 bits of exponent, 10 of fraction.
-local function half_table()
-  if half_values then return half_values end
-  half_values = ffi.new "float[65536]"
-  for bits = 0, 32767 do
-    local exponent, fraction = math.floor(bits / 1024), bits % 1024
-    local value = exponent == 0 and fraction * 2 ^ -24 or (1 + fraction / 1024) * 2 ^ (exponent - 15)
-    if exponent == 31 then value = fraction == 0 and math.huge or 0 / 0 end
-    half_values[bits], half_values[bits + 32768] = value, -value
-  end
-  return half_values
-end
-
-local function read_half(file, entry, into)
-  local values, numel = half_table(), entry.bytes / 2
-  local raw = tensor.empty({ entry.bytes }, "uint8")
-  files.read_tensor(file.path, entry.offset, raw)
-  local t = into.device == "cpu" and into or tensor.empty(entry.shape, "float32")
-  local bits, out = ffi.cast("uint16_t *", raw:pointer()), t:pointer()
-  for k = 0, numel - 1 do out[k] = values[bits[k]] end
-  raw:free()
-  if t ~= into then
-    into:copy_(t)
-    t:free()
-  end
-end
-
 ---@return perigee.SafetensorsEntry
 function File:info(name)
   local entry = self.entries[name]
@@ -243,23 +207,10 @@ end
 ---@return perigee.Tensor
 function File:read(name, into)
   local entry = self:info(name)
-  if not core.dtype_code[entry.dtype] then
-    core.fail("%s: tensor '%s' is %s, which can't be read", self.path, name, entry.stored)
-  end
-  into = into or tensor.empty(entry.shape, entry.dtype)
-  if into.dtype ~= entry.dtype or not layout.same_shape(into.shape, entry.shape) then
-    core.fail("%s: tensor '%s' is %s %s, the one to read into is %s %s", self.path, name, entry.dtype,
-      core.shape_text(entry.shape), into.dtype, core.shape_text(into.shape))
-  end
   local summed = self.sums ~= nil and not self.verified
-  if entry.stored == "F16" then
-    read_half(self, entry, into)
-    if summed then expect_sum(self, name, hexadecimal(files.crc32(self.path, entry.offset, entry.bytes))) end
-  else
-    local _, sum = files.read_tensor(self.path, entry.offset, into, summed)
-    if summed then expect_sum(self, name, hexadecimal(sum)) end
-  end
-  return into
+  local t, sum = elements.read_entry(self, name, entry, into, summed)
+  if summed then expect_sum(self, name, hexadecimal(sum)) end
+  return t
 end
 
 --- All tensors of a file, by name, and its metadata.

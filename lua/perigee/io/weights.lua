@@ -6,10 +6,10 @@
 --- A table of names is a list of { ours, theirs }: "#" is a position, counted from 1 here and from 0 there, and "*" the
 --- last part of a name, the same on both sides.
 local core = require "perigee.core.ffi"
-local files = require "perigee.io.files"
 local layout = require "perigee.core.layout"
 local safetensors = require "perigee.io.safetensors"
 local tensor = require "perigee.core.tensor"
+local weights_file = require "perigee.io.weights_file"
 
 local M = {}
 
@@ -131,13 +131,8 @@ end
 
 -- ---- loading -------------------------------------------------------------------------------------------------
 
---- Opens a safetensors file of weights; a missing one is an error that names the path.
----@param path string
----@return perigee.SafetensorsFile
-function M.open(path)
-  if not files.exists(path) then core.fail("%s: weights file not found", path) end
-  return safetensors.open(path)
-end
+--- Opens a file of weights of any kind (io/weights_file.lua).
+M.open = weights_file.open
 
 --- The names that a file of a vision transformer uses.
 local function guess(file, prefix)

@@ -1,0 +1,178 @@
+--- Zip archives (APPNOTE 6.3, zip64 too): the directory, and where the bytes of stored entries lie. Nothing is
+--- unpacked, and the directory is not trusted: every entry lies in the file by itself, and no name comes twice.
+local core = require "perigee.core.ffi"
+local files = require "perigee.io.files"
+
+local M = {}
+
+local MAX_DIRECTORY = 2 ^ 26 -- bytes; of the directory
+local LAST, MAX_COMMENT = 22, 65535 -- bytes of the end record, and of the comment after it
+local ENTRY, LOCAL = 46, 30 -- bytes of a directory's entry and of a local header, without their names
+local STORED = 0
+
+---@class perigee.ZipEntry
+---@field name string
+---@field bytes integer     as unpacked
+---@field packed integer    as in the file
+---@field stored boolean    neither compressed nor encrypted: its bytes can be read where they lie
+---@field header integer    offset of its local header
+
+---@class perigee.ZipFile
+---@field path string
+---@field entries table<string, perigee.ZipEntry>
+---@field names string[]    in the directory's order
+local Zip = {}
+Zip.__index = Zip
+
+local function refuse(path, format, ...)
+  core.fail("%s: not a zip archive that can be read: %s", path, format:format(...))
+end
+
+--- A little-endian number at an offset, from 0.
+local function number(text, offset, bytes)
+  local value = 0
+  for k = offset + bytes, offset + 1, -1 do value = value * 256 + text:byte(k) end
+  return value
+end
+
+--- Where the end record begins, and its text.
+local function find_end(path, size)
+  local from = math.max(0, size - LAST - MAX_COMMENT)
+  local tail = files.read(path, from, size - from)
+  for at = #tail - LAST, 0, -1 do
+    if tail:sub(at + 1, at + 4) == "PK\5\6" and at + LAST + number(tail, at + 20, 2) == #tail then
+      return from + at, tail:sub(at + 1, at + LAST)
+    end
+  end
+  refuse(path, "its directory is missing; the download or copy did not finish")
+end
+
+--- The directory's offset, its bytes and the number of entries.
+local function find_directory(path, size)
+  local at, last = find_end(path, size)
+  local count, bytes, offset = number(last, 10, 2), number(last, 12, 4), number(last, 16, 4)
+  local locator = at >= 20 and files.read(path, at - 20, 20) or ""
+  if locator:sub(1, 4) == "PK\6\7" then
+    local place = number(locator, 8, 8)
+    if place > size - 56 then refuse(path, "its zip64 record lies outside the file") end
+    local record = files.read(path, place, 56)
+    if record:sub(1, 4) ~= "PK\6\6" then refuse(path, "it has no zip64 record where that should be") end
+    count, bytes, offset = number(record, 32, 8), number(record, 40, 8), number(record, 48, 8)
+  end
+  if bytes > MAX_DIRECTORY then refuse(path, "a directory of %.0f bytes; the limit is %.0f", bytes, MAX_DIRECTORY) end
+  if offset > at or bytes > at - offset then refuse(path, "its directory lies outside the file") end
+  return offset, bytes, count
+end
+
+--- The sizes and the offset that are in an entry's zip64 field, for those that do not fit.
+local function widened(path, entry, extra)
+  local at = 0
+  while at + 4 <= #extra do
+    local kind, length = number(extra, at, 2), number(extra, at + 2, 2)
+    if at + 4 + length > #extra then break end
+    if kind == 1 then
+      local field = at + 4
+      for _, key in ipairs { "bytes", "packed", "header" } do
+        if entry[key] == 0xffffffff then
+          if field + 8 > at + 4 + length then break end
+          entry[key], field = number(extra, field, 8), field + 8
+        end
+      end
+    end
+    at = at + 4 + length
+  end
+  for _, key in ipairs { "bytes", "packed", "header" } do
+    if entry[key] == 0xffffffff then refuse(path, "the sizes of '%s' are missing", entry.name) end
+  end
+end
+
+--- Names lead to no other folder.
+local function check_name(path, name)
+  if name == "" or name:find "%z" or name:sub(1, 1) == "/" or ("/" .. name .. "/"):find("/../", 1, true) then
+    refuse(path, "an entry is named '%s'", (name:sub(1, 120):gsub("%c", "?")))
+  end
+end
+
+--- The directory's entries, in its order.
+local function read_directory(path, size)
+  local offset, bytes, count = find_directory(path, size)
+  local text, at, list = files.read(path, offset, bytes), 0, {}
+  while at < bytes do
+    if at + ENTRY > bytes or text:sub(at + 1, at + 4) ~= "PK\1\2" then refuse(path, "its directory is damaged") end
+    local flags, method = number(text, at + 8, 2), number(text, at + 10, 2)
+    local name_length, extra_length = number(text, at + 28, 2), number(text, at + 30, 2)
+    local after = at + ENTRY + name_length + extra_length + number(text, at + 32, 2)
+    if after > bytes then refuse(path, "its directory is damaged") end
+    local name = text:sub(at + ENTRY + 1, at + ENTRY + name_length)
+    check_name(path, name)
+    if flags % 2 == 1 then refuse(path, "'%s' is encrypted", name) end
+    local entry = { name = name, bytes = number(text, at + 24, 4), packed = number(text, at + 20, 4),
+      header = number(text, at + 42, 4), stored = method == STORED }
+    widened(path, entry, text:sub(at + ENTRY + name_length + 1, at + ENTRY + name_length + extra_length))
+    if entry.header + LOCAL + name_length > offset or entry.packed > offset - entry.header - LOCAL - name_length then
+      refuse(path, "'%s' lies outside the file", name)
+    end
+    if entry.stored and entry.bytes ~= entry.packed then refuse(path, "'%s' has two sizes", name) end
+    list[#list + 1], at = entry, after
+  end
+  if #list ~= count then refuse(path, "%d entries, its directory announces %.0f", #list, count) end
+  return list, offset
+end
+
+--- Entries follow one another in the file and do not overlap.
+local function check_order(path, list, ending)
+  local sorted = {}
+  for k, entry in ipairs(list) do sorted[k] = entry end
+  table.sort(sorted, function(a, b) return a.header < b.header end)
+  for k, entry in ipairs(sorted) do
+    local room = (sorted[k + 1] and sorted[k + 1].header or ending) - entry.header
+    if LOCAL + #entry.name + entry.packed > room then refuse(path, "'%s' overlaps the next entry", entry.name) end
+    entry.room = room
+  end
+end
+
+--- Opens an archive: its directory is read and checked, no entry is.
+---@param path string
+---@return perigee.ZipFile
+function M.open(path)
+  local size = files.size(path)
+  if size < LAST then refuse(path, "it has %d bytes", size) end
+  local list, ending = read_directory(path, size)
+  local self = setmetatable({ path = path, entries = {}, names = {} }, Zip)
+  for k, entry in ipairs(list) do
+    if self.entries[entry.name] then refuse(path, "'%s' comes twice", entry.name) end
+    self.entries[entry.name], self.names[k] = entry, entry.name
+  end
+  check_order(path, list, ending)
+  return self
+end
+
+--- Where a stored entry's bytes begin in the file, and how many they are. An error for one that is missing or
+--- compressed.
+---@param name string
+---@return integer offset
+---@return integer bytes
+function Zip:place(name)
+  local entry = self.entries[name]
+  if not entry then core.fail("%s: it has no entry '%s'", self.path, name) end
+  if not entry.stored then core.fail("%s: its entry '%s' is compressed; stored ones are read", self.path, name) end
+  local header = files.read(self.path, entry.header, LOCAL + #name)
+  if header:sub(1, 4) ~= "PK\3\4" or number(header, 26, 2) ~= #name or header:sub(LOCAL + 1) ~= name then
+    refuse(self.path, "'%s' is another entry at its place", name)
+  end
+  local begins = LOCAL + #name + number(header, 28, 2)
+  if begins + entry.bytes > entry.room then refuse(self.path, "'%s' overlaps the next entry", name) end
+  return entry.header + begins, entry.bytes
+end
+
+--- A stored entry's bytes, at most `most` of them.
+---@return string
+function Zip:read(name, most)
+  local offset, bytes = self:place(name)
+  if most and bytes > most then
+    core.fail("%s: its entry '%s' has %.0f bytes; at most %.0f are read", self.path, name, bytes, most)
+  end
+  return files.read(self.path, offset, bytes)
+end
+
+return M
