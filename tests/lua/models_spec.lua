@@ -306,6 +306,35 @@ describe("ViT", function()
     assert.equal(4, calls(function(images) return teacher:classify(images) end))
   end)
 
+  it("loads timm's form of DINOv2 with registers, whose class token has its position in it", function()
+    local safetensors, _, settings = require "perigee.io.safetensors", oracle.load "vit_dinov2_tiny"
+    local original, timm = oracle.path "vit_dinov2_tiny.weights", os.tmpname()
+    local tensors = safetensors.load(original)
+    local position = tensors.pos_embed
+    assert.same({ 1, 37, 32 }, position.shape)
+    tensors.cls_token = tensors.cls_token + position:narrow(2, 1, 1)
+    tensors.pos_embed = position:narrow(2, 2, 36):contiguous()
+    tensors.reg_token, tensors.register_tokens, tensors.mask_token = tensors.register_tokens, nil, nil
+    safetensors.save(timm, tensors)
+    local images = ops.random_uniform({ 2, 3, 28, 28 },
+      { state = tensor.tensor({ 1, 0, 0 }, "int64"), purpose = "images", dtype = "float32" })
+    local function everything(path, options)
+      local teacher = teacher_of(settings, options)
+      teacher.weights = path
+      teacher:load {}
+      local tokens, extra = teacher:features(images, { layers = { 1, 3 }, class_token = true })
+      return { tokens:totable(), extra.class_token:totable(), extra.qkv[1]:totable(), extra.qkv[3]:totable() }
+    end
+    local expected = everything(original)
+    assert.same(expected, everything(timm)) -- exactly
+    assert.same(expected, everything(timm, { stored = 4 })) -- the grid is the file's
+    tensors.pos_embed = position:narrow(2, 2, 34):contiguous()
+    safetensors.save(timm, tensors)
+    assert.matches("pos_embed [1,34,32] is not a square grid, with or without a class token",
+      message_of(everything, timm), 1, true)
+    os.remove(timm)
+  end)
+
   it("learns as a classifier: gradients reach every parameter", function()
     local teacher = models.vit { depth = 1, width = 8, heads = 2, patch = 4, image = 8, classes = 3, registers = 1,
       layer_scale = true }

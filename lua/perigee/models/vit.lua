@@ -293,14 +293,31 @@ function Vit:forward(images, options) return self:features(images, options) end
 
 -- ---- weights -------------------------------------------------------------------------------------------------
 
+--- The file as if its positions had a row for the class token, of zeros: where timm folds that row into the class token
+--- (DINOv2 with registers), `pos_embed` holds the patches' alone.
+local function with_class_row(self, file)
+  local entry = file.entries.pos_embed
+  local shape = entry and entry.shape
+  local side = shape and #shape == 3 and math.sqrt(shape[2])
+  if not side or not (side % 1 == 0 or shape[2] + 1 == self.position.shape[2]) then return file end
+  local entries = tables.merged(file.entries,
+    { pos_embed = tables.merged(entry, { shape = { shape[1], shape[2] + 1, shape[3] } }) })
+  local function read(_, name)
+    local t = file:read(name)
+    if name ~= "pos_embed" then return t end
+    return ops.concat({ ops.fill({ shape[1], 1, shape[3] }, { value = 0, dtype = t.dtype }), t }, 2)
+  end
+  return setmetatable({ entries = entries, read = read }, { __index = file })
+end
+
 --- Takes over the position grid that the weights file has, before anything refers to the parameter.
 local function adopt_stored_grid(self, file)
   local shape = file.entries.pos_embed and file.entries.pos_embed.shape
   if not shape or #shape ~= 3 or shape[2] == self.position.shape[2] then return end
   local side = math.sqrt(shape[2] - 1)
   if side % 1 ~= 0 then
-    core.fail("%s: pos_embed %s is not a square grid and a class token; give the option 'stored'", file.path,
-      core.shape_text(shape))
+    core.fail("%s: pos_embed %s is not a square grid, with or without a class token; give the option 'stored'",
+      file.path, core.shape_text(shape))
   end
   self.stored = { side, side }
   self.position = position_parameter(self.stored, self.width)
@@ -317,7 +334,7 @@ end
 --- As for every module; a model with a weights file reads its parameters from there.
 function Vit:materialise(options)
   if not self.weights then return module.Module.materialise(self, options) end
-  local file = weights.open(self.weights)
+  local file = with_class_row(self, weights.open(self.weights))
   adopt_stored_grid(self, file)
   local result = module.Module.materialise(self, tables.merged({ initialise = false }, options))
   weights.load(file, self, { names = self.names })
