@@ -17,7 +17,7 @@ local M = {
       help = "random data and teacher's weights: no file is needed" },
     { name = "json", type = "string", value = "FILE", help = "write all of it to a file" },
     { name = "device", type = "string", help = "cpu or cuda (default: the recipe's, else cpu)" },
-    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+    { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
   },
 }
 

@@ -66,12 +66,19 @@ local function speed()
   row("memory speed", ("%.1f GB/s"):format(machine.bandwidth / 1e9), "measured now")
 end
 
+--- Why there are not as many threads as processors.
+local function threads_note()
+  if (os.getenv "OMP_NUM_THREADS" or "") ~= "" then return "as OMP_NUM_THREADS says" end
+  local quota = require("perigee.core.limits").quota()
+  return quota and ("this container's quota is %g processors"):format(quota)
+end
+
 local function processor()
   local C = require("perigee.core.ffi").C
   local flags, isa = processor_flags(), ffi.string(C.pg_cpu_isa())
   section "Processor"
   row("processor", ffi.string(C.pg_cpu_name()))
-  row("threads", tostring(C.pg_threads()), os.getenv "OMP_NUM_THREADS" and "as OMP_NUM_THREADS says" or nil)
+  row("threads", tostring(C.pg_threads()), threads_note())
   row("kernels", isa, isa_note(isa, flags))
   bfloat16(flags)
   speed()
@@ -79,15 +86,14 @@ end
 
 local function memory()
   section "Memory and disk"
-  local text = read "/proc/meminfo" or ""
-  local total, free = text:match "MemTotal:%s*(%d+)", text:match "MemAvailable:%s*(%d+)"
-  if total then
-    local share = tonumber(free or 0) * 1024
-    row("memory", ("%s, %s free"):format(gigabytes(total * 1024), gigabytes(share)),
-        share < 2e9 and "little: the quickstart needs about 2 GB" or nil)
+  local found = require("perigee.core.limits").memory()
+  if found then
+    row("memory", ("%s, %s free"):format(gigabytes(found.total), gigabytes(found.free)),
+        found.free < 2e9 and "little: the quickstart needs about 2 GB" or nil)
+    if found.total < found.machine then
+      row("limit", gigabytes(found.total), ("%s's; the machine has %s"):format(found.whose, gigabytes(found.machine)))
+    end
   end
-  local limit = tonumber((read "/sys/fs/cgroup/memory.max" or ""):match "%d+")
-  if limit and total and limit < total * 1024 then row("limit", gigabytes(limit), "this container's") end
   local line = first_line "df -Pk . | tail -n 1"
   local disk = line and tonumber(line:match "^%S+%s+%d+%s+%d+%s+(%d+)")
   if disk then

@@ -21,7 +21,7 @@ function M.options()
       help = "side that the judges' pictures are resized to (default: what each was made for)" },
     { name = "json", type = "boolean", default = false, help = "print JSON" },
     { name = "device", type = "string", default = "cpu", help = "where samples are drawn and judged: cpu or cuda" },
-    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+    { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
   }
   for k, option in ipairs(require("perigee.recipe.sampling").command_options()) do table.insert(list, 4 + k, option) end
   return list

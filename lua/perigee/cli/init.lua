@@ -140,6 +140,7 @@ function M.dispatch(arguments)
     io.write(help)
     return 0
   end
+  require("perigee.core.limits").apply()
   local status = verb.run(values)
   if status == false then return 1 end
   return type(status) == "number" and status or 0

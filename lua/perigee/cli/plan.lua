@@ -10,7 +10,7 @@ local M = {
     { name = "device", type = "string", default = "cpu",
       help = "cpu or cuda (of this machine, measured), a100, h100 or h200" },
     { name = "json", type = "boolean", default = false, help = "print JSON" },
-    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+    { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
   },
 }
 
@@ -22,6 +22,15 @@ local function kernels_text(planned_for, device)
   if device == "cpu" then return "  kernels        this processor's" end
   return "  kernels        this processor's; CUDA's, whose scratch differs, can't be asked here (perigee doctor says "
     .. "why)"
+end
+
+--- What this process may use, and whether the plan fits into it.
+local function host_text(host, stages)
+  local most, size = 0, require "perigee.base.size"
+  for _, stage in ipairs(stages) do most = math.max(most, stage.memory_total) end
+  return ("  memory here    %s of %s, %s free%s"):format(size.text(host.total), host.whose, size.text(host.free),
+    most > host.total and "; TOO LITTLE: it needs " .. size.text(most)
+      or most > host.free and "; less than the " .. size.text(most) .. " that it needs" or "")
 end
 
 local function millions(n) return n and ("%.2f M"):format(n / 1e6) or "-" end
@@ -75,6 +84,10 @@ function M.run(options)
   print(("%s: batch %d (in pieces of %d), %s"):format(recipe.name, recipe.batch, recipe.micro, recipe.precision))
   print(kernels_text(stages[1].planned_for, options.device))
   if cache then print(cache_text(cache)) end
+  if options.device == "cpu" then
+    local host = require("perigee.core.limits").memory()
+    if host then print(host_text(host, stages)) end
+  end
   for _, s in ipairs(stages) do
     print(("\nstage %s"):format(s.stage))
     local n = s.parameters

@@ -10,7 +10,7 @@ return {
       help = "use the moving averages of a run's weights; --no-ema does not" },
     { name = "device", type = "string",
       help = "where the recipe's run lives: cpu or cuda (default: the recipe's, else cpu)" },
-    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+    { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
   },
   run = function(options)
     local core = require "perigee.core.ffi"

@@ -14,7 +14,7 @@ function M.options()
       help = "FILE.png (a grid), FILE.npz, FILE.npy, or a folder (default: RUN/samples/sample.png, of latents .npy)" },
     { name = "columns", type = "integer", min = 1, help = "columns of a PNG grid" },
     { name = "device", type = "string", default = "cpu", help = "cpu or cuda" },
-    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+    { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
   }
   for k, option in ipairs(require("perigee.recipe.sampling").command_options()) do table.insert(list, 3 + k, option) end
   return list

@@ -13,7 +13,7 @@ local M = {
     { name = "steps", type = "integer", help = "stop after this many steps of the run" },
     { name = "seed", type = "integer", help = "another seed than the recipe's" },
     { name = "device", type = "string", help = "cpu or cuda (default: the recipe's, else cpu)" },
-    { name = "threads", type = "integer", help = "processor threads (default: all cores)" },
+    { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
     { name = "resume", type = "boolean", default = false, help = "continue from the newest checkpoint" },
     { name = "from", type = "string", value = "RUN|CHECKPOINT",
       help = "begin where that run stands or stood: its newest checkpoint, or the given one" },

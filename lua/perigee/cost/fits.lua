@@ -2,6 +2,7 @@
 --- and what would fit instead.
 local core = require "perigee.core.ffi"
 local device = require "perigee.core.device"
+local limits = require "perigee.core.limits"
 local price = require "perigee.cost.price"
 local size = require "perigee.base.size"
 local tensor = require "perigee.core.tensor"
@@ -64,6 +65,34 @@ local function alternatives(recipe, free)
   return list
 end
 
+--- What a recipe needs, and what would fit instead, as an error's text.
+local function too_large(recipe, most, where, free)
+  local others = alternatives(recipe, free)
+  return ("recipe %s: stage %s needs %s (%s); %s. %s"):format(recipe.name, most.stage, size.text(most.memory_total),
+    purposes(most.memory), where, #others > 0 and "These would fit: " .. table.concat(others, "; or ")
+      or "No smaller piece of the batch would fit either")
+end
+
+local PLENTY, SHARE = 4 * 2 ^ 30, 64 -- bytes free; of them, what a small model's parameters take at most
+
+--- Holds a recipe against the memory that this process may use (core/limits.lua): an error if it can never fit, a
+--- sentence if it is more than what is free now. Nothing is planned where there is plenty.
+---@param recipe perigee.Recipe
+---@return string?
+function M.check_host(recipe)
+  local host, numbers = limits.memory(), 0
+  if not host then return nil end
+  for _, trained in ipairs(recipe:trained_modules()) do numbers = numbers + trained.module:parameter_count() end
+  if host.free > math.max(PLENTY, SHARE * core.dtype_bytes[recipe.dtype] * numbers) then return nil end
+  local most = largest(recipe)
+  local where = ("%s has %s, %s free"):format(host.whose == "ulimit" and "this process, by ulimit," or host.whose,
+    size.text(host.total), size.text(host.free))
+  if most.memory_total > host.total then error(too_large(recipe, most, where, host.total), 0) end
+  if most.memory_total > host.free then
+    return ("stage %s needs %s; %s"):format(most.stage, size.text(most.memory_total), where)
+  end
+end
+
 --- An error unless every stage fits into what a device has free; the runtime's messages learn what is planned.
 ---@param recipe perigee.Recipe
 ---@param name string  the device
@@ -75,12 +104,8 @@ function M.check(recipe, name)
   if most.memory_total <= ROUGHLY * free then most = largest(recipe, nil, true) end
   core.C.pg_memory_expect(core.device_code[name], most.memory_total)
   if most.memory_total <= free then return end
-  local others = alternatives(recipe, free)
-  error(("recipe %s: stage %s needs %s (%s); %s has %s of %s free, beside %s for its libraries. %s"):format(
-    recipe.name, most.stage, size.text(most.memory_total), purposes(most.memory), name, size.text(math.max(free, 0)),
-    size.text(total), size.text(reserved),
-    #others > 0 and "These would fit: " .. table.concat(others, "; or ")
-      or "No smaller piece of the batch would fit either"), 0)
+  error(too_large(recipe, most, ("%s has %s of %s free, beside %s for its libraries"):format(name,
+    size.text(math.max(free, 0)), size.text(total), size.text(reserved)), free), 0)
 end
 
 return M

@@ -18,7 +18,7 @@
 ---@field micro? integer            images a pass, a divisor of the batch: the batch itself
 ---@field keep? integer             checkpoints kept: 3
 ---@field sample? perigee.SampleSettings  how samples are drawn, during the run and by `perigee sample`
----@field threads? integer          processor threads: all cores
+---@field threads? integer          processor threads: all that the process may use
 ---@field cache_teacher? boolean|perigee.CacheTeacher  keep what losses read of the teacher on disk: false
 
 ---@class perigee.CacheTeacher

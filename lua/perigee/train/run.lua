@@ -73,8 +73,10 @@ function Run.new(recipe, options)
     choices.recall(teachers.choices_path()) -- planning makes those that are missing
     fits.check(recipe, where)
   end
-  recipe.data:open()
   local progress = options.progress or Progress.new { quiet = true, clock = core_ffi.C.pg_clock_seconds }
+  local tight = where == "cpu" and fits.check_host(recipe)
+  if tight then progress:line("note: %s: the system may end this process", tight) end
+  recipe.data:open()
   local stage = live_stage(recipe.stages[1], 0)
   local self = setmetatable({
     -- given

@@ -1,0 +1,108 @@
+-- Memory and processors are those that this process may use: control groups of both versions, from a tree of files.
+local core = require "perigee.core.ffi"
+local fails = require("tests.lua.expect").fails
+local files = require "perigee.io.files"
+local fits = require "perigee.cost.fits"
+local limits = require "perigee.core.limits"
+local tiny = require "tests.lua.tiny"
+
+local in_folder = dofile(core.home .. "/tests/lua/folder.lua")(before_each, after_each)
+local MIB = 2 ^ 20
+
+--- Puts files under a folder; numbers become texts.
+local function tree(list)
+  for path, text in pairs(list) do
+    files.make_folder((files.split(in_folder(path))))
+    files.write(in_folder(path), tostring(text) .. "\n")
+  end
+end
+
+--- Two processors whatever OMP_NUM_THREADS says.
+local function threads()
+  local getenv, asked, before = os.getenv, nil, core.C.pg_threads()
+  os.getenv = function(name) -- luacheck: ignore 122
+    if name ~= "OMP_NUM_THREADS" then return getenv(name) end
+    return asked
+  end
+  core.C.pg_threads_set(6)
+  local found = limits.threads()
+  asked = "6"
+  assert.equal(6, limits.threads()) -- the user's word holds
+  core.C.pg_threads_set(before)
+  os.getenv = getenv -- luacheck: ignore 122
+  return found
+end
+
+describe("limits", function()
+  local groups, proc = limits.groups, limits.proc
+  before_each(function()
+    limits.groups, limits.proc = in_folder "groups", in_folder "proc"
+    tree { ["proc/meminfo"] = "MemTotal:  25000000 kB\nMemFree: 1 kB\nMemAvailable:  20000000 kB",
+      ["proc/self/status"] = "VmSize:  1000 kB\nVmData:  500 kB" }
+  end)
+  after_each(function() limits.groups, limits.proc = groups, proc end)
+
+  it("are the machine's where there are no others", function()
+    local m = limits.memory()
+    assert.same({ 25e6 * 1024, 20e6 * 1024, "this machine" }, { m.total, m.free, m.whose })
+    assert.is_nil(limits.quota())
+    assert.equal(6, threads())
+    tree { ["proc/self/cgroup"] = "0::/a", ["groups/a/memory.max"] = "max", ["groups/a/cpu.max"] = "max 100000" }
+    assert.equal("this machine", limits.memory().whose)
+    assert.is_nil(limits.quota())
+  end)
+
+  it("are the tightest group's of version 2, without what the kernel keeps of files", function()
+    tree { ["proc/self/cgroup"] = "0::/slice/job/step",
+      ["groups/slice/memory.max"] = 300 * MIB, ["groups/slice/memory.current"] = 250 * MIB,
+      ["groups/slice/memory.stat"] = ("anon 1\ninactive_file %d"):format(100 * MIB),
+      ["groups/slice/job/memory.max"] = "max", ["groups/slice/job/memory.current"] = 5,
+      ["groups/slice/job/step/memory.max"] = 900 * MIB, ["groups/slice/job/step/memory.current"] = 800 * MIB,
+      ["groups/slice/cpu.max"] = "400000 100000", ["groups/slice/job/cpu.max"] = "150000 100000" }
+    local m = limits.memory()
+    assert.same({ 300 * MIB, 100 * MIB, "this container", 25e6 * 1024 }, { m.total, m.free, m.whose, m.machine })
+    assert.equal(1.5, limits.quota())
+    assert.equal(2, threads())
+  end)
+
+  it("are those of version 1, in a container that sees its group as the root too", function()
+    tree { ["proc/self/cgroup"] = "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x",
+      ["groups/memory/memory.limit_in_bytes"] = 300 * MIB, ["groups/memory/memory.usage_in_bytes"] = 30 * MIB,
+      ["groups/memory/memory.stat"] = ("inactive_file 7\ntotal_inactive_file %d"):format(10 * MIB),
+      ["groups/cpu/cpu.cfs_quota_us"] = 50000, ["groups/cpu/cpu.cfs_period_us"] = 100000 }
+    local m = limits.memory()
+    assert.same({ 300 * MIB, 280 * MIB, "this container" }, { m.total, m.free, m.whose })
+    assert.same({ 0.5, 1 }, { limits.quota(), threads() })
+    tree { ["groups/memory/docker/abc/memory.limit_in_bytes"] = "9223372036854771712",
+      ["groups/cpu/cpu.cfs_quota_us"] = -1 }
+    assert.equal(300 * MIB, limits.memory().total)
+    assert.is_nil(limits.quota())
+  end)
+
+  it("refuse a recipe that can't fit before anything is allocated, and warn of one that is too large now", function()
+    local recipe = tiny.recipe {}
+    assert.is_nil(fits.check_host(recipe)) -- plenty
+    tree { ["proc/self/cgroup"] = "0::/", ["groups/memory.max"] = 2 * MIB, ["groups/memory.current"] = 1 * MIB }
+    fails(function() fits.check_host(recipe) end, "recipe tiny: stage align needs ",
+      "this container has 2.0 MiB, 1.0 MiB")
+    fails(function() tiny.train({}, { folder = in_folder "run" }) end, "this container has 2.0 MiB")
+    assert.is_false(files.exists(in_folder "run"))
+    tree { ["groups/memory.max"] = 4 * MIB, ["groups/memory.current"] = 3 * MIB }
+    assert.matches("^stage align needs 2.6 MiB; this container has 4.0 MiB, 1.0 MiB free$", fits.check_host(recipe))
+  end)
+end)
+
+describe("ulimit -v", function()
+  it("bounds the memory that doctor, plan and train know", function()
+    local program = tiny.command "doctor"
+    local pipe = io.popen("bash -c " .. tiny.quote("ulimit -v 3000000; " .. program) .. " 2>&1")
+    local text = pipe:read "*a"
+    pipe:close()
+    assert.matches("limit +3.1 GB  %-%- ulimit's; the machine has", text)
+    pipe = io.popen("bash -c " .. tiny.quote("ulimit -v 3000000; "
+      .. tiny.command "train recipes/haste_sit_xl_2.lua --runs /nowhere") .. " 2>&1")
+    text = pipe:read "*a"
+    pipe:close()
+    assert.matches("stage align needs [%d.]+ GiB .*; this process, by ulimit, has 2.86 GiB", text)
+  end)
+end)
