@@ -28,7 +28,7 @@ end
 local function host_text(host, stages)
   local most, size = 0, require "perigee.base.size"
   for _, stage in ipairs(stages) do most = math.max(most, stage.memory_total) end
-  return ("  memory here    %s of %s, %s free%s"):format(size.text(host.total), host.whose, size.text(host.free),
+  return ("  memory here    %s (%s), %s free%s"):format(size.text(host.total), host.whose, size.text(host.free),
     most > host.total and "; TOO LITTLE: it needs " .. size.text(most)
       or most > host.free and "; less than the " .. size.text(most) .. " that it needs" or "")
 end
