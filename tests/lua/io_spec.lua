@@ -412,7 +412,7 @@ describe("npz", function()
     put(in_folder "m.npz", archive(arrays))
     assert.same(text, load "text")
     assert.same(place, load "place")
-    fails(function() load "texts" end, "m.npz: not a .npz file", "it has no array 'texts'; it has text, place")
+    fails(function() load "texts" end, "m.npz: it has no array 'texts'; it has text, place", "did you mean \"text\"?")
     put(in_folder "m.npz", archive { arrays[1] })
     assert.same(text, load "any name")
     write(in_folder "a.npz", { { 0, 3 } })
@@ -421,7 +421,9 @@ describe("npz", function()
     put(in_folder "m.npz", archive(arrays, 8))
     fails(function() load "text" end, "'text.npy' is compressed; write it with numpy.savez")
     put(in_folder "m.npz", "PK")
-    fails(function() load "text" end, "it is no zip archive")
+    fails(function() load "text" end, "m.npz: not a zip archive that can be read: it has 2 bytes")
+    put(in_folder "m.npz", "<!DOCTYPE html><html><body>Not found</body></html>")
+    fails(function() load "text" end, "m.npz: not a zip archive that can be read: it is ", "HTML")
   end)
 
   it("that is damaged is refused, or reads", function()
@@ -433,7 +435,7 @@ describe("npz", function()
         local fine, message = pcall(load, "place")
         if not fine then
           refused = refused + 1
-          assert.matches("m%.npz: not a %.np[yz] file", message)
+          assert.matches("m%.npz: ", message)
         end
       end
     end

@@ -9,14 +9,15 @@
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local layout = require "perigee.core.layout"
+local nearest = require "perigee.base.nearest"
 local npy = require "perigee.io.npy"
+local zip = require "perigee.io.zip"
 
 local M = {}
 
 local NAME = "arr_0.npy"
 local NPY_HEADER = 128
 local LOCAL_HEADER = 30 + #NAME + 20
-local MOST_DIRECTORY = 2 ^ 24 -- bytes of an archive's directory that are read
 
 local function little(value, bytes)
   local digits = {}
@@ -50,83 +51,24 @@ end
 
 -- ---- reading ----------------------------------------------------------------------------------------------------
 
-local function refuse(path, format, ...)
-  core.fail("%s: not a .npz file that can be read: %s", path, format:format(...))
-end
-
---- A little-endian number of `bytes` bytes in a text, from `position`.
-local function number_at(text, position, bytes)
-  local value = 0
-  for k = bytes - 1, 0, -1 do value = value * 256 + (text:byte(position + k) or 0) end
-  return value
-end
-
-local LAST = 2 ^ 16 + 22 -- bytes in which the end record is looked for: a comment may follow it
-
---- Where the central directory lies, and how many entries it has.
-local function find_directory(path, size)
-  local from = math.max(0, size - LAST)
-  local tail = files.read(path, from, size - from)
-  local at
-  for k = #tail - 21, 1, -1 do
-    if tail:sub(k, k + 3) == "PK\5\6" then at = k break end
-  end
-  if not at then refuse(path, "it is no zip archive") end
-  local count, bytes, offset = number_at(tail, at + 10, 2), number_at(tail, at + 12, 4), number_at(tail, at + 16, 4)
-  if tail:sub(math.max(at - 20, 1), at - 17) == "PK\6\7" then -- zip64
-    local record = number_at(tail, at - 12, 8)
-    if record + 56 > size then refuse(path, "its directory lies outside of it") end
-    local text = files.read(path, record, 56)
-    if text:sub(1, 4) ~= "PK\6\6" then refuse(path, "its zip64 record is missing") end
-    count, bytes, offset = number_at(text, 33, 8), number_at(text, 41, 8), number_at(text, 49, 8)
-  end
-  if offset + bytes > size or bytes > MOST_DIRECTORY then refuse(path, "its directory lies outside of it") end
-  return files.read(path, offset, bytes), count
-end
-
---- Sizes and place of a directory's entry at `position`; 64-bit ones come in an extra field, in this order.
-local function entry_at(path, text, position)
-  if text:sub(position, position + 3) ~= "PK\1\2" then refuse(path, "its directory is damaged") end
-  local name_bytes, extra_bytes = number_at(text, position + 28, 2), number_at(text, position + 30, 2)
-  local entry = { method = number_at(text, position + 10, 2), packed = number_at(text, position + 20, 4),
-    bytes = number_at(text, position + 24, 4), offset = number_at(text, position + 42, 4),
-    name = text:sub(position + 46, position + 45 + name_bytes) }
-  local extra, finish = position + 46 + name_bytes, position + 46 + name_bytes + extra_bytes
-  while extra + 4 <= finish do
-    local kind, length = number_at(text, extra, 2), number_at(text, extra + 2, 2)
-    local field = extra + 4
-    for _, key in ipairs(kind == 1 and { "bytes", "packed", "offset" } or {}) do
-      if entry[key] == 2 ^ 32 - 1 then entry[key], field = number_at(text, field, 8), field + 8 end
-    end
-    extra = extra + 4 + length
-  end
-  return entry, finish + number_at(text, position + 32, 2)
-end
-
---- What the array of a name holds, without reading it: as of a .npy file, its offset in the archive. An archive with
---- one array gives that one. Arrays are stored, as numpy.savez does.
+--- The shape and dtype of the array of a name, without reading it: as of a .npy file, its offset in the archive. An
+--- archive with one array gives that one. Arrays are stored, as numpy.savez does.
 ---@param path string
 ---@param name string
 ---@return perigee.NpyHeader
 function M.header(path, name)
-  local size = files.size(path)
-  local text, count = find_directory(path, size)
-  local position, found, names = 1, nil, {}
-  for k = 1, count do
-    local entry
-    entry, position = entry_at(path, text, position)
-    names[k] = entry.name:gsub("%.npy$", "")
-    if names[k] == name or count == 1 then found = entry end
+  local archive = zip.open(path)
+  local entry = archive.entries[name .. ".npy"] and name .. ".npy" or #archive.names == 1 and archive.names[1]
+  if not entry then
+    local names = {}
+    for k, other in ipairs(archive.names) do names[k] = other:gsub("%.npy$", "") end
+    core.fail("%s: it has no array '%s'; it has %s%s", path, name, table.concat(names, ", "),
+      nearest.hint(name, names))
   end
-  if not found then refuse(path, "it has no array '%s'; it has %s", name, table.concat(names, ", ")) end
-  if found.method ~= 0 then refuse(path, "'%s' is compressed; write it with numpy.savez", found.name) end
-  if found.offset + 30 > size then refuse(path, "'%s' lies outside of it", found.name) end
-  local head = files.read(path, found.offset, 30)
-  local at = found.offset + 30 + number_at(head, 27, 2) + number_at(head, 29, 2)
-  if head:sub(1, 4) ~= "PK\3\4" or at + found.bytes > size then
-    refuse(path, "'%s' lies outside of it", found.name)
+  if not archive.entries[entry].stored then
+    core.fail("%s: '%s' is compressed; write it with numpy.savez", path, entry)
   end
-  return npy.header(path, at, found.bytes)
+  return npy.header(path, archive:place(entry))
 end
 
 -- ---- writing ----------------------------------------------------------------------------------------------------

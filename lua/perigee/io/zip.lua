@@ -2,6 +2,7 @@
 --- unpacked, and the directory is not trusted: every entry lies in the file by itself, and no name comes twice.
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
+local recognise = require "perigee.io.recognise"
 
 local M = {}
 
@@ -44,7 +45,8 @@ local function find_end(path, size)
       return from + at, tail:sub(at + 1, at + LAST)
     end
   end
-  refuse(path, "its directory is missing; the download or copy did not finish")
+  local other = files.read(path, 0, 2) ~= "PK" and recognise.sentence(path)
+  refuse(path, "%s", other or "its directory is missing; the download or copy did not finish")
 end
 
 --- The directory's offset, its bytes and the number of entries.
