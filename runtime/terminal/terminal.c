@@ -44,6 +44,8 @@ static int evaluate(lua_State *L) {
 
 /* ---- lines ---------------------------------------------------------------------------------------------------- */
 
+static int word_begins; /* where the word starts in the line */
+
 /* The Lua function's proposals for the word that ends at the cursor, one at each call. */
 static char *next_proposal(const char *word, int again) {
   static int position;
@@ -52,7 +54,8 @@ static char *next_proposal(const char *word, int again) {
     lua_settop(state, 0);
     lua_rawgeti(state, LUA_REGISTRYINDEX, completer);
     lua_pushstring(state, word);
-    if (lua_pcall(state, 1, 1, 0) || !lua_istable(state, -1)) lua_settop(state, 0);
+    lua_pushlstring(state, rl_line_buffer, (size_t)word_begins);
+    if (lua_pcall(state, 2, 1, 0) || !lua_istable(state, -1)) lua_settop(state, 0);
   }
   if (lua_gettop(state) < 1) return NULL;
   lua_rawgeti(state, 1, ++position);
@@ -63,8 +66,8 @@ static char *next_proposal(const char *word, int again) {
 }
 
 static char **propose(const char *word, int start, int end) {
-  (void)start;
   (void)end;
+  word_begins = start;
   rl_attempted_completion_over = 1; /* no names of files */
   reading = 0;                      /* Lua runs now */
   char **matches = completer == LUA_NOREF ? NULL : rl_completion_matches(word, next_proposal);
@@ -99,7 +102,7 @@ static int read_line(lua_State *L) {
   return 2;
 }
 
-/* complete_with(function(word) return list end) */
+/* complete_with(function(word, before) return list end) */
 static int complete_with(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);

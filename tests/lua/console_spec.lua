@@ -89,9 +89,45 @@ describe("completion, help and printing", function()
     assert.same({}, complete.proposals("nothing.at.all", { root }))
   end)
 
+  it("follows chains of calls and indices, and calls nothing", function()
+    local root = { x = pg.zeros { 2, 3 }, pg = pg, ops = pg.ops, batch = { images = pg.zeros { 2 } },
+      f = function() error "called" end }
+    local function last(line)
+      local before, word = line:match "^(.-)([%w_%.:]*)$"
+      return complete.proposals(word, { root }, { before = before })
+    end
+    for _, line in ipairs { "x:narrow(1, 2, 1):cums", "print(x[1]:cums", "y = x[{ 1, {2, 3} }]:t():cums",
+      "pg.zeros(3, 4):cums", "pg.zeros { 2 }:cums", "ops.exp(x:sum(1)):cums", "(x):cums",
+      "batch.images:reshape({ 2 }):cums", "a = 1 + x:to 'float64':cums", "x.T:cums" } do
+      local found = last(line)
+      assert.equal(1, #found, line)
+      assert.matches(":cumsum$", found[1])
+    end
+    for _, line in ipairs { "f():cums", "x:item():cums", "x:cumm():su", "):cums", "x):cums", "f(x:cums):cums" } do
+      assert.same({}, last(line), line)
+    end
+  end)
+
   it("finds annotations", function()
-    assert.matches("The paper's trigger", help.text "stop.gradient_angle")
+    assert.matches("^stop.gradient_angle%(.*The paper's", help.text("stop.gradient_angle", { { stop = pg.stop } }))
+    assert.matches("^stop.gradient_angle%(.*The paper's trigger", help.text "gradient_angle")
     assert.matches("did you mean", help.text "gradient_angel")
+    local root = { x = pg.zeros { 2 }, ops = pg.ops, pg = pg, teacher = pg.models.vit { depth = 1, width = 8, heads = 2,
+      patch = 8, image = 32 }, run = help.documented "console/control.lua", stop = pg.stop }
+    for name, said in pairs {
+      ["x:narrow"] = "^x:narrow%(dim, start, length%)    %(lua/perigee/core/ops/view.lua:%d+%)\n  `length` entries",
+      narrow = "^x:narrow%(", sort = "^x:sort%(", concat = "^ops.concat%(list, dim%)",
+      ["ops.exp"] = "^ops.exp.*one element",
+      ["teacher.features"] = "Patch tokens after the final norm", teacher = "\n  features%s+Patch tokens",
+      ["run:pause"] = "^run:pause%(%).*Stands still", run = "\n  pause%s+Stands still", ["pg.zeros"] = "pg.zeros",
+      ["pg.models.sit_xl_2"] = "SiT %(Ma et al", stop = "\n  at_step%s+Ends the stage", pg = "New tensors\n    arange",
+      ops = "Sums, means and extremes.-\n    .*argmax", tensor = "\n    .*narrow, permute",
+    } do assert.matches(said, help.text(name, { root })) end
+    for _, name in ipairs { "ops", "tensor" } do
+      assert.is_nil(help.text(name, { root }):find("adamw", 1, true))
+      assert.is_nil(help.text(name, { root }):find("_backward", 1, true))
+    end
+    assert.is_nil(help.text("stop.custom", { root }):find("source.custom", 1, true))
   end)
 
   it("prints values", function()
@@ -424,6 +460,9 @@ describe("at a terminal", function()
     screen:expect "perigee> "
     screen:type "pg.stop.gradient_a\t\n"
     screen:expect "function (init.lua:"
+    screen:expect "perigee> "
+    screen:type "pg.zeros(3):cums\t(1):sum():item()\n"
+    screen:expect "\n0\r\n"
     screen:expect "perigee> "
     screen:type "while true do end\n"
     os.execute "sleep 0.5"

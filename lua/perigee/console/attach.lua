@@ -6,9 +6,15 @@ local terminal = require "perigee.console.terminal"
 local M = {}
 
 local COMMANDS = [[
-:help NAME   what the library says about a name, as in :help stop.gradient_angle
+:help NAME   what the library says about a name: run, run:pause, stop, stop.gradient_angle, ops, tensor
 :quit        leave; the run continues (so does Ctrl-D)
 Lines are evaluated between two steps. `run` is the run, `student` its model, `stop` and `signal` make policies.]]
+
+local function at_hand()
+  local pg = require "perigee"
+  return { { pg = pg, ops = pg.ops, stop = pg.stop, signal = pg.signal,
+    run = help.documented "console/control.lua" } }
+end
 
 --- One line for one answer; true where more lines are needed.
 local function show(answer)
@@ -26,8 +32,8 @@ function M.attach(folder, seconds)
   local function ask(request) return connection:ask(request) end
   terminal.loop {
     prompt = hello.name .. "> ",
-    complete = function(word)
-      local fine, answer = pcall(ask, { complete = word })
+    complete = function(word, before)
+      local fine, answer = pcall(ask, { complete = word, before = before })
       return fine and answer.proposals or {}
     end,
     evaluate = function(text, guarded, last)
@@ -45,7 +51,7 @@ function M.attach(folder, seconds)
     command = function(line)
       local word, rest = line:match "^(%S*)%s*(.-)%s*$"
       if word == "quit" or word == "q" then return true end
-      if word == "help" and rest ~= "" then io.write(help.text(rest), "\n")
+      if word == "help" and rest ~= "" then io.write(help.text(rest, at_hand()), "\n")
       else print(COMMANDS) end
     end,
   }

@@ -117,21 +117,30 @@ function M.run(run, text, save, say)
     end
   end
   local methods = {
+    --- Ends the stage now.
     finish_stage = function() changes.make(run, "finish_stage", nil, text()) end,
+    --- Writes a checkpoint; returns its path.
     checkpoint = function() return limit.suspended(save) end,
+    --- Draws samples with the moving averages; returns the picture's path.
     sample = function(options)
       return limit.suspended(require("perigee.sampling.preview").save, run, sandbox.unwrap(options))
     end,
+    --- Stands still between two steps.
     pause = function()
       if not run.paused then run:log { event = "pause", step = run.step, text = text() } end
       run:pause(true)
     end,
+    --- Goes on after run:pause().
     resume = function()
       if run.paused then run:log { event = "continue", step = run.step, text = text() } end
       run:pause(false)
     end,
+    --- A copy of a tensor as it is now: run:parameter "student.blocks.1.mlp.hidden.weight"; `ema.` in front names its
+    --- average.
     parameter = function(name) return snapshot(changes.tensor(run, name)) end,
+    --- Names of the run's tensors that begin with a text, "student." unless told otherwise.
     parameters = function(prefix) return changes.names(run, prefix or "student.") end,
+    --- Replaces a tensor: run:set(name, tensor).
     set = function(name, value) changes.set(run, name, sandbox.unwrap(value), text()) end,
   }
   local call = {}

@@ -12,7 +12,7 @@ local terminal = require "perigee.console.terminal"
 local M = {}
 
 local COMMANDS = [[
-:help NAME   what the library says about a name, as in :help stop.gradient_angle
+:help NAME   what the library says about a name: run, run:attention, stop.gradient_angle, ops, tensor, x:narrow
 :reload      load the recipe again after it was edited; its run starts again
 :quit        leave (so does Ctrl-D)
 `pg` is the library, `ops`, `loss`, `stop` and `signal` parts of it. Ctrl-C ends an evaluation.]]
@@ -70,9 +70,26 @@ function M.run(path, options)
     print(tostring(open))
     print(AT_HAND)
   end
+  --- What is there by name, with its kind.
+  local function at_hand()
+    local lines = {}
+    for _, name in ipairs { "run", "recipe", "student", "teacher", "data", "losses" } do
+      if base[name] then
+        local text = name == "losses" and table.concat(tables.sorted_keys(base.losses), ", ")
+          or rawget(base[name], "name") or render.value(base[name]):match "^[^\n]*"
+        lines[#lines + 1] = ("\n  %-8s %s"):format(name, text)
+      end
+    end
+    local own = tables.sorted_keys(environment)
+    if #own > 0 then lines[#lines + 1] = "\n  yours    " .. table.concat(own, ", ") end
+    return #lines > 0 and "\nAt hand:" .. table.concat(lines) or ""
+  end
+
   terminal.loop {
     prompt = "perigee> ",
-    complete = function(word) return complete.proposals(word, { environment, base, _G }) end,
+    complete = function(word, before)
+      return complete.proposals(word, { environment, base, _G }, { before = before })
+    end,
     evaluate = function(text, guarded, last)
       local f, message, unfinished = chunk.compile(text, environment)
       if not f then
@@ -91,12 +108,12 @@ function M.run(path, options)
     command = function(line, guarded)
       local word, rest = line:match "^(%S*)%s*(.-)%s*$"
       if word == "quit" or word == "q" then return true end
-      if word == "help" and rest ~= "" then print(help.text(rest))
+      if word == "help" and rest ~= "" then print(help.text(rest, { environment, base, _G }))
       elseif word == "reload" then
         if not path then print "nothing was opened: perigee repl RECIPE or perigee repl RUN" return end
         local fine, message = guard(guarded, load)
         print(fine and tostring(open) or message)
-      else print(COMMANDS) end
+      else print(COMMANDS .. at_hand()) end
     end,
   }
   if open then session.close(open) end

@@ -71,9 +71,9 @@ function Console:evaluate(session, text, seconds)
   return answer
 end
 
-local function proposals(session, word)
+local function proposals(session, word, before)
   return complete.proposals(word, { session.environment, session.base }, {
-    names = sandbox.names,
+    names = sandbox.names, before = type(before) == "string" and before or nil,
     child = function(value, key)
       if type(value) ~= "userdata" then return nil end
       local fine, result = pcall(function() return value[key] end)
@@ -85,7 +85,9 @@ end
 function Console:answer(session, request, seconds)
   if type(request) ~= "table" then return { error = "a request is an object" } end
   if type(request.eval) == "string" then return self:evaluate(session, request.eval, seconds) end
-  if type(request.complete) == "string" then return { proposals = json.array(proposals(session, request.complete)) } end
+  if type(request.complete) == "string" then
+    return { proposals = json.array(proposals(session, request.complete, request.before)) }
+  end
   return { error = "a request has a text under 'eval' or under 'complete'" }
 end
 

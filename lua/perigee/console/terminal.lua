@@ -49,7 +49,7 @@ end
 
 --- Reads, evaluates and prints until the input ends. `options`:
 ---   prompt          string
----   complete(word)  proposals
+---   complete(word, before)  proposals; what stands before the word on its line
 ---   evaluate(text)  prints; returns true where more lines are needed; raises nothing
 ---   command(line)   for lines that begin with ":"; true to leave
 ---@param options { prompt: string, complete?: function, evaluate: function, command: function }

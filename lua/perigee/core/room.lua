@@ -68,7 +68,7 @@ end
 function M.open(options, members)
   local module, make, families = options.module, options.make, options.families
   return setmetatable(members or {}, {
-    names = function() return names_of(options) end, -- for completion
+    module = module, names = function() return names_of(options) end, -- for completion and help
     __index = function(room, name)
       local file = file_of(module, name, families)
       local value = file and require(module .. "." .. file)
