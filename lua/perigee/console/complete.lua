@@ -109,8 +109,8 @@ local function result_of(owner, key, f)
   return type(f) == "function" and returns_tensor(f) and A_TENSOR or nil
 end
 
---- The value of an expression such as `run:batch`, `x[1]:narrow(1, 2, 3)` or `pg.zeros(3)`, without a call; nil where it
---- is not known.
+--- The value of an expression such as `run:batch`, `x[1]:narrow(1, 2, 3)` or `pg.zeros(3)`, without a call; nil where
+--- it is not known.
 local function value_of(text, roots, step)
   local value, owner, key, position = nil, nil, nil, 1
   while position <= #text do
