@@ -172,7 +172,12 @@ describe("options", function()
     local text = options.help(list)
     assert.matches("  %-%-batch N +images a step %(default 64%)\n", text)
     assert.matches("  %-%-rate X +learning rate %(default 0.0001%)\n", text)
-    assert.matches("  %-%-no%-flip +mirror images\n", text)
+    assert.matches("  %-%-%[no%-%]flip +mirror images %(default yes%)\n", text)
+    local switches = options.declare {
+      { name = "console", default = true, help = "let others in", off = "don't let others in" },
+      { name = "quiet", default = false, help = "print nothing" },
+    }
+    assert.equal("  --no-console  don't let others in\n  --quiet       print nothing\n", options.help(switches))
     assert.matches("  %-%-device cpu|cuda +where %(default cpu%)\n", text)
     assert.matches("  %-%-drop%-label X +share\n", text)
     for line in text:gmatch "[^\n]+" do assert.is_true(#line <= 120) end

@@ -245,15 +245,19 @@ describe("a console in a running trainer", function()
         return event.step > 1e9, { best = best }
       end })]]
     assert.matches("any", value "run.stage.finish")
-    value "run:pause()"
-    local step = value "run.step"
+    assert.matches("^run tiny at step %d+, stage align$", value "run") -- by its folder's name
+    local step = value("run:pause()"):match "^paused at step (%d+); run:resume%(%) goes on$"
     assert.equal(step, value "run.step")
+    assert.equal(step, value "run.step")
+    assert.equal(("run tiny at step %s, stage align, paused"):format(step), value "run")
+    assert.matches("it is paused already", value "run:pause()")
     value [[name = "student.blocks.1.mlp.hidden.weight"; before = run:parameter(name); run:set(name, before * 2)]]
     assert.equal("0", value "(run:parameter(name) - before * 2):sum():item()")
     assert.equal("float32", value "student.blocks[1].mlp.hidden.weight.dtype")
     assert.matches("samples/step%-%d+%.png$", value "run:sample { count = 4 }")
     assert.is_truthy(files.kind((value "run:checkpoint()")))
-    value "run:resume()"
+    assert.equal("goes on after step " .. step, value "run:resume()")
+    assert.matches("it is not paused", value "run:resume()")
     value "run:finish_stage()"
     for _ = 1, 100 do
       if value "run.stage.name" == "free" then break end

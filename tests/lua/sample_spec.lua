@@ -132,6 +132,18 @@ describe("perigee sample", function()
     assert.truthy(text:find "is there already", text)
   end)
 
+  it("makes no folder of a file's name", function()
+    for _, name in ipairs { "s.jpg", "s.NPY", "s.pt" } do
+      local status, text = perigee("sample @/runs/tiny --out @/" .. name)
+      assert.equal(1, status)
+      assert.truthy(text:find(name .. ": expected FILE.png, FILE.npz, FILE.npy, or a folder (", 1, true), text)
+      assert.is_false(files.exists(in_folder(name)))
+    end
+    assert.equal(0, perigee "sample @/runs/tiny --count 1 --out @/s.jpg/") -- if that is meant
+    assert.is_true(files.exists(in_folder "s.jpg/000000.png"))
+    assert.equal(0, perigee "sample @/runs/tiny --count 1 --out @/version-1.25")
+  end)
+
   it("tells mistakes in one line", function()
     for command, message in pairs {
       ["sample @/runs/tiny --sampler foo"] = "unknown sampler 'foo'; expected one of dopri5, euler, heun, sde",

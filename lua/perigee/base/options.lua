@@ -3,7 +3,8 @@
 ---
 ---   { name = "steps", type = "integer", default = 1000, help = "steps to run", min = 1 }
 ---
---- On the command line `--steps 10` and `--steps=10`; a boolean is `--resume` and `--no-resume`; a list or pairs is
+--- On the command line `--steps 10` and `--steps=10`; a boolean is `--resume` and `--no-resume` (`--help` says what the one
+--- that is not the default does); a list or pairs is
 --- repeated; `_` and `-` are the same. `--` ends the options; what isn't a flag is positional.
 local nearest = require "perigee.base.nearest"
 local tables = require "perigee.base.tables"
@@ -15,6 +16,7 @@ local M = {}
 ---@field type? "number"|"integer"|"string"|"boolean"|"choice"|"list"|"pairs"  else told from `choices` or `default`
 ---@field default? any
 ---@field help string                 one line
+---@field off? string                 of a switch that is on by default: what --no-NAME does, in place of `help`
 ---@field value? string               what --help calls the value, as in "DIR"
 ---@field choices? string[]
 ---@field min? number
@@ -23,7 +25,7 @@ local M = {}
 ---@field hidden? boolean             not listed by --help
 
 local KEYS = { name = true, type = true, default = true, help = true, value = true, choices = true, min = true,
-               max = true, required = true, hidden = true }
+               max = true, required = true, hidden = true, off = true }
 local TYPES = { number = true, integer = true, string = true, boolean = true, choice = true, list = true,
                 pairs = true }
 
@@ -270,7 +272,9 @@ local PLACEHOLDERS = { number = "X", integer = "N", string = "TEXT", list = "TEX
 
 local function left_column(option)
   local name = option.name:gsub("_", "-")
-  if option.type == "boolean" then return option.default and "--no-" .. name or "--" .. name end
+  if option.type == "boolean" then
+    return option.off and "--no-" .. name or option.default and "--[no-]" .. name or "--" .. name
+  end
   local value = option.value or PLACEHOLDERS[option.type]
   if option.type == "choice" then
     local names = {}
@@ -281,7 +285,8 @@ local function left_column(option)
 end
 
 local function right_column(option)
-  local text = option.help
+  local text = option.off or option.help
+  if option.type == "boolean" and option.default and not option.off then return text .. " (default yes)" end
   if option.required then return text .. " (needed)" end
   local default = option.default
   if default == nil or default == "" or type(default) == "boolean" or type(default) == "table" then return text end

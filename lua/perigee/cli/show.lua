@@ -7,7 +7,8 @@ local M = {
   recipe = true,
   options = {
     { name = "stage", type = "string", help = "name of the stage (default: the first)" },
-    { name = "fuse", type = "boolean", default = true, help = "as it runs, with operations fused" },
+    { name = "fuse", type = "boolean", default = true, help = "as it runs, with operations fused",
+      off = "as it is recorded, before operations are fused" },
     { name = "memory", type = "boolean", default = false, help = "say where each value lies in the arena" },
     { name = "forward", type = "boolean", default = false, help = "the losses only, without their gradients" },
   },

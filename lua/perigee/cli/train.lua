@@ -17,7 +17,8 @@ local M = {
     { name = "resume", type = "boolean", default = false, help = "continue from the newest checkpoint" },
     { name = "from", type = "string", value = "RUN|CHECKPOINT",
       help = "begin where that run stands or stood: its newest checkpoint, or the given one" },
-    { name = "console", type = "boolean", default = true, help = "let `perigee attach` in; --no-console does not" },
+    { name = "console", type = "boolean", default = true, help = "let `perigee attach` in",
+      off = "don't let `perigee attach` in" },
     { name = "quiet", type = "boolean", default = false, help = "print nothing but errors" },
   },
 }

@@ -108,6 +108,9 @@ for _, name in ipairs { "batch", "loss", "train", "gradient", "tap", "picture", 
   in_repl[name] = true
 end
 
+--- What a run is called: its folder's name.
+function M.name(run) return run.folder:match "([^/]+)/*$" or run.folder end
+
 --- `run`. `text()` is the line under evaluation, `save()` writes a checkpoint and returns its path, `say(text)` prints.
 function M.run(run, text, save, say)
   local function method(name, body)
@@ -127,13 +130,17 @@ function M.run(run, text, save, say)
     end,
     --- Stands still between two steps.
     pause = function()
-      if not run.paused then run:log { event = "pause", step = run.step, text = text() } end
+      if run.paused then return ("it is paused already, at step %d; run:resume() goes on"):format(run.step) end
+      run:log { event = "pause", step = run.step, text = text() }
       run:pause(true)
+      return ("paused at step %d; run:resume() goes on"):format(run.step)
     end,
     --- Goes on after run:pause().
     resume = function()
-      if run.paused then run:log { event = "continue", step = run.step, text = text() } end
+      if not run.paused then return ("it is not paused: step %d"):format(run.step) end
+      run:log { event = "continue", step = run.step, text = text() }
       run:pause(false)
+      return ("goes on after step %d"):format(run.step)
     end,
     --- A copy of a tensor as it is now: run:parameter "student.blocks.1.mlp.hidden.weight"; `ema.` in front names its
     --- average.
@@ -148,7 +155,7 @@ function M.run(run, text, save, say)
   return sandbox.record {
     name = "run",
     get = {
-      step = function() return run.step end, name = function() return run.recipe.name end,
+      step = function() return run.step end, name = function() return M.name(run) end,
       folder = function() return run.folder end, stage = function() return stage_record(run, text, say) end,
       optim = function() return optim_record(run, text) end, losses = function() return sandbox.wrap(run.losses) end,
       gradient_norm = function() return run.gradient_norm end, ema = function() return run.ema end,
@@ -160,7 +167,10 @@ function M.run(run, text, save, say)
       return in_repl[key] and ("run:%s is there in the REPL, not in a running trainer: `perigee repl %s` opens the "
         .. "newest checkpoint"):format(key, run.folder)
     end,
-    text = function() return ("run %s at step %d, stage %s"):format(run.recipe.name, run.step, run.stage.name) end,
+    text = function()
+      return ("run %s at step %d, stage %s%s"):format(M.name(run), run.step, run.stage.name,
+        run.paused and ", paused" or "")
+    end,
   }
 end
 

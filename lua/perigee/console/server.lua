@@ -104,7 +104,7 @@ function Console:send(to, message)
 end
 
 function Console:hello()
-  return { name = self.run.recipe.name, step = self.run.step, stage = self.run.stage.name,
+  return { name = control.name(self.run), step = self.run.step, stage = self.run.stage.name,
     version = ffi.string(C.pg_version()), limit = SECONDS }
 end
 

@@ -179,7 +179,7 @@ function M.command_options()
   list[#list + 1] = { name = "batch", type = "integer", default = 64, min = 1,
     help = "samples at a time; changes nothing but speed and memory" }
   list[#list + 1] = { name = "ema", type = "boolean", default = true,
-    help = "use the moving averages of the weights; --no-ema does not" }
+    help = "use the moving averages of the weights", off = "use the weights themselves, not their moving averages" }
   return list
 end
 

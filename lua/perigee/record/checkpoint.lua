@@ -36,7 +36,7 @@ local function state_of(run)
     policy_text = run.stage.finish.text, undecided = run.undecided or nil,
     precision = recipe.precision, batch = recipe.batch, isa = ffi.string(core.C.pg_cpu_isa()),
     threads = core.C.pg_threads(), settings = run:settings(), recipe_settings = run:recipe_settings(),
-    finished = run.finished, data = recipe.data:identity(),
+    finished = run.finished, means = run.means:state(), data = recipe.data:identity(),
     device = run.device ~= "cpu" and device.description(run.device) or nil,
     choices = run.device ~= "cpu" and choices.all() or nil,
   }

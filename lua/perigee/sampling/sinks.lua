@@ -72,11 +72,22 @@ local function archive(path, settings, form)
   }
 end
 
+local FORMS = { png = true, npz = true, npy = true }
+
+--- An error for a path that looks like a file of a kind that isn't written.
+local function expect_form(path)
+  local ending = path:match "%.(%a%w?%w?%w?)$"
+  if not ending or FORMS[ending] or files.kind(path) == "directory" then return end
+  error(("--out %s: expected FILE.png, FILE.npz, FILE.npy, or a folder (%s/ for one of that name)"):format(path,
+    path), 0)
+end
+
 --- The sink for a path; what cannot be written there is an error before samples are drawn.
 ---@param path string
 ---@param form perigee.SampleForm
 ---@param options { count: integer, columns?: integer, settings: table }  settings: what decides the samples
 function M.open(path, form, options)
+  expect_form(path)
   files.make_folder((files.split(path)))
   if path:match "%.npz$" then return archive(path, options.settings, form) end
   if path:match "%.npy$" then return at_once(path, function(samples) npy.save(path, samples) end) end

@@ -5,6 +5,7 @@ local core = require "perigee.core.ffi"
 local describe = require "perigee.recipe.describe"
 local device = require "perigee.core.device"
 local failure = require "perigee.base.failure"
+local optim = require "perigee.optim"
 local pace = require "perigee.train.pace"
 local policy = require "perigee.record.policy"
 
@@ -16,6 +17,7 @@ local C = core.C
 ---@field pace perigee.Pace
 ---@field clock number        when the last line of the log was written, and
 ---@field logged integer      the step that it was about
+---@field newest? perigee.StepResult  of the newest step that was reported
 ---@field saved_at number     when the newest checkpoint was written, or the loop began
 ---@field pending table[]     changes of the log that are still to be made again
 ---@field console? perigee.Console
@@ -37,19 +39,36 @@ function M.new(run, options, continues)
   }, Loop)
 end
 
---- Logs and shows a step's numbers.
+--- Images a second since the last line of the log.
+function Loop:rate(step)
+  return (step - self.logged) * self.run.batch_size / math.max(C.pg_clock_seconds() - self.clock, 1e-9)
+end
+
+--- Logs the means over the steps since the last line. Returns the losses among them.
+---@param result perigee.StepResult  of the newest step
+---@return table<string, number>
+function Loop:log_means(result)
+  local run = self.run
+  local means = run.means:take()
+  run:log { event = "step", step = result.step, stage = result.stage, losses = means.losses,
+    gradient_norm = means.gradient_norm, steps = means.steps, lr = result.lr,
+    images_per_second = self:rate(result.step) }
+  self.clock, self.logged = C.pg_clock_seconds(), result.step
+  return means.losses
+end
+
+--- Logs and shows a step's numbers: on a terminal each step's, elsewhere what is logged.
 ---@param result perigee.StepResult
 function Loop:report(result)
-  local run, now = self.run, C.pg_clock_seconds()
-  local rate = (result.step - self.logged) * run.batch_size / math.max(now - self.clock, 1e-9)
+  local run, rate, shown = self.run, self:rate(result.step), result.losses
   local due = result.step % run.recipe.every.log == 0
+  self.newest = result
   if due then
-    run:log { event = "step", step = result.step, stage = result.stage, losses = result.losses,
-      gradient_norm = result.gradient_norm, lr = result.lr, images_per_second = rate }
-    self.clock, self.logged = C.pg_clock_seconds(), result.step
+    local means = self:log_means(result)
+    shown = run.progress.terminal and shown or means
   end
   local losses = {}
-  for k, entry in ipairs(run.stage.losses) do losses[k] = { entry.name, result.losses[entry.name] or 0 } end
+  for k, entry in ipairs(run.stage.losses) do losses[k] = { entry.name, shown[entry.name] or 0 } end
   run.progress:step({ step = result.step, last = self.options.steps or describe.last_step(run.recipe, run.stage),
     stage = result.stage, losses = losses, rate = rate, batch = run.batch_size }, due)
   self.pace:tick()
@@ -86,8 +105,9 @@ function Loop:change_stage(reason)
   local freed = math.max(before - device.held(run.device), 0) / 2 ^ 20
   run:log { event = "stage", step = run.step, stage = run.stage.name, from = from, reason = reason, freed_mib = freed,
     policy = run.stage.finish.text }
-  run.progress:line("step %d: stage %s ends (%s); stage %s begins: %s; %.1f MiB given back", run.step, from, reason,
-    run.stage.name, describe.losses(run.stage), freed)
+  run.progress:line("step %d: stage %s ends (%s); stage %s begins: %s; until %s%s", run.step, from, reason,
+    run.stage.name, describe.losses(run.stage), run.stage.finish.text,
+    freed >= 0.05 and ("; %.1f MiB given back"):format(freed) or "")
   local remark = run:remark_of_policy()
   if remark then run.progress:line("note: %s", remark) end
   return built
@@ -97,6 +117,9 @@ end
 function Loop:finish_stage(reason)
   local run = self.run
   self:collect_all()
+  if run.means.steps > 0 then -- no mean spans two stages
+    self:log_means(self.newest or { step = run.step, stage = run.stage.name, lr = optim.rate(run.optim, run.step) })
+  end
   local had_teacher = run.stage.needs_teacher
   if run.stage.index == #run.recipe.stages then
     run:log { event = "end", step = run.step, reason = reason }

@@ -10,6 +10,7 @@ local failure = require "perigee.base.failure"
 local fits = require "perigee.cost.fits"
 local folder = require "perigee.record.folder"
 local Group = require "perigee.train.group"
+local means = require "perigee.train.means"
 local op = require "perigee.core.op"
 local optimisers = require "perigee.optim"
 local parameters = require "perigee.stage.parameters"
@@ -117,6 +118,7 @@ function Run.new(recipe, options)
     lag = where == "cpu" and 0 or 1,     -- steps that may be pending while the next one is queued
     losses = {},                         -- by name, of the last step collected
     gradient_norm = 0,                   -- before clipping
+    means = means.new(),                 -- of both, over the steps since the last line of the log
 
     -- made and asked by hand (train/changes.lua)
     changes = { step = 0 },              -- the numbers of the changes made at `changes.step`
@@ -176,6 +178,7 @@ function Run:restore(state, stage)
   local kept = settings.policy(state, stage)
   set_policy(self.stage, kept.finish, kept.source)
   self.policy_state, self.finished, self.owes_decision = kept.state, kept.finished, kept.owed
+  self.means = means.new(state.means)
   self.loader:seek(self.step)
 end
 
@@ -332,6 +335,7 @@ function Run:collect(left, report)
     end
     expect_finite(self, pending.step, "the gradient's norm", norm)
     self.losses, self.gradient_norm, self.sound = losses, norm, #self.pending == 0
+    self.means:add(losses, norm)
     if report then
       report { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = norm, losses = losses }
     end
