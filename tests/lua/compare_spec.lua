@@ -1,7 +1,7 @@
 --- perigee compare: what is read of a run, what is said of several, and figures, read back pixel by pixel.
 local curves = require "perigee.compare.curves"
 local core = require "perigee.core.ffi"
-local differences = require "perigee.compare.differences"
+local differences = require "perigee.record.differences"
 local fails = require("tests.lua.expect").fails
 local figure = require "perigee.plot.figure"
 local files = require "perigee.io.files"
@@ -92,6 +92,70 @@ describe("a recorded run", function()
     assert.same({ 2 }, run.series["probe[2]"].values)
     assert.same({ "[1]", "[2]", "[3]" }, run.parts.probe)
     assert.equal(100, run.last_step)
+  end)
+
+  local CHANGES = '{"event":"change","number":1,"path":"optim.lr","stage":"align","step":25,"before":0.001,'
+    .. '"after":0.002}\n'
+    .. '{"event":"change","number":1,"path":"optim.lr","stage":"align","step":25,"before":0.001,"after":0.002,'
+    .. '"again":true}\n{"event":"change","number":2,"path":"stage.losses.denoise.weight","stage":"free","step":45,'
+    .. '"before":1,"after":-2}\n{"event":"change","number":3,"path":"finish_stage","stage":"free","step":90,'
+    .. '"before":"free","after":true}\n{"event":"resume","step":60,"changed":[{"name":"optim.lr","before":"0.002",'
+    .. '"after":"0.004"}]}\n{"event":"resume","step":70}\n'
+
+  it("has what was changed by hand and at a resume, each once, in the report and marked in the figure", function()
+    local run = record.read(make_run("changed", { tail = CHANGES }))
+    local plain = record.read(make_run "plain")
+    local text = table.concat(report.lines({ run, plain }, { last = 10, to = math.huge, width = 120 }), "\n")
+    for _, line in ipairs { "Changed on the way, after these steps", "optim.lr +25: 0.001 to 0.002 %(by hand%),",
+      "60: +%- *\n +0.002 to 0.004 %(at a resume%)", "stages.free.losses.denoise.weight +45: 1 to %-2 %(by hand%) +%-",
+      "finish_stage +90: done %(by hand%)" } do assert.matches(line, text) end
+    assert.is_nil(text:find("optim.lr.-optim.lr"))
+    assert.is_nil(table.concat(report.lines({ plain }, { last = 10, to = 100, width = 120 })):find "Changed")
+    local how = { from = 0, to = 80, smooth = 1, x = "step" }
+    local drawn = curves.figure({ run }, metrics.select({ run }, { "loss.denoise" }), how)
+    local marks = {}
+    for k, mark in ipairs(drawn.panels[1].marks) do marks[k] = { mark.x, mark.dash and "changed" or "stage" } end
+    assert.same({ { 40, "stage" }, { 25, "changed" }, { 45, "changed" }, { 60, "changed" } }, marks)
+    assert.equal("setting changed", drawn.legend[3].label)
+    assert.equal("stage ends", drawn.legend[2].label)
+    assert.is_nil(curves.figure({ plain }, metrics.select({ plain }, {}), how).legend[3])
+  end)
+
+  --- The steps of each line of a metric's panel.
+  local function lines_of(records, name, smooth)
+    local how, found = { from = 0, to = math.huge, smooth = smooth or 1, x = "step" }, {}
+    for k, line in ipairs(curves.figure(records, metrics.select(records, { name }), how).panels[1].lines) do
+      found[k] = line.xs
+    end
+    table.sort(found, function(a, b) return a[1] < b[1] end)
+    return found
+  end
+
+  it("is not drawn across gaps: a signal that was off, a loss of some stages, steps that the log lacks", function()
+    local tail = {}
+    local function log(event) tail[#tail + 1] = json.encode(event) .. "\n" end
+    for _, step in ipairs { 5, 10, 15, 20, 75, 80, 85 } do
+      log { event = "signal", step = step, name = "norm", value = 1 }
+    end
+    for _, step in ipairs { 1, 50, 100 } do log { event = "evaluation", step = step, name = "d", distance = 1 } end
+    local run = record.read(make_run("gaps", { tail = table.concat(tail) }))
+    assert.same({ { 5, 10, 15, 20 }, { 75, 80, 85 } }, lines_of({ run }, "signal.norm"))
+    assert.equal(1, #lines_of({ run }, "loss.denoise"))
+    assert.same({ { 1, 50, 100 } }, lines_of({ run }, "evaluation.d.distance"))
+    local other = record.read(make_run("other", { tail = table.concat(tail) })) -- a seed of the same label
+    run.label, other.label = "both", "both"
+    assert.same({ { 5, 10, 15, 20 }, { 75, 80, 85 } }, lines_of({ run, other }, "signal.norm"))
+  end)
+
+  it("knows from newer logs which steps a mean is over", function()
+    local path, lines = make_run "spans", {}
+    for _, span in ipairs { { 10, 10 }, { 15, 5 }, { 20, 5 }, { 30, 10 }, { 60, 10 }, { 61, 1 }, { 70, 9 } } do
+      lines[#lines + 1] = json.encode { event = "step", step = span[1], steps = span[2], losses = { denoise = 1 } }
+    end
+    files.write(path .. "/events.jsonl", table.concat(lines, "\n") .. "\n")
+    local run = record.read(path)
+    assert.same({ { 10, 15, 20, 30 }, { 60, 61, 70 } }, lines_of({ run }, "loss.denoise"))
+    assert.is_nil(run.series["step.steps"])
   end)
 
   it("leaves out lines that are no events, and names them", function()

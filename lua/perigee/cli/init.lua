@@ -4,10 +4,12 @@
 ---     options = { ... },          -- or a function that returns them, where the library is asked
 ---     recipe = true,              -- the first argument is a recipe: its own options join the command's
 ---     stop = 1,                   -- leave what follows the first argument as it is
+---     remembered = function(options, recipe) ... end,   -- what an earlier call said: { recipe =, command = }, or nil
 ---     run = function(options) ... end }
 ---
 --- `run` gets the options by name and the positional arguments by number; with `recipe`, also `recipe` (what the file
---- returned), `recipe_path` and `recipe_options`. It returns an exit status, or nothing for 0. A user's mistake is an
+--- returned), `recipe_path`, `recipe_options` and `said`: what the command line says of both's options, `remembered`
+--- included. It returns an exit status, or nothing for 0. A user's mistake is an
 --- error whose message has no position, or one in the user's own file; anything else is a defect, with a traceback
 --- (PERIGEE_TRACEBACK=1: always).
 ---
@@ -16,6 +18,7 @@ local failure = require "perigee.base.failure"
 local lfs = require "lfs"
 local nearest = require "perigee.base.nearest"
 local options = require "perigee.base.options"
+local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -91,9 +94,16 @@ local function read_with_recipe(name, verb, list, arguments)
   if not path then error(("perigee %s needs a recipe: perigee %s %s"):format(name, name, verb.usage or ""), 0) end
   local load = recipes.load(path, { arguments = arguments, command = list })
   local values = options.values(list, load.given)
+  local before = verb.remembered and verb.remembered(values, load.value)
+  if before then
+    load = recipes.load(path, { arguments = arguments, command = list, before = before.recipe })
+    load.given = tables.merged(before.command, load.given)
+    values = options.values(list, load.given)
+  end
   rawset(values, "recipe", load.value or false)
   rawset(values, "recipe_path", path)
   rawset(values, "recipe_options", load.values)
+  rawset(values, "said", { recipe = load.said, command = load.given })
   return values
 end
 

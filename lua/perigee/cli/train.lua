@@ -34,6 +34,26 @@ local function resume_command()
   return line .. " --resume"
 end
 
+local KEPT = { "device", "seed", "threads", "console" } -- of the command's options, for --resume
+
+--- What decides how a run goes on, out of what the command line says.
+local function kept(said)
+  local command = {}
+  for _, name in ipairs(KEPT) do command[name] = said.command[name] end
+  return { recipe = said.recipe, command = command }
+end
+
+--- --resume: what the calls before said; the folder is where they put it, whatever the recipe's name is with it.
+function M.remembered(options, recipe)
+  if not options.resume or not require("perigee.recipe").is_recipe(recipe) then return nil end
+  local name = options.name or recipe.name
+  local path = ("%s/%s/config.json"):format(options.runs, name)
+  local said = require("perigee.io.files").exists(path) and require("perigee.io.json").read(path).command
+  if not said then return nil end
+  said.command.name = name
+  return said
+end
+
 function M.run(options)
   local core = require "perigee.core.ffi"
   local recipes = require "perigee.recipe"
@@ -53,6 +73,7 @@ function M.run(options)
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
     quiet = options.quiet, recipe_path = options.recipe_path, recipe_options = tables.copy(options.recipe_options),
+    said = kept(options.said),
     sample = preview.save,
     console = options.console and require("perigee.console.server").open or nil,
   })

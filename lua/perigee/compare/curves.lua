@@ -7,6 +7,7 @@ local M = {}
 
 local DASHES = { {}, { 7, 3 }, { 2, 2.5 }, { 8, 3, 2, 3 } } -- elements of a list, and runs after the eighth
 local GREY = "#595959" -- of what belongs to no run
+local CHANGE = { 1.5, 3 } -- dashes of the mark where a setting was changed
 local TOGETHER = 8   -- lines in a panel; a list with more gets a panel an element
 local DOTS = 24      -- a line of fewer points shows them
 
@@ -116,6 +117,29 @@ local function mapped(steps, axis)
   return xs
 end
 
+--- A line's parts: it is not drawn where one of the runs has a gap between two of its steps.
+local function segments(line, records, name)
+  local parts, part, gaps = {}, nil, {}
+  for _, record in ipairs(records) do
+    for step in pairs(record.breaks[name]) do gaps[#gaps + 1] = step end
+  end
+  table.sort(gaps)
+  local g = 1
+  for k, step in ipairs(line.steps) do
+    local broken = false
+    while gaps[g] and gaps[g] <= step do
+      broken, g = broken or k > 1 and gaps[g] > line.steps[k - 1], g + 1
+    end
+    if broken or not part then
+      part = {}
+      for key in pairs(line) do part[key] = {} end
+      parts[#parts + 1] = part
+    end
+    for key, values in pairs(line) do part[key][#part[key] + 1] = values[k] end
+  end
+  return parts
+end
+
 --- Adds a group's line for one series to a panel.
 local function add_lines(panel, group, name, stroke, how)
   local runs, measured, raw = {}, {}, nil
@@ -125,17 +149,20 @@ local function add_lines(panel, group, name, stroke, how)
   end
   if #runs == 0 then return end
   local line, axis = runs[1], axis_of(measured, how.x)
-  if #runs > 1 then
-    line = spread(runs)
-    panel.bands[#panel.bands + 1] = { xs = mapped(line.steps, axis), lows = line.lows, highs = line.highs,
-                                      colour = stroke.colour }
+  if #runs > 1 then line = spread(runs)
   elseif how.smooth > 1 and is_dense(name) then
-    panel.lines[#panel.lines + 1] = { xs = mapped(raw.steps, axis), ys = raw.ys, behind = true,
-                                      stroke = { colour = stroke.colour, alpha = 0.25, width = 1 } }
+    for _, part in ipairs(segments(raw, measured, name)) do
+      panel.lines[#panel.lines + 1] = { xs = mapped(part.steps, axis), ys = part.ys, behind = true,
+                                        stroke = { colour = stroke.colour, alpha = 0.25, width = 1 } }
+    end
   end
-  if #line.steps == 0 then return end
-  panel.lines[#panel.lines + 1] = { xs = mapped(line.steps, axis), ys = line.ys, stroke = stroke,
-                                    dots = #line.steps <= DOTS }
+  for _, part in ipairs(segments(line, measured, name)) do
+    local xs = mapped(part.steps, axis)
+    if part.lows then
+      panel.bands[#panel.bands + 1] = { xs = xs, lows = part.lows, highs = part.highs, colour = stroke.colour }
+    end
+    panel.lines[#panel.lines + 1] = { xs = xs, ys = part.ys, stroke = stroke, dots = #line.steps <= DOTS }
+  end
 end
 
 --- Orders lines so that one that hides others shows where it differs: raw ones at the back, long ones before short
@@ -168,7 +195,7 @@ local function all_positive(panel)
   return true
 end
 
---- Where stages give way to others, in each run's colour.
+--- Where stages give way to others, and where settings were changed, in each run's colour.
 local function marks_of(groups, how)
   local marks = {}
   for _, group in ipairs(groups) do
@@ -177,6 +204,11 @@ local function marks_of(groups, how)
       for k = 2, #record.stages do
         local step = record.stages[k].from
         if step >= how.from and step <= how.to then marks[#marks + 1] = { x = axis(step), colour = group.colour } end
+      end
+      for _, change in ipairs(record.changes) do
+        if change.step >= how.from and change.step <= how.to then
+          marks[#marks + 1] = { x = axis(change.step), colour = group.colour, dash = CHANGE }
+        end
       end
     end
   end
@@ -248,9 +280,12 @@ function M.figure(records, metrics, how)
     legend[k] = { label = group.label .. (#group > 1 and (" (%d runs)"):format(#group) or ""),
                   stroke = { colour = group.colour, width = 2.4, dash = group.dash } }
   end
-  if #marks > 0 then
-    legend[#legend + 1] = { label = "stage ends", upright = true,
-                            stroke = { colour = GREY, width = 1.25, dash = { 6, 4 } } }
+  local ends, changes = false, false
+  for _, mark in ipairs(marks) do ends, changes = ends or not mark.dash, changes or mark.dash ~= nil end
+  for _, key in ipairs { ends and { "stage ends", { 6, 4 } } or {}, changes and { "setting changed", CHANGE } or {} } do
+    if key[1] then
+      legend[#legend + 1] = { label = key[1], upright = true, stroke = { colour = GREY, width = 1.25, dash = key[2] } }
+    end
   end
   return { title = how.title, width = how.width, scale = how.scale, columns = how.columns, legend = legend,
            panels = panels }, linear

@@ -22,13 +22,22 @@ local M = {}
 ---@field to? integer      step at which it ended
 ---@field reason? string
 
+---@class perigee.RecordedChange
+---@field step integer      after which it was made
+---@field name string       of the setting, as in config.json
+---@field before string
+---@field after string      "": it is no setting, but was done
+---@field how "by hand"|"at a resume"
+
 ---@class perigee.Record
 ---@field label string                          what a legend calls it
 ---@field path string
 ---@field config table
 ---@field series table<string, perigee.Series>
 ---@field parts table<string, string[]>         a list's name -> what each of its elements is called
+---@field breaks table<string, table<number, boolean>>  a series' steps before which something is missing
 ---@field stages perigee.RecordedStage[]
+---@field changes perigee.RecordedChange[]
 ---@field last_step integer
 ---@field ended? string                         the reason of its end
 local Record = {}
@@ -76,7 +85,7 @@ local function take(record, event)
   end
   if event.event == "step" then
     if type(values.losses) == "table" then add(record, "loss", event.step, values.losses) end
-    values.losses = nil
+    values.losses, values.steps = nil, nil
   end
   add(record, type(name) == "string" and event.event .. "." .. name or event.event, event.step, values)
 end
@@ -89,6 +98,70 @@ local function take_stage(record, event)
   elseif event.event == "end" then
     record.ended = event.reason
     if before then before.to, before.reason = event.step, event.reason end
+  end
+end
+
+--- A value of a changed setting; of a tensor its event holds a summary and a file.
+local function value_text(value)
+  if value == nil or value == json.null then return "-" end
+  if type(value) == "number" then return ("%.9g"):format(value) end
+  if type(value) == "table" and type(value.shape) == "table" then return "its values" end
+  return type(value) == "table" and json.encode(value) or tostring(value)
+end
+
+--- Changes made by hand, each once though a resumed run makes them again, and settings changed between two calls.
+local function take_changes(record, event)
+  local list = record.changes
+  if event.event == "change" then
+    for _, change in ipairs(list) do
+      if change.number ~= nil and change.number == event.number then return end
+    end
+    local done = event.after == true and event.path == "finish_stage"
+    local name = tostring(event.path):gsub("^stage%.", ("stages.%s."):format(tostring(event.stage)))
+    list[#list + 1] = { step = event.step, name = name, how = "by hand", number = event.number,
+      before = value_text(event.before), after = done and "" or value_text(event.after) }
+  elseif event.event == "resume" and type(event.changed) == "table" then
+    for _, row in ipairs(event.changed) do
+      if type(row) == "table" and row.name ~= nil then
+        list[#list + 1] = { step = event.step, name = tostring(row.name), how = "at a resume",
+          before = value_text(row.before), after = value_text(row.after) }
+      end
+    end
+  end
+end
+
+-- ---- gaps -------------------------------------------------------------------------------------------------------
+
+local FAR = 2 -- times the longer of its neighbours: such an interval is a gap
+
+--- Where a series without a word of what its values span has gaps: a signal that was off for a while, and was read
+--- regularly before or after it.
+local function find_gaps(steps)
+  local breaks = {}
+  for k = 2, #steps do
+    local here, near = steps[k] - steps[k - 1], 0
+    if k > 2 then near = math.max(near, steps[k - 1] - steps[k - 2]) end
+    if k < #steps then near = math.max(near, steps[k + 1] - steps[k]) end
+    if near > 0 and here > FAR * near then breaks[steps[k]] = true end
+  end
+  return breaks
+end
+
+--- Where the lines of a record's series are broken. A `step` event says how many steps its means are over (older logs
+--- do not); signals are read at a cadence; other events come when they come.
+local function mark_gaps(record, spans)
+  for name, series in pairs(record.series) do
+    local breaks = {}
+    if name:match "^signal%." then breaks = find_gaps(series.steps)
+    elseif name:match "^loss%." or name:match "^step%." then
+      local told = #series.steps > 0 and spans[series.steps[#series.steps]] ~= nil
+      if not told then breaks = find_gaps(series.steps) end
+      for k = 2, told and #series.steps or 0 do
+        local step, span = series.steps[k], spans[series.steps[k]]
+        if span and step - span > series.steps[k - 1] then breaks[step] = true end
+      end
+    end
+    record.breaks[name] = breaks
   end
 end
 
@@ -119,13 +192,18 @@ function M.read(path, label, tell)
   end
   local record = setmetatable({
     label = label or path:match "[^/]+$" or path, path = path, config = json.read(path .. "/config.json"),
-    series = {}, parts = {}, stages = {}, last_step = 0,
+    series = {}, parts = {}, breaks = {}, stages = {}, changes = {}, last_step = 0,
   }, Record)
+  record.config.command = nil -- what it decides is there too
+  local spans = {} -- of steps that a `step` event's means are over, by its step
   for _, event in ipairs(in_order(Events.read(path, tell))) do
     take(record, event)
     take_stage(record, event)
+    take_changes(record, event)
+    if event.event == "step" then spans[event.step] = event.steps end
     if event.event ~= "change" then record.last_step = math.max(record.last_step, event.step) end
   end
+  mark_gaps(record, spans)
   return record
 end
 

@@ -1,6 +1,6 @@
 --- The report of `perigee compare`: how the configurations differ, how the runs' stages went, and where their curves
 --- end.
-local differences = require "perigee.compare.differences"
+local differences = require "perigee.record.differences"
 local labels = require "perigee.compare.labels"
 local metrics = require "perigee.compare.metrics"
 local text_table = require "perigee.compare.table"
@@ -45,6 +45,40 @@ local function stage_lines(out, record)
     out[#out + 1] = table.concat({ ("  stage %s, steps %d to %d: %s"):format(stage.name, stage.from, to, reason),
                                    rate(record, stage.from, to) }, ", ")
   end
+end
+
+--- A run's changes to one setting: "350: 0.001 to 0.0005 (by hand), 700: ...".
+local function change_text(record, name)
+  local texts = {}
+  for _, change in ipairs(record.changes) do
+    if change.name == name then
+      texts[#texts + 1] = ("%d: %s (%s)"):format(change.step, change.after == "" and "done"
+        or ("%s to %s"):format(change.before, change.after), change.how)
+    end
+  end
+  return texts[1] and table.concat(texts, ", ") or nil
+end
+
+--- Rows of the settings that changed while the runs went on, with a column a label: its runs' changes, each once.
+local function change_rows(records, groups)
+  local rows, known = {}, {}
+  for _, record in ipairs(records) do
+    for _, change in ipairs(record.changes) do
+      if not known[change.name] then rows[#rows + 1] = { name = change.name } end
+      known[change.name] = true
+    end
+  end
+  for _, row in ipairs(rows) do
+    for g, group in ipairs(groups) do
+      local texts, seen = {}, {}
+      for _, record in ipairs(group) do
+        local text = change_text(record, row.name)
+        if text and not seen[text] then texts[#texts + 1], seen[text] = text, true end
+      end
+      row[g] = texts[1] and table.concat(texts, "; ") or "-"
+    end
+  end
+  return rows
 end
 
 --- The end of a series in a label's runs: its value, or their mean and from the least to the greatest. "@350"
@@ -123,6 +157,7 @@ function M.lines(records, how)
   end
   heading(out, "Stages")
   for _, record in ipairs(records) do stage_lines(out, record) end
+  add_table("Changed on the way, after these steps", change_rows(records, groups))
 
   local losses, others = {}, {}
   for _, name in ipairs(metrics.names(records)) do

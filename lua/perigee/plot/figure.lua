@@ -42,7 +42,7 @@ local MARGIN, GAP, KEY_LINE, KEY_ROW = 14, 22, 26, 19
 ---@field x_label string
 ---@field lines perigee.PlotLine[]
 ---@field bands? perigee.PlotBand[]
----@field marks? { x: number, colour: string }[]
+---@field marks? { x: number, colour: string, dash?: number[] }[]  without dashes of their own: long ones
 ---@field legend? perigee.PlotKey[]
 ---@field log? boolean          a logarithmic y axis; all ys are above 0
 ---@field x_range? number[]     low and high; else what the lines need
@@ -165,22 +165,29 @@ local function draw_axes(canvas, panel, frame)
     { size = KEY.size, colour = KEY.colour, align = "centre" })
 end
 
+--- Adds a mark's colour to those at its place.
+local function add_mark(places, x, colour)
+  local place
+  for _, other in ipairs(places) do
+    if math.abs(other.x - x) < 1.5 then place = other end
+  end
+  if not place then
+    place = { x = x }
+    places[#places + 1] = place
+  end
+  local known
+  for _, other in ipairs(place) do known = known or other == colour end
+  if not known then place[#place + 1] = colour end
+end
+
 --- Vertical dashes; those that would hide one another share a line, each its own dashes.
 local function draw_marks(canvas, panel, frame)
   local places = {}
   for _, mark in ipairs(panel.marks or {}) do
     local x = frame:across(mark.x)
-    local place
-    for _, other in ipairs(places) do
-      if math.abs(other.x - x) < 1.5 then place = other end
-    end
-    if not place then
-      place = { x = x }
-      places[#places + 1] = place
-    end
-    local known
-    for _, colour in ipairs(place) do known = known or colour == mark.colour end
-    if not known then place[#place + 1] = mark.colour end
+    if mark.dash then
+      canvas:line({ x, x }, { frame.top, frame.bottom }, { colour = mark.colour, width = 1.25, dash = mark.dash })
+    else add_mark(places, x, mark.colour) end
   end
   local on = 6
   for _, place in ipairs(places) do

@@ -13,6 +13,7 @@ local M = {}
 ---@field value any               what the recipe returned
 ---@field declared perigee.Option[]
 ---@field values table<string, any>  the recipe's options, resolved
+---@field said table<string, any> those of them that a command line said (with `arguments` only)
 ---@field given table             the command's own flags and positional arguments (with `arguments` only)
 
 --- A recipe's globals: those of Lua. Others are misspelt names, in reading and in writing.
@@ -58,6 +59,7 @@ end
 ---@class perigee.LoadOptions
 ---@field arguments? string[]         a command line with the recipe's flags and the command's own ...
 ---@field command? perigee.Option[]   ... which are these
+---@field before? table<string, any>  what an earlier command line said of the recipe's options
 ---@field values? table<string, any>  or: the recipe's options as they were resolved before (a recorded run)
 ---@field only_declaration? boolean   stop at the declaration of options (for --help)
 
@@ -72,7 +74,7 @@ function M.load(path, how)
   if not chunk then error(syntax_error, 0) end
   setfenv(chunk, strict_globals())
   local load = { path = path, values = {}, arguments = how.arguments or {}, command = how.command or options.declare {},
-                 replayed = how.values, only_declaration = how.only_declaration }
+                 replayed = how.values, before = how.before, said = {}, only_declaration = how.only_declaration }
   local outer = core.tail_position
   core.tail_position = tail_position(path, text)
   local fine, value = recipe_options.run(load, chunk)

@@ -36,6 +36,11 @@ local function read_command_line(load, list)
     end
   end
   load.given = given
+  for _, option in ipairs(list) do -- an earlier call's, where this one says nothing
+    local before = (load.before or {})[option.name]
+    if values[option.name] == nil and before ~= nil then values[option.name] = options.check(option, before) end
+  end
+  load.said = values
   return values
 end
 

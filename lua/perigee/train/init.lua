@@ -60,6 +60,7 @@ end
 ---@field sample? fun(run: perigee.Run)  called every `every.sample` steps
 ---@field recipe_path? string    copied into the folder
 ---@field recipe_options? table  the recipe's options, for config.json
+---@field said? table            what the command line said, for config.json and --resume
 
 --- Trains a recipe to its end, or to `options.steps`, or until a signal asks to stop. The run that it returns still
 --- holds its models; run:free() gives them back. After an error everything is given back.

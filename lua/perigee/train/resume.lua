@@ -147,7 +147,7 @@ local function begin(run, options)
 end
 
 --- Continues from the newest readable checkpoint of the folder; damaged ones are set aside.
-local function continue(run)
+local function continue(run, options)
   local bad = {}
   local state, file, path = checkpoint.open(run.folder, { verify = true, damaged = function(damaged, message)
     bad[#bad + 1] = { path = damaged, message = message }
@@ -158,6 +158,11 @@ local function continue(run)
   end
   local event, other_data = load_checkpoint(run, state, file, path)
   rewind_log(run, run.folder)
+  local changed = folder.update(run.folder, run.recipe, options, run.step)
+  for _, row in ipairs(changed) do
+    run.progress:line("changed since: %s is %s, was %s", row.name, row.after, row.before)
+  end
+  event.changed = changed[1] and changed or nil
   return event, other_data
 end
 
@@ -209,7 +214,7 @@ function M.begin(run, options)
   folder.check(run.folder, options.resume)
   run.progress:line("data: %s", run.recipe.data:summary())
   local how, event, other_data
-  if #checkpoint.list(run.folder) > 0 then how, event, other_data = "resumed", continue(run)
+  if #checkpoint.list(run.folder) > 0 then how, event, other_data = "resumed", continue(run, options)
   elseif options.from then how, event, other_data = "forked", fork(run, options)
   else how, event = "new", begin(run, options) end
   if how ~= "forked" then run:mark_saved() end -- a fork's first checkpoint is still to be written
