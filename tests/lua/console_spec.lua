@@ -315,7 +315,7 @@ describe("a console in a running trainer", function()
     assert.equal("lion, betas 0.9 0.99, clip 1, decay 0, lr 0.001, warmup 0", ask("run.optim").value)
     assert.is_nil(ask("run.optim.betas = { 0.95, 0.98 }").error)
     assert.equal("0.98", ask("run.optim.betas[2]").value)
-    assert.matches("run.optim.betas: expected 2 numbers from 0 to below 1, got { 0.9, 1 }",
+    assert.matches("run.optim.betas is a table { 0.9, 1 }; expected 2 numbers from 0 to below 1",
       ask("run.optim.betas = { 0.9, 1 }").error)
     assert.matches("epsilon", ask("run.optim.epsilon = 1e-8").error)
     assert.matches("cooldown", ask("run.optim.cooldown = { 10, 20 }").error)

@@ -1,8 +1,13 @@
 -- What a user can get wrong about a run, and what the program says: one line that names the place.
+local cli = require "perigee.cli"
 local door = require "perigee.core.ffi"
+local failure = require "perigee.base.failure"
 local files = require "perigee.io.files"
 local message_of = require("tests.lua.expect").message_of
+local mistakes = require "tests.lua.mistakes"
+local parameters = require "perigee.stage.parameters"
 local pg = require "perigee"
+local preview = require "perigee.sampling.preview"
 local tiny = require "tests.lua.tiny"
 local train = require "perigee.train"
 
@@ -20,148 +25,82 @@ local function complaint(text, verb, arguments)
   return (output:gsub(path:gsub("%p", "%%%0"), "FILE"))
 end
 
-local head = [[
-local pg = require "perigee"
-local loss, stop = pg.loss, pg.stop
-local denoise = loss.flow_matching {}
-local o = {
-  name = "mine",
-  student = pg.models.sit { depth = 2, width = 32, heads = 2, patch = 8, size = 32, channels = 3, classes = 8 },
-  data = pg.data.shapes { batch = 4, count = 16 },
-  stages = { { name = "train", losses = { { 1, denoise } }, finish = stop.at_step(2) } },
-}
-]]
+describe("a mistake before the first step:", function()
+  local path, verb = "mine.lua", require "perigee.cli.train"
 
-local odd = [[
-local Odd = pg.nn.class "odd"
-function Odd:build(outputs)
-  self.channels, self.size, self.classes = 3, { 32, 32 }, 8
-  self.map = pg.nn.conv2d(3, outputs, 1)
-end
-]]
-
-describe("a recipe with a mistake", function()
-  local cases = {
-    { "a syntax error", "local x = = 3\n", "perigee: FILE:1: unexpected symbol near '='" },
-    { "an undefined global", head .. "o.ema = decay\nreturn pg.recipe(o)\n",
-      'perigee: FILE:10: undefined variable "decay"' },
-    { "an unknown key", head .. "o.stdent = 3\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: unknown option 'stdent'.*student" },
-    { "a wrong type", head .. "o.seed = 'many'\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: option 'seed' is a string %(many%); expected natural" },
-    { "a fraction where a count is meant", head .. "o.keep = 0\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: option 'keep' is a number %(0%); expected count" },
-    { "an optimiser's settings without the optimiser", head .. "o.optim = { lr = 1e-3 }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: optim is a table; expected an optimiser, such as pg.optim.adamw { lr = 1e%-4 }" },
-    { "an EMA out of range", head .. "o.ema = 1.5\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: ema is 1.5; expected 0 <= ema < 1" },
-    { "a sampler that there isn't", head .. "o.sample = { sampler = 'huen' }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: unknown sampler 'huen'; expected one of dopri5, euler, heun, sde; did you mean \"heun\"%?" },
-    { "guidance of less than nothing", head .. "o.sample = { cfg = -1 }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: sample: option 'cfg' is a number %(%-1%); expected a number from 0" },
-    { "guidance without end", head .. "o.sample = { cfg = 1 / 0 }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: sample: option 'cfg' is a number %(inf%); expected a number from 0" },
-    { "no steps", head .. "o.sample = { steps = 0 }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: sample: option 'steps' is a number %(0%); expected count" },
-    { "an interval from high to low", head .. "o.sample = { interval = { 0.9, 0.1 } }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: sample: interval is { 0.9, 0.1 }; expected { low, high } with low <= high" },
-    { "an interval of NaN", head .. "o.sample = { interval = { 0, 0 / 0 } }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: sample: option 'interval' is a table .*; expected 2 numbers from 0 to 1" },
-    { "guidance by a null label that is never trained", head
-      .. "o.student = pg.models.sit { depth = 1, width = 32, heads = 2, channels = 3, drop_label = 0 }\n"
-      .. "o.sample = { cfg = 2 }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:12: recipe: sample: cfg = 2, but the student's drop_label is 0, .* use drop_label = 0.1" },
-    { "a label that the student doesn't know", head .. "o.sample = { labels = { 7, 8 } }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: sample: labels%[2%] is 8; expected a class from 0 to 7" },
-    { "labels of an unknown kind", head .. "o.sample = { labels = 'balnced' }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: sample: labels is 'balnced'; .*; did you mean \"balanced\"%?" },
-    { "a sampler's option for another", head .. "o.sample = { rtol = 1e-3 }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: sample: 'rtol' is an option of dopri5; euler has steps" },
-    { "an unknown option of sampling", head .. "o.sample = { stesp = 10 }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: sample: unknown option 'stesp'; did you mean \"steps\"%?" },
-    { "a student that trains and cannot be sampled, before the first step", head .. odd
-      .. "function Odd:drop_labels(y) self.labels = y return y end\n"
-      .. "function Odd:forward(x, t, y) return self.map(x) * self.labels:to('float32'):reshape { 4, 1, 1, 1 } end\n"
-      .. "o.student = Odd(3)\nreturn pg.recipe(o)\n", "perigee: FILE:16: attempt to index field 'labels'" },
-    { "a student that returns something else, before the first step", head .. odd
-      .. "function Odd:forward(x) return self.map(x) end\no.student = Odd(1)\nreturn pg.recipe(o)\n",
-      "perigee: the student returns .*64,1,32,32.* for x %[64,3,32,32%]; expected a velocity of x's shape" },
-    { "no stage", head .. "o.stages = {}\nreturn pg.recipe(o)\n", "perigee: FILE:11: recipe: stages lists no stage" },
-    { "a stage without losses", head .. "o.stages[1].losses = {}\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: stage 'train' has no losses" },
-    { "a stage without an end", head .. "o.stages[1].finish = nil\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: stage 'train': 'finish' is missing; say when the stage ends" },
-    { "an end that is none", head .. "o.stages[1].finish = { 10 }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: stage 'train': finish is not a stop" },
-    { "a loss without its weight", head .. "o.stages[1].losses = { denoise }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: stage 'train': losses%[1%] is not a pair { weight, loss }" },
-    { "two stages of one name", head .. "o.stages[2] = o.stages[1]\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: two stages are named 'train'" },
-    { "two losses of one name", head
-      .. "table.insert(o.stages[1].losses, { 1, loss.flow_matching {} })\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: stage 'train': two losses are named 'denoise'; give one another name" },
-    { "two losses of one name in two stages",
-      head .. "o.stages[2] = { name = 'free', losses = { { 1, loss.flow_matching { path = 'cosine' } } }, finish = "
-        .. "stop.at_step(3) }\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: two different losses are named 'denoise' %(stage 'free'%); give one another name" },
-    { "a teacher's loss without a teacher",
-      head .. "table.insert(o.stages[1].losses, { 1, loss.feature_alignment { block = 1 } })\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: stage 'train' has a loss that needs a teacher, and the recipe names none" },
-    { "pieces that don't divide the batch", head .. "o.micro = 3\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: micro = 3 does not divide batch = 4" },
-    { "a precision that there isn't", head .. "o.precision = 'fp8'\nreturn pg.recipe(o)\n",
-      "perigee: FILE:11: recipe: unknown precision 'fp8'; expected float32, bf16 or float64" },
-    { "an option of a loss", "local pg = require 'perigee'\nlocal x = pg.loss.flow_matching { pth = 'linear' }\n",
-      "perigee: FILE:2: loss.flow_matching: unknown option 'pth'.*path" },
-    { "a path that there isn't", "local pg = require 'perigee'\nlocal x = pg.loss.flow_matching { path = 'curved' }\n",
-      "perigee: FILE:2: loss.flow_matching: option 'path' is curved; expected one of linear, cosine" },
-    { "attention blocks that don't pair",
-      "local pg = require 'perigee'\nlocal x = pg.loss.attention_alignment { student = { 1, 2 }, teacher = { 1 } }\n",
-      "perigee: FILE:2: loss 'attention': 2 student blocks and 1 teacher blocks; they go in pairs" },
-    { "no recipe at the end", head,
-      "perigee: FILE returns no recipe: its last line should be `return pg.recipe { ... }`" },
-  }
-  for _, case in ipairs(cases) do
-    it("has " .. case[1], function()
-      local message = complaint(case[2])
-      assert.matches("^" .. case[3], message)
-      assert.equal(1, select(2, message:gsub("\n", "\n")), message)
-    end)
+  --- Calls a function of the library as the program does: no line of this file leads to it.
+  local function by_program(f, ...)
+    local results = { coroutine.resume(coroutine.create(f), ...) }
+    if not results[1] then error(results[2], 0) end
+    return results[2]
   end
 
-  it("compares a symbolic value: told at the recipe's own line", function()
-    local custom = "local mine = loss.custom { name = 'mine', compute = function(_, context)\n"
-      .. "  local value = context:forward().velocity:mean()\n%s\n  return value\nend }\n"
-      .. "o.stages[1].losses[2] = { 1, mine }\nreturn pg.recipe(o)\n"
-    for _, body in ipairs {
-      "  if value < 3 then value = value * 2 end", "  if value > value * 2 then value = value * 2 end",
-      "  if value == value * 2 then value = value * 2 end", "  if value:item() > 3 then value = value * 2 end",
-    } do
-      local message = complaint(head .. custom:format(body))
-      assert.matches("FILE:12: ", message)
-      assert.matches("the numbers.*are not there yet; use ops%.where, ops%.less", message)
+  --- The message of what `perigee train` does with a recipe before its first step, or nil. FILE stands for its path.
+  local function complaint_of(text)
+    files.write(in_folder(path), text)
+    local fine, message = pcall(function()
+      local recipe = by_program(cli.read, "train", verb, { in_folder(path) }).recipe
+      if not recipe then return end
+      by_program(preview.check, recipe)
+      by_program(parameters.check, recipe)
+      by_program(recipe.data.open, recipe.data)
+      by_program(recipe.expect_data, recipe)
+    end)
+    return not fine and failure.text(message):gsub("^perigee: ", ""):gsub(in_folder(path):gsub("%p", "%%%0"), "FILE")
+      or nil
+  end
+
+  --- The line of a text at which an error should stand.
+  local function line_of(text)
+    local number, marked, last = 0, nil, nil
+    for line in (text .. "\n"):gmatch "(.-)\n" do
+      number = number + 1
+      if line:match "%-%-!$" then marked = number end
+      if line:match "^return pg%.recipe" then last = number end
+    end
+    return marked or last
+  end
+
+  it("there is none in sound recipes", function()
+    for _, text in ipairs(mistakes.sound) do assert.is_nil(complaint_of(text)) end
+  end)
+
+  for _, kind in ipairs { "recipes", "losses", "models" } do
+    for _, row in ipairs(mistakes[kind]) do
+      local name, text, expected = unpack(row)
+      it(("%s, %s"):format(kind, name), function()
+        local message = complaint_of(text) or "no error"
+        local place = ("FILE:%d: "):format(line_of(text))
+        assert.equal(place, message:sub(1, #place), message)
+        assert.is_truthy(message:find(expected, 1, true), message)
+        assert.is_nil(message:find "[\n]", message)
+        assert.is_nil(message:find("internal error", 1, true), message)
+      end)
+    end
+  end
+end)
+
+describe("a recipe with a mistake", function()
+  it("is told in one line by the command", function()
+    for _, row in ipairs { mistakes.recipes[1], mistakes.losses[1], mistakes.models[1] } do
+      local message = complaint(row[2])
+      assert.matches("^perigee: FILE:%d+: [^\n]+\n$", message)
+      assert.is_truthy(message:find(row[3], 1, true), message)
     end
   end)
 
-  it("has a loss that returns no number", function()
-    local custom = "local mine = loss.custom { name = 'mine', compute = function(_, context)\n  return %s\nend }\n"
-      .. "o.stages[1].losses[2] = { 1, mine }\nreturn pg.recipe(o)\n"
-    assert.matches("loss 'mine' returns nil; expected one number that depends on the batch",
-      complaint(head .. custom:format "nil"))
-    assert.matches("loss 'mine' returns symbolic float32 %[4,3,32,32%].*; expected one number",
-      complaint(head .. custom:format "context:forward().velocity"))
+  it("has no recipe at the end", function()
+    assert.equal("perigee: FILE returns no recipe: its last line should be `return pg.recipe { ... }`\n",
+      complaint "local pg = require 'perigee'\n")
   end)
 
-  it("misspells a global in a loss: told at its line when it is traced", function()
-    local message = complaint(head .. "local mine = loss.custom { name = 'mine', compute = function(_, context)\n"
-      .. "  return contxt:forward().velocity:mean()\nend }\no.stages[1].losses[2] = { 1, mine }\nreturn pg.recipe(o)\n")
-    assert.matches('^perigee: FILE:11: undefined variable "contxt"', message)
-  end)
-
-  it("names a tap that isn't there", function()
-    local message = complaint(head .. "local mine = loss.custom { name = 'mine', compute = function(_, context)\n"
-      .. "  return context:tap('blok 1'):mean()\nend }\no.stages[1].losses[2] = { 1, mine }\nreturn pg.recipe(o)\n")
-    assert.matches("^perigee: FILE:11: the student publishes no tap 'blok 1'; it has block 1, block 2", message)
+  it("compares symbolic values", function()
+    for _, body in ipairs { "value > value * 2", "value == value * 2", "value:item() > 3" } do
+      local message = complaint(mistakes.custom(("local value = context:forward().velocity:mean()\n"
+        .. "if %s then value = value * 2 end\nreturn value"):format(body)))
+      assert.matches("FILE:13: ", message)
+      assert.matches("the numbers.*are not there yet; use ops%.where, ops%.less", message)
+    end
   end)
 end)
 
@@ -184,7 +123,7 @@ describe("a command about a run", function()
     local status, output = tiny.perigee(command:format(tiny.quote(tiny.path),
       tiny.quote(in_folder "runs")))
     assert.equal(1, status)
-    assert.matches("^perigee: /none/teacher%.safetensors: weights file not found\n$", output)
+    assert.matches("^[^\n]*\n?perigee: /none/teacher%.safetensors: weights file not found\n$", output)
   end)
 
   it("names weights that were cut short", function()

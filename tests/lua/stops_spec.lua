@@ -384,7 +384,8 @@ describe("signals", function()
   end)
 
   it("refuse settings that make no sense", function()
-    assert.matches("time 1%.5 is not between 0 and 1", message_of(signal.gradient_angle, { time = { 1.5 } }))
+    assert.matches("'time' is a table { 1.5 }; expected numbers from 0 to 1",
+      message_of(signal.gradient_angle, { time = { 1.5 } }))
     assert.matches("time lists no times", message_of(signal.gradient_angle, { time = {} }))
     assert.matches("option 'every' is a number %(0%)", message_of(signal.loss, { "features", every = 0 }))
     assert.matches("option 'images' is a number %(0%)", message_of(signal.gradient_angle, { images = 0 }))

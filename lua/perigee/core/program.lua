@@ -2,7 +2,6 @@
 --- has an address yet.
 local core = require "perigee.core.ffi"
 local dtypes = require "perigee.core.dtype"
-local failure = require "perigee.base.failure"
 local layout = require "perigee.core.layout"
 local operand = require "perigee.core.operand"
 
@@ -128,7 +127,7 @@ local function explained(message)
     and not message:find(NO_NUMBERS, 1, true) then
     message = message .. NO_NUMBERS
   end
-  return failure.handler(message)
+  return core.handler(message)
 end
 
 --- Runs `body` with this program as the trace under way: parameters and buffers are values in it, so an op on them

@@ -42,7 +42,7 @@ local RESERVED = { state = true, hyper = true, time = true, noise = true } -- ot
 --- Options that every data set takes, for check.options.
 function M.spec(own)
   return tables.merged({
-    batch = "integer", flip = { "boolean", false }, crop = { "integer", 0 }, shuffle = { "boolean", true },
+    batch = "count", flip = { "boolean", false }, crop = { "natural", 0 }, shuffle = { "boolean", true },
     threads = { "integer" }, depth = { "integer", 3 },
   }, own)
 end

@@ -63,7 +63,7 @@ return function(options)
   local blocks = {}
   for k = 1, #o.student do blocks[k] = { student = o.student[k], teacher = o.teacher[k] } end
   return {
-    name = o.name, needs_teacher = true, pairs = blocks,
+    name = o.name, needs_teacher = true, asks = { "depth", "heads", "grid" }, pairs = blocks,
     settings = { student = o.student, teacher = o.teacher, heads = o.heads, head_map = o.head_map },
     validate = function(_, student, teacher)
       check_blocks(o, student, teacher)

@@ -10,7 +10,7 @@ local ops = require "perigee.core.ops"
 return function(options)
   local o = check.options("loss.classification", options or {}, { name = { "string", "classification" } })
   return {
-    name = o.name, settings = {},
+    name = o.name, settings = {}, asks = { "classify" },
     compute = function(_, context)
       return ops.cross_entropy(context.student:classify(context:pixels()), context.labels)
     end,

@@ -20,7 +20,8 @@ return function(options)
     name = { "string", "features" }, block = "count", hidden = { "count", 2048 },
   })
   return {
-    name = o.name, needs_teacher = true, settings = { block = o.block, hidden = o.hidden },
+    name = o.name, needs_teacher = true, asks = { "depth", "width", "grid" },
+    settings = { block = o.block, hidden = o.hidden },
     validate = function(_, student)
       if o.block > student.depth then
         core.fail("loss '%s': block %d of a student with %d blocks", o.name, o.block, student.depth)

@@ -16,14 +16,15 @@ local times = require "perigee.times"
 return function(options)
   local o = check.options("loss.flow_matching", options or {}, {
     name = { "string", "denoise" }, path = { "string", "linear", choices = { "linear", "cosine" } },
-    time = { "table", times.uniform() },
+    time = { "table", times.uniform(), words = "a distribution, such as pg.time.uniform()" },
   })
   local settings = { path = o.path, time = o.time.name }
   for key, value in pairs(o.time) do
     if type(value) == "number" then settings[key] = value end
   end
   return {
-    name = o.name, is_denoising = true, path = o.path, time = o.time, settings = settings,
+    name = o.name, is_denoising = true, asks = { "channels", "size", "classes" },
+    path = o.path, time = o.time, settings = settings,
     compute = function(_, context)
       local forward = context:forward()
       return ops.mse(forward.velocity, forward.target)

@@ -26,7 +26,7 @@ end
 return function(options)
   local o = check.options("loss.gram_alignment", options, { name = { "string", "gram" }, block = "count" })
   return {
-    name = o.name, needs_teacher = true, settings = { block = o.block },
+    name = o.name, needs_teacher = true, asks = { "depth", "grid" }, settings = { block = o.block },
     validate = function(_, student)
       if o.block > student.depth then
         core.fail("loss '%s': block %d of a student with %d blocks", o.name, o.block, student.depth)

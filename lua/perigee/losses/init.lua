@@ -2,6 +2,7 @@
 --- of a step's context (`compute`, see stage/context.lua) that returns one number.
 ---
 --- pg.loss.NAME is made of what lua/perigee/losses/NAME.lua returns: a function from options to a loss's fields.
+local core = require "perigee.core.ffi"
 local room = require "perigee.core.room"
 
 ---@class perigee.losses
@@ -10,6 +11,7 @@ local M = {}
 ---@class perigee.Loss
 ---@field name string             by which its weight is reached
 ---@field kind string             its file: pg.loss.KIND
+---@field place? string           where it was written: "recipe.lua:12"
 ---@field settings table          for config.json; what decides its value, but for `code`
 ---@field compute fun(self: perigee.Loss, context: perigee.Context): perigee.Value  one number
 ---@field modules fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module): table<string,
@@ -20,6 +22,7 @@ local M = {}
 ---@field path? string            "linear" or "cosine"
 ---@field time? perigee.Time
 ---@field pairs? { student: integer, teacher: integer }[]  blocks whose attention it compares
+---@field asks? string[]         fields of the student that it reads (stage/student.lua)
 ---@field code? function          a function of the recipe's own, which its settings do not tell
 local Loss = {}
 Loss.__index = Loss
@@ -30,7 +33,7 @@ function Loss.modules() return {} end
 local function make(kind, define)
   return function(...)
     local loss = define(...)
-    loss.kind = kind
+    loss.kind, loss.place = kind, core.user_position()
     return setmetatable(loss, Loss)
   end
 end

@@ -20,6 +20,8 @@ local rules = {
 ---@param outputs integer
 ---@param options? { bias?: boolean, activation?: perigee.Activation, initialise?: function }
 function Linear:build(inputs, outputs, options)
+  check.value("linear: inputs", inputs, "count")
+  check.value("linear: outputs", outputs, "count")
   options = check.options("linear", options or {}, rules)
   self.weight = module.parameter({ outputs, inputs }, options.initialise)
   if options.bias then self.bias = module.parameter({ outputs }, initialise.zeros) end

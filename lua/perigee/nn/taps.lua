@@ -31,7 +31,7 @@ function M.collect(body, ...)
     for k = 1, results.n do results[k] = (select(k, ...)) end
     return ok
   end
-  local ok = keep(pcall(body, ...))
+  local ok = keep(xpcall(body, core.handler, ...))
   scopes[#scopes] = nil
   if not ok then error(results[1], 0) end
   results[results.n + 1] = scope

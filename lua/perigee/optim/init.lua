@@ -32,7 +32,8 @@ local tables = require "perigee.base.tables"
 local M = {}
 
 local COMMON = {
-  lr = { "number", 1e-4, least = 0 }, clip = { "number", 1, least = 0 }, warmup = { "natural", 0 },
+  lr = { "number", 1e-4, least = 0, instead = "for a rate that changes, set warmup and cooldown" },
+  clip = { "number", 1, least = 0 }, warmup = { "natural", 0 },
   cooldown = { "numbers", nil, length = 2, fixed = true }, -- fixed: not to be changed while a run is going
 }
 

@@ -39,6 +39,7 @@
 
 local check = require "perigee.core.check"
 local conditions = require "perigee.stage.conditions"
+local contract = require "perigee.stage.student"
 local core = require "perigee.core.ffi"
 local optim = require "perigee.optim"
 local tables = require "perigee.base.tables"
@@ -51,6 +52,7 @@ local tables = require "perigee.base.tables"
 ---@field data perigee.Dataset
 ---@field batch integer
 ---@field micro integer
+---@field place? string  where it was written: "recipe.lua:12"
 local Recipe = {}
 Recipe.__index = Recipe
 
@@ -59,14 +61,42 @@ function M.is_recipe(x) return getmetatable(x) == Recipe end
 
 local precisions = { float32 = "float32", bf16 = "bfloat16", float64 = "float64" }
 
+local WEIGHT = { "number", least = 0, instead = "for a weight that changes, write a stage for each value" }
+
+--- A stage's entry { weight, loss }, checked.
+local function pair_of(what, entry)
+  local losses = require "perigee.losses"
+  if losses.is_loss(entry) then
+    core.fail("%s is a loss without its weight; expected a pair { weight, loss }, such as { 1, loss.flow_matching() }",
+      what)
+  elseif type(entry) ~= "table" then
+    core.fail("%s is a %s; expected a pair { weight, loss }: losses = { { 1, denoise }, { 0.5, features } }", what,
+      type(entry))
+  end
+  local weight, loss = entry[1], entry[2]
+  if losses.is_loss(weight) then core.fail("%s: the loss comes first; expected a pair { weight, loss }", what) end
+  check.value(what .. ": the weight", weight, WEIGHT)
+  if not losses.is_loss(loss) then
+    core.fail("%s: after the weight comes a %s; expected a loss, such as loss.flow_matching()", what, type(loss))
+  end
+  return weight, loss
+end
+
+local LOSSES = { "table", required = true, words = "a list of pairs { weight, loss }" }
+local FINISH = { "table", words = "a stop, such as stop.at_step(1000)",
+  instead = "a function of your own is stop.custom { function(event, state) ... end }" }
+
 local function stage_value(given, number, names)
-  local losses_module, signals, stops = require "perigee.losses", require "perigee.signals", require "perigee.stops"
+  local signals, stops = require "perigee.signals", require "perigee.stops"
   local what = ("stage %d"):format(number)
   local o = check.options(what, given,
-    { name = "string", losses = "table", finish = { "table" }, signals = { "table", {} } })
+    { name = "string", losses = LOSSES, finish = FINISH, signals = { "table", {} } })
   what = ("stage '%s'"):format(o.name)
   if names[o.name] then core.fail("two stages are named '%s'", o.name) end
   names[o.name] = true
+  if require("perigee.losses").is_loss(o.losses) then
+    core.fail("%s: losses is one loss; expected a list of pairs: { { 1, loss.flow_matching() } }", what)
+  end
   if #o.losses == 0 then core.fail("%s has no losses", what) end
   if not o.finish then
     core.fail("%s: 'finish' is missing; say when the stage ends, e.g. finish = stop.at_step(1000)", what)
@@ -75,10 +105,7 @@ local function stage_value(given, number, names)
   signals.of_stage(o.finish, o.signals)
   local stage, seen = { name = o.name, index = number, losses = {}, finish = o.finish, signals = o.signals }, {}
   for k, entry in ipairs(o.losses) do
-    local weight, loss = entry[1], entry[2]
-    if type(weight) ~= "number" or not losses_module.is_loss(loss) then
-      core.fail("%s: losses[%d] is not a pair { weight, loss }", what, k)
-    end
+    local weight, loss = pair_of(("%s: losses[%d]"):format(what, k), entry)
     if seen[loss.name] then core.fail("%s: two losses are named '%s'; give one another name", what, loss.name) end
     seen[loss.name] = true
     stage.losses[k] = { name = loss.name, weight = weight, loss = loss }
@@ -111,14 +138,11 @@ end
 local function cache_option(given, o)
   if not given then return false end
   local cache = check.options("recipe: cache_teacher", given == true and {} or given, {
-    precision = { "string", o.precision }, limit_gib = { "number", 16 },
+    precision = { "string", o.precision }, limit_gib = { "number", 16, above = 0 },
   })
   cache.dtype = precisions[cache.precision]
   if not cache.dtype then
     core.fail("recipe: cache_teacher: unknown precision '%s'; expected float32, bf16 or float64", cache.precision)
-  end
-  if cache.limit_gib <= 0 then
-    core.fail("recipe: cache_teacher: limit_gib is %g; expected more than 0", cache.limit_gib)
   end
   if not o.teacher then core.fail "recipe: cache_teacher, and the recipe names no teacher" end
   if (o.data.crop or 0) > 0 then
@@ -142,9 +166,12 @@ end
 function M.new(given)
   local o = check.options("recipe", given, {
     name = "string", seed = { "natural", 0 }, precision = { "string", "float32" },
-    student = "table", teacher = { "table" }, cache_teacher = { "boolean|table", false },
-    data = "table", test = { "table" }, micro = { "count" },
-    optim = { "table", optim.adamw() }, ema = { "number", 0.9999 },
+    student = { "table", required = true, words = "a model, such as pg.models.sit_s_2 {}" },
+    teacher = { "table", words = "an encoder, such as pg.models.dinov2_vit_b_14 { weights = \"FILE\" }, or a recipe" },
+    cache_teacher = { "boolean|table", false },
+    data = { "table", required = true, words = "a data set, such as pg.data.folder { dir = \"FOLDER\", batch = 64 }" },
+    test = { "table" }, micro = { "count" },
+    optim = { "table", optim.adamw() }, ema = { "number", 0.9999, least = 0, below = 1 },
     stages = "table", every = { "table", {} }, keep = { "count", 3 }, sample = { "table", {} },
     device = { "string", "cpu" }, threads = { "count" }, tf32 = { "boolean", false },
   })
@@ -160,14 +187,13 @@ function M.new(given)
   if not optim.is_optimiser(o.optim) then
     core.fail "recipe: optim is a table; expected an optimiser, such as pg.optim.adamw { lr = 1e-4 }"
   end
-  if o.ema < 0 or o.ema >= 1 then core.fail("recipe: ema is %g; expected 0 <= ema < 1", o.ema) end
   o.every = check.options("recipe: every", o.every, {
-    log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural" }, minutes = { "number", 10 },
+    log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural" },
+    minutes = { "number", 10, least = 0 },
   })
-  if o.every.minutes < 0 or o.every.minutes ~= o.every.minutes then
-    core.fail("recipe: every: minutes is %g; expected at least 0", o.every.minutes)
-  end
+  contract.expect_model(o.student)
   o.sample = require("perigee.recipe.sampling").settings("recipe: sample", o.sample, o.student)
+  if o.stages.losses then core.fail "recipe: stages is one stage; expected a list: { { name = ..., losses = ... } }" end
   if #o.stages == 0 then core.fail "recipe: stages lists no stage" end
   local stages, names = {}, {}
   for k, stage in ipairs(o.stages) do
@@ -176,6 +202,9 @@ function M.new(given)
       core.fail("stage '%s' has a loss that needs a teacher, and the recipe names none", stages[k].name)
     end
     stages[k].needs_teacher = needs_teacher(stages[k])
+    for _, entry in ipairs(stages[k].losses) do
+      contract.expect(o.student, entry.loss.asks or {}, ("loss '%s'"):format(entry.name))
+    end
   end
   check_names(stages)
   for _, stage in ipairs(stages) do
@@ -185,15 +214,16 @@ function M.new(given)
   end
   o.stages = stages
   local batch = o.data.batch
-  if type(batch) ~= "number" then core.fail "recipe: the data set has no batch size" end
+  if type(batch) ~= "number" then
+    core.fail "recipe: data is a table without a batch size; expected a data set, such as pg.data.shapes { batch = 16 }"
+  end
   o.batch, o.micro = batch, o.micro or batch
   if batch % o.micro ~= 0 then core.fail("recipe: micro = %d does not divide batch = %d", o.micro, batch) end
+  o.place = core.user_position()
   return setmetatable(o, Recipe)
 end
 
---- Checks what needs student and teacher together: blocks, heads, grids, and that each stage can measure its signals.
---- Called before a run, a plan or a trace.
-function Recipe:validate()
+local function validate(self)
   local signals = require "perigee.signals"
   local student, teacher, data = self.student, self:teacher_model(), self.data
   if student.size and data.height
@@ -209,13 +239,32 @@ function Recipe:validate()
   end
   for _, stage in ipairs(self.stages) do
     for _, entry in ipairs(stage.losses) do
-      if entry.loss.validate then entry.loss:validate(student, teacher) end
+      if entry.loss.validate then
+        core.at(entry.loss.place, entry.loss.validate, entry.loss, student, teacher)
+      end
     end
-    for _, signal in ipairs(signals.of_stage(stage.finish, stage.signals)) do signal:check(stage, self) end
+    for _, signal in ipairs(signals.of_stage(stage.finish, stage.signals)) do
+      core.at(signal.place, signal.check, signal, stage, self)
+    end
   end
+end
+
+--- Checks what needs student and teacher together: blocks, heads, grids, and that each stage can measure its signals.
+--- Called before a run, a plan or a trace.
+---@return perigee.Recipe
+function Recipe:validate()
+  core.at(self.place, validate, self)
   return self
 end
 
+--- An error if a batch is larger than the data, which are open. A data set that is endless has no count.
+function Recipe:expect_data()
+  local count = self.data.count
+  if count and self.batch > count then
+    core.at(self.place, core.fail, "recipe: batch = %d, but the data set '%s' has %d samples", self.batch,
+      self.data.name, count)
+  end
+end
 --- The encoder behind `teacher`: a model, or the student of a recipe that is trained first.
 function Recipe:teacher_model()
   if self.teacher and M.is_recipe(self.teacher) then return self.teacher.student end

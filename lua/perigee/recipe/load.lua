@@ -75,10 +75,7 @@ function M.load(path, how)
   setfenv(chunk, strict_globals())
   local load = { path = path, values = {}, arguments = how.arguments or {}, command = how.command or options.declare {},
                  replayed = how.values, before = how.before, said = {}, only_declaration = how.only_declaration }
-  local outer = core.tail_position
-  core.tail_position = tail_position(path, text)
-  local fine, value = recipe_options.run(load, chunk)
-  core.tail_position = outer
+  local fine, value = core.at(tail_position(path, text), recipe_options.run, load, chunk)
   if not fine then error(value, 0) end
   load.value = value
   recipe_options.finish(load)

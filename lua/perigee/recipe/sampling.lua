@@ -24,7 +24,8 @@ local M = {}
 -- name, rule (core/check.lua), help
 local COMMON = {
   { "count", { "count", 64 }, "how many samples" },
-  { "cfg", { "number", 1, least = 0 }, "guidance scale; 1 is none" },
+  { "cfg", { "number", 1, least = 0, instead = "for guidance in a part of the times, set interval = { low, high }" },
+    "guidance scale; 1 is none" },
   { "interval", { "numbers", { 0, 1 }, length = 2, least = 0, most = 1 }, "times in which guidance acts" },
   { "sampler", { "string", "euler" } },
   { "seed", { "natural", 0 }, "seed of noise and drawn labels" },

@@ -1,8 +1,7 @@
 --- A student as a velocity field, with classifier-free guidance inside an interval of times.
 local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core"
-local core_ffi = require "perigee.core.ffi"
-local layout = require "perigee.core.layout"
+local contract = require "perigee.stage.student"
 local op = require "perigee.core.op"
 local ops, tensor = core.ops, core.tensor
 
@@ -25,11 +24,7 @@ function M.trace(student, list, batch, dtype)
       conditions.seen_as(condition.dtype, dtype))
   end
   local velocity = p:trace(student, x, t, unpack(given))
-  local shape = core.program.is_value(velocity) and layout.same_shape(velocity.shape, x.shape)
-  if not shape then
-    core_ffi.fail("the student returns %s for x %s; expected a velocity of x's shape", tostring(velocity),
-      core_ffi.shape_text(x.shape))
-  end
+  contract.expect_velocity(student, velocity, x)
   return p, { { name = "velocity", value = velocity } }
 end
 

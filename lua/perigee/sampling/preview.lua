@@ -1,5 +1,6 @@
 --- Samples of a run that is under way.
 local conditions = require "perigee.stage.conditions"
+local core = require "perigee.core.ffi"
 local field = require "perigee.sampling.field"
 local files = require "perigee.io.files"
 local generate = require "perigee.sampling.generate"
@@ -22,8 +23,8 @@ function M.check(recipe)
   recipe:validate()
   recipe.student:assume_dtype(recipe.dtype)
   local list = conditions.resolve(recipe.student, recipe.data)
-  field.trace(recipe.student, list, math.min(recipe.sample.count, 64), recipe.dtype)
-  values.check("recipe: sample", recipe, list, recipe.sample)
+  core.at(recipe.place, field.trace, recipe.student, list, math.min(recipe.sample.count, 64), recipe.dtype)
+  core.at(recipe.place, values.check, "recipe: sample", recipe, list, recipe.sample)
 end
 
 --- Draws samples with the moving averages, as the recipe's `sample` says where `given` doesn't, and writes them to the

@@ -36,14 +36,12 @@ end
 ---@return perigee.Signal
 return function(options)
   local o = check.options("signal.gradient_angle", options or {}, {
-    name = { "string", "gradient_angle" }, block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } },
+    name = { "string", "gradient_angle" },
+    block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 }, least = 0, most = 1 },
     images = { "count", 2048 }, from = { "natural", 50000 }, every = { "count", 10000 },
     ema = { "boolean", false },
   })
   if #o.time == 0 then core.fail "signal.gradient_angle: time lists no times" end
-  for _, t in ipairs(o.time) do
-    if t < 0 or t > 1 then core.fail("signal.gradient_angle: time %s is not between 0 and 1", tostring(t)) end
-  end
   local measured = ("%s %d%s"):format(table.concat(o.time, "/"), o.images, o.ema and " ema" or "")
   return {
     name = o.name, settings = o, key = ("gradient_angle %d %s %d %d"):format(o.block, measured, o.from, o.every),

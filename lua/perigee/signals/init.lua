@@ -11,6 +11,7 @@ local M = {}
 ---@class perigee.Signal
 ---@field name string      by which an event holds its value
 ---@field kind string      its file: pg.signal.KIND
+---@field place? string   where it was written: "recipe.lua:12"
 ---@field settings table   its options, with which its source and config.json name it
 ---@field key string       what tells it from another signal of its name
 ---@field due fun(self: perigee.Signal, step: integer): boolean  by default at settings.from and every settings.every
@@ -50,7 +51,7 @@ local function make(kind, define)
     if taken[signal.name] then
       core.fail("signal.%s: '%s' is a field of every event; choose another name", kind, signal.name)
     end
-    signal.kind = kind
+    signal.kind, signal.place = kind, core.user_position()
     return setmetatable(signal, Signal)
   end
 end

@@ -2,6 +2,7 @@
 --- teacher or, where that is cached, inputs in its place. Each part is made when first asked for, so a stage without a
 --- teacher loss has no teacher in its program.
 local conditions = require "perigee.stage.conditions"
+local contract = require "perigee.stage.student"
 local core = require "perigee.core.ffi"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
@@ -71,7 +72,8 @@ local function forward(self)
   local noise = self.noise or ops.random_normal(x0.shape, { state = self.state, purpose = "noise", dtype = self.dtype })
   local x_t, target = ops.interpolant(x0, noise, t, { path = self.path })
   local given, count = conditions.values(self)
-  local velocity, published = taps.collect(function() return self.student(x_t, t, unpack(given, 1, count)) end)
+  local velocity, published = taps.collect(function() return (self.student(x_t, t, unpack(given, 1, count))) end)
+  contract.expect_velocity(self.student, velocity, x_t)
   return { velocity = velocity, target = target, x_t = x_t, t = t, noise = noise, taps = published }
 end
 
@@ -89,8 +91,9 @@ end
 function Context:tap(name)
   local value = self:forward().taps[name]
   if not value then
-    core.fail("the student publishes no tap '%s'; it has %s", name,
-      table.concat(tables.sorted_keys(self.result.taps), ", "))
+    local names = tables.sorted_keys(self.result.taps)
+    core.fail("the student publishes no tap '%s'; it has %s", name, names[1] and table.concat(names, ", ")
+      or ("none: call nn.taps.publish(\"%s\", value) in its forward"):format(name))
   end
   return value
 end
@@ -118,6 +121,7 @@ end
 --- The teacher's forward pass: { patches, taps }.
 ---@return { patches: perigee.Value, taps: table<string, perigee.Value> }
 function Context:teacher_features()
+  if not self.teacher and not self.kept then core.fail "a loss asks for the teacher, and the recipe names none" end
   self.teacher_result = self.teacher_result
     or (self.kept and read_teacher(self.kept) or self.program:trace(run_teacher, self))
   return self.teacher_result

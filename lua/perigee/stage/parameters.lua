@@ -86,10 +86,7 @@ local function reach(recipe, stage, owners, reached)
   end
 end
 
---- An error that names the parameters that no loss of any stage reaches, unless they are frozen; that a stage would
---- read and nobody trains or loads; or that two modules would train. Nothing is computed, and nothing allocated.
----@param recipe perigee.Recipe
-function M.check(recipe)
+local function check(recipe)
   local modules, reached = recipe:trained_modules(), {}
   local owners = owners_of(recipe, modules)
   for _, stage in ipairs(recipe.stages) do tensor.tidy(reach, recipe, stage, owners, reached) end
@@ -108,5 +105,10 @@ function M.check(recipe)
   core_ffi.fail("%s would never train: no loss of any stage depends on %s. Use %s in the model, remove %s, or freeze "
     .. "%s: module:freeze \"%s\"", names, it, it, it, it, first)
 end
+
+--- An error that names the parameters that no loss of any stage reaches, unless they are frozen; that a stage would
+--- read and nobody trains or loads; or that two modules would train. Nothing is computed, and nothing allocated.
+---@param recipe perigee.Recipe
+function M.check(recipe) core_ffi.at(recipe.place, check, recipe) end
 
 return M

@@ -11,11 +11,13 @@ local M = {}
 --- A loss's value: one number, in the dtype of statistics.
 local function computed(p, entry, context, stat)
   local value = p:trace(function()
-    local result = entry.loss:compute(context)
+    local result = core_ffi.at(entry.loss.place, entry.loss.compute, entry.loss, context)
     return tensor.is_tensor(result) and program.of(result) and p:capture(result) or result
   end)
   if not program.is_value(value) or value:numel() ~= 1 then
-    core_ffi.fail("loss '%s' returns %s; expected one number that depends on the batch", entry.name, tostring(value))
+    core_ffi.at(entry.loss.place, core_ffi.fail, "loss '%s' returns %s; expected one number that depends on the batch",
+      entry.name, type(value) == "table" and not tensor.is_tensor(value) and not program.is_value(value) and "a table"
+      or tostring(value))
   end
   return value:reshape({}):to(stat)
 end

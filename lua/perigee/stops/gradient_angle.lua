@@ -23,9 +23,9 @@ local signals = require "perigee.signals"
 ---@return perigee.Stop
 return function(options)
   local o = check.options("stop.gradient_angle", options or {}, {
-    block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 } }, images = { "count", 2048 },
-    from = { "natural", 50000 }, every = { "count", 10000 }, below = { "number", -0.05 }, patience = { "count", 1 },
-    ema = { "boolean", false },
+    block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 }, least = 0, most = 1 },
+    images = { "count", 2048 }, from = { "natural", 50000 }, every = { "count", 10000 },
+    below = { "number", -0.05 }, patience = { "count", 1 }, ema = { "boolean", false },
   })
   local signal = signals.gradient_angle {
     block = o.block, time = o.time, images = o.images, from = o.from, every = o.every, ema = o.ema,

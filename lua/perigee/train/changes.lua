@@ -64,7 +64,7 @@ local function weight(name)
   return {
     read = function(run) return entry(run).weight end,
     write = function(run, v) entry(run).weight = check.value(("the weight of '%s'"):format(name), v,
-        { "number", finite = true }) end,
+        { "number", least = 0 }) end,
   }
 end
 

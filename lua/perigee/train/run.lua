@@ -78,6 +78,7 @@ function Run.new(recipe, options)
   local tight = where == "cpu" and fits.check_host(recipe)
   if tight then progress:line("note: %s: the system may end this process", tight) end
   recipe.data:open()
+  recipe:expect_data()
   local stage = live_stage(recipe.stages[1], 0)
   local self = setmetatable({
     -- given

@@ -1,0 +1,377 @@
+--- Mistakes in recipes and models, each with the message that it gets before the first step. A row is
+---   { name, the recipe's text, message }
+--- The message stands at the line that ends in `--!`, or, without such a line, at that of `return pg.recipe`.
+local M = {}
+
+local HEAD = [[
+local pg = require "perigee"
+local loss, nn, ops, stop, signal = pg.loss, pg.nn, pg.ops, pg.stop, pg.signal
+local denoise, features = loss.flow_matching {}, loss.feature_alignment { block = 1, hidden = 8 }
+local o = {
+  name = "mine",
+  student = pg.models.sit { depth = 2, width = 16, heads = 2, patch = 8, size = 32, channels = 3, classes = 8 },
+  data = pg.data.shapes { batch = 4, count = 16 },
+  stages = { { name = "train", losses = { { 1, denoise } }, finish = stop.at_step(2) } },
+}
+local stage = o.stages[1]
+]]
+
+local TEACHER = "o.teacher = pg.models.vit { depth = 2, width = 16, heads = 2, patch = 8, image = 32 }\n"
+
+--- A recipe with some lines before its end.
+local function recipe(lines) return HEAD .. lines .. "\nreturn pg.recipe(o)\n" end
+
+--- A recipe with a loss of its own, whose body is `body`; `mark` stands at the loss's own line.
+local function custom(body, mark)
+  return recipe(("local mine = loss.custom { name = 'mine', compute = function(_, context)%s\n%s\nend }\n"
+    .. "stage.losses[2] = { 1, mine }"):format(mark or "", body))
+end
+
+-- a student that works; a mistake replaces one of its lines
+local STUDENT = {
+  build = "self.channels, self.size, self.classes = 3, { 32, 32 }, 8",
+  grid = "self.grid, self.width, self.depth = { 4, 4 }, 16, 1",
+  patches = "self.patches, self.labels = nn.patch_embedding(3, 8, 16), nn.label_embedding(8, 16)",
+  layers = "self.mlp, self.out = nn.mlp(16, 32), nn.linear(16, 192)",
+  embed = "local h = self.patches(x) + self.labels(y):unsqueeze(2)",
+  block = "h = h + self.mlp(h)",
+  publish = "nn.taps.publish('block 1', h)",
+  output = "return ops.unpatchify(self.out(h), { patch = 8, size = self.size })",
+  drop = "function Student:drop_labels(y, state) return self.labels:drop(y, 0.1, state) end",
+}
+
+--- A recipe with that student, aligned, some of its lines replaced.
+local function model(lines, more)
+  local s = setmetatable(lines, { __index = STUDENT })
+  return recipe(table.concat({ TEACHER .. "local Student = nn.class 'student'", "function Student:build()", s.build,
+    s.grid, s.patches, s.layers, "end", s.head or "function Student:forward(x, t, y)", s.embed, s.block, s.publish,
+    s.output, "end", s.drop, "o.student = Student()", "stage.losses[2] = { 1, features }", more or "" }, "\n"))
+end
+
+M.sound = { recipe "", recipe(TEACHER .. "stage.losses[2] = { 0, features }"), model {},
+  custom "return context:tap('block 1'):square():mean()" }
+
+M.custom = custom
+M.recipes = {
+  -- the file
+  { "a syntax error", "local x = = 3 --!\n", "unexpected symbol near '='" },
+  { "a brace too few", HEAD .. "return pg.recipe { student = o.student\n --!", "'}' expected" },
+  { "an undefined variable", recipe "o.ema = decay --!", 'undefined variable "decay"' },
+  { "an assignment to an undefined variable", recipe "eam = 0.9 --!", 'assignment to an undefined variable "eam"' },
+  { "a part of perigee that is none", recipe "o.student = pg.modles.sit_s_2 {} --!",
+    "perigee has no part 'modles'; did you mean \"models\"?" },
+  { "a model that is none", recipe "o.student = pg.models.sit_xxl_2 {} --!",
+    "unknown model 'sit_xxl_2'; expected one of" },
+  { "a loss that is none", recipe "stage.losses[2] = { 1, loss.flow_maching {} } --!",
+    "did you mean \"flow_matching\"?" },
+  { "a data set that is none", recipe "o.data = pg.data.cifar { batch = 4 } --!", "did you mean \"cifar10\"?" },
+  { "an optimiser that is none", recipe "o.optim = pg.optim.adam { lr = 1e-4 } --!", "did you mean \"adamw\"?" },
+  { "a stop that is none", recipe "stage.finish = stop.at_steps(10) --!", "did you mean \"at_step\"?" },
+  { "a signal that is none", recipe "stage.signals = { signal.gradient_norms {} } --!",
+    "did you mean \"gradient_norm\"?" },
+  { "a layer that is none", recipe "local x = nn.mpl(8, 16) --!", "unknown layer 'mpl'; expected one of " },
+  { "an op that is none", recipe "local x = ops.sofmax --!", "did you mean \"softmax\"?" },
+  { "an option that is not declared", recipe "local q = pg.options { { 'batch', 4, 'images' } } local n = q.bach --!",
+    'no option is called "bach"; did you mean "batch"?' },
+
+  -- the recipe's fields
+  { "an unknown key", recipe "o.stdent = 3", "recipe: unknown option 'stdent'; did you mean \"student\"?" },
+  { "an unknown key that resembles none", recipe "o.network = 3",
+    "recipe: unknown option 'network'; expected one of cache_teacher, data, device, ema," },
+  { "PyTorch's word", recipe "o.data = pg.data.shapes { batchsize = 4 } --!",
+    "data.shapes: unknown option 'batchsize'" },
+  { "no name", recipe "o.name = nil", "recipe: option 'name' is missing" },
+  { "a name with a slash", recipe "o.name = 'a/b'", "recipe: the name 'a/b' may hold letters, digits" },
+  { "no student", recipe "o.student = nil", "recipe: option 'student' is missing" },
+  { "a student by name", recipe "o.student = 'sit_s_2'",
+    "recipe: option 'student' is a string (sit_s_2); expected a model, such as pg.models.sit_s_2 {}" },
+  { "a constructor for a student", recipe "o.student = pg.models.sit_s_2",
+    "recipe: option 'student' is a function; expected a model, such as pg.models.sit_s_2 {}" },
+  { "a table for a student", recipe "o.student = { depth = 2 }",
+    "recipe: the student is a table; expected a model: one of pg.models" },
+  { "no data", recipe "o.data = nil", "recipe: option 'data' is missing" },
+  { "a folder for data", recipe "o.data = 'data/cifar10'",
+    "recipe: option 'data' is a string (data/cifar10); expected a data set, such as pg.data.folder" },
+  { "a table for data", recipe "o.data = {}", "expected a data set, such as pg.data.shapes { batch = 16 }" },
+  { "a wrong type", recipe "o.seed = 'many'",
+    "recipe: option 'seed' is a string (many); expected a whole number from 0" },
+  { "a negative seed", recipe "o.seed = -1", "recipe: option 'seed' is a number (-1); expected a whole number from 0" },
+  { "no checkpoint to keep", recipe "o.keep = 0",
+    "recipe: option 'keep' is a number (0); expected a whole number from 1" },
+  { "a precision that is none", recipe "o.precision = 'fp16'",
+    "recipe: unknown precision 'fp16'; expected float32, bf16 or float64" },
+  { "a device that is none", recipe "o.device = 'gpu'", "recipe: unknown device 'gpu'; expected cpu or cuda" },
+  { "an EMA of 1.5", recipe "o.ema = 1.5",
+    "recipe: option 'ema' is a number (1.5); expected a number from 0 to below 1" },
+  { "an EMA of NaN", recipe "o.ema = 0 / 0", "recipe: option 'ema' is a number (" },
+  { "an EMA that is a function", recipe "o.ema = function(step) return 1 / step end",
+    "recipe: option 'ema' is a function; expected a number from 0 to below 1" },
+  { "log lines every 0 steps", recipe "o.every = { log = 0 }", "recipe: every: option 'log' is a number (0)" },
+  { "less than no minutes", recipe "o.every = { minutes = -1 }", "recipe: every: option 'minutes' is a number (-1)" },
+  { "an unknown cadence", recipe "o.every = { samples = 10 }", "recipe: every: unknown option 'samples'" },
+  { "pieces that don't divide the batch", recipe "o.micro = 3", "recipe: micro = 3 does not divide batch = 4" },
+  { "a batch larger than the data", recipe "o.data = pg.data.shapes { batch = 20, count = 16 }",
+    "recipe: batch = 20, but the data set 'shapes' has 16 samples" },
+  { "a batch of none", recipe "o.data = pg.data.shapes { batch = 0 } --!",
+    "data.shapes: option 'batch' is a number (0); expected a whole number from 1" },
+  { "a batch as text", recipe "o.data = pg.data.shapes { batch = '4' } --!",
+    "data.shapes: option 'batch' is a string (4); expected a whole number from 1" },
+  { "no batch", recipe "o.data = pg.data.shapes {} --!", "data.shapes: option 'batch' is missing" },
+
+  -- the optimiser
+  { "settings without the optimiser", recipe "o.optim = { lr = 1e-3 }",
+    "recipe: optim is a table; expected an optimiser, such as pg.optim.adamw { lr = 1e-4 }" },
+  { "a negative rate", recipe "o.optim = pg.optim.adamw { lr = -1e-3 } --!",
+    "optim.adamw: option 'lr' is a number (-0.001); expected a number from 0" },
+  { "a rate as text", recipe "o.optim = pg.optim.adamw { lr = '1e-3' } --!", "option 'lr' is a string (1e-3)" },
+  { "a rate that is a function", recipe "o.optim = pg.optim.adamw { lr = function() end } --!",
+    "option 'lr' is a function; expected a number from 0: for a rate that changes, set warmup and cooldown" },
+  { "a negative clip", recipe "o.optim = pg.optim.adamw { clip = -1 } --!", "option 'clip' is a number (-1)" },
+  { "an infinite clip", recipe "o.optim = pg.optim.adamw { clip = 1 / 0 } --!", "option 'clip' is a number (inf)" },
+  { "a fraction of a warm-up", recipe "o.optim = pg.optim.adamw { warmup = 0.1 } --!",
+    "option 'warmup' is a number (0.1); expected a whole number from 0" },
+  { "one beta", recipe "o.optim = pg.optim.adamw { betas = { 0.9 } } --!",
+    "option 'betas' is a table { 0.9 }; expected 2 numbers from 0 to below 1" },
+  { "PyTorch's weight_decay", recipe "o.optim = pg.optim.adamw { weight_decay = 0 } --!",
+    "unknown option 'weight_decay'; expected one of betas, clip, cooldown, decay, epsilon, lr, warmup" },
+
+  -- stages
+  { "no stage", recipe "o.stages = {}", "recipe: stages lists no stage" },
+  { "one stage for the list of them", recipe "o.stages = stage", "recipe: stages is one stage; expected a list: { " },
+  { "two stages of one name", recipe "o.stages[2] = stage", "two stages are named 'train'" },
+  { "a misspelt finish", recipe "o.stages[1] = { name = 'a', losses = {}, finnish = 1 }",
+    "stage 1: unknown option 'finnish'; did you mean \"finish\"?" },
+  { "no finish", recipe "stage.finish = nil",
+    "stage 'train': 'finish' is missing; say when the stage ends, e.g. finish = stop.at_step(1000)" },
+  { "steps for a finish", recipe "stage.finish = 1000",
+    "stage 1: option 'finish' is a number (1000); expected a stop, such as stop.at_step(1000)" },
+  { "a function for a finish", recipe "stage.finish = function(event) return event.step > 3 end",
+    "stage 1: option 'finish' is a function; expected a stop, such as stop.at_step(1000): a function of your own is "
+      .. "stop.custom { function(event, state) ... end }" },
+  { "a table for a finish", recipe "stage.finish = { 10 }", "stage 'train': finish is not a stop" },
+  { "no losses", recipe "stage.losses = {}", "stage 'train' has no losses" },
+  { "a loss for the list of them", recipe "stage.losses = denoise",
+    "stage 'train': losses is one loss; expected a list of pairs: { { 1, loss.flow_matching() } }" },
+  { "a brace too few around a pair", recipe "stage.losses = { 1, denoise }",
+    "stage 'train': losses[1] is a number; expected a pair { weight, loss }" },
+  { "a loss without its weight", recipe "stage.losses = { denoise }",
+    "stage 'train': losses[1] is a loss without its weight; expected a pair { weight, loss }" },
+  { "a pair the other way round", recipe "stage.losses = { { denoise, 1 } }",
+    "stage 'train': losses[1]: the loss comes first; expected a pair { weight, loss }" },
+  { "a weight as text", recipe "stage.losses = { { '1', denoise } }",
+    "stage 'train': losses[1]: the weight is a string (1); expected a number from 0" },
+  { "a weight that is a function", recipe "stage.losses = { { function(step) return step end, denoise } }",
+    "stage 'train': losses[1]: the weight is a function; expected a number from 0: for a weight that changes, write a "
+      .. "stage for each value" },
+  { "a negative weight", recipe "stage.losses = { { -0.5, denoise } }",
+    "stage 'train': losses[1]: the weight is a number (-0.5); expected a number from 0" },
+  { "an infinite weight", recipe "stage.losses = { { 1 / 0, denoise } }", "the weight is a number (inf)" },
+  { "a constructor for a loss", recipe "stage.losses = { { 1, loss.flow_matching } }",
+    "stage 'train': losses[1]: after the weight comes a function; expected a loss, such as loss.flow_matching()" },
+  { "two losses of one name", recipe "stage.losses[2] = { 1, loss.flow_matching {} }",
+    "stage 'train': two losses are named 'denoise'; give one another name" },
+  { "two losses of one name in two stages",
+    recipe("o.stages[2] = { name = 'free', losses = { { 1, loss.flow_matching { path = 'cosine' } } }, "
+      .. "finish = stop.after(3) }"),
+    "two different losses are named 'denoise' (stage 'free'); give one another name" },
+
+  -- stops and signals
+  { "a step as text", recipe "stage.finish = stop.at_step('ten') --!", "stop.at_step: " },
+  { "a step before the first", recipe "stage.finish = stop.at_step(-5) --!", "stop.at_step: " },
+  { "no steps of a stage", recipe "stage.finish = stop.after(0) --!",
+    "stop.after: expected a number of steps, 1 or more" },
+  { "any of nothing", recipe "stage.finish = stop.any() --!", "stop.any: it needs at least one stop" },
+  { "any of a number", recipe "stage.finish = stop.any(10) --!", "stop.any: argument 1 is a number, not a stop" },
+  { "a policy without its function", recipe "stage.finish = stop.custom {} --!", "stop.custom: option '1' is missing" },
+  { "a policy of a loss that is not there",
+    recipe "stage.finish = stop.any(stop.plateau { loss = 'denoize' }, --!\n stop.after(3))",
+    "the stage 'train' has no loss 'denoize'; it has denoise" },
+  { "an angle without an alignment", recipe "stage.finish = stop.gradient_angle { block = 1 } --!",
+    "gradient_angle: the stage 'train' needs a denoising and an alignment loss" },
+  { "an angle at a block that is not there",
+    recipe(TEACHER .. "stage.losses[2] = { 1, features }\nstage.finish = stop.gradient_angle { block = 9 } --!"),
+    "gradient_angle: block 9 of a student with 2 blocks" },
+  { "an angle at a time that is none", recipe "stage.finish = stop.gradient_angle { time = { 1.5 } } --!",
+    "option 'time' is a table { 1.5 }; expected numbers from 0 to 1" },
+  { "a signal that is a text", recipe "stage.signals = { 'features' }", "expected a signal, got a string" },
+
+  -- losses
+  { "an option of a loss", recipe "stage.losses = { { 1, loss.flow_matching { pth = 'linear' } } } --!",
+    "loss.flow_matching: unknown option 'pth'; did you mean \"path\"?" },
+  { "a path that is none", recipe "stage.losses = { { 1, loss.flow_matching { path = 'curved' } } } --!",
+    "loss.flow_matching: option 'path' is curved; expected one of linear, cosine" },
+  { "a distribution of times as text", recipe "stage.losses = { { 1, loss.flow_matching { time = 'uniform' } } } --!",
+    "loss.flow_matching: option 'time' is a string (uniform); expected a distribution, such as pg.time.uniform()" },
+  { "a projector of no width", recipe "local x = loss.feature_alignment { block = 1, hidden = 0 } --!",
+    "option 'hidden' is a number (0); expected a whole number from 1" },
+  { "block 0", recipe "local x = loss.feature_alignment { block = 0 } --!",
+    "option 'block' is a number (0); expected a whole number from 1" },
+  { "a block that is not there",
+    recipe(TEACHER .. "stage.losses[2] = { 1, loss.feature_alignment { block = 9 } } --!"),
+    "loss 'features': block 9 of a student with 2 blocks" },
+  { "a teacher's block that is not there",
+    recipe(TEACHER .. "stage.losses[2] = { 1, loss.attention_alignment { student = { 1 }, teacher = { 13 } } } --!"),
+    "loss 'attention': student block 1 to teacher block 13, of 2 and 2" },
+  { "blocks that don't pair", recipe "local x = loss.attention_alignment { student = { 1, 2 }, teacher = { 1 } } --!",
+    "loss 'attention': 2 student blocks and 1 teacher blocks; they go in pairs" },
+  { "classification by a student that doesn't classify", recipe "stage.losses = { { 1, loss.classification() } }",
+    "the student, a sit, has no `classify` (method (pixels): logits [B,classes]), which loss 'classification' "
+      .. "asks for" },
+
+  -- teachers
+  { "no teacher", recipe "stage.losses[2] = { 1, features }",
+    "stage 'train' has a loss that needs a teacher, and the recipe names none" },
+  { "a student for a teacher", recipe "o.teacher = o.student",
+    "the teacher, a sit, is not an encoder: it has no features" },
+  { "a teacher by its file", recipe "o.teacher = 'dinov2.safetensors'",
+    "recipe: option 'teacher' is a string (dinov2.safetensors); expected an encoder, such as " },
+  { "pictures that don't divide into patches", recipe "o.teacher = pg.models.vit_tiny_patch16_224 { image = 230 } --!",
+    "image 230x230 does not divide into patches of 16" },
+  { "a cache without a teacher", recipe "o.cache_teacher = true",
+    "recipe: cache_teacher, and the recipe names no teacher" },
+  { "a cache of no size", recipe(TEACHER .. "o.cache_teacher = { limit_gib = 0 }"),
+    "recipe: cache_teacher: option 'limit_gib' is a number (0); expected a number above 0" },
+
+  -- student and data
+  { "too few classes", recipe "o.student = pg.models.sit_s_8 { channels = 3, classes = 5 }",
+    "the student knows 5 classes, the data set 'shapes' has 8" },
+  { "another size", recipe "o.student = pg.models.sit_s_8 { channels = 3, size = 64, classes = 8 }",
+    "the student takes 3 channels of 64x64, the data set 'shapes' gives 3 of 32x32" },
+  { "patches that don't divide", recipe "o.student = pg.models.sit { depth = 1, width = 16, heads = 2, patch = 5 } --!",
+    "sit: size 32x32 does not divide into patches of 5" },
+  { "heads that don't divide", recipe "o.student = pg.models.sit { depth = 1, width = 16, heads = 5 } --!",
+    "sit: width 16 does not divide into 5 heads" },
+  { "a share above one", recipe "o.student = pg.models.sit_s_2 { drop_label = 10 } --!",
+    "option 'drop_label' is a number (10); expected a number from 0 to 1" },
+  { "an option that the name fixes", recipe "o.student = pg.models.sit_s_2 { depth = 3 } --!",
+    "sit_s_2: the name fixes 'depth' to 12" },
+
+  -- sampling
+  { "a sampler that is none", recipe "o.sample = { sampler = 'ddim' }",
+    "unknown sampler 'ddim'; expected one of dopri5, euler, heun, sde" },
+  { "guidance of less than nothing", recipe "o.sample = { cfg = -1 }",
+    "recipe: sample: option 'cfg' is a number (-1); expected a number from 0" },
+  { "guidance without end", recipe "o.sample = { cfg = 1 / 0 }", "recipe: sample: option 'cfg' is a number (inf)" },
+  { "guidance that is a function", recipe "o.sample = { cfg = function(t) return t end }",
+    "recipe: sample: option 'cfg' is a function; expected a number from 0: for guidance in a part of the times, set "
+      .. "interval = { low, high }" },
+  { "guidance by a null label that is never trained",
+    recipe("o.student = pg.models.sit_s_8 { channels = 3, classes = 8, drop_label = 0 }\no.sample = { cfg = 4 }"),
+    "recipe: sample: cfg = 4, but the student's drop_label is 0" },
+  { "no steps", recipe "o.sample = { steps = 0 }",
+    "recipe: sample: option 'steps' is a number (0); expected a whole number from 1" },
+  { "an interval from high to low", recipe "o.sample = { interval = { 0.9, 0.1 } }",
+    "recipe: sample: interval is { 0.9, 0.1 }; expected { low, high } with low <= high" },
+  { "an interval of NaN", recipe "o.sample = { interval = { 0, 0 / 0 } }", "expected 2 numbers from 0 to 1" },
+  { "a label that the student doesn't know", recipe "o.sample = { labels = { 7, 8 } }",
+    "recipe: sample: labels[2] is 8; expected a class from 0 to 7" },
+  { "labels of an unknown kind", recipe "o.sample = { labels = 'balnced' }", "did you mean \"balanced\"?" },
+  { "another sampler's option", recipe "o.sample = { rtol = 1e-3 }",
+    "recipe: sample: 'rtol' is an option of dopri5; euler has steps" },
+  { "an unknown option of sampling", recipe "o.sample = { stesp = 10 }",
+    "recipe: sample: unknown option 'stesp'; did you mean \"steps\"?" },
+}
+
+M.losses = {
+  { "nothing", custom("return nil", " --!"), "loss 'mine' returns nil; expected one number that depends on the batch" },
+  { "a number of its own", custom("return 3", " --!"), "loss 'mine' returns 3; expected one number" },
+  { "a table", custom("return {}", " --!"), "loss 'mine' returns a table; expected one number" },
+  { "a map", custom("return context:forward().velocity", " --!"), "loss 'mine' returns symbolic float32 [4,3,32,32]" },
+  { "a misspelt variable", custom "return contxt:forward().velocity:mean() --!", 'undefined variable "contxt"' },
+  { "a misspelt method", custom "return context:foward().velocity:mean() --!", "attempt to call method 'foward'" },
+  { "a tap that is not there", custom "return context:tap('blok 1'):mean() --!",
+    "the student publishes no tap 'blok 1'; it has block 1, block 2" },
+  { "a comparison", custom "local v = context:forward().velocity:mean()\nif v < 3 then v = v * 2 end --!\nreturn v",
+    "the numbers of a symbolic value are not there yet; use ops.where, ops.less, ..." },
+  { "item", custom "return context:forward().velocity:mean():item() * 2 --!",
+    "asking for the number in a symbolic value" },
+  { "a gradient asked for by hand", custom "context:forward().velocity:mean():backward() --!\nreturn 0", "backward" },
+  { "shapes that don't broadcast",
+    custom "local f = context:forward()\nreturn (f.velocity * context:tap('block 1')):mean() --!",
+    "mul: [4,3,32,32] and [4,16,16] do not broadcast" },
+  { "a teacher that it doesn't say it needs", recipe(TEACHER
+    .. "local mine = loss.custom { name = 'mine', compute = function(_, context)\n"
+    .. "local f = context:teacher_features() --!\nreturn f.patches:mean()\nend }\nstage.losses[2] = { 1, mine }"),
+    "and none of its losses says that it needs the teacher; give the loss `needs_teacher = true`" },
+  { "a teacher that is not there", custom "local f = context:teacher_features() --!\nreturn f.patches:mean()",
+    "a loss asks for the teacher, and the recipe names none" },
+  { "math.random", custom "return context:forward().velocity:mean() * math.random() --!",
+    "math.random: a model or a loss" },
+  { "random numbers of one moment", custom "return (context:forward().velocity * pg.randn { 1 }):mean() --!",
+    "random_normal: a model or a loss is traced once" },
+  { "no compute", recipe "local mine = loss.custom { name = 'mine' } --!", "loss.custom: option 'compute' is missing" },
+  { "a loss of the pictures alone",
+    recipe("stage.losses = { { 1, loss.custom { name = 'mine', compute = function(_, context)\n"
+      .. "return context:pixels():mean()\nend } } }"),
+    "stage 'train' trains nothing: its losses depend on no parameter that is not frozen" },
+  { "the context called with a dot", custom "return context.forward().velocity:mean() --!",
+    "call a method with a colon" },
+  { "an op of nothing", custom "local p = ops.softmax(context.nothing) --!\nreturn p:mean()",
+    "attempt to index local 'x' (a nil value) in core/ops/softmax.lua:28; is an argument missing, or of another "
+      .. "kind?" },
+}
+
+M.models = {
+  { "the class for the model", model({}, "o.student = Student"),
+    "recipe: the student is the class 'student'; call it to make a model of it" },
+  { "no forward", model { head = "function Student:fowrard(x, t, y)" },
+    "the student, a student, has no method forward(x, t, y)" },
+  { "no size", model { build = "self.channels, self.classes = 3, 8" },
+    "the student, a student, has no `size` ({ height, width } of x), which loss 'denoise' asks for" },
+  { "a size that is a number", model { build = "self.channels, self.size, self.classes = 3, 32, 8" },
+    "the student, a student: its `size` ({ height, width } of x) is a number (32); expected 2 " },
+  { "no channels", model { build = "self.size, self.classes = { 32, 32 }, 8" }, "has no `channels` (channels of x)" },
+  { "no classes", model { build = "self.channels, self.size = 3, { 32, 32 }" },
+    "has no `classes` (labels are 0 ... classes - 1), which loss 'denoise' asks for" },
+  { "an input that the data don't have", model({}, "o.student.inputs = { 'labels', 'text' }"),
+    "takes the field 'text', which the data set 'shapes' does not have; it has images, labels" },
+  { "no null label for guidance", model({}, "o.sample = { cfg = 2 }"),
+    "recipe: sample: cfg = 2, but the student has no null label; guidance needs `null_label` and `drop_labels`" },
+  { "no grid", model { grid = "self.width, self.depth = 16, 1" },
+    "has no `grid` ({ rows, columns } of the tokens that it publishes), which loss 'features' asks for" },
+  { "no depth", model { grid = "self.grid, self.width = { 4, 4 }, 16" }, "has no `depth` (number of blocks)" },
+  { "no width", model { grid = "self.grid, self.depth = { 4, 4 }, 1" }, "has no `width` (size of a token)" },
+  { "no heads", model({}, "stage.losses[3] = { 1, loss.attention_alignment { student = { 1 }, teacher = { 1 } } }"),
+    "has no `heads` (attention heads of a block), which loss 'attention' asks for" },
+  { "no taps", (model({ publish = "" }):gsub("hidden = 8 }", "%0 --!", 1)),
+    "the student publishes no tap 'block 1'; it has none: call nn.taps.publish(\"block 1\", value) in its forward" },
+  { "a tap published twice", model { publish = "nn.taps.publish('block 1', h) nn.taps.publish('block 1', h) --!" },
+    "the tap 'block 1' is published twice" },
+  { "no result", model { output = "local _ = ops.unpatchify(self.out(h), { patch = 8, size = self.size })" },
+    "the student, a student, returns nil for x [64,3,32,32]; expected a velocity of x's shape" },
+  { "a table for a result", model { output = "return { h }" }, "returns a table for x [64,3,32,32]" },
+  { "a result of another shape", model { output = "return self.out(h)" },
+    "the student, a student, returns symbolic float32 [64,16,192]" },
+  { "another width", model { layers = "self.mlp, self.out = nn.mlp(16, 32), nn.linear(32, 192)",
+    output = "return ops.unpatchify(self.out(h), { patch = 8, size = self.size }) --!" }, "linear: " },
+  { "another number of tokens", model { embed = "local h = self.patches(x) + ops.arange(15):reshape(1, 15, 1) --!" },
+    "do not broadcast" },
+  { "a missing unsqueeze", model { embed = "local h = self.patches(x) + self.labels(y) --!" }, "do not broadcast" },
+  { "a layer that is none", model { layers = "self.mlp, self.out = nn.mpl(16, 32), nn.linear(16, 192) --!" },
+    "unknown layer 'mpl'" },
+  { "a layer without its sizes", model { layers = "self.mlp, self.out = nn.mlp(16, 32), nn.linear(16) --!" },
+    "linear: outputs is missing; expected a whole number from 1" },
+  { "random numbers of one moment", model { block = "h = h + pg.randn(h.shape) --!" },
+    "random_normal: a model or a loss is traced" },
+  { "a batch's size written down", model { block = "h = h + self.mlp(h) + pg.zeros { 4, 16, 16 } --!" },
+    "add: [64,16,16] and [4,16,16] do not broadcast" },
+  { "a module in a local variable",
+    (model({ block = "h = h + mlp(h) --!" }):gsub("local Student", "local mlp = nn.mlp(16, 32)\n%0")),
+    "belongs to no module that is trained: keep the module that has it in a field of the student" },
+  { "a parameter that nothing uses",
+    model { layers = STUDENT.layers .. "\nself.scale = nn.parameter({ 16 }, nn.initialise.ones)" },
+    "student.scale [16] would never train: no loss of any stage depends on it" },
+  { "a parameter without first values", model { layers = STUDENT.layers .. "\nself.scale = nn.parameter({ 16 }) --!" },
+    "a parameter needs an initialiser" },
+  { "a parameter of no shape",
+    model { layers = STUDENT.layers .. "\nself.s = nn.parameter(16, nn.initialise.ones) --!" },
+    "shape" },
+  { "a name to freeze that is none", model({}, "o.student:freeze 'blocks' --!"),
+    "a student has no parameter under the name 'blocks'" },
+  { "a field that is not there", model { block = "h = h + self.mpl(h) --!" }, "attempt to call field 'mpl'" },
+  { "forward called with a dot", model { block = "h = h + self.mlp.forward(h) --!" },
+    "a symbolic value has no field or method 'output'" },
+  { "an index of a value", model { block = "h = h + h[1][1][1][1] --!" }, "" },
+}
+
+return M
