@@ -192,6 +192,9 @@ function M.new(given)
     minutes = { "number", 10, least = 0 },
   })
   contract.expect_model(o.student)
+  if type(o.data.batch) ~= "number" or not o.data.fields then
+    core.fail "recipe: data is a table; expected a data set, such as pg.data.shapes { batch = 16 }"
+  end
   o.sample = require("perigee.recipe.sampling").settings("recipe: sample", o.sample, o.student)
   if o.stages.losses then core.fail "recipe: stages is one stage; expected a list: { { name = ..., losses = ... } }" end
   if #o.stages == 0 then core.fail "recipe: stages lists no stage" end
@@ -214,9 +217,6 @@ function M.new(given)
   end
   o.stages = stages
   local batch = o.data.batch
-  if type(batch) ~= "number" then
-    core.fail "recipe: data is a table without a batch size; expected a data set, such as pg.data.shapes { batch = 16 }"
-  end
   o.batch, o.micro = batch, o.micro or batch
   if batch % o.micro ~= 0 then core.fail("recipe: micro = %d does not divide batch = %d", o.micro, batch) end
   o.place = core.user_position()

@@ -43,10 +43,10 @@ local function takes_labels(student)
   return false
 end
 
---- An error unless the student has these fields; `classes` only where labels are among its inputs. `who` asks for them: "loss 'features'".
+--- An error unless the student has these fields; `classes` only where labels are among its inputs.
 ---@param student perigee.Module
 ---@param fields string[]
----@param who string
+---@param who string  that asks for them: "loss 'features'"
 function M.expect(student, fields, who)
   for _, field in ipairs(fields) do
     local rule, words = FIELDS[field][1], FIELDS[field][2]
@@ -54,7 +54,9 @@ function M.expect(student, fields, who)
     if value == nil and (field ~= "classes" or takes_labels(student)) then
       core.fail("%s has no `%s` (%s), which %s asks for", called(student), field, words, who)
     end
-    if value ~= nil then check.value(("%s: its `%s` (%s)"):format(called(student):sub(1, -2), field, words), value, rule) end
+    if value ~= nil then
+      check.value(("%s: its `%s` (%s)"):format(called(student):sub(1, -2), field, words), value, rule)
+    end
   end
 end
 
