@@ -35,3 +35,25 @@ describe("a size", function()
     assert.equal("1.50 GiB", size.text(1.5 * 2 ^ 30))
   end)
 end)
+
+describe("environment", function()
+  local environment = require "perigee.base.environment"
+  local cache_folder = require("perigee.teacher").cache_folder
+  local getenv, values = os.getenv, {}
+  before_each(function() os.getenv = function(name) return values[name] end end) -- luacheck: ignore 122
+  after_each(function() os.getenv = getenv end) -- luacheck: ignore 122
+
+  it("takes what is empty as not set", function()
+    for expected, given in pairs {
+      ["/c"] = { PERIGEE_CACHE = "/c", HOME = "/h" }, ["/h/.cache/perigee"] = { PERIGEE_CACHE = "", HOME = "/h" },
+      ["/x/perigee"] = { XDG_CACHE_HOME = "/x", HOME = "/h" }, ["./.cache/perigee"] = { HOME = "" },
+    } do
+      values = given
+      assert.equal(expected, cache_folder())
+    end
+    values = { A = "", B = "b" }
+    assert.same({ nil, "b" }, { environment.get "A", environment.get "B" })
+    values = { XDG_STATE_HOME = "", HOME = "/h" }
+    assert.equal("/h/.local/state", environment.folder("XDG_STATE_HOME", ".local/state"))
+  end)
+end)

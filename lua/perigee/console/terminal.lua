@@ -1,5 +1,6 @@
 --- The part of a console that a person sits in front of: lines with editing, history and completion, and the loop that
 --- reads, evaluates and prints. Where the program was built without libedit, or nobody is there, it reads plain lines.
+local environment = require "perigee.base.environment"
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local lfs = require "lfs"
@@ -10,7 +11,7 @@ local M = {}
 
 --- The folder of the history: XDG_STATE_HOME/perigee, or ~/.local/state/perigee.
 function M.state_folder()
-  return (os.getenv "XDG_STATE_HOME" or (os.getenv "HOME" or ".") .. "/.local/state") .. "/perigee"
+  return environment.folder("XDG_STATE_HOME", ".local/state") .. "/perigee"
 end
 
 local function load_module()

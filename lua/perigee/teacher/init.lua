@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local checkpoint = require "perigee.record.checkpoint"
 local core = require "perigee.core.ffi"
+local environment = require "perigee.base.environment"
 local describe = require "perigee.recipe.describe"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
@@ -14,9 +15,7 @@ local M = {}
 
 --- Where trained teachers are kept: PERIGEE_CACHE, or ~/.cache/perigee.
 function M.cache_folder()
-  local given = os.getenv "PERIGEE_CACHE"
-  if given then return given end
-  return (os.getenv "XDG_CACHE_HOME" or (os.getenv "HOME" or ".") .. "/.cache") .. "/perigee"
+  return environment.get "PERIGEE_CACHE" or environment.folder("XDG_CACHE_HOME", ".cache") .. "/perigee"
 end
 
 --- Where the choices of algorithms are kept.
