@@ -1,0 +1,114 @@
+/* A library to preload: the n-th call of a kind on files below a folder fails, as disks, networks and full tables make
+ * them fail. tests/faults/faults_spec.lua uses it.
+ *
+ *   PERIGEE_FAULT_UNDER   the folder; calls on other files are neither counted nor touched
+ *   PERIGEE_FAULT_CALL    open, read, write, fsync, rename or mmap
+ *   PERIGEE_FAULT_AT      which of these calls fails, from 1; 0: none
+ *   PERIGEE_FAULT_ERRNO   with what number
+ *   PERIGEE_FAULT_LOG     gets the path of the call that failed
+ *   PERIGEE_FAULT_COUNTS  gets a line "CALL NUMBER" for each kind of call at the end of the process */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { OPEN, READ, WRITE, FSYNC, RENAME, MMAP, KINDS };
+static const char *const names[KINDS] = {"open", "read", "write", "fsync", "rename", "mmap"};
+static atomic_long counts[KINDS];
+
+/* The real function behind the one of this name that is defined here. */
+#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+/* Appends a text to the file that a variable names, by system calls that nothing here stands before. */
+static void note(const char *variable, const char *text) {
+  const char *path = getenv(variable);
+  long fd = path ? syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND, 0666) : -1;
+  if (fd < 0) return;
+  syscall(SYS_write, fd, text, strlen(text));
+  syscall(SYS_close, fd);
+}
+
+static bool is_below(const char *path) {
+  const char *under = getenv("PERIGEE_FAULT_UNDER");
+  return under && path && !strncmp(path, under, strlen(under));
+}
+
+/* Counts a call on a path; true and errno if it shall fail. */
+static bool fails(int kind, const char *path) {
+  if (!is_below(path)) return false;
+  const char *call = getenv("PERIGEE_FAULT_CALL"), *at = getenv("PERIGEE_FAULT_AT"), *number = getenv("PERIGEE_FAULT_ERRNO");
+  long count = atomic_fetch_add(&counts[kind], 1) + 1;
+  if (!call || !at || !number || strcmp(call, names[kind]) || count != atol(at)) return false;
+  note("PERIGEE_FAULT_LOG", path);
+  errno = atoi(number);
+  return true;
+}
+
+static bool fails_at(int kind, int fd) {
+  char link[64], path[PATH_MAX];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  long length = syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
+  if (length < 0) return false;
+  path[length] = 0;
+  return fails(kind, path);
+}
+
+__attribute__((destructor)) static void tell(void) {
+  char text[256] = "";
+  for (int kind = 0; kind < KINDS; kind++)
+    sprintf(text + strlen(text), "%s %ld\n", names[kind], atomic_load(&counts[kind]));
+  note("PERIGEE_FAULT_COUNTS", text);
+}
+
+/* ---- the calls ---- */
+
+#define OPEN_LIKE(name)                                  \
+  int name(const char *path, int flags, ...) {           \
+    va_list rest;                                        \
+    va_start(rest, flags);                               \
+    int mode = flags & O_CREAT ? va_arg(rest, int) : 0;  \
+    va_end(rest);                                        \
+    return fails(OPEN, path) ? -1 : NEXT(name)(path, flags, mode); \
+  }
+OPEN_LIKE(open)
+OPEN_LIKE(open64)
+
+FILE *fopen(const char *path, const char *mode) { return fails(OPEN, path) ? NULL : NEXT(fopen)(path, mode); }
+FILE *fopen64(const char *path, const char *mode) { return fails(OPEN, path) ? NULL : NEXT(fopen64)(path, mode); }
+
+ssize_t read(int fd, void *to, size_t n) { return fails_at(READ, fd) ? -1 : NEXT(read)(fd, to, n); }
+ssize_t pread(int fd, void *to, size_t n, off_t at) { return fails_at(READ, fd) ? -1 : NEXT(pread)(fd, to, n, at); }
+ssize_t pread64(int fd, void *to, size_t n, off64_t at) {
+  return fails_at(READ, fd) ? -1 : NEXT(pread64)(fd, to, n, at);
+}
+struct dirent *readdir(DIR *folder) { return fails_at(READ, dirfd(folder)) ? NULL : NEXT(readdir)(folder); }
+struct dirent64 *readdir64(DIR *folder) { return fails_at(READ, dirfd(folder)) ? NULL : NEXT(readdir64)(folder); }
+
+ssize_t write(int fd, const void *from, size_t n) { return fails_at(WRITE, fd) ? -1 : NEXT(write)(fd, from, n); }
+ssize_t pwrite(int fd, const void *from, size_t n, off_t at) {
+  return fails_at(WRITE, fd) ? -1 : NEXT(pwrite)(fd, from, n, at);
+}
+ssize_t pwrite64(int fd, const void *from, size_t n, off64_t at) {
+  return fails_at(WRITE, fd) ? -1 : NEXT(pwrite64)(fd, from, n, at);
+}
+
+int fsync(int fd) { return fails_at(FSYNC, fd) ? -1 : NEXT(fsync)(fd); }
+int rename(const char *from, const char *to) { return fails(RENAME, to) ? -1 : NEXT(rename)(from, to); }
+
+void *mmap(void *where, size_t n, int protection, int flags, int fd, off_t at) {
+  return fd >= 0 && fails_at(MMAP, fd) ? MAP_FAILED : NEXT(mmap)(where, n, protection, flags, fd, at);
+}
+void *mmap64(void *where, size_t n, int protection, int flags, int fd, off64_t at) {
+  return fd >= 0 && fails_at(MMAP, fd) ? MAP_FAILED : NEXT(mmap64)(where, n, protection, flags, fd, at);
+}

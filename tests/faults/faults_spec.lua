@@ -1,0 +1,145 @@
+-- A system call fails once, in train, train --resume and sample: the program does not crash, names the file, leaves the
+-- last checkpoint, and the same command goes on to the very bytes of a run that nothing disturbed.
+--
+-- Some of the calls are tried, always the same; PERIGEE_FAULT_SWEEP=1 tries each of them.
+local core = require "perigee.core.ffi"
+local checkpoint = require "perigee.record.checkpoint"
+local files = require "perigee.io.files"
+local pg = require "perigee"
+local png = require "perigee.io.png"
+local tiny = require "tests.lua.tiny"
+
+local SWEEP = (os.getenv "PERIGEE_FAULT_SWEEP" or "") ~= ""
+local shim = (os.getenv "PERIGEE_BUILD" or core.home .. "/build") .. "/tests/faults/perigee_faults.so"
+local EINTR, EIO, EMFILE, ENOMEM, ENOSPC = 4, 5, 24, 12, 28
+
+-- with which numbers each kind of call fails, and how many of its calls are tried
+local FAULTS = {
+  { call = "open", numbers = { EMFILE, EINTR }, tried = 3 },
+  { call = "read", numbers = { EIO, EINTR }, tried = 2 },
+  { call = "write", numbers = { ENOSPC, EINTR }, tried = 2 },
+  { call = "fsync", numbers = { EIO, EINTR }, tried = 1 },
+  { call = "rename", numbers = { EIO, EINTR }, tried = 1 },
+  { call = "mmap", numbers = { ENOMEM }, tried = 1 },
+}
+
+local folder -- of this file's own
+local function at(name) return folder "work" .. "/" .. name end
+
+local function shell(command) assert(os.execute((command:gsub("@", folder()))) == 0, command) end
+
+--- Runs a command with one fault, or none. Its status, what it printed, and the path of the call that failed.
+local function perigee(arguments, fault)
+  for _, name in ipairs { "log", "counts" } do os.remove(folder(name)) end
+  local environment = ("PERIGEE_CACHE=%s HOME=%s LD_PRELOAD=%s PERIGEE_FAULT_UNDER=%s PERIGEE_FAULT_LOG=%s "
+    .. "PERIGEE_FAULT_COUNTS=%s"):format(at "cache", at "home", shim, at "", folder "log", folder "counts")
+  if fault then
+    environment = ("%s PERIGEE_FAULT_CALL=%s PERIGEE_FAULT_AT=%d PERIGEE_FAULT_ERRNO=%d"):format(environment,
+      fault.call, fault.at, fault.number)
+  end
+  local status, text = tiny.perigee(arguments, environment)
+  return status, text, files.exists(folder "log") and files.read(folder "log") or nil
+end
+
+--- How often each kind of call was made by the last command.
+local function counts()
+  local found = {}
+  for call, number in files.read(folder "counts"):gmatch "(%l+) (%d+)" do found[call] = tonumber(number) end
+  return found
+end
+
+local function train(resume) return ("train tests/faults/recipe.lua --folder %s --runs %s%s"):format(at "", at "runs",
+  resume and " --resume" or "") end
+
+local function last_checkpoint() return tiny.checkpoint(at "runs/faults", 4) end
+
+local function samples()
+  local list = {}
+  for k = 0, 3 do list[k + 1] = files.read(at(("out/%06d.png"):format(k))) end
+  return table.concat(list)
+end
+
+-- what is tried: the folder that it begins with, the command, the one that goes on after a failure, and its result
+local function scenarios()
+  local sample = ("sample %s --out %s --batch 2"):format(at "runs/faults", at "out")
+  return {
+    { name = "train", begin = "new", command = train(false), again = train(true), result = last_checkpoint },
+    { name = "train --resume", begin = "half", command = train(true), again = train(true), result = last_checkpoint },
+    { name = "sample", begin = "whole", command = sample, again = sample, result = samples },
+  }
+end
+
+--- The calls that are tried of `count`: all of them, or some, spread evenly.
+local function tried(fault, count)
+  local list, n = {}, SWEEP and count or math.min(fault.tried, count)
+  for k = 1, n do list[k] = math.floor((k - 0.5) * count / n) + 1 end
+  return list
+end
+
+local function fresh(scenario)
+  shell("rm -rf @/work && cp -a @/" .. scenario.begin .. " @/work")
+end
+
+local function expect_checkpoints(scenario, what)
+  if scenario.begin == "new" then return end
+  local steps = checkpoint.list(at "runs/faults")
+  assert.is_true(#steps > 0 and steps[#steps] >= 2, what .. ": no checkpoint")
+  checkpoint.open(at "runs/faults", { verify = true, damaged = error })
+end
+
+local function expect_recovery(scenario, fault, expected)
+  local status, text, path = perigee(scenario.command, fault)
+  local what = ("%s, %s %d fails with %d: status %d, %s\n%s"):format(scenario.name, fault.call, fault.at, fault.number,
+    status, path or "no call", text)
+  assert.is_truthy(path, "no call failed: " .. what)
+  assert.is_true(status == 0 or status == 1, what) -- no signal
+  assert.is_nil(text:find("traceback", 1, true), what)
+  if fault.number == EINTR then assert.equal(0, status, what) end
+  if status == 1 then
+    local name = path:match "([^/]+)/*$":gsub("%.tmp%-.*$", ""):gsub("%.part$", "")
+    assert.is_truthy(text:find(name, 1, true), "the file is not named: " .. what)
+    expect_checkpoints(scenario, what)
+    local again, message = perigee(scenario.again)
+    assert.equal(0, again, what .. "\n" .. message)
+  end
+  assert.is_true(scenario.result() == expected, "another result: " .. what)
+end
+
+describe("one system call that fails during", function()
+  folder = dofile(core.home .. "/tests/lua/folder.lua")(setup, teardown)
+
+  setup(function()
+    files.make_folder(at "")
+    for k = 1, 8 do
+      files.make_folder(at("data/" .. k % 2))
+      png.save(at(("data/%d/%d.png"):format(k % 2, k)), pg.full({ 16, 16, 3 }, 20 * k, "uint8"))
+    end
+    shell "cp tests/oracle/fixtures/haste_teacher.weights.safetensors @/work/teacher.safetensors"
+    shell "cp -a @/work @/new"
+    assert.equal(0, (perigee(train(false) .. " --steps 2")))
+    shell "cp -a @/work @/half"
+    assert.equal(0, (perigee(train(true))))
+    shell "cp -a @/work @/whole"
+  end)
+
+  for k = 1, 3 do
+    local name = ({ "train", "train --resume", "sample" })[k]
+    for _, fault in ipairs(FAULTS) do
+      it(("%s: %s"):format(name, fault.call), function()
+        local scenario = scenarios()[k]
+        fresh(scenario)
+        local status, text = perigee(scenario.command)
+        assert.equal(0, status, text)
+        local expected, count = scenario.result(), counts()[fault.call]
+        assert.is_true(count > 0 or fault.call == "mmap", "no calls are seen")
+        if SWEEP then print(("%s: %d calls of %s"):format(name, count, fault.call)) end
+        for _, number in ipairs(fault.numbers) do
+          for _, call in ipairs(tried(fault, count)) do
+            fresh(scenario)
+            expect_recovery(scenario, { call = fault.call, at = call, number = number }, expected)
+          end
+        end
+      end)
+    end
+  end
+end)
