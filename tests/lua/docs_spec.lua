@@ -259,8 +259,10 @@ describe("a page of docs:", function()
       local blocks = blocks_of(text)
 
       it("has Lua that runs", function()
-        local env = environment()
+        local env, folder = environment(), lfs.currentdir()
         env.arg = { in_folder "run" }
+        finally(function() lfs.chdir(folder) end)
+        lfs.chdir(in_folder()) -- for the files that they write
         for _, block in ipairs(blocks) do
           if block.kind == "lua" and not block.skipped then
             pg.tidy(function() check_results(env, run_block(page, block, env)) end)
@@ -295,6 +297,24 @@ describe("a page of docs:", function()
       end)
     end)
   end
+
+  it("pytorch.md names SiT's weights as they are loaded", function()
+    local text, weights = files.read(core.home .. "/docs/pytorch.md"), require "perigee.io.weights"
+    for ours, theirs in pairs {
+      ["patch_embedding.weight"] = "x_embedder.proj.weight", ["time_embedding.output.bias"] = "t_embedder.mlp.2.bias",
+      ["label_embedding.table"] = "y_embedder.embedding_table.weight",
+      ["blocks.1.attention.qkv.weight"] = "blocks.0.attn.qkv.weight",
+      ["blocks.1.mlp.hidden.weight"] = "blocks.0.mlp.fc1.weight",
+      ["blocks.1.modulation.bias"] = "blocks.0.adaLN_modulation.1.bias",
+      ["final.modulation.weight"] = "final_layer.adaLN_modulation.1.weight",
+      ["final.projection.weight"] = "final_layer.linear.weight",
+    } do
+      local names = pg.models.sit { depth = 1, width = 16, heads = 1 }.public_names
+      assert.equal(theirs, weights.public_name(names, ours))
+      local layer = theirs:gsub("%.%l+$", "")
+      assert.is_truthy(text:find("`" .. theirs .. "`", 1, true) or text:find("`" .. layer .. "`", 1, true), theirs)
+    end
+  end)
 
   it("repl.md shows what the REPL answers", function()
     for _, block in ipairs(blocks_of(files.read(core.home .. "/docs/repl.md"))) do
