@@ -30,7 +30,7 @@ local function setting(recompute)
   trained:materialise { initialise = false }
   local values, projector = oracle.load "sit_tiny.weights", oracle.load "haste_projector.weights"
   for name, value in pairs(projector) do values[name] = value end
-  for _, entry in ipairs(weights.public_parameters(trained, "sit", "student.")) do
+  for _, entry in ipairs(weights.public_parameters(trained, "repa", "student.")) do
     entry.parameter:copy_(values[entry.name]:reshape(entry.parameter.shape))
   end
   return student, teacher, modules.projector, trained
@@ -58,7 +58,7 @@ local function step(recompute)
   parts.total = parts.denoise + parts.features * 0.5 + parts.attention * 0.5
   local outputs, wrt = {}, {}
   for name, value in pairs(parts) do outputs[#outputs + 1] = { name = name, value = value } end
-  local public = weights.public_parameters(trained, "sit", "student.")
+  local public = weights.public_parameters(trained, "repa", "student.")
   for k, entry in ipairs(public) do wrt[k] = p:capture(entry.parameter) end
   local gradients = core.gradient(p, { parts.total }, { tensor.tensor(1, {}, "float32") }, wrt)
   for k, entry in ipairs(public) do outputs[#outputs + 1] = { name = "grad." .. entry.name, value = gradients[k] } end

@@ -73,7 +73,7 @@ function M.run(options)
   local public = {}
   local function fill(group, file, strip)
     local values = oracle.load(file)
-    for _, entry in ipairs(weights.public_parameters(group, "sit", strip)) do
+    for _, entry in ipairs(weights.public_parameters(group, "repa", strip)) do
       entry.parameter:copy_(values[entry.name]:reshape(entry.parameter.shape))
     end
   end
@@ -87,7 +87,7 @@ function M.run(options)
   for _, group in ipairs(run.groups) do
     for _, entry in ipairs(group.layout) do
       local own = group.prefix == "student" and entry.name or "projectors.1." .. entry.name
-      public[assert(weights.public_name("sit", own), own)] = { group = group, entry = entry }
+      public[assert(weights.public_name("repa", own), own)] = { group = group, entry = entry }
     end
   end
   return run, public

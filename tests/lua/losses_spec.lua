@@ -280,7 +280,7 @@ describe("feature_alignment", function()
       local projector = loss:modules({ width = 12 }, { width = 9 }).projector
       local group = joined { projectors = { projector } }
       group:materialise { initialise = false }
-      local public, parameters = weights.public_parameters(group, "sit"), {}
+      local public, parameters = weights.public_parameters(group, "repa"), {}
       for k, entry in ipairs(public) do
         entry.parameter:copy_(f(entry.name):reshape(entry.parameter.shape))
         parameters[k] = entry.parameter

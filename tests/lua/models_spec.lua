@@ -388,10 +388,10 @@ describe("public names", function()
       local expected = manifest(file)
       assert.same(expected.pos_embed, student.position.shape)
       expected.pos_embed = nil
-      for _, entry in ipairs(weights.public_parameters(group, "sit", "student.")) do
+      for _, entry in ipairs(weights.public_parameters(group, "repa", "student.")) do
         assert.same(expected[entry.name], entry.shape)
         expected[entry.name] = nil
-        local own = weights.own_name("sit", entry.name)
+        local own = weights.own_name("repa", entry.name)
         assert.equal(entry.own_name:gsub("^student%.", ""), own)
       end
       assert.same({}, expected)
@@ -417,7 +417,7 @@ describe("public names", function()
     student:materialise { initialise = false }
     weights.load(oracle.path "sit_odd.weights", student)
     local path = os.tmpname()
-    weights.save(path, student, { names = "sit" })
+    weights.save(path, student, { names = "repa" })
     local original, copy = oracle.load "sit_odd.weights", require("perigee.io.safetensors").load(path)
     for name, t in pairs(original) do oracle.near(name, copy[name], t, name == "pos_embed" and 1e-7 or 0) end
     local again = student_of(settings)

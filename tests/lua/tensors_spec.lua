@@ -329,7 +329,7 @@ local mistakes = {
     "grad: a gradient with respect to a tensor [6] of int64; only real numbers have one: x:to \"float32\"" },
   -- files, printing
   { "pg.save(x, 'x.npy')", "save: the file's name comes first: pg.save(\"x.npy\", x)" },
-  { "pg.save('x.pt', x)", "save: 'x.pt' ends in neither .npy, .png nor .safetensors; PyTorch writes .safetensors" },
+  { "pg.save('x.pt', x)", "save: 'x.pt' takes a table of tensors by name" },
   { "pg.save('x.safetensors', x)", "save: 'x.safetensors' takes a table of tensors by name" },
   { "pg.print_options { precision = 3 }",
     "print_options: unknown option 'precision'; expected digits, rows or columns" },

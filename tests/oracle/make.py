@@ -16,6 +16,7 @@ import build_convolution
 import build_dopri5
 import build_frechet
 import build_haste
+import build_official
 import build_ops
 import build_parameters
 import build_pytorch
@@ -39,6 +40,7 @@ def fixtures(vit_tiny):
     yield from build_alignment.build()
     yield from build_basics.build()
     yield from build_convolution.build()
+    yield from build_official.build()
     yield from build_ops.build()
 
 
@@ -75,6 +77,7 @@ def main():
                         {**fixture.metadata(), "torch": torch.__version__.split("+")[0]})
     if not options.check:
         build_pytorch.write(FOLDER / "pytorch")
+        build_official.write(FOLDER / "pytorch")
         for file, arguments in names.FILES.items():
             (FOLDER / file).write_text(names.text(*arguments))
     if not options.vit_tiny:

@@ -21,6 +21,11 @@ class Config:
     classes: int
     frequencies: int = 128
     ratio: int = 4
+    sigma: bool = False  # a variance as well, of as many channels
+
+    @property
+    def outputs(self):
+        return self.channels * (2 if self.sigma else 1)
 
     @property
     def grid(self):
@@ -52,7 +57,7 @@ def draw_weights(c, draw):
         w.update(draw.linear(block + "mlp.fc1", c.ratio * c.width, c.width))
         w.update(draw.linear(block + "mlp.fc2", c.width, c.ratio * c.width))
         w.update(draw.linear(block + "adaLN_modulation.1", 6 * c.width, c.width))
-    w.update(draw.linear("final_layer.linear", c.patch ** 2 * c.channels, c.width))
+    w.update(draw.linear("final_layer.linear", c.patch ** 2 * c.outputs, c.width))
     w.update(draw.linear("final_layer.adaLN_modulation.1", 2 * c.width, c.width))
     return w
 
@@ -84,7 +89,8 @@ def attend(q, k, v):
 
 
 def forward(w, c, x, t, y, taps=None, attend=attend):
-    """Velocity for x [B, C, height, columns] at times t [B] and labels y [B]; fills the dict `taps`."""
+    """Velocity for x [B, C, height, columns] at times t [B] and labels y [B], and the variance after it where there is one; fills the
+    dict `taps`."""
     taps = {} if taps is None else taps
     tokens = F.conv2d(x, w["x_embedder.proj.weight"], w["x_embedder.proj.bias"], stride=c.patch)
     h = tokens.flatten(2).transpose(1, 2) + w["pos_embed"]
@@ -104,5 +110,5 @@ def forward(w, c, x, t, y, taps=None, attend=attend):
     shift, scale = linear(w, "final_layer.adaLN_modulation.1", signal).chunk(2, 1)
     out = linear(w, "final_layer.linear", modulated_norm(h, shift, scale))
     rows, columns = c.grid
-    out = out.view(-1, rows, columns, c.patch, c.patch, c.channels)
-    return torch.einsum("nhwpqc->nchpwq", out).reshape(x.shape)
+    out = out.view(-1, rows, columns, c.patch, c.patch, c.outputs)
+    return torch.einsum("nhwpqc->nchpwq", out).reshape(len(x), c.outputs, c.height, c.columns)

@@ -29,7 +29,7 @@ local function named(group, flat, into, prefix)
   local parameters = group.module:parameters()
   for _, entry in ipairs(group.layout) do
     local t = flat:narrow(1, entry.offset + 1, entry.numel)
-    into[prefix .. public.public_name("sit", strip .. entry.name)] =
+    into[prefix .. public.public_name("repa", strip .. entry.name)] =
       t:reshape(rawget(parameters[entry.name], "public_shape") or entry.shape):clone()
   end
 end

@@ -335,4 +335,9 @@ function M.load(path)
   return tensors, file.value
 end
 
+--- Writes a table of tensors by name, nested perhaps (io/pytorch_save.lua).
+---@param path string
+---@param value table
+function M.save(path, value) return require("perigee.io.pytorch_save").save(path, value) end
+
 return M

@@ -1,5 +1,6 @@
---- Zip archives (APPNOTE 6.3, zip64 too): the directory, and where the bytes of stored entries lie. Nothing is
+--- Zip archives (APPNOTE 6.3, zip64 too). Reading: the directory, and where the bytes of stored entries lie. Nothing is
 --- unpacked, and the directory is not trusted: every entry lies in the file by itself, and no name comes twice.
+--- Writing: stored entries, each beginning at a multiple of 64 bytes, always zip64.
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local recognise = require "perigee.io.recognise"
@@ -17,6 +18,7 @@ local STORED = 0
 ---@field packed integer    as in the file
 ---@field stored boolean    neither compressed nor encrypted: its bytes can be read where they lie
 ---@field header integer    offset of its local header
+---@field crc integer       CRC-32, as the directory says
 
 ---@class perigee.ZipFile
 ---@field path string
@@ -109,7 +111,7 @@ local function read_directory(path, size)
     check_name(path, name)
     if flags % 2 == 1 then refuse(path, "'%s' is encrypted", name) end
     local entry = { name = name, bytes = number(text, at + 24, 4), packed = number(text, at + 20, 4),
-      header = number(text, at + 42, 4), stored = method == STORED }
+      header = number(text, at + 42, 4), crc = number(text, at + 16, 4), stored = method == STORED }
     widened(path, entry, text:sub(at + ENTRY + name_length + 1, at + ENTRY + name_length + extra_length))
     if entry.header + LOCAL + name_length > offset or entry.packed > offset - entry.header - LOCAL - name_length then
       refuse(path, "'%s' lies outside the file", name)
@@ -175,6 +177,87 @@ function Zip:read(name, most)
     core.fail("%s: its entry '%s' has %.0f bytes; at most %.0f are read", self.path, name, bytes, most)
   end
   return files.read(self.path, offset, bytes)
+end
+
+-- ---- writing ----------------------------------------------------------------------------------------------------
+
+local ALIGNMENT = 64
+local MANY = ("\255"):rep(4) -- "see the zip64 field"
+
+local function little(value, bytes)
+  local digits = {}
+  for k = 1, bytes do
+    digits[k] = string.char(value % 256)
+    value = math.floor(value / 256)
+  end
+  return table.concat(digits)
+end
+
+local STAMP = little(0, 2) .. little(33, 2) -- 1 January 1980, midnight
+
+---@class perigee.ZipWriter
+local ZipWriter = {}
+ZipWriter.__index = ZipWriter
+
+--- The fields that a local header and the directory share, from the version to the name's length.
+local function fields(entry)
+  return little(45, 2) .. little(0, 2) .. little(STORED, 2) .. STAMP .. little(entry.crc, 4) .. MANY .. MANY
+    .. little(#entry.name, 2)
+end
+
+--- A local header whose extra fields, the sizes and a padding, make the bytes begin at a multiple of ALIGNMENT.
+local function local_header(entry)
+  local sizes = little(1, 2) .. little(16, 2) .. little(entry.bytes, 8):rep(2)
+  local length = LOCAL + #entry.name + #sizes + 4
+  local padding = -(entry.header + length) % ALIGNMENT
+  return "PK\3\4" .. fields(entry) .. little(#sizes + 4 + padding, 2) .. entry.name .. sizes
+    .. "FB" .. little(padding, 2) .. ("Z"):rep(padding)
+end
+
+--- Appends an entry: `write` appends its bytes and returns their CRC-32.
+function ZipWriter:add(name, bytes, write)
+  local w = self.writer
+  local entry = { name = name, bytes = bytes, crc = 0, header = w:bytes() }
+  w:write(local_header(entry))
+  entry.crc = write(w)
+  w:write_at(entry.header, local_header(entry))
+  self.entries[#self.entries + 1] = entry
+end
+
+function ZipWriter:add_text(name, text)
+  self:add(name, #text, function(w)
+    w:write(text)
+    return core.C.pg_crc32(0, text, #text)
+  end)
+end
+
+---@param t perigee.Tensor
+function ZipWriter:add_tensor(name, t)
+  self:add(name, t:bytes(), function(w) return w:write_tensor(t, true) end)
+end
+
+local function write_directory(self)
+  local w, begins = self.writer, self.writer:bytes()
+  for _, entry in ipairs(self.entries) do
+    w:write("PK\1\2" .. little(45, 2) .. fields(entry) .. little(28, 2) .. little(0, 2 + 2 + 2 + 4) .. MANY
+      .. entry.name .. little(1, 2) .. little(24, 2) .. little(entry.bytes, 8):rep(2) .. little(entry.header, 8))
+  end
+  local ends, count = w:bytes(), #self.entries
+  w:write("PK\6\6" .. little(44, 8) .. little(45, 2):rep(2) .. little(0, 8) .. little(count, 8):rep(2)
+    .. little(ends - begins, 8) .. little(begins, 8))
+  w:write("PK\6\7" .. little(0, 4) .. little(ends, 8) .. little(1, 4))
+  w:write("PK\5\6" .. little(0, 4) .. little(math.min(count, 65535), 2):rep(2) .. MANY .. MANY .. little(0, 2))
+end
+
+--- Writes an archive: body(archive) adds entries. The file appears whole or not at all.
+---@param path string
+---@param body fun(archive: perigee.ZipWriter)
+function M.save(path, body)
+  files.with_writer(path, function(w)
+    local archive = setmetatable({ writer = w, entries = {} }, ZipWriter)
+    body(archive)
+    write_directory(archive)
+  end)
 end
 
 return M

@@ -15,6 +15,7 @@ local position = require "perigee.nn.position"
 local program = require "perigee.core.program"
 local tables = require "perigee.base.tables"
 local taps = require "perigee.nn.taps"
+local weights = require "perigee.io.weights"
 
 local EPSILON = 1e-6 -- of every layer norm
 
@@ -72,7 +73,7 @@ end
 ---@field null_label integer
 ---@field drop_label number
 local Sit = module.class "sit"
-Sit.public_names = "sit" -- of io/weights.lua
+Sit.public_names = "repa" -- of io/names
 
 local rules = {
   depth = "count",
@@ -88,6 +89,9 @@ local rules = {
   recompute = { "boolean", false },
   label_deviation = { "number", 0.02 },
   time_deviation = { "number", 0.02 },
+  weights = { "string" },
+  names = { "string", "auto" },
+  take = { "string" },
 }
 
 --- Options of a named size, which decides depth, width, heads and patch.
@@ -101,6 +105,9 @@ local rules = {
 ---@field recompute? boolean    compute blocks again in the backward pass instead of keeping what they saved
 ---@field label_deviation? number  of the label table's first values: 0.02; short runs learn faster from larger ones
 ---@field time_deviation? number   of the time MLP's first weights: 0.02
+---@field weights? string          a file of weights to start from (docs/weights.md), instead of random numbers
+---@field names? string            the table of names of that file; by default it is recognised
+---@field take? string             the part of the file: "ema" or "model"; by default its moving averages
 
 ---@class perigee.SitOptions : perigee.SitNamedOptions
 ---@field depth integer
@@ -132,6 +139,7 @@ local function build(self, name, options)
   self.tokens = self.grid[1] * self.grid[2]
   self.classes, self.null_label, self.drop_label = options.classes, options.classes, options.drop_label
   self.recompute, self.settings = options.recompute, options
+  self.weights, self.names, self.take = options.weights, options.names, options.take
 
   self.patch_embedding = PatchEmbedding(self.channels, patch, width)
   self.position = position_buffer(width, self.grid)
@@ -181,6 +189,17 @@ end
 
 --- Labels for training: each becomes the null label with the probability `drop_label`.
 function Sit:drop_labels(y, state) return self.label_embedding:drop(y, self.drop_label, state) end
+
+--- As for every module; a model with a weights file begins with what stands there.
+function Sit:materialise(options)
+  local start = self.weights and not (options and options.initialise == false)
+  if not start then return module.Module.materialise(self, options) end
+  local file = weights.open(self.weights)
+  local kind = weights.kind(file, "sit", { names = self.names, take = self.take })
+  local result = module.Module.materialise(self, tables.merged(options, { initialise = false }))
+  weights.load(file, self, { names = kind.names, prefix = kind.prefix })
+  return result
+end
 
 -- ---- named sizes ---------------------------------------------------------------------------------------------
 

@@ -64,7 +64,8 @@ local rules = {
   stored = { "size" },
   channels = { "count", 3 },
   weights = { "string" },
-  names = { "string", "auto", choices = { "auto", "timm", "dinov2" } },
+  names = { "string", "auto" },
+  take = { "string" },
   registers = { "natural", 0 },
   layer_scale = { "boolean", false },
   gelu = { "string", "erf", choices = { "erf", "tanh" } },
@@ -81,8 +82,9 @@ local rules = {
 ---@class perigee.VitNamedOptions
 ---@field image? integer|integer[]   what pictures are resized to; by default what the stored positions are for
 ---@field stored? integer|integer[]  grid of the position embedding, the image's by default; a weights file's own wins
----@field weights? string            a safetensors file; without one the model starts from random numbers
----@field names? "auto"|"timm"|"dinov2"
+---@field weights? string            a file of weights (docs/weights.md); without one, random numbers
+---@field names? string              the table of names of that file; by default it is recognised
+---@field take? string               the part of the file: "ema", "model", "teacher"; by default what comes first there
 ---@field classes? integer           a linear head on the class token
 ---@field mean? number[]             of the pictures' channels; 0.5 each
 ---@field std? number[]
@@ -150,7 +152,8 @@ local function build(self, name, options)
   self.grid = { o.image[1] / o.patch, o.image[2] / o.patch }
   self.stored, self.registers, self.prefix, self.classes = o.stored, o.registers, 1 + o.registers, o.classes
   self.follows_student = o.follows_student
-  self.weights, self.names, self.resize, self.position_options = o.weights, o.names, o.resize, o.position
+  self.weights, self.names, self.take, self.position_options = o.weights, o.names, o.take, o.position
+  self.resize = o.resize
   self.settings = {}
   for key, value in pairs(o) do
     if key ~= "weights" then self.settings[key] = value end
@@ -294,29 +297,30 @@ function Vit:forward(images, options) return self:features(images, options) end
 -- ---- weights -------------------------------------------------------------------------------------------------
 
 --- The file as if its positions had a row for the class token, of zeros: where timm folds that row into the class token
---- (DINOv2 with registers), `pos_embed` holds the patches' alone.
-local function with_class_row(self, file)
-  local entry = file.entries.pos_embed
+--- (DINOv2 with registers), the tensor `place` holds the patches' alone.
+local function with_class_row(self, file, place)
+  local entry = file.entries[place]
   local shape = entry and entry.shape
   local side = shape and #shape == 3 and math.sqrt(shape[2])
   if not side or not (side % 1 == 0 or shape[2] + 1 == self.position.shape[2]) then return file end
   local entries = tables.merged(file.entries,
-    { pos_embed = tables.merged(entry, { shape = { shape[1], shape[2] + 1, shape[3] } }) })
+    { [place] = tables.merged(entry, { shape = { shape[1], shape[2] + 1, shape[3] } }) })
   local function read(_, name)
     local t = file:read(name)
-    if name ~= "pos_embed" then return t end
+    if name ~= place then return t end
     return ops.concat({ ops.fill({ shape[1], 1, shape[3] }, { value = 0, dtype = t.dtype }), t }, 2)
   end
   return setmetatable({ entries = entries, read = read }, { __index = file })
 end
 
 --- Takes over the position grid that the weights file has, before anything refers to the parameter.
-local function adopt_stored_grid(self, file)
-  local shape = file.entries.pos_embed and file.entries.pos_embed.shape
+local function adopt_stored_grid(self, file, place)
+  local entry = file.entries[place]
+  local shape = entry and entry.shape
   if not shape or #shape ~= 3 or shape[2] == self.position.shape[2] then return end
   local side = math.sqrt(shape[2] - 1)
   if side % 1 ~= 0 then
-    core.fail("%s: pos_embed %s is not a square grid, with or without a class token; give the option 'stored'",
+    core.fail("%s: positions %s are not a square grid, with or without a class token; give the option 'stored'",
       file.path, core.shape_text(shape))
   end
   self.stored = { side, side }
@@ -334,10 +338,14 @@ end
 --- As for every module; a model with a weights file reads its parameters from there.
 function Vit:materialise(options)
   if not self.weights then return module.Module.materialise(self, options) end
-  local file = with_class_row(self, weights.open(self.weights))
-  adopt_stored_grid(self, file)
+  local file = weights.open(self.weights)
+  local names = self.names == "dinov2" and self.settings.swiglu and "dinov2_swiglu" or self.names
+  local kind = weights.kind(file, "vit", { names = names, take = self.take })
+  local place = kind.prefix .. weights.public_name(kind.names, "position")
+  file = with_class_row(self, file, place)
+  adopt_stored_grid(self, file, place)
   local result = module.Module.materialise(self, tables.merged({ initialise = false }, options))
-  weights.load(file, self, { names = self.names })
+  weights.load(file, self, { names = kind.names, prefix = kind.prefix })
   return result
 end
 

@@ -1,0 +1,26 @@
+-- REPA's and HASTE's names of SiT (REPA: models/sit.py). The position embedding is fixed here; the projectors belong to
+-- a loss, not to the student. `decoder_blocks` of older checkpoints are not known.
+return {
+  what = "SiT as REPA and HASTE save it",
+  plain = true,
+  family = "sit",
+  of_model = "^SiT",
+  outputs = 1,
+  marks = { "x_embedder.proj.weight", "t_embedder.mlp.0.weight", "final_layer.linear.weight" },
+  { "patch_embedding.*", "x_embedder.proj.*" },
+  { "time_embedding.hidden.*", "t_embedder.mlp.0.*" },
+  { "time_embedding.output.*", "t_embedder.mlp.2.*" },
+  { "label_embedding.table", "y_embedder.embedding_table.weight" },
+  { "blocks.#.attention.qkv.*", "blocks.#.attn.qkv.*" },
+  { "blocks.#.attention.projection.*", "blocks.#.attn.proj.*" },
+  { "blocks.#.mlp.hidden.*", "blocks.#.mlp.fc1.*" },
+  { "blocks.#.mlp.output.*", "blocks.#.mlp.fc2.*" },
+  { "blocks.#.modulation.*", "blocks.#.adaLN_modulation.1.*" },
+  { "final.projection.*", "final_layer.linear.*" },
+  { "final.modulation.*", "final_layer.adaLN_modulation.1.*" },
+  { "projectors.#.layers.1.*", "projectors.#.0.*" },
+  { "projectors.#.layers.2.*", "projectors.#.2.*" },
+  { "projectors.#.layers.3.*", "projectors.#.4.*" },
+  ignored = { "projectors." },
+  fixed = { pos_embed = "position" },
+}

@@ -1,0 +1,23 @@
+-- timm's vision transformers, DeiT's too.
+return {
+  what = "a vision transformer as timm names it",
+  plain = true,
+  family = "vit",
+  marks = { "cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight",
+    "blocks.0.mlp.fc1.weight" },
+  { "class_token", "cls_token" },
+  { "register_tokens", "reg_token" },
+  { "position", "pos_embed" },
+  { "patch_embedding.*", "patch_embed.proj.*" },
+  { "blocks.#.norm1.*", "blocks.#.norm1.*" },
+  { "blocks.#.norm2.*", "blocks.#.norm2.*" },
+  { "blocks.#.attention.qkv.*", "blocks.#.attn.qkv.*" },
+  { "blocks.#.attention.projection.*", "blocks.#.attn.proj.*" },
+  { "blocks.#.scale1.*", "blocks.#.ls1.*" },
+  { "blocks.#.scale2.*", "blocks.#.ls2.*" },
+  { "blocks.#.mlp.hidden.*", "blocks.#.mlp.fc1.*" },
+  { "blocks.#.mlp.output.*", "blocks.#.mlp.fc2.*" },
+  { "norm.*", "norm.*" },
+  { "head.*", "head.*" },
+  ignored = { "head.", "fc_norm.", "pre_logits." },
+}
