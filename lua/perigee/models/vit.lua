@@ -320,8 +320,8 @@ local function adopt_stored_grid(self, file, place)
   if not shape or #shape ~= 3 or shape[2] == self.position.shape[2] then return end
   local side = math.sqrt(shape[2] - 1)
   if side % 1 ~= 0 then
-    core.fail("%s: positions %s are not a square grid, with or without a class token; give the option 'stored'",
-      file.path, core.shape_text(shape))
+    core.fail("%s: %s %s is not a square grid, with or without a class token; give the option 'stored'",
+      file.path, place, core.shape_text(shape))
   end
   self.stored = { side, side }
   self.position = position_parameter(self.stored, self.width)
