@@ -66,7 +66,7 @@ for _, entry in ipairs {
     name = ("einsum %s of %s"):format(equation, table.concat(shapes, ", ")), inputs = inputs, gradients = gradients,
     run = function(ops, ...) return ops.einsum(equation, ...) end,
     reference = function(_, ...) return naive(terms, result, { ... }) end,
-    strided = false, -- a product reads an operand of another layout the other way round, with other bits on some devices
+    strided = false, -- a product may read an operand of another layout the other way round, with other bits
     tolerance = { float32 = 1e-5, bfloat16 = 2e-2, float64 = 1e-12 },
   }
 end
