@@ -327,6 +327,14 @@ local mistakes = {
   { "x % {}", "remainder: expected tensors or numbers, got a table" },
   { "pg.grad(function(w) return (w * x:sum()):sum() end, { n })",
     "grad: a gradient with respect to a tensor [6] of int64; only real numbers have one: x:to \"float32\"" },
+  { "x.sum()", "sum: expected a tensor, got nil; as a method it takes a colon, x:sum()" },
+  { "x.add(1)", "add: expected tensors or numbers, got nil" },
+  { "ops.where(x, x)", "where: choice 2 is nil; expected a tensor or a number, as in ops.where(mask, x, 0)" },
+  { "x:tril(0.5)", "tril: the diagonal is 0.5; expected a whole number" },
+  { "x:unique(true)", "unique: the options are a boolean; expected a table with counts, inverse" },
+  { "pg.grad(function(w) return w:sum() end, x)",
+    "grad: the function's inputs are a tensor; expected a list of tensors, pg.grad(f, { x })" },
+  { "pg.compile(x, { x })", "compile: expected a function, got a table" },
   -- files, printing
   { "pg.save(x, 'x.npy')", "save: the file's name comes first: pg.save(\"x.npy\", x)" },
   { "pg.save('x.pt', x)", "save: 'x.pt' takes a table of tensors by name" },
@@ -431,6 +439,30 @@ describe("what Lua would do silently with a tensor", function()
     local _, others = xpcall(function() return {} < {} end, failure.handler)
     assert.is_nil(tostring(others):find("tensor:", 1, true))
   end)
+end)
+
+-- Ops that the library's own layers, losses and optimisers call, each with what they hand over.
+local inner = {}
+for name in ([[accumulate activation_backward adamw arange_like attention_alignment copy feature_alignment fill
+  gated_residual gradient_fork images images_to_bytes interpolant layernorm_modulate lion narrow_backward patchify
+  random_integers random_normal random_permutation random_uniform resize_tokens square_sum timestep_embedding
+  unpatchify]]):gmatch "%S+" do inner[name] = true end
+
+it("an op answers wrong arguments with a message of its own, at the user's line", function()
+  local x, wrong = counted(3, 4), {}
+  local calls = {
+    { n = 0 }, { n = 1, 3 }, { n = 1, "a" }, { n = 1, {} }, { n = 2, x, "a" }, { n = 2, x, {} }, { n = 2, x },
+    { n = 2, x, true }, { n = 3, x, 1, "a" }, { n = 3, x, x, "a" }, { n = 3, x, 1, { bad = 1 } },
+  }
+  for name, body in pairs(ops) do
+    for k, arguments in ipairs(inner[name] and {} or calls) do
+      local fine, message = pcall(body, unpack(arguments, 1, arguments.n))
+      if not fine and message:find("lua/perigee/", 1, true) then
+        wrong[#wrong + 1] = ("%s with arguments %d: %s"):format(name, k, message)
+      end
+    end
+  end
+  assert.same({}, wrong)
 end)
 
 describe("docs/tensors.md", function()

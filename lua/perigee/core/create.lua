@@ -166,7 +166,7 @@ end
 
 local function like(name, make)
   return function(x, options)
-    if not op.is_operand(x) then core.fail("%s: expected a tensor, got a %s", name, type(x)) end
+    op.expect(name, x)
     local dtype = core.is_floating[x.dtype] and x.dtype or nil
     local o = placed(name, options, name:find "rand" and dtype or x.dtype)
     return make(x, o)

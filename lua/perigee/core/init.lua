@@ -18,10 +18,33 @@ local function device_of(tensors)
   return device ~= "meta" and device or nil
 end
 
+--- Fails unless a caller gave a function and a list of tensors.
+local function expect_call(name, body, inputs)
+  if type(body) ~= "function" then door.fail("%s: expected a function, got a %s", name, type(body)) end
+  if type(inputs) ~= "table" or tensor.is_tensor(inputs) then
+    door.fail("%s: the function's inputs are a %s; expected a list of tensors, pg.%s(f, { x })", name,
+      tensor.is_tensor(inputs) and "tensor" or type(inputs), name)
+  end
+  for k, t in ipairs(inputs) do
+    if not tensor.is_tensor(t) then door.fail("%s: input %d is a %s, not a tensor", name, k, type(t)) end
+  end
+end
+
+--- Fails unless the tensors have gradients.
+local function expect_real(list)
+  for _, t in ipairs(list) do
+    if not door.is_floating[t.dtype] then
+      door.fail("grad: a gradient with respect to a tensor %s of %s; only real numbers have one: x:to \"float32\"",
+        door.shape_text(t.shape), t.dtype)
+    end
+  end
+end
+
 --- Traces a function over symbolic values shaped like the given tensors, and returns a function that runs the compiled
 --- program on tensors, where the first one lies unless `options.device` says otherwise. The traced function returns one
 --- value or several.
 function M.compile(body, examples, options)
+  expect_call("compile", body, examples)
   local p = program.new "compiled"
   local values, names = {}, {}
   for k, t in ipairs(examples) do
@@ -44,19 +67,10 @@ function M.compile(body, examples, options)
   end, exe
 end
 
---- Fails unless the tensors have gradients.
-local function expect_real(list)
-  for _, t in ipairs(list) do
-    if not door.is_floating[t.dtype] then
-      door.fail("grad: a gradient with respect to a tensor %s of %s; only real numbers have one: x:to \"float32\"",
-        door.shape_text(t.shape), t.dtype)
-    end
-  end
-end
-
 --- Gradients of a function that returns one number, with respect to its inputs (a list of tensors) and, if asked, to
 --- other tensors it reads (`options.also`, a list). Returns the gradients in a list, and the function's value.
 function M.grad(body, inputs, options)
+  expect_call("grad", body, inputs)
   local p = program.new "gradient"
   local values, bound = {}, {}
   local also = options and options.also or {}

@@ -3,8 +3,10 @@ local ffi = require "ffi"
 local core = require "perigee.core.ffi"
 local layout = require "perigee.core.layout"
 local nearest = require "perigee.base.nearest"
+local operand = require "perigee.core.operand"
 local tensor = require "perigee.core.tensor"
 local program = require "perigee.core.program"
+local tables = require "perigee.base.tables"
 
 local C, fail = core.C, core.fail
 local numel = layout.numel
@@ -13,6 +15,13 @@ local M = { fail = fail, numel = numel, shape_text = core.shape_text, same_shape
 
 --- True for a tensor or a symbolic value.
 function M.is_operand(x) return tensor.is_tensor(x) or program.is_value(x) end
+
+--- An error that names the op unless x is a tensor or a symbolic value.
+function M.expect(name, x)
+  if M.is_operand(x) then return end
+  local as_method = x == nil and operand.methods[name] and ("; as a method it takes a colon, x:%s()"):format(name)
+  fail("%s: expected a tensor, got %s%s", name, x == nil and "nil" or "a " .. type(x), as_method or "")
+end
 
 --- A dimension counted from 1, or from the end if negative, as a position; an error that names the op otherwise.
 function M.dimension(name, dim, shape)
@@ -42,6 +51,10 @@ end
 function M.options(name, given, defaults)
   local options = {}
   for key, value in pairs(defaults) do options[key] = value end
+  if given ~= nil and (type(given) ~= "table" or M.is_operand(given)) then
+    fail("%s: the options are a %s; expected a table with %s", name, M.is_operand(given) and "tensor" or type(given),
+      table.concat(tables.sorted_keys(defaults), ", "))
+  end
   for key, value in pairs(given or {}) do
     if defaults[key] == nil then
       local names = {}
@@ -295,7 +308,7 @@ function M.define_view(definition)
   definition.shape = function() return {} end
   local defined = M.define(definition)
   return function(x, attributes)
-    if not M.is_operand(x) then fail("%s: expected a tensor, got a %s", definition.name, type(x)) end
+    M.expect(definition.name, x)
     attributes = attributes or {}
     if check then check(x, attributes) end
     local from = { shape = x.shape, strides = x.strides, offset = 0 }

@@ -9,9 +9,10 @@ local program = require "perigee.core.program"
 ---@return boolean
 local function allclose(a, b, options)
   local o = op.options("allclose", options, { relative = 1e-5, absolute = 1e-8, nan = false })
-  for _, x in ipairs { a, b } do
-    if not op.is_operand(x) then op.fail("allclose: expected two tensors, got a %s", type(x)) end
-    if program.of(x) then op.fail "allclose: a symbolic value has no numbers in a trace; use it on results" end
+  op.expect("allclose", a)
+  op.expect("allclose", b)
+  if program.of(a) or program.of(b) then
+    op.fail "allclose: a symbolic value has no numbers in a trace; use it on results"
   end
   a, b = ops.cast(a, "float64"), ops.cast(b, "float64")
   local close = ops.less_equal(ops.abs(ops.sub(a, b)), ops.affine(ops.abs(b), o.relative, o.absolute))

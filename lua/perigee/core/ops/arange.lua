@@ -15,7 +15,7 @@ local arange_op = op.define {
 
 --- `count` numbers, start, start + step, ...: ops.arange(10, { start = 1, dtype = "int64" }).
 local function arange(count, options)
-  options = options or {}
+  options = op.options("arange", options, { start = 0, step = 1, dtype = "float32", device = "cpu" })
   return arange_op {
     count = count, start = options.start, step = options.step, dtype = dtypes.named(options.dtype, "arange"),
     device = options.device,

@@ -91,12 +91,15 @@ local function scalar(number, x)
   return ops.full_like(x, number, { shape = {}, dtype = dtype })
 end
 
-local function operands(name, a, b)
-  for _, x in ipairs { a, b } do
-    if type(x) ~= "number" and not op.is_operand(x) then
-      fail("%s: expected tensors or numbers, got a %s", name, type(x))
-    end
+local function expect_side(name, x)
+  if type(x) ~= "number" and not op.is_operand(x) then
+    fail("%s: expected tensors or numbers, got %s", name, x == nil and "nil" or "a " .. type(x))
   end
+end
+
+local function operands(name, a, b)
+  expect_side(name, a)
+  expect_side(name, b)
   if type(a) == "number" then a = scalar(a, b) elseif type(b) == "number" then b = scalar(b, a) end
   local dtype = common_dtype(a, b)
   return ops.cast(a, dtype), ops.cast(b, dtype)
@@ -142,6 +145,7 @@ end
 
 --- uint8: 1 where x is not zero.
 function exported.truth(x)
+  op.expect("truth", x)
   if x.dtype == "uint8" then return x end
   return exported.not_equal(x, 0)
 end

@@ -16,6 +16,7 @@ local cast_op = op.define {
 
 --- x in another dtype. Real numbers become integers by truncation; what does not fit takes the nearest value that does.
 local function cast(x, dtype)
+  op.expect("cast", x)
   if x.dtype == dtype then return x end
   return cast_op(x, { dtype = dtypes.named(dtype, "cast") })
 end

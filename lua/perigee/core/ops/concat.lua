@@ -70,6 +70,7 @@ end
 
 --- Joins tensors of one shape along a new dimension.
 local function stack(list, dim)
+  if type(list) ~= "table" or op.is_operand(list) then fail "stack: expected a list of tensors" end
   local parts = {}
   for k, x in ipairs(list) do parts[k] = ops.unsqueeze(x, dim or 1) end
   return concat(parts, dim or 1)

@@ -13,6 +13,7 @@ local copy = op.define {
 
 --- x itself where its elements lie in row-major order without gaps, else such a copy.
 local function contiguous(x)
+  op.expect("contiguous", x)
   if layout.is_contiguous(x) then return x end
   return copy(x)
 end

@@ -17,7 +17,7 @@ cumsum_op = op.define {
 ---@param dim integer
 ---@param options? { reverse?: boolean }
 local function cumsum(x, dim, options)
-  if not op.is_operand(x) then op.fail("cumsum: expected a tensor, got a %s", type(x)) end
+  op.expect("cumsum", x)
   local o = op.options("cumsum", options, { reverse = false })
   dim = op.dimension("cumsum", dim, x.shape)
   if dim == #x.shape then return cumsum_op(x, { reverse = o.reverse }) end

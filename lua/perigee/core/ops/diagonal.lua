@@ -32,6 +32,7 @@ local diagonal_view = op.define_view {
 ---@param first? integer
 ---@param second? integer
 local function diagonal(x, first, second)
+  op.expect("diagonal", x)
   if #x.shape < 2 then op.fail("diagonal: x is %s; it needs two dimensions or more", op.shape_text(x.shape)) end
   first, second = op.dimension("diagonal", first or -2, x.shape), op.dimension("diagonal", second or -1, x.shape)
   if first == second then op.fail("diagonal: dimension %d twice", first) end

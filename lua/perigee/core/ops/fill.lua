@@ -22,6 +22,11 @@ end
 --- A tensor of one value that goes with x: in x's program if x is symbolic, on x's device otherwise.
 ---@param options? { shape?: integer[], dtype?: string }
 local function full_like(x, value, options)
+  op.expect("full_like", x)
+  if type(value) ~= "number" then op.fail("full_like: the value is a %s; expected a number", type(value)) end
+  if options ~= nil and type(options) ~= "table" then
+    op.fail("full_like: the options are a %s; expected { shape = ..., dtype = ... }", type(options))
+  end
   local shape, dtype = options and options.shape or x.shape, x.dtype
   if options and options.dtype then dtype = dtypes.named(options.dtype, "full_like") end
   local symbolic = program.of(x)

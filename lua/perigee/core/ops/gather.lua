@@ -65,6 +65,8 @@ end
 ---@param options? { size?: integer }
 local function scatter_add(x, dim, index, source, options)
   local o = op.options("scatter_add", options, { size = false })
+  op.expect("scatter_add", source)
+  if x then op.expect("scatter_add", x) end
   if not x and not o.size then fail "scatter_add: x is nil, so options.size must say the result's size along dim" end
   dim = op.dimension("scatter_add", dim, source.shape)
   return scatter_op(x, index, source, { dim = dim - 1, size = o.size or x.shape[dim] })

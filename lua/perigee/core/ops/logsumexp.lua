@@ -7,6 +7,7 @@ local ops = require "perigee.core.ops"
 ---@param dims? integer|integer[]
 ---@param options? boolean|{ keep?: boolean }
 local function logsumexp(x, dims, options)
+  op.expect("logsumexp", x)
   local dtype = core.is_floating[x.dtype] and x.dtype or "float32"
   x = ops.cast(x, op.stat(dtype))
   local most = ops.stop_gradient(ops.max(x, dims, { keep = true }))

@@ -164,12 +164,6 @@ local function untransposed(x, transposed)
   return x, transposed
 end
 
-local function expect(name, ...)
-  for _, x in ipairs { ... } do
-    if not op.is_operand(x) then fail("%s: expected a tensor, got a %s", name, type(x)) end
-  end
-end
-
 local M = {}
 
 --- matmul where a or b is a vector: as a matrix of one row or one column, whose dimension then goes.
@@ -186,7 +180,8 @@ end
 --- result lacks that dimension. Options: transpose_a, transpose_b, of the last two dimensions of matrices.
 ---@param options? { transpose_a?: boolean, transpose_b?: boolean }
 function M.matmul(a, b, options)
-  expect("matmul", a, b)
+  op.expect("matmul", a)
+  op.expect("matmul", b)
   local o = op.options("matmul", options, { transpose_a = false, transpose_b = false })
   if #a.shape == 1 or #b.shape == 1 then return with_vector(a, b, o) end
   local transpose_a, transpose_b = o.transpose_a and 1 or 0, o.transpose_b and 1 or 0
@@ -198,7 +193,8 @@ end
 --- x [...,I] times weight [O,I] transposed, plus bias [O]. Options: activation, by name.
 ---@param options? { activation?: perigee.Activation }
 function M.linear(x, weight, bias, options)
-  expect("linear", x, weight)
+  op.expect("linear", x)
+  op.expect("linear", weight)
   local o = op.options("linear", options, { activation = false })
   if o.activation and not activations.number[o.activation] then
     fail("linear: unknown activation '%s'; expected %s", tostring(o.activation), activations.text)

@@ -11,7 +11,7 @@ local tensor = require "perigee.core.tensor"
 local fail = op.fail
 
 local function expect(name, x, instead)
-  if not op.is_operand(x) then fail("%s: expected a tensor, got a %s", name, type(x)) end
+  op.expect(name, x)
   if program.of(x) then fail("%s: how many there are is not known in a trace; write %s", name, instead) end
 end
 

@@ -15,6 +15,7 @@ end
 ---@param dims? integer|integer[]
 ---@param options? boolean|{ keep?: boolean }
 local function norm(x, p, dims, options)
+  op.expect("norm", x)
   p = p or 2
   if type(p) ~= "number" or not (p >= 1 or p == 0 or p == -math.huge) then
     op.fail("norm: p is %s; expected a number of at least 1, 0, or -math.huge", tostring(p))

@@ -28,7 +28,7 @@ prod_op = op.define {
 ---@param dims? integer|integer[]
 ---@param options? boolean|{ keep?: boolean }
 local function prod(x, dims, options)
-  if not op.is_operand(x) then op.fail("prod: expected a tensor, got a %s", type(x)) end
+  op.expect("prod", x)
   local order, kept, short, reduced = {}, {}, {}, op.reduced("prod", x, dims)
   local rows, length = 1, 1
   for d, size in ipairs(x.shape) do

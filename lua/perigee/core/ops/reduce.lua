@@ -67,7 +67,7 @@ end
 local function reduction(name)
   --- dims: a dimension, a list of them, or nil for all; { keep = true }, or true, leaves them with size 1.
   return function(x, dims, options)
-    if not op.is_operand(x) then fail("%s: expected a tensor, got a %s", name, type(x)) end
+    op.expect(name, x)
     if name == "mean" and not core.is_floating[x.dtype] then x = ops.cast(x, "float32") end
     return defined[name](x, {
       mask = type(options) == "table" and options.mask or mask_of(name, x, dims), keep = op.keep(name, options),
@@ -91,6 +91,7 @@ local argmax_op = op.define {
 ---@param dim? integer
 ---@param options? boolean|{ keep?: boolean }
 local function argmax(x, dim, options)
+  op.expect("argmax", x)
   local keep = op.keep("argmax", options)
   if not core.is_floating[x.dtype] then x = ops.cast(x, "float64") end
   if dim == nil then
@@ -107,6 +108,7 @@ end
 ---@param dim? integer
 ---@param options? boolean|{ keep?: boolean }
 local function argmin(x, dim, options)
+  op.expect("argmin", x)
   if not core.is_floating[x.dtype] then x = ops.cast(x, "float64") end
   return argmax(ops.neg(x), dim, options)
 end
@@ -118,6 +120,7 @@ for name in pairs(defined) do exported[name] = reduction(name) end
 ---@param dims? integer|integer[]
 ---@param options? boolean|{ keep?: boolean }
 function exported.any(x, dims, options)
+  op.expect("any", x)
   if op.numel(x.shape) == 0 then return ops.not_equal(exported.sum(ops.truth(x), dims, options), 0) end
   return exported.max(ops.truth(x), dims, options)
 end
@@ -125,7 +128,10 @@ end
 --- uint8: 1 where no element along the dimensions is 0.
 ---@param dims? integer|integer[]
 ---@param options? boolean|{ keep?: boolean }
-function exported.all(x, dims, options) return ops.logical_not(exported.any(ops.equal(x, 0), dims, options)) end
+function exported.all(x, dims, options)
+  op.expect("all", x)
+  return ops.logical_not(exported.any(ops.equal(x, 0), dims, options))
+end
 
 exported.methods = {}
 for name, body in pairs(exported) do

@@ -18,7 +18,13 @@ end
 ---@param shifts integer|integer[]
 ---@param dims? integer|integer[]
 local function roll(x, shifts, dims)
+  op.expect("roll", x)
   if dims == nil then return ops.reshape(roll_one(ops.reshape(x, { -1 }), shifts, 1), x.shape) end
+  for _, given in ipairs { shifts, dims } do
+    if type(given) ~= "number" and (type(given) ~= "table" or op.is_operand(given)) then
+      op.fail("roll: expected x:roll(shift, dim) or lists of both, got a %s", type(given))
+    end
+  end
   if type(shifts) == "number" then shifts = { shifts } end
   if type(dims) == "number" then dims = { dims } end
   if #shifts ~= #dims then op.fail("roll: %d shifts and %d dimensions; one shift each", #shifts, #dims) end

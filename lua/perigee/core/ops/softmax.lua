@@ -25,6 +25,7 @@ local function softmax_of(name)
     end,
   }
   return function(x, dim)
+    op.expect(name, x)
     dim = op.dimension(name, dim or -1, x.shape)
     if dim == #x.shape then return forward(x) end
     return ops.transpose(forward(ops.transpose(x, dim, -1)), dim, -1)

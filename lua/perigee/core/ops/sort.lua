@@ -21,7 +21,7 @@ local sort_op = op.define {
 ---@param dim? integer
 ---@param options? boolean|{ descending?: boolean }  true: descending
 local function sort(x, dim, options)
-  if not op.is_operand(x) then op.fail("sort: expected a tensor, got a %s", type(x)) end
+  op.expect("sort", x)
   if type(options) == "boolean" then options = { descending = options } end
   local o = op.options("sort", options, { descending = false })
   dim = op.dimension("sort", dim or -1, x.shape)
@@ -43,7 +43,7 @@ end
 ---@param dim? integer
 ---@param options? { smallest?: boolean }  the smallest, smallest first
 local function topk(x, count, dim, options)
-  if not op.is_operand(x) then op.fail("topk: expected a tensor, got a %s", type(x)) end
+  op.expect("topk", x)
   local o = op.options("topk", options, { smallest = false })
   dim = op.dimension("topk", dim or -1, x.shape)
   if type(count) ~= "number" or count < 0 or count > x.shape[dim] or count % 1 ~= 0 then
@@ -58,7 +58,7 @@ end
 ---@param dim? integer
 ---@param options? boolean|{ keep?: boolean }
 local function median(x, dim, options)
-  if not op.is_operand(x) then op.fail("median: expected a tensor, got a %s", type(x)) end
+  op.expect("median", x)
   local keep, kept = op.keep("median", options), {}
   if dim then dim = op.dimension("median", dim, x.shape) end
   for d, size in ipairs(x.shape) do kept[d] = (not dim or d == dim) and 1 or size end

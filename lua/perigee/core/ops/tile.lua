@@ -6,6 +6,7 @@ local sizes = require "perigee.core.sizes"
 --- x, so many times along each dimension: x:tile(2, 3). Fewer counts than dimensions are for the last ones; with more,
 --- dimensions are added in front.
 local function tile(x, first, b, c, d, e, f, g, h)
+  op.expect("tile", x)
   local counts = sizes("tile", first, b, c, d, e, f, g, h)
   while #counts < #x.shape do table.insert(counts, 1, 1) end
   while #x.shape < #counts do x = ops.unsqueeze(x, 1) end

@@ -4,6 +4,10 @@ local ops = require "perigee.core.ops"
 
 --- uint8 [rows,columns]: `compare` of an element's column and its row plus `diagonal`.
 local function mask_of(name, compare, x, diagonal)
+  op.expect(name, x)
+  if diagonal ~= nil and (type(diagonal) ~= "number" or diagonal % 1 ~= 0) then
+    op.fail("%s: the diagonal is %s; expected a whole number", name, tostring(diagonal))
+  end
   local n = #x.shape
   if n < 2 then op.fail("%s: x is %s; it needs two dimensions or more", name, op.shape_text(x.shape)) end
   local row = ops.arange_like(x, x.shape[n - 1], { dtype = "int32", start = diagonal or 0 })

@@ -59,7 +59,7 @@ local exported = { methods = {} }
 for name, definition in pairs(defined) do
   if not constants[name] then
     exported[name] = function(x)
-      if not op.is_operand(x) then op.fail("%s: expected a tensor, got a %s", name, type(x)) end
+      op.expect(name, x)
       return definition(of_integers[name] and x or real(x))
     end
     exported.methods[name] = exported[name]
@@ -70,6 +70,8 @@ local function whole(c) return c % 1 == 0 and math.abs(c) < 2 ^ 53 end
 
 --- a·x + b for two numbers. Integers stay integers where a and b are whole.
 function exported.affine(x, a, b)
+  op.expect("affine", x)
+  if type(a) ~= "number" or type(b) ~= "number" then op.fail "affine: expected two numbers, x:affine(a, b) for a·x + b" end
   if not (whole(a) and whole(b)) then x = real(x) end
   if a == 1 and b == 0 then return x end
   return defined.affine(x, { a = a, b = b })
@@ -79,6 +81,7 @@ end
 ---@param low? number|{ min?: number, max?: number }
 ---@param high? number
 function exported.clamp(x, low, high)
+  op.expect("clamp", x)
   if type(low) == "table" and not op.is_operand(low) then
     local limits = op.options("clamp", low, { min = false, max = false })
     low, high = limits.min or nil, limits.max or nil
@@ -102,6 +105,8 @@ local powers = {
 
 --- x to the power of a number.
 function exported.power(x, exponent)
+  op.expect("power", x)
+  if type(exponent) ~= "number" then op.fail("power: the exponent is a %s; x ^ y takes tensors", type(exponent)) end
   x = real(x)
   if powers[exponent] then return powers[exponent](x) end
   return defined.power(x, { exponent = exponent })

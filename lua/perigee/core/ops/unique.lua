@@ -10,7 +10,7 @@ local fail = op.fail
 ---@param options? { inverse?: boolean, counts?: boolean }
 ---@return perigee.Tensor, perigee.Tensor?, perigee.Tensor?  in this order; those not asked for are left out
 local function unique(x, options)
-  if not op.is_operand(x) then fail("unique: expected a tensor, got a %s", type(x)) end
+  op.expect("unique", x)
   if program.of(x) then fail "unique: how many there are is not known in a trace" end
   local o = op.options("unique", options, { inverse = false, counts = false })
   local sorted, place = ops.sort(ops.reshape(x, { -1 }))

@@ -5,6 +5,7 @@ local ops = require "perigee.core.ops"
 
 --- x minus its mean, in the dtype of statistics; what the squares' sum is divided by; { keep = ... }; x's dtype.
 local function centred(name, x, dims, options)
+  op.expect(name, x)
   local o = options
   if type(o) ~= "table" then o = { keep = op.keep(name, o) } end
   o = op.options(name, o, { keep = false, correction = 1 })

@@ -34,6 +34,7 @@ end
 --- The same elements under another shape, x:reshape(4, -1) or x:reshape { 4, -1 }; one size may be -1 and is then
 --- found. A copy is made only where x's strides leave no other way.
 local function reshape(x, first, b, c, d, e, f, g, h)
+  op.expect("reshape", x)
   local shape = filled("reshape", x, sizes("reshape", first, b, c, d, e, f, g, h))
   if layout.same_shape(x.shape, shape) then return x end
   return reshape_view(x, { shape = shape })
@@ -41,6 +42,7 @@ end
 
 --- reshape, but an error where that needs a copy.
 local function view(x, first, b, c, d, e, f, g, h)
+  op.expect("view", x)
   local shape = filled("view", x, sizes("view", first, b, c, d, e, f, g, h))
   if not layout.reshape({ shape = x.shape, strides = x.strides, offset = 0 }, shape) then
     fail("view: %s with strides %s does not become %s without a copy; write x:reshape", text(x.shape), text(x.strides),
@@ -62,6 +64,7 @@ local permute_view = op.define_view {
 
 --- Dimensions in another order: the result's d-th dimension is x's order[d]-th.
 local function permute(x, first, b, c, d, e, f, g, h)
+  op.expect("permute", x)
   local order, seen = sizes("permute", first, b, c, d, e, f, g, h), {}
   for place, from in ipairs(order) do
     order[place] = op.dimension("permute", from, x.shape)
@@ -75,6 +78,7 @@ end
 
 --- Two dimensions swapped; the last two where none is named.
 local function transpose(x, a, b)
+  op.expect("transpose", x)
   a, b = op.dimension("transpose", a or -2, x.shape), op.dimension("transpose", b or -1, x.shape)
   local order = {}
   for d = 1, #x.shape do order[d] = d end
@@ -84,6 +88,7 @@ end
 
 --- The transpose of a matrix; a vector stays as it is.
 local function t(x)
+  op.expect("t", x)
   if #x.shape > 2 then fail("t: x is %s; name two dimensions, x:transpose(1, 2)", text(x.shape)) end
   return #x.shape == 2 and transpose(x, 1, 2) or x
 end
@@ -103,6 +108,7 @@ local narrow_view = op.define_view {
 ---@param start integer
 ---@param length integer
 local function narrow(x, dim, start, length)
+  op.expect("narrow", x)
   dim = op.dimension("narrow", dim, x.shape)
   local size = x.shape[dim]
   if type(start) ~= "number" or type(length) ~= "number" then
@@ -120,6 +126,7 @@ end
 ---@param dim integer
 ---@param index integer
 local function select_entry(x, dim, index)
+  op.expect("select", x)
   dim = op.dimension("select", dim, x.shape)
   local size = x.shape[dim]
   local position = type(index) == "number" and index < 0 and size + 1 + index or index
@@ -153,6 +160,7 @@ local step_view = op.define_view {
 ---@param dim integer
 ---@param distance integer
 local function step(x, dim, distance)
+  op.expect("step", x)
   dim = op.dimension("step", dim, x.shape)
   if type(distance) ~= "number" or distance < 1 or distance % 1 ~= 0 then
     fail("step: %s; expected a whole number of at least 1", tostring(distance))
@@ -166,6 +174,7 @@ end
 ---@param dim? integer
 ---@return table
 local function chunk(x, count, dim)
+  op.expect("chunk", x)
   dim = op.dimension("chunk", dim or -1, x.shape)
   if type(count) ~= "number" or count < 1 or x.shape[dim] % count ~= 0 then
     fail("chunk: dimension %d of %s does not divide into %s", dim, text(x.shape), tostring(count))
@@ -181,6 +190,7 @@ end
 ---@param dim? integer
 ---@return table
 local function split(x, lengths, dim)
+  op.expect("split", x)
   dim = op.dimension("split", dim or 1, x.shape)
   local size, list, sum = x.shape[dim], {}, 0
   if type(lengths) == "number" and lengths >= 1 and lengths % 1 == 0 then
@@ -205,6 +215,7 @@ end
 ---@param dim? integer
 ---@return table
 local function unbind(x, dim)
+  op.expect("unbind", x)
   dim = op.dimension("unbind", dim or 1, x.shape)
   local list = {}
   for k = 1, x.shape[dim] do list[k] = select_entry(x, dim, k) end
@@ -227,6 +238,7 @@ local expand_view = op.define_view {
 
 --- Stretches dimensions of size 1, and adds leading ones, without a copy. -1 leaves a size as it is.
 local function expand(x, first, b, c, d, e, f, g, h)
+  op.expect("expand", x)
   local shape = sizes("expand", first, b, c, d, e, f, g, h)
   local shift = #shape - #x.shape
   for place = 1, #shape do
@@ -245,6 +257,7 @@ end
 --- A new dimension of size 1 at place `dim`.
 ---@param dim integer
 local function unsqueeze(x, dim)
+  op.expect("unsqueeze", x)
   local shape, n = {}, #x.shape
   local asked = dim
   if type(dim) == "number" and dim < 0 then dim = n + 2 + dim end
@@ -259,6 +272,7 @@ end
 --- Without dimensions of size 1, or without that one.
 ---@param dim? integer
 local function squeeze(x, dim)
+  op.expect("squeeze", x)
   local shape = {}
   dim = dim and op.dimension("squeeze", dim, x.shape)
   for d, size in ipairs(x.shape) do
@@ -269,6 +283,7 @@ end
 
 --- Joins the dimensions from `first` to `last` into one.
 local function flatten(x, first, last)
+  op.expect("flatten", x)
   first, last = op.dimension("flatten", first or 1, x.shape), op.dimension("flatten", last or -1, x.shape)
   local shape, joined = {}, 1
   for d, size in ipairs(x.shape) do

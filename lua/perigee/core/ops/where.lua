@@ -32,9 +32,18 @@ local function scalar(number, like, dtype)
   return ops.full_like(like, number, { shape = {}, dtype = dtype })
 end
 
+local function expect_choice(k, x)
+  if type(x) ~= "number" and not op.is_operand(x) then
+    fail("where: choice %d is %s; expected a tensor or a number, as in ops.where(mask, x, 0)", k,
+      x == nil and "nil" or "a " .. type(x))
+  end
+end
+
 --- y = a where the condition is not zero, b elsewhere.
 local function where(condition, a, b)
   if not op.is_operand(condition) then fail("where: the condition is a %s, not a tensor", type(condition)) end
+  expect_choice(1, a)
+  expect_choice(2, b)
   local dtype = op.is_operand(a) and a.dtype or op.is_operand(b) and b.dtype or "float32"
   if type(a) == "number" then a = scalar(a, condition, dtype) end
   if type(b) == "number" then b = scalar(b, condition, dtype) end
