@@ -307,8 +307,10 @@ M.losses = {
   { "the context called with a dot", custom "return context.forward().velocity:mean() --!",
     "call a method with a colon" },
   { "an op of nothing", custom "local p = ops.softmax(context.nothing) --!\nreturn p:mean()",
-    "attempt to index local 'x' (a nil value) in core/ops/softmax.lua:28; is an argument missing, or of another "
-      .. "kind?" },
+    "softmax: expected a tensor, got nil" },
+  { "an inner op of nothing", custom "local p = ops.timestep_embedding(context.nothing) --!\nreturn p:mean()",
+    "attempt to index local 't' (a nil value) in core/ops/timestep_embedding.lua:29; is an argument missing, or of "
+      .. "another kind?" },
 }
 
 M.models = {

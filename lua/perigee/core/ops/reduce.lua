@@ -5,8 +5,6 @@ local list = require "perigee.core.list"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 
-local fail = op.fail
-
 --- Shape with the reduced dimensions as 1, and without them.
 local function shapes(x_shape, mask)
   local kept, short, bit = {}, {}, 1

@@ -71,7 +71,7 @@ local function whole(c) return c % 1 == 0 and math.abs(c) < 2 ^ 53 end
 --- a·x + b for two numbers. Integers stay integers where a and b are whole.
 function exported.affine(x, a, b)
   op.expect("affine", x)
-  if type(a) ~= "number" or type(b) ~= "number" then op.fail "affine: expected two numbers, x:affine(a, b) for a·x + b" end
+  if type(a) ~= "number" or type(b) ~= "number" then op.fail "affine: expected x:affine(a, b), two numbers" end
   if not (whole(a) and whole(b)) then x = real(x) end
   if a == 1 and b == 0 then return x end
   return defined.affine(x, { a = a, b = b })
