@@ -86,12 +86,13 @@ static __device__ __forceinline__ void load_vector(stat out[8], const bfloat16 *
   out[0] = low_bfloat16(v.x), out[1] = high_bfloat16(v.x), out[2] = low_bfloat16(v.y), out[3] = high_bfloat16(v.y);
   out[4] = low_bfloat16(v.z), out[5] = high_bfloat16(v.z), out[6] = low_bfloat16(v.w), out[7] = high_bfloat16(v.w);
 }
+/* To global memory. */
 static __device__ __forceinline__ void store_vector(float *to, const stat in[4]) {
-  *reinterpret_cast<float4 *>(to) = make_float4(in[0], in[1], in[2], in[3]);
+  store_16(to, __float_as_uint(in[0]), __float_as_uint(in[1]), __float_as_uint(in[2]), __float_as_uint(in[3]));
 }
 static __device__ __forceinline__ void store_vector(bfloat16 *to, const stat in[8]) {
-  *reinterpret_cast<uint4 *>(to) = make_uint4(pack_bfloat16(in[0], in[1]), pack_bfloat16(in[2], in[3]),
-                                              pack_bfloat16(in[4], in[5]), pack_bfloat16(in[6], in[7]));
+  store_16(to, pack_bfloat16(in[0], in[1]), pack_bfloat16(in[2], in[3]), pack_bfloat16(in[4], in[5]),
+           pack_bfloat16(in[6], in[7]));
 }
 
 /* `N` elements: PG_VECTOR of them in one access, or one by itself. */
@@ -179,7 +180,11 @@ PG_FUNCTION stat pg_exp(stat x) { return expf(x); }
 PG_FUNCTION stat pg_log(stat x) { return logf(x); }
 PG_FUNCTION stat pg_tanh(stat x) { return tanhf(x); }
 PG_FUNCTION stat pg_erf(stat x) { return erff(x); }
+#if PG_REAL == 0
 PG_FUNCTION stat pg_sigmoid(stat x) { return 1.0f / (1.0f + pg_exp(-x)); }
+#else /* 2^-20 off, and without the branches of a division that is rounded correctly */
+PG_FUNCTION stat pg_sigmoid(stat x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+#endif
 
 /* ---- launches ---- */
 

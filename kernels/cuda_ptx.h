@@ -15,6 +15,11 @@ static __device__ __forceinline__ unsigned pack_bfloat16(float low, float high) 
   return pair;
 }
 
+/* 16 bytes to global memory at a multiple of 16, in one access: nvcc splits some stores of a uint4 into four. */
+static __device__ __forceinline__ void store_16(void *global, unsigned a, unsigned b, unsigned c, unsigned d) {
+  asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" : : "l"(global), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
 /* 2^x to 22 bits; 0 where the result would be subnormal. */
 static __device__ __forceinline__ float fast_exp2(float x) {
   float y;

@@ -125,13 +125,16 @@ static __global__ void backward_rows(normalisation n, real *dx, stat *partial, c
       load_some<N>(d, dy + start + j);
       load_some<N>(v, x + start + j);
       multiplier<N>(times, scale, n.base, j);
+      stat to_scale[N], to_shift[N]; /* read all at once: after a write the next read would have to wait */
+      for (int k = 0; k < N; k++) to_scale[k] = sum_scale[k * nths + j / N], to_shift[k] = sum_shift[k * nths + j / N];
       for (int k = 0; k < N; k++) {
         stat normal = (v[k] - m) * s, g = d[k] * times[k];
         sum_g += g;
         sum_gx += g * normal;
-        sum_scale[k * nths + j / N] += d[k] * normal;
-        sum_shift[k * nths + j / N] += d[k];
+        to_scale[k] += d[k] * normal;
+        to_shift[k] += d[k];
       }
+      for (int k = 0; k < N; k++) sum_scale[k * nths + j / N] = to_scale[k], sum_shift[k * nths + j / N] = to_shift[k];
     }
     stat mean_g = warp_sum(sum_g) / (stat)n.width, mean_gx = warp_sum(sum_gx) / (stat)n.width;
     for (int64_t j = lane * N; j < n.width; j += PG_WARP * N) {

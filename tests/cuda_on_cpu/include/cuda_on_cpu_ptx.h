@@ -17,6 +17,10 @@ static inline unsigned pack_bfloat16(float low, float high) {
   return cuda_on_cpu_bfloat16(high) << 16 | cuda_on_cpu_bfloat16(low);
 }
 
+static inline void store_16(void *global, unsigned a, unsigned b, unsigned c, unsigned d) {
+  *static_cast<uint4 *>(global) = make_uint4(a, b, c, d);
+}
+
 static inline float fast_exp2(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
 
 /* The products read nothing but what lanes gave, at fixed places: they are spared the sanitizers' checks. */
