@@ -7,8 +7,8 @@ import os
 import re
 import shutil
 
-import beside
 import curves
+import first
 from work import HERE, ROOT, Failure, library
 
 RECIPE = os.path.join(HERE, "cifar10.lua")
@@ -67,6 +67,9 @@ def ops(work, result, _):
     for op in ("attention", "convolution"):
         for wish in ("own", "cudnn"):
             jobs[f"{op}, {wish}"] = (jobs[op][0], {f"PERIGEE_{op.upper()}": wish})
+
+    if "races" in work.options.asked:
+        first.start_races(work)
 
     def one(job):
         path, environment = job
@@ -208,6 +211,3 @@ def memory(work, result, _):
     if os.path.exists(path) and curves.read(path):
         raise Failure("steps were taken before it was refused")
 
-
-ALL = {"build": build, "ops": ops, "graph": graph, "memory": memory, "train": compare_devices, "resume": resume,
-       "peers": beside.peers}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -59,7 +60,8 @@ class Work:
         self.out = os.path.abspath(options.out or self.path("results"))
         os.makedirs(self.out, exist_ok=True)
         os.makedirs(self.scratch, exist_ok=True)
-        self.end = time.monotonic() + options.seconds
+        self.end = self.stage_end = time.monotonic() + options.seconds * options.slower
+        self.races = {}  # started beside another stage
         self.log = open(os.path.join(self.out, "log.txt"), "w", encoding="utf-8")
         self.environment = {**os.environ, "PERIGEE_BUILD": self.build, "PERIGEE_PACKAGES": "no",
                             "PERIGEE_CACHE": os.path.join(self.scratch, "cache")}
@@ -94,13 +96,15 @@ class Work:
         self.log.flush()
 
     def seconds_left(self):
-        return self.end - time.monotonic()
+        """In the whole call, and in the stage that runs."""
+        return min(self.end, self.stage_end) - time.monotonic()
 
-    def command(self, command, environment=None, cwd=ROOT, may_fail=False):
-        """Standard output of a command; with may_fail the status and all that it printed."""
-        left = self.seconds_left()
+    def command(self, command, environment=None, cwd=ROOT, may_fail=False, seconds=None):
+        """Standard output of a command; with may_fail the status and all that it printed. `seconds`: its own limit, whatever stage
+        runs."""
+        left = min(seconds * self.options.slower, self.end - time.monotonic()) if seconds else self.seconds_left()
         if left <= 1:
-            raise Failure("no time is left (--seconds)")
+            raise Failure("no time was left (--seconds, or the stage's own limit)")
         self.log.write(f"$ {' '.join(command)}\n")
         try:
             process = subprocess.Popen(command, cwd=cwd, env={**self.environment, **(environment or {})}, stdin=subprocess.DEVNULL,
@@ -109,7 +113,7 @@ class Work:
             raise Failure(f"there is no {command[0]}") from missing
         said = finish(process, left)
         if said is None:
-            raise Failure(f"{' '.join(command[:4])} ...: no time was left for it (--seconds)")
+            raise Failure(f"{' '.join(command[:4])} ...: no time was left for it (--seconds, or the stage's own limit)")
         out, errors = said
         self.log.write(out[-20000:] + errors[-20000:])
         self.log.flush()
@@ -130,9 +134,10 @@ class Work:
     def passed(self, name):
         return self.results["stages"].get(name, {}).get("passed", False)
 
-    def stage(self, name, body):
-        """Runs a stage; what it returns or how it failed goes into the results."""
-        self.say(f"== {name}")
+    def stage(self, name, body, seconds):
+        """Runs a stage for so many seconds at most; what it found or how it failed goes into the results."""
+        self.stage_end = time.monotonic() + seconds
+        self.say(f"== {name}, at most {min(seconds, max(0, self.end - time.monotonic())):.0f} s")
         start, before = time.monotonic(), self.results["stages"].get(name, {})
         result = {"date": datetime.date.today().isoformat()}
         try:
@@ -140,6 +145,8 @@ class Work:
             result.setdefault("passed", True)
         except Failure as failure:
             result.update(passed=False, error=str(failure))
+        except Exception:  # of the stage's own code: the next one begins all the same
+            result.update(passed=False, error=traceback.format_exc()[-1500:])
         result["seconds"] = round(time.monotonic() - start, 1)
         self.results["stages"][name] = result
         self.say(f"{name}: {'passed' if result['passed'] else 'FAILED'} in {result['seconds']} s"

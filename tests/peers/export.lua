@@ -1,8 +1,9 @@
 --- Writes what a peer needs to do the same work, and what it must find: FOLDER/config.json, weights.safetensors, and
 --- for each stage STAGE.safetensors with a batch, times and noise, losses and every gradient. Names are those of public
---- checkpoints.
+--- checkpoints. DEVICE computes them: on a GPU a large model takes seconds, and a peer is held against the GPU's own
+--- gradients. STAGES: haste,free; the first is exported in any case, for its weights and pictures.
 ---
----   perigee run tests/peers/export.lua RECIPE FOLDER [the recipe's options]
+---   perigee run tests/peers/export.lua RECIPE FOLDER DEVICE STAGES [the recipe's options]
 local core = require "perigee.core"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
@@ -14,13 +15,21 @@ local ops, tensor = core.ops, core.tensor
 
 local SPREAD = 0.02 -- standard deviation of what is added to every weight: SiT's zero layers would hide wrong gradients
 
-local path, folder = arg[1], arg[2]
-if not folder then error("usage: perigee run tests/peers/export.lua RECIPE FOLDER [the recipe's options]", 0) end
-local function read() return load(path, { arguments = { unpack(arg, 3) } }).value end
+local path, folder, device, stages = arg[1], arg[2], arg[3], {}
+if not arg[4] then
+  error("usage: perigee run tests/peers/export.lua RECIPE FOLDER DEVICE STAGES [the recipe's options]", 0)
+end
+for name in arg[4]:gmatch "[^,]+" do stages[name] = true end
+local function read() return load(path, { arguments = { unpack(arg, 5) } }).value end
 files.make_folder(folder)
 
 local function draw(shape, purpose, how)
   return ops[how or "random_normal"](shape, { state = tensor.tensor({ 1, 0, 0 }, "int64"), purpose = purpose })
+end
+
+local function save(file, tensors)
+  for name, t in pairs(tensors) do tensors[name] = t:to "cpu" end
+  safetensors.save(file, tensors)
 end
 
 --- A group's tensors of one kind by public name, in public shapes.
@@ -61,21 +70,21 @@ local function teacher_weights(recipe, into)
   end
 end
 
-for number = 1, #read().stages do
+local function export(number)
   local recipe = read()
   local run = profile.open(recipe, {
-    synthetic = true, stage = number, trace = { fixed_time = true, fixed_noise = true, drop_labels = false },
+    synthetic = true, device = device, stage = number, trace = { fixed_time = true, fixed_noise = true, drop_labels = false },
   })
   tensor.tidy(function()
     for _, group in ipairs(run.groups) do
-      group.parameters:copy_(group.parameters + draw({ group.count }, group.prefix) * SPREAD)
+      group.parameters:copy_(group.parameters:to "cpu" + draw({ group.count }, group.prefix) * SPREAD)
       group:refresh()
     end
     if number == 1 then
       local weights = {}
       for _, group in ipairs(run.groups) do named(group, group.parameters, weights, "") end
       teacher_weights(recipe, weights)
-      safetensors.save(folder .. "/weights.safetensors", weights)
+      save(folder .. "/weights.safetensors", weights)
       json.write(folder .. "/config.json", config(recipe))
     end
     local s, out, batch, read_by_program = recipe.student, {}, {}, {}
@@ -87,12 +96,18 @@ for number = 1, #read().stages do
     batch.time = draw({ recipe.batch }, "time", "random_uniform")
     batch.noise = draw({ recipe.batch, s.channels, s.size[1], s.size[2] }, "noise"):to(recipe.dtype)
     out.time, out.noise = batch.time, batch.noise:to "float32"
+    for name, t in pairs(batch) do batch[name] = t:to(device) end
     run:advance(nil, batch)
+    run:collect(0)
     for name, value in pairs(run.losses) do
       out["loss." .. name] = tensor.tensor({ value }, "float64")
     end
     for _, group in ipairs(run.active_groups) do named(group, group.gradients, out, "gradient.") end
-    safetensors.save(("%s/%s.safetensors"):format(folder, run.stage.name), out)
+    save(("%s/%s.safetensors"):format(folder, run.stage.name), out)
   end)
   run:free()
+end
+
+for number, stage in ipairs(read().stages) do
+  if number == 1 or stages[stage.name] then export(number) end
 end

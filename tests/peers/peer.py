@@ -110,6 +110,7 @@ def check(peer, task):
     gradients = {n: p.grad for n, p in peer.parameters.items() if p.grad is not None}
     result = task.compare({n: v.detach() for n, v in values.items()}, gradients)
     peer.optimizer.zero_grad(set_to_none=True)
+    task.forget()
     return result
 
 

@@ -50,6 +50,14 @@ class Task:
         if "images" not in self.expected:              # ours does not load them without a teacher
             self.expected["images"] = self.read(os.path.join(folder, "haste.safetensors"))["images"]
 
+    def forget(self):
+        """Lets go of what only a comparison needs, before memory is measured: the gradients that were expected, and the weights that a
+        peer has copied."""
+        self.expected = {name: self.expected[name] for name in ("latents", "images", "labels")}
+        self.student_weights = self.projector_weights = None
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
     def read(self, path):
         return {n: torch.as_tensor(numpy.array(v)).to(self.device) for n, v in store.read(path).items()}
 
