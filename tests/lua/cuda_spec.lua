@@ -285,12 +285,18 @@ describe("training on the CUDA device", function()
     assert.equal(before, held())
   end)
 
-  for _, case in ipairs { { "float32", 8, 2 }, { "bf16", 8, 8 } } do
+  local function recipe_that(recompute, options)
+    local recipe = tiny.recipe(options)
+    recipe.recompute = recompute
+    return recipe
+  end
+
+  for _, case in ipairs { { "float32", 8, 2, true }, { "bf16", 8, 8, false } } do
     on_cuda(("holds what was planned with its kernels: %s, %d images in pieces of %d"):format(unpack(case)), function()
-      local options = { precision = case[1], batch = case[2], micro = case[3] }
-      local planned = price.recipe(tiny.recipe(options), { device = "h100" })
-      local run = require("perigee.train.run").new(tiny.recipe(options), { device = "cuda" })
-        for stage = 1, 2 do
+      local options, recompute = { precision = case[1], batch = case[2], micro = case[3] }, case[4]
+      local planned = price.recipe(recipe_that(recompute, options), { device = "h100" })
+      local run = require("perigee.train.run").new(recipe_that(recompute, options), { device = "cuda" })
+      for stage = 1, 2 do
         assert.equal("cuda", planned[stage].planned_for)
         run:enter_stage(stage)
         for _ = 1, 3 do run:advance() end
@@ -307,7 +313,8 @@ describe("training on the CUDA device", function()
   --- A run through the end of its alignment: what is left on a device, and what the log says of it.
   local function ends_its_alignment(where, machine)
     local pace = require "perigee.train.pace"
-    local planned, skipped, window = price.recipe(tiny.recipe {}, { device = machine }), pace.SKIPPED, pace.WINDOW
+    local recipe = recipe_that(where == "cpu", {}) -- a GPU has room to keep all
+    local planned, skipped, window = price.recipe(recipe, { device = machine }), pace.SKIPPED, pace.WINDOW
     local function left(purpose)
       return tonumber(C.pg_memory_now(door.device_code[where], door.purpose_code[purpose]))
     end
@@ -345,7 +352,14 @@ describe("training on the CUDA device", function()
       device.memory = memory
       return fine, message
     end
-    local needed = price.recipe(tiny.recipe { batch = 64, micro = 64 }, { device = "h100" })[1].memory_total
+    local whole = tiny.recipe { batch = 64, micro = 64 }
+    local priced = price.recipe(whole, { device = "h100" })[1]
+    local needed, kept = priced.memory_total, priced.keeping.memory_total
+    assert.is_true(kept > 1.05 * needed and priced.keeping.calls < priced.calls)
+    assert.is_true((with(kept)))
+    assert.is_false(fits.recomputes(whole, "cuda")) -- there is room
+    assert.is_true((with(0.5 * (needed + kept))))
+    assert.is_true(fits.recomputes(whole, "cuda"))
     assert.is_true((with(needed)))
     local fine, message = with(0.6 * needed)
     assert.is_false(fine)

@@ -105,6 +105,10 @@ function M.run(options)
     print(("  peak memory    %.1f MiB: %s"):format(s.memory_total / 2 ^ 20, table.concat(parts, ", ")))
     print(("  step time      %.4g ms, %.1f images/s (roofline, %s)"):format(s.seconds * 1e3,
       s.images_per_second, s.device))
+    if s.keeping then
+      print(("  with room      %.1f MiB, %.4g ms: nothing is computed again, in %d calls"):format(
+        s.keeping.memory_total / 2 ^ 20, s.keeping.seconds * 1e3, s.keeping.calls))
+    end
     for _, probe in ipairs(s.signals) do print(signal_text(probe, s.seconds)) end
   end
   return 0

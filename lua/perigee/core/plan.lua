@@ -201,7 +201,8 @@ end
 ---@field arena_bytes integer
 
 --- Plans a program. `outputs` is a list of { name =, value = }.
----@param options? { device?: string, fuse?: boolean }
+---@param options? { device?: string, fuse?: boolean, recompute?: boolean }  recompute (true): cheap values
+---  of the forward pass are computed again for the backward one instead of being kept (core/rematerialise.lua)
 ---@return perigee.Plan
 function M.build(program, outputs, options)
   options = options or {}
@@ -209,7 +210,7 @@ function M.build(program, outputs, options)
   local values = own_storage(outputs)
   if options.fuse ~= false then
     values = fuse.run(program, values)
-    rematerialise.run(program, values)
+    if options.recompute ~= false then rematerialise.run(program, values) end
   else
     program.nodes = program:live_nodes(values)
   end

@@ -1,6 +1,7 @@
 --- Whether a recipe fits into a device's memory, found out before anything is allocated: what is planned, what is free,
 --- and what would fit instead.
 local core = require "perigee.core.ffi"
+local ffi = require "ffi"
 local device = require "perigee.core.device"
 local limits = require "perigee.core.limits"
 local price = require "perigee.cost.price"
@@ -93,17 +94,51 @@ function M.check_host(recipe)
   end
 end
 
---- An error unless every stage fits into what a device has free; the runtime's messages learn what is planned.
+-- ---- computing again, or keeping ----------------------------------------------------------------------------------
+
+--- The choice is kept like those of algorithms (record/choices.lua): a run that continues finds its checkpoint's.
+local function choice_key(recipe, name)
+  return ("recompute/%s/%s/%dx%d"):format(device.description(name):match("^[^,]*"):gsub("%s", "-"), recipe.name,
+    recipe.batch, recipe.micro)
+end
+
+--- Whether a run of the recipe on a device computes cheap values again: as the recipe says; on a GPU as M.check chose.
+---@return boolean
+function M.recomputes(recipe, name)
+  if recipe.recompute ~= nil or name == "cpu" then return recipe.recompute ~= false end
+  local choice = core.C.pg_choice_find(choice_key(recipe, name))
+  return choice == nil or ffi.string(choice) ~= "no"
+end
+
+--- Bytes that the device has free beside its reserve, its memory in all, and the reserve.
+local function room(name)
+  local free, total = device.memory(name)
+  local reserved = math.min(RESERVED, total * RESERVED_SHARE)
+  return free - reserved, total, reserved
+end
+
+--- The largest stage where values are computed again, or kept, planned exactly unless it is far too large.
+local function planned(recipe, recompute, free)
+  local most = largest(recipe, { recompute = recompute })
+  if most.memory_total <= ROUGHLY * free then most = largest(recipe, { recompute = recompute }, true) end
+  return most
+end
+
+--- An error unless every stage fits into what a device has free; the runtime's messages learn what is planned. Values
+--- are kept for the backward pass where there is room for them.
 ---@param recipe perigee.Recipe
 ---@param name string  the device
 function M.check(recipe, name)
-  local free, total = device.memory(name)
-  local reserved = math.min(RESERVED, total * RESERVED_SHARE)
-  free = free - reserved
-  local most = largest(recipe)
-  if most.memory_total <= ROUGHLY * free then most = largest(recipe, nil, true) end
-  core.C.pg_memory_expect(core.device_code[name], most.memory_total)
-  if most.memory_total <= free then return end
+  local free, total, reserved = room(name)
+  local most
+  for _, recompute in ipairs(recipe.recompute == nil and { false, true } or { recipe.recompute }) do
+    most = planned(recipe, recompute, free)
+    core.C.pg_memory_expect(core.device_code[name], most.memory_total)
+    if most.memory_total <= free then
+      core.check(core.C.pg_choice_keep(choice_key(recipe, name), recompute and "yes" or "no"))
+      return
+    end
+  end
   error(too_large(recipe, most, ("%s has %s of %s free, beside %s for its libraries"):format(name,
     size.text(math.max(free, 0)), size.text(total), size.text(reserved)), free), 0)
 end

@@ -143,7 +143,8 @@ end
 
 --- The gradients program of one stage over meta parameters, with everything counted.
 ---@param options? { device?: string, kernels?: string, kept?: perigee.TeacherField[] }  a machine; whose kernels the
----  plan is made with (default: its own, where they are here); fields of a teacher's cache
+---  plan is made with (default: its own, where they are here); fields of a teacher's cache. The recipe's `recompute`
+---  counts; nil is true
 function M.stage(recipe, stage, options)
   options = options or {}
   local on = machine.find(options.device or "cpu")
@@ -152,7 +153,7 @@ function M.stage(recipe, stage, options)
   local sizes = sizes_of(recipe, where, options.kept or nil)
   local parameters = parameters_of(recipe, stage, sizes)
   local plan = stage_program.plan(recipe, stage,
-    { batch = recipe.micro, parameters = parameters.trained, device = kernels })
+    { batch = recipe.micro, parameters = parameters.trained, device = kernels, recompute = recipe.recompute })
   local cost, update = plan:cost(), update_bytes(recipe, sizes, parameters.moved)
   local memory, total = memory_of(recipe, sizes, parameters, plan.arena_bytes), 0
   local averages = sizes.low and parameters.flat * sizes.element or 0
@@ -179,6 +180,15 @@ function M.cache(recipe, options)
   end)
 end
 
+--- What a GPU saves, and takes, where it has room to keep what is computed again otherwise; nil on the processor, which
+--- computes it again, and where the recipe says which.
+local function priced_kept(recipe, stage, options)
+  if recipe.recompute ~= nil or (options.device or "cpu") == "cpu" then return nil end
+  local kept = M.stage(setmetatable({ recompute = false }, { __index = recipe }), stage, options)
+  return { memory_total = kept.memory_total, calls = kept.calls, flops = kept.flops, bytes_moved = kept.bytes_moved,
+           seconds = kept.seconds }
+end
+
 --- Every stage of a recipe.
 function M.recipe(recipe, options)
   stage_parameters.check(recipe:validate())
@@ -187,7 +197,10 @@ function M.recipe(recipe, options)
   for k, stage in ipairs(recipe.stages) do last = stage.needs_teacher and k or last end
   for k, stage in ipairs(recipe.stages) do
     list[k] = tensor.tidy(function()
-      return M.stage(recipe, stage, { device = options and options.device, kept = form and k <= last and form.fields })
+      local how = { device = options and options.device, kept = form and k <= last and form.fields }
+      local priced = M.stage(recipe, stage, how)
+      priced.keeping = priced_kept(recipe, stage, how)
+      return priced
     end)
   end
   return list

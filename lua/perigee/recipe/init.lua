@@ -16,6 +16,8 @@
 ---@field stages perigee.StageOptions[]
 ---@field every? perigee.Every
 ---@field micro? integer            images a pass, a divisor of the batch: the batch itself
+---@field recompute? boolean         GELU, normalisations and the like are computed again in the backward pass (true) or
+---                                  kept for it (false, more memory): kept on a GPU that has room, else computed again
 ---@field keep? integer             checkpoints kept: 3
 ---@field sample? perigee.SampleSettings  how samples are drawn, during the run and by `perigee sample`
 ---@field threads? integer          processor threads: all that the process may use
@@ -170,7 +172,7 @@ function M.new(given)
     teacher = { "table", words = "an encoder, such as pg.models.dinov2_vit_b_14 { weights = \"FILE\" }, or a recipe" },
     cache_teacher = { "boolean|table", false },
     data = { "table", required = true, words = "a data set, such as pg.data.folder { dir = \"FOLDER\", batch = 64 }" },
-    test = { "table" }, micro = { "count" },
+    test = { "table" }, micro = { "count" }, recompute = { "boolean" },
     optim = { "table", optim.adamw() }, ema = { "number", 0.9999, least = 0, below = 1 },
     stages = "table", every = { "table", {} }, keep = { "count", 3 }, sample = { "table", {} },
     device = { "string", "cpu" }, threads = { "count" }, tf32 = { "boolean", false },

@@ -100,7 +100,8 @@ function M.plan(recipe, stage, options)
       into[name] = entry.into
     end
   end
-  return core.plan.build(p, outputs, { device = options.device, fuse = options.fuse }), into
+  return core.plan.build(p, outputs,
+    { device = options.device, fuse = options.fuse, recompute = options.recompute }), into
 end
 
 return M

@@ -226,6 +226,7 @@ function Run:build_stage()
   local plan, into = stage_program.plan(recipe, stage, {
     batch = self.micro, parameters = trained, device = self.device, fixed_time = self.trace.fixed_time,
     fixed_noise = self.trace.fixed_noise, drop_labels = self.trace.drop_labels, fuse = self.trace.fuse,
+    recompute = fits.recomputes(recipe, self.device),
   })
   self.plan = plan
   self:want_fields()
