@@ -15,6 +15,7 @@ local tensor, ops = core.tensor, core.ops
 ---@field data perigee.data
 ---@field optim perigee.optim
 ---@field time perigee.times
+---@field schedule perigee.schedules
 ---@field sampler perigee.samplers
 ---@field train perigee.training
 ---@field recipe fun(given: perigee.RecipeOptions): perigee.Recipe
@@ -89,8 +90,8 @@ function pg.options(declaration) return require("perigee.recipe.options").declar
 local parts = {
   recipe = "perigee.recipe", train = "perigee.train",
   nn = "perigee.nn", models = "perigee.models", data = "perigee.data", optim = "perigee.optim",
-  loss = "perigee.losses", time = "perigee.times", stop = "perigee.stops", signal = "perigee.signals",
-  sampler = "perigee.samplers",
+  loss = "perigee.losses", time = "perigee.times", schedule = "perigee.schedules", stop = "perigee.stops",
+  signal = "perigee.signals", sampler = "perigee.samplers",
 }
 
 return setmetatable(pg, {

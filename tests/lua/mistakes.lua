@@ -125,7 +125,7 @@ M.recipes = {
     "optim.adamw: option 'lr' is a number (-0.001); expected a number from 0" },
   { "a rate as text", recipe "o.optim = pg.optim.adamw { lr = '1e-3' } --!", "option 'lr' is a string (1e-3)" },
   { "a rate that is a function", recipe "o.optim = pg.optim.adamw { lr = function() end } --!",
-    "option 'lr' is a function; expected a number from 0: for a rate that changes, set warmup and cooldown" },
+    "option 'lr' is a function; expected a number from 0: for a rate that changes, set warmup, or write pg.schedule.cosine { ... }" },
   { "a negative clip", recipe "o.optim = pg.optim.adamw { clip = -1 } --!", "option 'clip' is a number (-1)" },
   { "an infinite clip", recipe "o.optim = pg.optim.adamw { clip = 1 / 0 } --!", "option 'clip' is a number (inf)" },
   { "a fraction of a warm-up", recipe "o.optim = pg.optim.adamw { warmup = 0.1 } --!",
@@ -161,8 +161,8 @@ M.recipes = {
   { "a weight as text", recipe "stage.losses = { { '1', denoise } }",
     "stage 'train': losses[1]: the weight is a string (1); expected a number from 0" },
   { "a weight that is a function", recipe "stage.losses = { { function(step) return step end, denoise } }",
-    "stage 'train': losses[1]: the weight is a function; expected a number from 0: for a weight that changes, write a "
-      .. "stage for each value" },
+    "stage 'train': losses[1]: the weight is a function; expected a number from 0: for a weight that changes, write "
+      .. "pg.schedule.linear { from = 0.5, to = 0, finish = 20000 }" },
   { "a negative weight", recipe "stage.losses = { { -0.5, denoise } }",
     "stage 'train': losses[1]: the weight is a number (-0.5); expected a number from 0" },
   { "an infinite weight", recipe "stage.losses = { { 1 / 0, denoise } }", "the weight is a number (inf)" },

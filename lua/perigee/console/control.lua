@@ -7,6 +7,7 @@ local module = require "perigee.nn.module"
 local optim = require "perigee.optim"
 local policy = require "perigee.record.policy"
 local sandbox = require "perigee.console.sandbox"
+local schedules = require "perigee.schedules"
 local stops = require "perigee.stops"
 local tensor = require "perigee.core.tensor"
 
@@ -46,11 +47,14 @@ local function loss_record(run, text, name)
   local function entry() return run.stage.losses[name] or core.fail("the stage has no loss '%s' any more", name) end
   return sandbox.record {
     name = "run.stage.losses." .. name,
-    get = { name = function() return name end, weight = function() return entry().weight end,
+    get = { name = function() return name end,
+      weight = function() return schedules.value(entry().weight, run.step + 1) end,
       kind = function() return entry().loss.kind end,
             value = function() return run.losses[name] end },
     set = { weight = function(value) changes.make(run, ("stage.losses.%s.weight"):format(name), value, text()) end },
-    text = function() return ("%g·%s, now %s"):format(entry().weight, name, tostring(run.losses[name])) end,
+    text = function()
+      return ("%s·%s, now %s"):format(schedules.text(entry().weight), name, tostring(run.losses[name]))
+    end,
   }
 end
 
@@ -93,7 +97,7 @@ end
 local function optim_record(run, text)
   local get, set = {}, {}
   for name in pairs(optim.changeable(run.optim)) do
-    get[name] = function() return sandbox.wrap(run.optim[name]) end
+    get[name] = function() return sandbox.wrap(schedules.value(run.optim[name], run.step + 1)) end
     set[name] = function(value) changes.make(run, "optim." .. name, sandbox.unwrap(value), text()) end
   end
   return sandbox.record {
@@ -158,7 +162,8 @@ function M.run(run, text, save, say)
       step = function() return run.step end, name = function() return M.name(run) end,
       folder = function() return run.folder end, stage = function() return stage_record(run, text, say) end,
       optim = function() return optim_record(run, text) end, losses = function() return sandbox.wrap(run.losses) end,
-      gradient_norm = function() return run.gradient_norm end, ema = function() return run.ema end,
+      gradient_norm = function() return run.gradient_norm end,
+      ema = function() return schedules.value(run.ema, run.step + 1) end,
       batch_size = function() return run.batch_size end, paused = function() return run.paused end,
     },
     set = { ema = function(value) changes.make(run, "ema", value, text()) end },

@@ -2,9 +2,9 @@
 --- optimiser keeps and what makes its step; buffers, checkpoints, prices, consoles and the update follow from that.
 --- Settings that may change while a run is going are copied into the run; every step's update reads them as an input of
 --- the program.
-local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local room = require "perigee.core.room"
+local schedules = require "perigee.schedules"
 local tables = require "perigee.base.tables"
 
 --- The fields that an optimiser's file returns.
@@ -19,7 +19,7 @@ local tables = require "perigee.base.tables"
 
 --- Settings that every optimiser has.
 ---@class perigee.OptimiserOptions
----@field lr? number          1e-4
+---@field lr? number|perigee.Schedule  1e-4
 ---@field clip? number        1: bound of the norm of the whole gradient; 0: no clipping
 ---@field warmup? integer     0: steps over which the rate rises linearly
 ---@field cooldown? number[]  { first step, last step }: over which it falls linearly to zero
@@ -32,7 +32,8 @@ local tables = require "perigee.base.tables"
 local M = {}
 
 local COMMON = {
-  lr = { "number", 1e-4, least = 0, instead = "for a rate that changes, set warmup and cooldown" },
+  lr = { "number", 1e-4, least = 0,
+    instead = "for a rate that changes, set warmup, or write pg.schedule.cosine { ... }" },
   clip = { "number", 1, least = 0 }, warmup = { "natural", 0 },
   cooldown = { "numbers", nil, length = 2, fixed = true }, -- fixed: not to be changed while a run is going
 }
@@ -47,7 +48,7 @@ local function constructor(name, definition)
   definitions[name] = definition
   return function(options)
     local what = "optim." .. name
-    local o = check.options(what, options or {}, rules_of(definition))
+    local o = schedules.options(what, options or {}, rules_of(definition), "lr")
     if o.cooldown and o.cooldown[1] > o.cooldown[2] then
       core.fail("%s: cooldown is { %g, %g }; expected { first step, last step }", what, o.cooldown[1], o.cooldown[2])
     end
@@ -86,18 +87,20 @@ function M.describe(settings)
   for _, name in ipairs(tables.sorted_keys(rules_of(M.definition(settings)))) do
     local value = settings[name]
     if value ~= nil then
-      parts[#parts + 1] = name .. " " .. (type(value) == "table" and table.concat(value, " ") or tostring(value))
+      local is_list = type(value) == "table" and not schedules.is_schedule(value)
+      parts[#parts + 1] = name .. " " .. (is_list and table.concat(value, " ") or tostring(value))
     end
   end
   return table.concat(parts, ", ")
 end
 
---- The learning rate of a step (counted from 1): warm-up lr·min(1, step/warmup), then lr, then the cool-down.
+--- The learning rate of a step (counted from 1): warm-up lr·min(1, step/warmup), then lr, then the cool-down; where lr
+--- is a schedule, its value at the step takes its place.
 ---@param settings perigee.Optimiser
 ---@param step integer
 ---@return number
 function M.rate(settings, step)
-  local rate = settings.lr
+  local rate = schedules.value(settings.lr, step)
   if settings.warmup > 0 then rate = rate * math.min(1, step / settings.warmup) end
   if settings.cooldown then
     local first, last = settings.cooldown[1], settings.cooldown[2]

@@ -3,17 +3,23 @@ local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
 local is_frozen = require("perigee.nn.module").is_frozen
+local schedules = require "perigee.schedules"
 local signals = require "perigee.signals"
 local tables = require "perigee.base.tables"
 
 local M = {}
 
+local function weighted(entry)
+  local text = schedules.text(entry.weight)
+  return (schedules.is_schedule(entry.weight) and "(%s)·%s" or "%s·%s"):format(text, entry.name)
+end
+
 --- The losses of a stage with their weights: "1·denoise + 0.5·features".
----@param stage { losses: { name: string, weight: number }[] }
+---@param stage { losses: { name: string, weight: number|perigee.Schedule }[] }
 ---@return string
 function M.losses(stage)
   local texts = {}
-  for k, entry in ipairs(stage.losses) do texts[k] = ("%g·%s"):format(entry.weight, entry.name) end
+  for k, entry in ipairs(stage.losses) do texts[k] = weighted(entry) end
   return table.concat(texts, " + ")
 end
 
@@ -78,7 +84,8 @@ end
 local function stage_config(stage)
   local losses, measured = {}, {}
   for k, entry in ipairs(stage.losses) do
-    losses[k] = { name = entry.name, weight = entry.weight, kind = entry.loss.kind, settings = entry.loss.settings }
+    losses[k] = { name = entry.name, weight = schedules.plain(entry.weight), kind = entry.loss.kind,
+      settings = entry.loss.settings }
   end
   for k, signal in ipairs(signals.of_stage(stage.finish, stage.signals)) do
     measured[k] = { name = signal.name, kind = signal.kind, settings = signal.settings }
@@ -105,7 +112,8 @@ function M.config(recipe, extra)
   for k, stage in ipairs(recipe.stages) do stages[k] = stage_config(stage) end
   return tables.merged({
     name = recipe.name, seed = recipe.seed, precision = recipe.precision, batch = recipe.batch, micro = recipe.micro,
-    optim = recipe.optim, ema = recipe.ema, every = recipe.every, sample = recipe.sample, stages = stages,
+    optim = schedules.plain_all(recipe.optim), ema = schedules.plain(recipe.ema), every = recipe.every,
+    sample = recipe.sample, stages = stages,
     student = student_config(recipe.student), teacher = settings_of(recipe:teacher_model()),
     data = settings_of(recipe.data), cache_teacher = recipe.cache_teacher or nil, tf32 = recipe.tf32 or nil,
     frozen = frozen_names(recipe),

@@ -12,7 +12,7 @@
 ---@field data perigee.Dataset
 ---@field test? perigee.Dataset     what training does not see: `perigee eval` compares with it
 ---@field optim? perigee.Optimiser  pg.optim.adamw {} with its defaults
----@field ema? number               decay of the moving averages: 0.9999
+---@field ema? number|perigee.Schedule  decay of the moving averages: 0.9999
 ---@field stages perigee.StageOptions[]
 ---@field every? perigee.Every
 ---@field micro? integer            images a pass, a divisor of the batch: the batch itself
@@ -29,7 +29,7 @@
 
 ---@class perigee.StageOptions
 ---@field name string
----@field losses { [1]: number, [2]: perigee.Loss }[]  pairs { weight, loss }
+---@field losses { [1]: number|perigee.Schedule, [2]: perigee.Loss }[]  pairs { weight, loss }
 ---@field finish perigee.Stop
 ---@field signals? perigee.Signal[]  measured and logged in addition to those that `finish` reads
 
@@ -44,6 +44,7 @@ local conditions = require "perigee.stage.conditions"
 local contract = require "perigee.stage.student"
 local core = require "perigee.core.ffi"
 local optim = require "perigee.optim"
+local schedules = require "perigee.schedules"
 local tables = require "perigee.base.tables"
 
 ---@class perigee.Recipe
@@ -63,7 +64,8 @@ function M.is_recipe(x) return getmetatable(x) == Recipe end
 
 local precisions = { float32 = "float32", bf16 = "bfloat16", float64 = "float64" }
 
-local WEIGHT = { "number", least = 0, instead = "for a weight that changes, write a stage for each value" }
+local CHANGING = "pg.schedule.linear { from = 0.5, to = 0, finish = 20000 }"
+local WEIGHT = { "number", least = 0, instead = "for a weight that changes, write " .. CHANGING }
 
 --- A stage's entry { weight, loss }, checked.
 local function pair_of(what, entry)
@@ -77,7 +79,7 @@ local function pair_of(what, entry)
   end
   local weight, loss = entry[1], entry[2]
   if losses.is_loss(weight) then core.fail("%s: the loss comes first; expected a pair { weight, loss }", what) end
-  check.value(what .. ": the weight", weight, WEIGHT)
+  schedules.check(what .. ": the weight", weight, WEIGHT)
   if not losses.is_loss(loss) then
     core.fail("%s: after the weight comes a %s; expected a loss, such as loss.flow_matching()", what, type(loss))
   end
@@ -166,7 +168,7 @@ end
 ---@param given perigee.RecipeOptions
 ---@return perigee.Recipe
 function M.new(given)
-  local o = check.options("recipe", given, {
+  local o = schedules.options("recipe", given, {
     name = "string", seed = { "natural", 0 }, precision = { "string", "float32" },
     student = { "table", required = true, words = "a model, such as pg.models.sit_s_2 {}" },
     teacher = { "table", words = "an encoder, such as pg.models.dinov2_vit_b_14 { weights = \"FILE\" }, or a recipe" },
@@ -176,7 +178,7 @@ function M.new(given)
     optim = { "table", optim.adamw() }, ema = { "number", 0.9999, least = 0, below = 1 },
     stages = "table", every = { "table", {} }, keep = { "count", 3 }, sample = { "table", {} },
     device = { "string", "cpu" }, threads = { "count" }, tf32 = { "boolean", false },
-  })
+  }, "ema")
   if not core.device_code[o.device] then
     core.fail("recipe: unknown device '%s'; expected %s", o.device, core.devices_text)
   end

@@ -7,6 +7,7 @@ local optim = require "perigee.optim"
 local policy = require "perigee.record.policy"
 local signals = require "perigee.signals"
 local stops = require "perigee.stops"
+local schedules = require "perigee.schedules"
 local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
@@ -30,7 +31,7 @@ end
 
 local fixed = {
   ema = {
-    read = function(run) return run.ema end,
+    read = function(run) return schedules.plain(run.ema) end,
     write = function(run, v) run:set_ema(check.value("run.ema", v, { "number", least = 0, below = 1 })) end,
   },
   ["stage.finish"] = {
@@ -45,8 +46,8 @@ local fixed = {
 local function optimiser(name)
   return {
     read = function(run)
-      local value = run.optim[name]
-      return type(value) == "table" and { unpack(value) } or value
+      local value = schedules.plain(run.optim[name])
+      return type(value) == "table" and tables.copy(value) or value
     end,
     write = function(run, v)
       local rule = optim.changeable(run.optim)[name]
@@ -62,7 +63,7 @@ local function weight(name)
     return run.stage.losses[name] or core.fail("the stage '%s' has no loss '%s'", run.stage.name, name)
   end
   return {
-    read = function(run) return entry(run).weight end,
+    read = function(run) return schedules.plain(entry(run).weight) end,
     write = function(run, v) entry(run).weight = check.value(("the weight of '%s'"):format(name), v,
         { "number", least = 0 }) end,
   }

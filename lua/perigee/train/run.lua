@@ -15,6 +15,7 @@ local op = require "perigee.core.op"
 local optimisers = require "perigee.optim"
 local parameters = require "perigee.stage.parameters"
 local Progress = require "perigee.record.progress"
+local schedules = require "perigee.schedules"
 local settings = require "perigee.train.settings"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.stage.program"
@@ -168,13 +169,13 @@ end
 function Run:restore(state, stage)
   self.step = state.step
   self.stage = live_stage(stage, state.stage_begun)
-  local live, before = state.settings, state.recipe_settings
-  local now = { ema = self.ema, weights = self:settings().weights }
-  settings.take_over(self.optim, live.optim, before.optim)
+  local live, before, now = state.settings, state.recipe_settings, self:settings()
+  settings.take_over(now.optim, live.optim, before.optim)
   settings.take_over(now, { ema = live.ema }, { ema = before.ema })
   settings.take_over(now.weights, live.weights, before.weights)
-  self.ema = now.ema
-  for _, entry in ipairs(self.stage.losses) do entry.weight = now.weights[entry.name] end
+  for key, value in pairs(now.optim) do self.optim[key] = schedules.of(value) end
+  self.ema = schedules.of(now.ema)
+  for _, entry in ipairs(self.stage.losses) do entry.weight = schedules.of(now.weights[entry.name]) end
   self.changes = { step = state.step, unpack(live.changes or {}) }
   local kept = settings.policy(state, stage)
   set_policy(self.stage, kept.finish, kept.source)
@@ -252,11 +253,11 @@ end
 
 -- ---- steps -------------------------------------------------------------------------------------------------------
 
---- Puts the current loss weights among a program's inputs.
+--- Puts the loss weights of the next step among a program's inputs.
 function Run:bind_weights(inputs)
   for _, entry in ipairs(self.stage.losses) do
     local t = self.weights[entry.name]
-    local value = ffi.new(core_ffi.ctype[t.dtype] .. "[1]", entry.weight)
+    local value = ffi.new(core_ffi.ctype[t.dtype] .. "[1]", schedules.value(entry.weight, self.step + 1))
     core_ffi.check(core_ffi.C.pg_tensor_write(tensor.handle(t), value, core_ffi.dtype_bytes[t.dtype]))
     inputs["weight " .. entry.name] = t
   end
@@ -299,7 +300,7 @@ function Run:queue_step(batch, execute)
     batch = batch or self:batch()
     self.sound = false
     return self.train_step:queue(self:bind_weights {}, {
-      batch = batch, step = step, optim = self.optim, ema = self.ema, execute = execute,
+      batch = batch, step = step, optim = self.optim, ema = schedules.value(self.ema, step), execute = execute,
     })
   end)
   self.step = step

@@ -2,17 +2,19 @@
 --- setting stays as it was, unless the recipe's has been changed since. The newest decision wins.
 local json = require "perigee.io.json"
 local policy = require "perigee.record.policy"
+local schedules = require "perigee.schedules"
 
 local M = {}
 
---- Settings as a checkpoint holds them. `finish`: a policy as source or text.
----@param losses { name: string, weight: number }[]
+--- Settings as a checkpoint holds them, schedules as plain data. `finish`: a policy as source or text.
+---@param losses { name: string, weight: number|perigee.Schedule }[]
 ---@param finish? string
 ---@return { optim: table, ema: number, weights: table<string, number>, finish?: string }
 function M.of(optim, ema, losses, finish)
   local weights = {}
   for _, entry in ipairs(losses) do weights[entry.name] = entry.weight end
-  return { optim = optim, ema = ema, weights = weights, finish = finish }
+  return { optim = schedules.plain_all(optim), ema = schedules.plain(ema), weights = schedules.plain_all(weights),
+           finish = finish }
 end
 
 --- Takes values that were in force (`live`) over into `target`, the recipe's now, where the recipe's were the same
