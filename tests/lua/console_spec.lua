@@ -254,6 +254,9 @@ describe("a console in a running trainer", function()
     value [[name = "student.blocks.1.mlp.hidden.weight"; before = run:parameter(name); run:set(name, before * 2)]]
     assert.equal("0", value "(run:parameter(name) - before * 2):sum():item()")
     assert.equal("float32", value "student.blocks[1].mlp.hidden.weight.dtype")
+    for _, walk in ipairs { "ipairs(before)", "unpack(before)" } do
+      assert.matches("of a tensor %[%d+,%d+%]: write .*x:unbind%(%)", answer(walk).error)
+    end
     assert.matches("samples/step%-%d+%.png$", value "run:sample { count = 4 }")
     assert.is_truthy(files.kind((value "run:checkpoint()")))
     assert.equal("goes on after step " .. step, value "run:resume()")

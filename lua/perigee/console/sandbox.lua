@@ -3,6 +3,7 @@
 --- or coroutine.
 local core = require "perigee.core.ffi"
 local limit = require "perigee.sandbox.limit"
+local lua = require "perigee.core.language"
 local nearest = require "perigee.base.nearest"
 local operand = require "perigee.core.operand"
 local policy = require "perigee.record.policy"
@@ -218,18 +219,25 @@ local function checked(...)
   return ...
 end
 
+--- The tensor or value that a proxy stands for, or nil.
+local function tensor_of(x)
+  local object = object_of[x]
+  return is_operand(object) and object or nil
+end
+
 local function language(environment, out)
   local made = setmetatable({}, { __mode = "k" }) -- metatables that this console set
   local own = {
     assert = assert, error = error, select = select, tonumber = tonumber, tostring = tostring, type = type,
-    unpack = unpack, rawequal = rawequal, rawget = rawget, rawset = rawset, _VERSION = _VERSION,
+    unpack = function(t, ...) return lua.unpack(tensor_of(t) or t, ...) end,
+    rawequal = rawequal, rawget = rawget, rawset = rawset, _VERSION = _VERSION,
     math = tables.copy(math), string = tables.copy(strings), table = tables.copy(table), bit = tables.copy(bit),
     next = function(t, key)
       if type(t) == "userdata" then core.fail "next: use pairs for what belongs to the run" end
       return next(t, key)
     end,
     ipairs = function(t)
-      if type(t) ~= "userdata" then return ipairs(t) end
+      if type(t) ~= "userdata" or tensor_of(t) then return lua.ipairs(tensor_of(t) or t) end
       return function(_, k)
         local value = k < #t and t[k + 1] or nil
         if value ~= nil then return k + 1, value end
