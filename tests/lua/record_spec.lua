@@ -142,6 +142,11 @@ describe("perigee train --resume", function()
     assert.equal(0, (call "--set lr=0.003 --steps 1 --quiet")) -- runs/kept-4
     assert.equal(0, (call "--resume --steps 2 --quiet"))
     assert.equal(0.003, json.read(in_folder "kept-4/config.json").optim.lr)
+    files.remove_tree(in_folder "kept-4")
+    assert.equal(0, (call "--name kept-4 --batch 8 --steps 1 --quiet"))
+    assert.equal(0, (call "--resume --steps 2 --quiet")) -- there, and not in the kept-8 of the remembered batch
+    assert.equal(8, json.read(in_folder "kept-4/config.json").batch)
+    assert.is_true(files.exists(in_folder "kept-4/checkpoints/step-0000002.safetensors"))
   end)
 
   it("says how long a stage that begins lasts, and nothing of memory that is not given back", function()

@@ -3,9 +3,9 @@
 ---
 ---   { name = "steps", type = "integer", default = 1000, help = "steps to run", min = 1 }
 ---
---- On the command line `--steps 10` and `--steps=10`; a boolean is `--resume` and `--no-resume` (`--help` says what the
---- one does that is not the default); a list or pairs is repeated; `_` and `-` are the same. `--` ends the options; what
---- isn't a flag is positional.
+--- On the command line `--steps 10` and `--steps=10`; a boolean is `--resume` and `--no-resume` (`--help` says what
+--- the one does that is not the default); a list or pairs is repeated; `_` and `-` are the same. `--` ends the options;
+--- what isn't a flag is positional.
 local nearest = require "perigee.base.nearest"
 local tables = require "perigee.base.tables"
 

@@ -214,7 +214,7 @@ function Dataset:reader(names)
   local wanted = {}
   for _, name in ipairs(names) do wanted[name] = true end
   for _, field in ipairs(self.field_list) do one:want(field.name, wanted[field.name] or false) end
-  return setmetatable({ names = names, loader = one, count = self.count }, RecordReader)
+  return setmetatable({ names = names, loader = one }, RecordReader)
 end
 
 --- The records with these numbers, which count from 0 and begin again after the last: tensors [#numbers,...] by name.
@@ -223,7 +223,7 @@ end
 function RecordReader:read(numbers)
   local result = {}
   for k, number in ipairs(numbers) do
-    self.loader:seek(number % self.count)
+    self.loader:seek(number)
     local record = self.loader:next()
     for _, name in ipairs(self.names) do
       local one = record[name]
