@@ -295,8 +295,8 @@ describe("a file", function()
     assert.matches("cache_teacher: [^\n]+ needs 1%.2 MiB more, and its disk has 1%.0 KiB free", full)
     for _, path in ipairs(cached()) do assert.equal(0, files.size(path)) end
     for _, limit in ipairs { 0, -1 } do
-      assert.matches("recipe: cache_teacher: limit_gib is " .. tostring(limit):gsub("-", "%%-")
-        .. "; expected more than 0", message_of(tiny.recipe, { cache = true, limit = limit }))
+      assert.matches("option 'limit_gib' is a number %(" .. tostring(limit):gsub("-", "%%-")
+        .. "%); expected a number above 0", message_of(tiny.recipe, { cache = true, limit = limit }))
     end
   end)
 
