@@ -178,7 +178,7 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2) backward_querie
 
 template <int D>
 struct key_tiles {
-  static const int R = D <= 64 ? 2 : 1, Q = PG_REAL == PG_FLOAT32 ? 16 : D == 72 ? 64 : 32;
+  static const int R = D <= (PG_REAL == PG_BFLOAT16 ? 72 : 64) ? 2 : 1, Q = PG_REAL == PG_FLOAT32 ? 16 : 32;
 };
 
 /* Loaded with a tile of queries: lse and teacher_lse (times log2(e)), delta. */
