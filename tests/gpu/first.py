@@ -23,7 +23,8 @@ def facts(work, result, _):
     for name, command in asked.items():
         try:
             _, text = work.command(command, may_fail=True)
-            result[name] = text.strip().splitlines()[-1 if name == "nvcc" else 0] if text.strip() else "nothing"
+            lines = text.strip().splitlines() or ["nothing"]
+            result[name] = lines[-1 if name in ("nvcc", "torch") else 0]
         except Failure as failure:
             result[name] = str(failure)
     result["processors"] = len(os.sched_getaffinity(0))

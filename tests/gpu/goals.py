@@ -65,7 +65,7 @@ def memory_shares(results):
 
 
 def goal(name, value, bound, at_least):
-    """`value` None: not measured."""
+    """`value` None: not measured, or in a rehearsal."""
     holds = None if value is None else bool(value >= bound if at_least else value <= bound)
     return {"goal": name, "measured": value, "bound": bound, "at_least": at_least, "holds": holds}
 
@@ -77,7 +77,7 @@ def passed(results, name):
 
 def goals(results):
     more, below = memory_shares(results)
-    return [
+    found = [
         *(passed(results, name) for name in ("ops", "races", "graph", "resume", "train")),
         goal("SiT-XL/2 without alignment: share of the matmul peak of the same run", share_of_peak(results), 0.60, True),
         goal("HASTE's stage: times as fast as the public code's step", beside(results, "haste", "public"), 1.5, True),
@@ -88,6 +88,9 @@ def goals(results):
         goal("peak memory at 32 images: over what was published", below, 1.0, False),
         goal("a step's graph over the sum of its kernels", graph_share(results), 0.02, False),
     ]
+    if results["rehearsal"]:  # its figures mean nothing
+        found = [{**g, "holds": g["holds"] if g["bound"] is None else None} for g in found]
+    return found
 
 
 def predictions(results):
