@@ -125,7 +125,8 @@ M.recipes = {
     "optim.adamw: option 'lr' is a number (-0.001); expected a number from 0" },
   { "a rate as text", recipe "o.optim = pg.optim.adamw { lr = '1e-3' } --!", "option 'lr' is a string (1e-3)" },
   { "a rate that is a function", recipe "o.optim = pg.optim.adamw { lr = function() end } --!",
-    "option 'lr' is a function; expected a number from 0: for a rate that changes, set warmup, or write pg.schedule.cosine { ... }" },
+    "option 'lr' is a function; expected a number from 0: for a rate that changes, set warmup, or "
+      .. "write pg.schedule.cosine { ... }" },
   { "a negative clip", recipe "o.optim = pg.optim.adamw { clip = -1 } --!", "option 'clip' is a number (-1)" },
   { "an infinite clip", recipe "o.optim = pg.optim.adamw { clip = 1 / 0 } --!", "option 'clip' is a number (inf)" },
   { "a fraction of a warm-up", recipe "o.optim = pg.optim.adamw { warmup = 0.1 } --!",

@@ -109,6 +109,10 @@ describe("a command about a run", function()
     local status, output = tiny.perigee("train " .. tiny.quote(in_folder "none.lua"))
     assert.equal(1, status)
     assert.matches("^perigee: cannot read the recipe .*none%.lua: No such file or directory\n$", output)
+    status, output = tiny.perigee "train recipes/quikstart.lua"
+    assert.equal(1, status)
+    assert.equal("perigee: cannot read the recipe recipes/quikstart.lua: No such file or directory; did you mean "
+      .. "\"quickstart.lua\"?\n", output)
   end)
 
   it("asks for CUDA where there is none, in one line", function()

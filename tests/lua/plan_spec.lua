@@ -138,7 +138,7 @@ describe("perigee plan", function()
     assert.matches("\n  gradient_angle [%d%.e%-]+ TFLOP, [%d%.e%-]+ ms a reading %(roofline%); every 50 steps it adds "
       .. "[%d%.]+ %%\n", output)
     local _, here = tiny.perigee("plan " .. tiny.quote(tiny.path) .. " --device cpu --threads 1")
-    assert.matches("\n  kernels        this processor's\n\nstage align\n", here)
+    assert.matches("\n  kernels        this processor's\n  memory here    [^\n]+\n\nstage align\n", here)
     status, output = tiny.perigee("plan " .. tiny.quote(tiny.path) .. " --device b200")
     assert.equal(1, status)
     assert.matches("^perigee: %-%-device b200: expected cpu, cuda, a100, h100 or h200\n$", output)

@@ -2,6 +2,7 @@
 --- run.
 local core = require "perigee.core.ffi"
 local language = require "perigee.core.language"
+local lfs = require "lfs"
 local nearest = require "perigee.base.nearest"
 local options = require "perigee.base.options"
 local recipe_options = require "perigee.recipe.options"
@@ -47,9 +48,21 @@ local function tail_position(path, text)
   return found and ("%s:%d"):format(path, found) or false
 end
 
+--- The end of a message about a recipe that isn't there: the file in its folder that was probably meant.
+local function neighbour(path)
+  local folder, name = path:match "^(.-)([^/]*)$"
+  local names = {}
+  if lfs.attributes(folder == "" and "." or folder, "mode") == "directory" then
+    for file in lfs.dir(folder == "" and "." or folder) do
+      if file:match "%.lua$" then names[#names + 1] = file end
+    end
+  end
+  return nearest.hint(name, names)
+end
+
 local function read(path)
   local file, message = io.open(path, "r")
-  if not file then error("cannot read the recipe " .. message, 0) end
+  if not file then error("cannot read the recipe " .. message .. neighbour(path), 0) end
   local text = file:read "*a"
   file:close()
   if not text then error(("cannot read the recipe %s: is it a folder?"):format(path), 0) end
