@@ -9,7 +9,7 @@ local FIXTURES = core.home .. "/tests/oracle/fixtures/"
 
 local recipe = [[
 local pg = require "perigee"
-local o = pg.options { { "start", "", "weights to start from" } }
+local o = pg.options { { "start", "", "weights to start from" }, { "ends", 1, "the last step" } }
 return pg.recipe {
   name = "tiny", ema = 0.5,
   student = pg.models.sit { depth = 1, width = 16, heads = 2, size = { 4, 6 }, channels = 4, classes = 3,
@@ -19,7 +19,7 @@ return pg.recipe {
       local images, labels = pg.zeros({ 2, 4, 6, 4 }, "uint8"), pg.tensor({ 0, 1 }, "int64")
       return 2, { images = { tensor = images }, labels = { tensor = labels } }
     end },
-  stages = { { name = "train", losses = { { 1, pg.loss.flow_matching() } }, finish = pg.stop.at_step(1) } },
+  stages = { { name = "train", losses = { { 1, pg.loss.flow_matching() } }, finish = pg.stop.at_step(o.ends) } },
   optim = pg.optim.adamw { lr = 1e-9 }, every = { checkpoint = 1 },
 }
 ]]
@@ -68,10 +68,15 @@ describe("the commands of weights", function()
         end
       end
     end
+    files.rename(in_folder "in.safetensors", in_folder "gone.safetensors") -- a run that goes on needs it no more
+    perigee "train @/tiny.lua --runs @/runs --quiet --resume --start @/in.safetensors --ends 2"
+    local _, output = tiny.perigee(("train %s/tiny.lua --runs %s/other --quiet --start %s/in.safetensors"):format(
+      in_folder(), in_folder(), in_folder()))
+    says(output, "in.safetensors: weights file not found")
     says(perigee "inspect @/out.pt", "it is the official SiT (names sit)") -- which it says itself
     perigee "export @/runs/tiny @/out.safetensors --as repa"
     local repa = safetensors.open(in_folder "out.safetensors")
-    assert.same({ names = "repa", recipe = "tiny", step = "1", weights = "ema" }, repa.metadata)
+    assert.same({ names = "repa", recipe = "tiny", step = "2", weights = "ema" }, repa.metadata)
     assert.same({ 16, 16 }, repa:info("final_layer.linear.weight").shape)
     says(perigee "inspect @/out.safetensors", "it is SiT as REPA and HASTE save it (names repa)")
   end)

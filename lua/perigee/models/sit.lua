@@ -192,8 +192,8 @@ function Sit:drop_labels(y, state) return self.label_embedding:drop(y, self.drop
 
 --- As for every module; a model with a weights file begins with what stands there.
 function Sit:materialise(options)
-  local start = self.weights and not (options and options.initialise == false)
-  if not start then return module.Module.materialise(self, options) end
+  local loaded = options and (options.initialise == false or options.continues) -- by the caller
+  if not self.weights or loaded then return module.Module.materialise(self, options) end
   local file = weights.open(self.weights)
   local kind = weights.kind(file, "sit", { names = self.names, take = self.take })
   local result = module.Module.materialise(self, tables.merged(options, { initialise = false }))

@@ -243,12 +243,14 @@ local materialise_rules = {
   purpose = { "string", "parameters" },
   buffer = { "tensor" },
   initialise = { "boolean", true },
+  continues = { "boolean", false },
 }
 
 --- Gives every parameter a place in one flat tensor (options.buffer, or a new one) and its first values, and computes
---- the buffers. `initialise = false` leaves the parameters' values undefined, for a caller who loads them.
+--- the buffers. `initialise = false` leaves the parameters' values undefined, for a caller who loads them; `continues`
+--- says that a checkpoint will be loaded, so that no file of weights is read for the first values.
 ---@param options? { seed?: integer, dtype?: string, device?: string, purpose?: string, buffer?: perigee.Tensor,
----  initialise?: boolean }
+---  initialise?: boolean, continues?: boolean }
 ---@return { flat: perigee.Tensor, layout: table[], trained: integer }  `trained`: how much of `flat` is trained
 function Module:materialise(options)
   options = check.options("materialise", options or {}, materialise_rules)

@@ -18,11 +18,13 @@ local function zeros(count, dtype, purpose, device)
 end
 
 --- Materialises a module and lays its training state out. `prefix` names its tensors in checkpoints; `micro`: the
---- gradients of a batch's pieces are summed; `moments`: the optimiser's.
----@param options { seed: integer, dtype: string, device: string, micro: boolean, moments: table[] }
+--- gradients of a batch's pieces are summed; `moments`: the optimiser's; `continues`: a checkpoint's values will take
+--- the place of the first ones.
+---@param options { seed: integer, dtype: string, device: string, micro: boolean, moments: table[], continues: boolean }
 function Group.new(prefix, module, options)
   local dtype, device = op.stat(options.dtype), options.device
-  local made = module:materialise { seed = options.seed, dtype = dtype, device = device, purpose = "parameters" }
+  local made = module:materialise { seed = options.seed, dtype = dtype, device = device, purpose = "parameters",
+    continues = options.continues }
   local count, trained = made.flat.shape[1], made.trained
   local self = setmetatable({
     prefix = prefix, module = module, layout = made.layout, count = count, parameters = made.flat, dtype = dtype,
@@ -125,10 +127,11 @@ function Group:free()
 end
 
 --- The groups of a recipe: the student, then the modules of its losses in the order of stages, losses and names.
+---@param continues? boolean  a checkpoint will be loaded
 ---@return perigee.Group[]
-function Group.of_recipe(recipe, device)
+function Group.of_recipe(recipe, device, continues)
   local options = { seed = recipe.seed, dtype = recipe.dtype, device = device, micro = recipe.micro < recipe.batch,
-    moments = optim.definition(recipe.optim).moments }
+    moments = optim.definition(recipe.optim).moments, continues = continues or false }
   local groups = {}
   for k, trained in ipairs(recipe:trained_modules()) do
     groups[k] = Group.new(trained.name, trained.module, options)

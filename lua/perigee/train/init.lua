@@ -1,4 +1,5 @@
 --- Training: from a recipe to a run that has ended. train/run.lua is the state, train/loop.lua what moves it.
+local checkpoint = require "perigee.record.checkpoint"
 local core = require "perigee.core.ffi"
 local describe = require "perigee.recipe.describe"
 local device = require "perigee.core.device"
@@ -27,6 +28,7 @@ end
 local function train(run, options)
   local how = resume.begin(run, options)
   if not how then return "interrupted" end
+  if how == "new" and run.continues then error(("%s: its checkpoints were removed meanwhile"):format(run.folder), 0) end
   if run.finished then
     run.progress:line("the run in %s is finished: %d steps; a later end of the last stage's finish, in the recipe, "
       .. "would continue it", run.folder, run.step)
@@ -69,8 +71,9 @@ end
 function M.train(recipe, options)
   options = options or {}
   folder.check(options.folder, options.resume)
+  local continues = options.from ~= nil or options.folder ~= nil and #checkpoint.list(options.folder) > 0
   local run = Run.new(recipe, {
-    folder = options.folder, device = options.device or recipe.device, train = M.train,
+    continues = continues, folder = options.folder, device = options.device or recipe.device, train = M.train,
     progress = Progress.new { quiet = options.quiet, prefix = options.prefix, clock = core.C.pg_clock_seconds },
   })
   local fine, outcome = xpcall(function() return train(run, options) end, failure.handler)

@@ -57,6 +57,7 @@ end
 ---@field progress? perigee.Progress  quiet
 ---@field trace? { fixed_time?: boolean, fixed_noise?: boolean, drop_labels?: boolean, fuse?: boolean }  inputs of the
 ---  gradients program that are otherwise drawn (stage/program.lua); the loader must give them
+---@field continues? boolean          a checkpoint will be loaded, so that no weights file is read for the first values
 ---@field train? function             trains a teacher that is itself a recipe
 
 --- A run at step 0: models materialised, nothing compiled yet.
@@ -85,6 +86,7 @@ function Run.new(recipe, options)
     -- given
     recipe = recipe,
     folder = options.folder or false,    -- false: nothing is written
+    continues = options.continues or false, -- a checkpoint will be loaded
     device = where,
     progress = progress,
     trace = options.trace or {},
@@ -104,7 +106,7 @@ function Run.new(recipe, options)
     ema = recipe.ema,                    -- decay of the moving averages
 
     -- what is trained
-    groups = Group.of_recipe(recipe, where), -- the student, then each module of a loss that is still used
+    groups = Group.of_recipe(recipe, where, options.continues), -- the student, then each module of a loss still used
     active_groups = {},                  -- those of this stage
     teacher = teacher.new(recipe, { device = where, progress = progress, train = options.train }),
     loader = false,
