@@ -152,11 +152,10 @@ describe("perigee eval", function()
   end)
 
   it("counts the pictures whose largest logit is their label's", function()
-    local core = require "perigee.core"
     local model = { class_token = { dtype = "float32" },
       classify = function(_, pixels) return pixels:narrow(3, 1, 1):narrow(4, 1, 1):reshape { -1, 3 } end }
-    local pictures = core.tensor.tensor({ 10, 20, 200, 5, 250, 30, 40, 2, 1, 0, 90, 91 }, "float32"):to "uint8"
-    local labels = core.tensor.tensor({ 1, 1, 0, 2 }, "int64")
+    local pictures = tensor.tensor({ 10, 20, 200, 5, 250, 30, 40, 2, 1, 0, 90, 91 }, "float32"):to "uint8"
+    local labels = tensor.tensor({ 1, 1, 0, 2 }, "int64")
     local accuracy = require("perigee.metrics.judge").classify(model, pictures:reshape { 4, 1, 1, 3 }, labels, "cpu")
     assert.equal(0.75, accuracy)
   end)

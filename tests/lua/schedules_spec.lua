@@ -32,9 +32,43 @@ describe("a schedule", function()
       tostring(schedule.step { values = { 1, 0.5, 0 }, at = { 5, 9 } }))
   end)
 
+  it("of averages follows the steps so far until it is the decay", function()
+    local averages = schedule.averages { decay = 0.99 }
+    near({ 2 / 11, 3 / 12, 0.5, 0.99, 0.99 }, values(averages, 1, 2, 8, 890, 10000))
+    assert.is_true(averages:at(889) < 0.99)
+    local recipe = tiny.recipe()
+    assert.equal(0.9, recipe.ema) -- as it says
+    local function with(ema)
+      return pg.recipe { name = "r", student = recipe.student, data = recipe.data, ema = ema,
+        stages = { { name = "s", losses = { { 1, pg.loss.flow_matching() } }, finish = pg.stop.at_step(1) } } }.ema
+    end
+    assert.equal("averages 0.9999, (1 + k)/(10 + k) at step k until then", tostring(with(nil)))
+    assert.equal(0.9999, with(0.9999))
+  end)
+
+  it("says what share of the first weights averages still are", function()
+    local young = require "perigee.sampling.averages"
+    assert.near(2 / 11 * 3 / 12 * 4 / 13, young.first_share(schedule.averages {}, 3), 1e-12)
+    assert.near(0.9999 ^ 200, young.first_share(0.9999, 200), 1e-12)
+    assert.matches("after 200 steps the moving averages %(ema = 0.9999%) are still 98 %% the first weights",
+      young.remark(0.9999, 200))
+    assert.is_nil(young.remark(0.9999, 10001))
+    assert.is_nil(young.remark(schedule.averages {}, 1))
+    assert.is_nil(young.remark(0.9999, 0))
+    local status, text = tiny.perigee(("train %s --total 3 --align 2 --weights %s --runs %s"):format(
+      tiny.quote(tiny.path), tiny.quote(require("perigee.core.ffi").home
+      .. "/tests/oracle/fixtures/haste_teacher.weights.safetensors"), tiny.quote(in_folder())))
+    assert.equal(0, status, text)
+    assert.matches("note: after 3 steps the moving averages %(ema = 0.9%) are still 73 %%", text)
+    local _, sampled = tiny.perigee(("sample %s --count 1"):format(tiny.quote(in_folder "tiny")))
+    assert.matches("are still 73 %%", sampled)
+    _, sampled = tiny.perigee(("sample %s --count 1 --no-ema"):format(tiny.quote(in_folder "tiny")))
+    assert.is_nil(sampled:find "still")
+  end)
+
   it("is made again from plain data", function()
     local cosine = schedule.cosine { from = 1, to = 0, finish = 7 }
-    for _, s in ipairs { cosine, schedule.step { values = { 1, 2 }, at = { 3 } } } do
+    for _, s in ipairs { cosine, schedule.averages { decay = 0.9 }, schedule.step { values = { 1, 2 }, at = { 3 } } } do
       local again = schedules.of(json.decode(json.encode(schedules.plain(s))))
       assert.equal(s.text, again.text)
       assert.same(values(s, 1, 2, 3, 4), values(again, 1, 2, 3, 4))

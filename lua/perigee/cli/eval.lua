@@ -110,8 +110,9 @@ end
 local function open_run(path, options)
   local recipe, state, checkpoint = require("perigee.sampling.restore").open(path,
     { ema = options.ema, device = options.device })
+  local young = options.ema and require("perigee.sampling.averages").remark_of(state)
   return { recipe = recipe, step = state.step, folder = checkpoint:match "^(.*)/checkpoints/[^/]+$", path = path,
-    name = name_of(path) }
+    name = name_of(path), young = young }
 end
 
 local function record(run, event)
@@ -156,6 +157,7 @@ local function distances(run, options, shared, progress)
       shared.judges[k] = with_reference(judge, images, training)
     end
   end
+  if run.young then progress:line("%s: %s", run.name, run.young) end
   local images, how = draw(run, settings, options, progress)
   local list = {}
   for k, judge in ipairs(shared.judges) do

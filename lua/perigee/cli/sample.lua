@@ -40,6 +40,8 @@ function M.run(options)
     { count = count, columns = options.columns, settings = told })
 
   local progress = require("perigee.record.progress").new { clock = core.C.pg_clock_seconds }
+  local young = options.ema and require("perigee.sampling.averages").remark_of(state)
+  if young then progress:line("%s", young) end
   local started, before = core.C.pg_clock_seconds(), sink.done
   if before > 0 then progress:line("%d samples are there already", before) end
   if before < count then

@@ -82,6 +82,8 @@ function M.run(options)
     return 0
   end
   if preview.is_possible(recipe) then
+    local young = require("perigee.sampling.averages").remark(run.ema, run.step)
+    if young then print(young) end
     local fine, result = xpcall(preview.save, require("perigee.base.failure").handler, run)
     print(fine and "samples: " .. result or "no samples: " .. tostring(result))
   end

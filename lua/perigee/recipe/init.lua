@@ -12,7 +12,7 @@
 ---@field data perigee.Dataset
 ---@field test? perigee.Dataset     what training does not see: `perigee eval` compares with it
 ---@field optim? perigee.Optimiser  pg.optim.adamw {} with its defaults
----@field ema? number|perigee.Schedule  decay of the moving averages: 0.9999
+---@field ema? number|perigee.Schedule  decay of the moving averages: pg.schedule.averages { decay = 0.9999 }
 ---@field stages perigee.StageOptions[]
 ---@field every? perigee.Every
 ---@field micro? integer            images a pass, a divisor of the batch: the batch itself
@@ -64,6 +64,7 @@ function M.is_recipe(x) return getmetatable(x) == Recipe end
 
 local precisions = { float32 = "float32", bf16 = "bfloat16", float64 = "float64" }
 
+local AVERAGES = schedules.averages { decay = 0.9999 } -- where a recipe says nothing of them
 local CHANGING = "pg.schedule.linear { from = 0.5, to = 0, finish = 20000 }"
 local WEIGHT = { "number", least = 0, instead = "for a weight that changes, write " .. CHANGING }
 
@@ -175,7 +176,7 @@ function M.new(given)
     cache_teacher = { "boolean|table", false },
     data = { "table", required = true, words = "a data set, such as pg.data.folder { dir = \"FOLDER\", batch = 64 }" },
     test = { "table" }, micro = { "count" }, recompute = { "boolean" },
-    optim = { "table", optim.adamw() }, ema = { "number", 0.9999, least = 0, below = 1 },
+    optim = { "table", optim.adamw() }, ema = { "number", AVERAGES, least = 0, below = 1 },
     stages = "table", every = { "table", {} }, keep = { "count", 3 }, sample = { "table", {} },
     device = { "string", "cpu" }, threads = { "count" }, tf32 = { "boolean", false },
   }, "ema")
