@@ -73,7 +73,8 @@ end
 local function export(number)
   local recipe = read()
   local run = profile.open(recipe, {
-    synthetic = true, device = device, stage = number, trace = { fixed_time = true, fixed_noise = true, drop_labels = false },
+    synthetic = true, device = device, stage = number,
+    trace = { fixed_time = true, fixed_noise = true, drop_labels = false },
   })
   tensor.tidy(function()
     for _, group in ipairs(run.groups) do

@@ -26,7 +26,7 @@ local o = pg.options {
 }
 
 local function pictures()
-  local count = 64
+  local count = math.max(64, o.batch)
   local state = pg.tensor({ 7, 0, 0 }, "int64")
   local images = (pg.ops.random_uniform({ count, 16, 16, 3 }, { state = state, purpose = "pictures" }) * 255):to "uint8"
   local labels = {}
