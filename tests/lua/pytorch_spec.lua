@@ -190,6 +190,14 @@ describe("a hostile pickle", function()
     refuses(file_of(laughs), "more than 100000 tensors, dicts and lists")
   end)
 
+  it("gives no attributes of an OrderedDict, and those of a Namespace", function()
+    local state = "}" .. text "_metadata" .. "K\7sb"
+    local _, value = pytorch.load(file_of(global("collections", "OrderedDict") .. ")R" .. state))
+    assert.same({}, value.keys)
+    _, value = pytorch.load(file_of(global("argparse", "Namespace") .. ")\129" .. state))
+    assert.equal(7, value:get "_metadata")
+  end)
+
   it("that says wrong sizes is refused", function()
     local function of(o, ...) refuses(file_of(tensor(o)), ...) end
     of({ count = 2 ^ 52 }, "storage '0' has 24 bytes in the archive, 18014398509481984 in the pickle")
@@ -246,6 +254,9 @@ describe("a hostile archive", function()
     of({ main, { data[1], DATA, { bytes = 2 ^ 31, packed = 2 ^ 31 } } }, nil, "'a/data/0' lies outside the file")
     of({ main, { data[1], DATA, { at = 2 ^ 31 } } }, nil, "'a/data/0' lies outside the file")
     of({ main, { data[1], DATA, { at = 0 } } }, nil, "overlaps the next entry")
+    local after = 60 + #main[1] + #main[2] + #data[1] + #data[2]
+    local unread = { "a/x", "", { method = 8 } }
+    of({ main, data, unread, { "a/y", "", { at = after, method = 8 } } }, nil, "overlaps the next entry")
     of({ main, { data[1], DATA, { own_name = "a/data/1" } } }, nil, "'a/data/0' is another entry at its place")
     of({ main, data }, { count = 3 }, "2 entries, its directory announces 3")
     of({ main, data }, { bytes = 2 ^ 31 }, "a directory of 2147483648 bytes")
