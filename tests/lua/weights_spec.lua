@@ -102,6 +102,21 @@ describe("the official SiT", function()
   end)
 end)
 
+describe("REPA's older checkpoints", function()
+  it("go on counting blocks in decoder_blocks", function()
+    local model, made = models.sit { depth = 3, width = 8, heads = 2, size = 4, classes = 2 }, {}
+    model:materialise { seed = 3 }
+    for name, t in pairs(weights.export(model, "repa")) do
+      made[name:gsub("^blocks%.1%.", "decoder_blocks.0."):gsub("^blocks%.2%.", "decoder_blocks.1.")] = t
+    end
+    assert.is_table(made["decoder_blocks.1.attn.qkv.weight"])
+    pytorch_save.save(in_folder "old.pt", { ema = made })
+    local again = models.sit { depth = 3, width = 8, heads = 2, size = 4, classes = 2, weights = in_folder "old.pt" }
+    again:materialise()
+    for name, t in pairs(model:parameters()) do assert.same(t:totable(), again:parameters()[name]:totable(), name) end
+  end)
+end)
+
 describe("a vision transformer's weights", function()
   local path = oracle.path "vit_dinov2_tiny.weights"
 

@@ -1,5 +1,5 @@
 -- REPA's and HASTE's names of SiT (REPA: models/sit.py). The position embedding is fixed here; the projectors belong to
--- a loss, not to the student. `decoder_blocks` of older checkpoints are not known.
+-- a loss, not to the student. `decoder_blocks` of older checkpoints: io/weights_file.lua.
 return {
   what = "SiT as REPA and HASTE save it",
   plain = true,
