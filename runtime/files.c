@@ -269,7 +269,7 @@ pg_status pg_writer_resume(pg_writer **out, const char *path, int64_t *bytes) {
   pg_writer *w = writer_new(path);
   if (!w) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
   sprintf(w->part, "%s.part", path);
-  w->fd = open_file(w->part, O_RDWR | O_CREAT);
+  w->fd = open_file(w->part, O_RDWR | O_CREAT | O_NOFOLLOW);
   struct stat info;
   pg_status status = PG_OK;
   if (w->fd < 0 || fstat(w->fd, &info)) status = io_error(w->part, "cannot be written");
@@ -490,7 +490,7 @@ pg_status pg_lock_take(pg_lock **out, const char *path, int64_t *holder) {
   *holder = 0;
   pg_lock *l = pg_host_calloc(1, sizeof *l);
   if (!l) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
-  l->fd = open_file(path, O_RDWR | O_CREAT);
+  l->fd = open_file(path, O_RDWR | O_CREAT | O_NOFOLLOW);
   if (l->fd < 0) {
     pg_status status = io_error(path, "cannot be opened");
     pg_host_free(l);

@@ -132,6 +132,15 @@ int64_t pg_executable_arena_bytes(const pg_executable *e);
 
 /* ---- machine --------------------------------------------------------------------------------- */
 
+/* An allocator for LuaJIT (lua_Alloc) that gives at most `left` more bytes than it takes back; `data` in a call is this
+ * structure, whose `allocate` and `data` are those of the allocator behind it. */
+typedef struct {
+  void *(*allocate)(void *data, void *block, size_t before, size_t after);
+  void *data;
+  int64_t left;
+} pg_bounded_memory;
+void *pg_bounded_allocate(void *data, void *block, size_t before, size_t after);
+
 double pg_clock_seconds(void);              /* monotonic */
 int pg_threads(void);
 pg_status pg_threads_set(int n);

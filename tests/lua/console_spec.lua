@@ -66,6 +66,73 @@ describe("the limit", function()
     assert.equal("function", type(string.dump)) -- everything is back
   end)
 
+  it("holds in C, in handlers and within another limit", function()
+    local sandbox = require "perigee.console.sandbox"
+    for text, said in pairs {
+      ["('a'):rep(40):find(('a?'):rep(40) .. ('a'):rep(40))"] = "ended after",
+      ["string.match(('a'):rep(1e5), '.-.-.-b')"] = "ended after",
+      ["xpcall(error, function() while true do end end)"] = "ended after",
+      ["local function f() return ('x'):gsub('x', f) end f()"] = "stack overflow",
+      ["local function f() table.sort({ 1, 2, 3 }, f) return true end f()"] = "stack overflow",
+      ["local m = {} local t = setmetatable({}, m) m.__tostring = function() return ('%s'):format(t) end tostring(t)"] =
+        "stack overflow",
+      ["local t = {} for k = 1, 2e5 do t[k] = -k end while true do table.sort(t) end"] = "ended after",
+      ["table.insert({}, -1e9, 1)"] = "position %-1000000000 of a list of 0",
+      ["table.remove({ 1 }, -1e9)"] = "position", ["table.foreach({}, print)"] = "nil value",
+      ["local x = pg.ones(4000, 4000) while true do x = x:matmul(x) end"] = "more work than a line",
+      ["local s = ('x'):rep(1e6) local t = {} for k = 1, 40 do s = s .. s t[k] = s end"] = "not enough memory",
+      ["pg.zeros(600, 600):totable()"] = "a console gives at most",
+    } do
+      local began = os.clock()
+      local fine, message = run(text, (sandbox.environment({}, function() end)))
+      assert.is_false(fine, text)
+      assert.matches(said, message)
+      assert.is_true(os.clock() - began < 2, text)
+    end
+    local deadline = limit.run(0.05, function() -- a limit within one gives no more time
+      for _ = 1, 5 do limit.run(10, compiled "while true do end", tostring) end
+    end, tostring)
+    assert.is_boolean(deadline)
+    assert.equal(string, debug.getmetatable "".__index)
+  end)
+
+  it("counts the tensors that a client keeps over its lines", function()
+    local sandbox = require "perigee.console.sandbox"
+    local held, environment = setmetatable({}, { __mode = "k" }), (sandbox.environment({}, function() end))
+    local function line(text)
+      return limit.run(1, compiled(text, environment), chunk.handler(limit.is_users), held)
+    end
+    assert.is_true((line "kept = pg.zeros(80, 2^20)"))
+    assert.is_true((line "part, kept = kept:narrow(1, 1, 1), nil")) -- a part keeps the whole
+    assert.is_true((line "more = pg.zeros(100, 2^20)"))
+    local fine, message = line "pg.zeros(100, 2^20)"
+    assert.is_false(fine)
+    assert.matches("more than a console may still make", message)
+    assert.is_true((line "part, more = nil, nil"))
+    assert.is_true((line "pg.zeros(200, 2^20)"))
+  end)
+
+  it("has patterns that match as Lua's do", function()
+    local patterns, seed = require "perigee.sandbox.patterns", 5
+    local function any(list)
+      seed = (seed * 16807) % 2147483647
+      return list[seed % #list + 1]
+    end
+    local items = { "a", ".", "%a", "%d", "[ab]", "[^b]", "[a-c]", "()", "(a)", "(b*)", "%b()", "%f[%w]", "1", "(",
+      "%1" }
+    for _ = 1, 3000 do
+      local pattern, text = any { "^", "", "", "" }, ""
+      for _ = 1, any { 1, 2, 3, 4 } do pattern = pattern .. any(items) .. any { "", "", "*", "+", "-", "?" } end
+      for _ = 1, any { 0, 3, 6, 9 } do text = text .. any { "a", "b", "c", "1", " ", "(", ")" } end
+      for name, arguments in pairs { find = { any { 1, -2, 4 } }, match = {}, gsub = { any { "<%0>", "%1" } } } do
+        local expected = { pcall(string[name], text, pattern, unpack(arguments)) }
+        local given = { pcall(patterns[name], text, pattern, unpack(arguments)) }
+        assert.equal(expected[1], given[1], pattern)
+        if expected[1] then assert.same(expected, given, ("%q in %q"):format(pattern, text)) end
+      end
+    end
+  end)
+
   it("shows a user's own lines", function()
     local fine, message = run "local function deep(n) if n == 0 then error 'here' end\n deep(n - 1) end deep(2)"
     assert.is_false(fine)
@@ -164,6 +231,27 @@ describe("policies as source", function()
     local recipes_own = stop.custom { function() return false end }
     assert.equal("recipe_finish", policy.write(recipes_own, recipes_own))
     assert.has_error(function() policy.write(recipes_own) end)
+  end)
+
+  it("keep nothing but their state, which is small", function()
+    local function message_of(body)
+      local told
+      policy.report = function(text) told = text end
+      local stop = compiled(("custom { function(event, state) %s end }"):format(body), { custom = custom })()
+      stop:decide({ step = 1 }, {})
+      return told
+    end
+    assert.matches("math is read%-only", message_of "math.kept = 1 return false")
+    assert.matches("expected a table, got a userdata", message_of "table.insert(math, 1) return false")
+    assert.matches("cannot set the global 'math'", message_of "math = {} return false")
+    assert.matches("more than the 65536 bytes", message_of "return false, { s = ('x'):rep(70000) }")
+    assert.matches("more than the 65536 bytes", message_of
+      "local t = {} for k = 1, 1e5 do t[k] = k end return false, t")
+    assert.matches("is a number; expected a text", select(2, pcall(policy.read, 3)))
+    assert.matches("a policy's source fails: .*ended after",
+      select(2, pcall(policy.read, "(function() while true do end end)()")))
+    assert.has_error(function() pg.stop.custom { function() return false end, name = "a\255" } end)
+    assert.has_error(function() pg.stop.custom { function() return false end, name = "a\27[2J" } end)
   end)
 
   it("refuse what they could not keep, and survive their own failures", function()
@@ -266,6 +354,19 @@ describe("a console in a running trainer", function()
       if value "run.stage.name" == "free" then break end
     end
     assert.equal("free", value "run.stage.name")
+    -- one line writes little to the log, and stands still once
+    assert.matches("may change a run 16 times", answer "for k = 1, 1e6 do run.ema = 0.9 end".error)
+    assert.matches("may ask for one checkpoint", answer "while true do run:checkpoint() end".error)
+    assert.matches("draws at most 256", answer "run:sample { count = 1e6 }".error)
+    assert.equal("the line is not UTF-8", answer "'\255'".error)
+    local C = require("perigee.core.ffi").C
+    for _, text in ipairs { '{"id":1e999,"eval":"1"}', '{"id":[1],"eval":"1"}', '{"id":{},"complete":"run."}' } do
+      C.pg_console_write(console.handle, text, #text)
+    end
+    value "loop = {} m = setmetatable({}, loop) loop.__index = m"
+    assert.same({}, console:ask { complete = "m.x" }.proposals)
+    value "setmetatable(m, { names = function() while true do end end })"
+    assert.same({}, console:ask { complete = "m.x" }.proposals)
     -- printing, unfinished text, errors
     assert.equal("1\t2\n", answer "print(1, 2)".output)
     assert.is_true(answer "for i = 1, 2 do".unfinished)
@@ -300,7 +401,7 @@ describe("a console in a running trainer", function()
     local paths = {}
     for line in files.read(run .. "/events.jsonl"):gmatch "[^\n]+" do
       local event = json.decode(line)
-      if event.event == "change" then
+      if event.event == "change" and event.path ~= "ema" then
         paths[#paths + 1] = event.path
         assert.is_string(event.text)
         assert.is_not_nil(event.before)
@@ -389,6 +490,22 @@ describe("a console in a running trainer", function()
     assert.is_nil(log:find("error", 1, true), log)
     assert.is_true(final_checkpoint(quiet .. "/tiny") == final_checkpoint(run))
     assert.is_nil(files.read(run .. "/events.jsonl"):find('"change"', 1, true))
+  end)
+end)
+
+describe("a change", function()
+  it("that cannot be logged is not made", function()
+    local changes = require "perigee.train.changes"
+    local loaded = require("perigee.recipe.load").load(recipe, { values = { align = 1, total = 2 } }).value
+    local run = require("perigee.train.run").new(loaded, {})
+    rawset(run, "log", function() error "the disk is full" end)
+    for path, value in pairs { ["optim.lr"] = 0.5, ema = 0.1, ["stage.losses.denoise.weight"] = 3,
+      ["stage.finish"] = "stop.at_step(7)" } do
+      assert.has_error(function() changes.make(run, path, value, "x") end)
+    end
+    assert.same({ 1e-3, 0.9, 1, "at_step(1)" },
+      { run.optim.lr, run.ema, run.stage.losses.denoise.weight, run.stage.finish.text })
+    run:free()
   end)
 end)
 

@@ -1,20 +1,22 @@
 --- The name that a user probably meant.
 local M = {}
 
+local LONGEST = 100 -- bytes of a name for which a near one is looked for
+
 --- Edits that turn `a` into `b`: insertions, deletions, replacements, and swaps of neighbours
 --- (Damerau-Levenshtein, in its "optimal string alignment" form).
 ---@param a string
 ---@param b string
 ---@return integer
 function M.distance(a, b)
-  local before, last = {}, {}
+  local before, last, as, bs = {}, {}, { a:byte(1, -1) }, { b:byte(1, -1) }
   for j = 0, #b do last[j] = j end
   for i = 1, #a do
     local row = { [0] = i }
     for j = 1, #b do
-      local same = a:byte(i) == b:byte(j)
+      local same = as[i] == bs[j]
       row[j] = math.min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (same and 0 or 1))
-      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+      if i > 1 and j > 1 and as[i] == bs[j - 1] and as[i - 1] == bs[j] then
         row[j] = math.min(row[j], before[j - 2] + 1)
       end
     end
@@ -30,6 +32,7 @@ end
 ---@param names any[]
 ---@return string?
 function M.find(name, names)
+  if #name > LONGEST then return nil end
   local sorted = {}
   for k, candidate in ipairs(names) do sorted[k] = tostring(candidate) end
   table.sort(sorted)

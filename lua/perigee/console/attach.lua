@@ -1,6 +1,7 @@
 --- A console in a running trainer, in a person's terminal.
 local client = require "perigee.console.client"
 local help = require "perigee.console.help"
+local printable = require "perigee.base.printable"
 local terminal = require "perigee.console.terminal"
 
 local M = {}
@@ -18,9 +19,9 @@ end
 
 --- One line for one answer; true where more lines are needed.
 local function show(answer)
-  if answer.output and answer.output ~= "" then io.write(answer.output) end
-  if answer.error then io.write(answer.error, "\n")
-  elseif answer.value and answer.value ~= "" then io.write(answer.value, "\n") end
+  if answer.output and answer.output ~= "" then io.write(printable.text(answer.output)) end
+  local said = answer.error or answer.value
+  if said and (answer.error or said ~= "") then io.write(printable.text(said), "\n") end
 end
 
 --- Talks with the run in a folder until the person leaves.
@@ -64,8 +65,8 @@ function M.tell(folder, text, seconds)
   local answer = connection:ask { eval = text, limit = seconds }
   connection:close()
   if answer.error then
-    io.write(answer.output or "")
-    io.stderr:write("perigee: ", answer.error, "\n")
+    io.write(printable.text(answer.output or ""))
+    io.stderr:write("perigee: ", printable.text(answer.error), "\n")
     return false
   end
   show(answer)

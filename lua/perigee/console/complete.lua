@@ -9,8 +9,13 @@ local M = {}
 local words = { "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local",
                 "nil", "not", "or", "repeat", "return", "then", "true", "until", "while" }
 
+local DEEPEST, MOST_KEYS = 20, 20000 -- metatables behind one another; keys of one table that are looked at
+
 local function add_keys(t, set)
+  local count = 0
   for key in next, t do
+    count = count + 1
+    if count > MOST_KEYS then break end
     if type(key) == "string" then set[key] = true end
   end
 end
@@ -30,21 +35,23 @@ local function names_under(x)
     for _, name in ipairs(class.names(x)) do set[name] = true end
     return set
   end
-  while type(class) == "table" and type(rawget(class, "__index")) == "table" do
-    add_keys(class.__index, set)
-    class = debug.getmetatable(class.__index)
+  for _ = 1, DEEPEST do
+    if type(class) ~= "table" or type(rawget(class, "__index")) ~= "table" then break end
+    add_keys(rawget(class, "__index"), set)
+    class = debug.getmetatable(rawget(class, "__index"))
   end
   return set
 end
 
-local function child(x, key)
+local function child(x, key, depth)
+  if (depth or 0) > DEEPEST then return nil end
   if type(x) == "table" then
     local value = rawget(x, key)
     if value ~= nil then return value end
   end
   local class = debug.getmetatable(x)
   local index = type(class) == "table" and rawget(class, "__index")
-  if type(index) == "table" then return child(index, key) end
+  if type(index) == "table" then return child(index, key, (depth or 0) + 1) end
   if tensor.is_tensor(x) or program.is_value(x) then
     return key == "T" and x or operand.methods[key] or tensor.methods[key]
   end

@@ -106,6 +106,19 @@ local function optim_record(run, text)
   }
 end
 
+local MOST_SAMPLES, MOST_STEPS = 256, 1000 -- of run:sample, where the recipe has no more
+
+--- The run stands still while samples are drawn.
+local function expect_few(run, options)
+  local given = type(options) == "table" and options or {}
+  for key, most in pairs { count = math.max(MOST_SAMPLES, run.recipe.sample.count),
+    steps = math.max(MOST_STEPS, run.recipe.sample.steps or 0) } do
+    if type(given[key]) == "number" and given[key] > most then
+      core.fail("run:sample: %s = %g; a running trainer draws at most %d", key, given[key], most)
+    end
+  end
+end
+
 --- What `run` has in the REPL (console/session.lua) and not here.
 local in_repl = {}
 for _, name in ipairs { "batch", "loss", "train", "gradient", "tap", "picture", "attention", "enter" } do
@@ -130,6 +143,7 @@ function M.run(run, text, save, say)
     checkpoint = function() return limit.suspended(save) end,
     --- Draws samples with the moving averages; returns the picture's path.
     sample = function(options)
+      expect_few(run, options)
       return limit.suspended(require("perigee.sampling.preview").save, run, sandbox.unwrap(options))
     end,
     --- Stands still between two steps.

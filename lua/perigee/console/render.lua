@@ -6,17 +6,30 @@ local tensor = require "perigee.core.tensor"
 local M = {}
 
 local WIDTH, ENTRIES, DEPTH = 100, 40, 3
+local MOST_SORTED = 2000 -- keys of a table that are put in order; of a larger one the first that come are shown
 
 local function is_name(key) return type(key) == "string" and key:match "^[%a_][%w_]*$" end
 
 local render
+
+--- A table's keys in order, some of them if there are many.
+local function keys_of(t)
+  local some = {}
+  for key in next, t do
+    if #some == MOST_SORTED then break end
+    some[#some + 1] = key
+  end
+  if #some < MOST_SORTED then return tables.sorted_keys(t) end
+  for k = ENTRIES + 2, #some do some[k] = nil end
+  return some
+end
 
 local function render_table(t, depth, seen)
   if seen[t] then return "{ ... }" end
   if depth > DEPTH then return next(t) == nil and "{}" or "{ ... }" end
   seen[t] = true
   local parts, length, long = {}, 0, false
-  for k, key in ipairs(tables.sorted_keys(t)) do
+  for k, key in ipairs(keys_of(t)) do
     if k > ENTRIES then
       parts[k] = "..."
       break

@@ -3,6 +3,7 @@
 --- or coroutine.
 local core = require "perigee.core.ffi"
 local limit = require "perigee.sandbox.limit"
+local lists = require "perigee.sandbox.lists"
 local lua = require "perigee.core.language"
 local nearest = require "perigee.base.nearest"
 local operand = require "perigee.core.operand"
@@ -63,6 +64,9 @@ end
 
 local wrap, unwrap
 
+local MOST_PRINTED = 2 ^ 18 -- elements of a tensor that is printed, or becomes a table
+local LONGEST = 2 ^ 18      -- bytes of a text that is compiled
+
 local hidden = { free = true, save = true, pointer = true } -- and what changes a tensor in place
 local fields = { dtype = true, device = true }
 
@@ -102,11 +106,19 @@ function tensor_class.__index(proxy, key)
     core.fail("a tensor has no method '%s' here", tostring(key))
   end
   if operand.properties[key] then return M.wrap(t[key]) end
+  if key == "totable" and tensor.is_tensor(t) and t:numel() > MOST_PRINTED then
+    core.fail("totable: %d elements; a console gives at most %d", t:numel(), MOST_PRINTED)
+  end
   methods[key] = methods[key] or wrapped_function(function(self, ...) return self[key](self, ...) end)
   return methods[key]
 end
 function tensor_class.__newindex() core.fail "tensors are read-only in a console" end
-function tensor_class.__tostring(proxy) return tostring(object_of[proxy]) end
+function tensor_class.__tostring(proxy)
+  local t = object_of[proxy]
+  if not tensor.is_tensor(t) or t:numel() <= MOST_PRINTED then return tostring(t) end
+  return ("%s %s on %s: too large to be printed here; x[...] takes a part"):format(t.dtype, core.shape_text(t.shape),
+    t.device)
+end
 tensor_class.__metatable = "read-only"
 for name, operator in pairs {
   __add = function(a, b) return a + b end, __sub = function(a, b) return a - b end,
@@ -231,7 +243,7 @@ local function language(environment, out)
     assert = assert, error = error, select = select, tonumber = tonumber, tostring = tostring, type = type,
     unpack = function(t, ...) return lua.unpack(tensor_of(t) or t, ...) end,
     rawequal = rawequal, rawget = rawget, rawset = rawset, _VERSION = _VERSION,
-    math = tables.copy(math), string = tables.copy(strings), table = tables.copy(table), bit = tables.copy(bit),
+    math = tables.copy(math), string = tables.copy(strings), table = tables.copy(lists), bit = tables.copy(bit),
     next = function(t, key)
       if type(t) == "userdata" then core.fail "next: use pairs for what belongs to the run" end
       return next(t, key)
@@ -253,7 +265,13 @@ local function language(environment, out)
       end
     end,
     pcall = function(f, ...) return checked(pcall(f, ...)) end,
-    xpcall = function(f, handler, ...) return checked(xpcall(f, handler, ...)) end,
+    xpcall = function(f, handler, ...) -- the handler runs after the error: no hook reaches it while that is under way
+      return (function(fine, ...)
+        if fine then return true, ... end
+        limit.check()
+        return false, handler((...))
+      end)(pcall(f, ...))
+    end,
     getmetatable = function(x)
       local class = type(x) == "table" and debug.getmetatable(x)
       return class and made[class] and class or nil
@@ -269,6 +287,7 @@ local function language(environment, out)
     end,
     loadstring = function(text, name)
       if type(text) ~= "string" then core.fail("loadstring: expected a string, got a %s", type(text)) end
+      if #text > LONGEST then core.fail("loadstring: %d bytes; a console compiles at most %d", #text, LONGEST) end
       local f, message = require("perigee.sandbox.chunk").compile(text, environment)
       return f, message
     end,

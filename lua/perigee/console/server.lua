@@ -6,8 +6,10 @@ local chunk = require "perigee.sandbox.chunk"
 local complete = require "perigee.console.complete"
 local control = require "perigee.console.control"
 local core = require "perigee.core.ffi"
+local failure = require "perigee.base.failure"
 local json = require "perigee.io.json"
 local limit = require "perigee.sandbox.limit"
+local printable = require "perigee.base.printable"
 local render = require "perigee.console.render"
 local sandbox = require "perigee.console.sandbox"
 local tensor = require "perigee.core.tensor"
@@ -17,9 +19,11 @@ local M = {}
 
 M.SOCKET = "console.sock"
 
+local SECONDS_OF_COMPLETION = 0.2
 local SECONDS, MOST_SECONDS = 1, 600 -- of an evaluation: unless told otherwise, and at most
 local BETWEEN_STEPS = 0.05           -- seconds after which no further evaluation begins between two steps
 local MOST_OUTPUT = 200000           -- characters of one answer
+local MOST_LOGGED, LONGEST_LOGGED = 16, 65536 -- changes of one line, and its bytes, as each is in the log
 
 ---@class perigee.Console
 local Console = {}
@@ -43,12 +47,20 @@ local function shorten(text)
 end
 
 local function new_session(self)
-  local session = { output = {}, length = 0 }
+  local session = { output = {}, length = 0, tensors = setmetatable({}, { __mode = "k" }) }
   local function out(text)
     if session.length < MOST_OUTPUT then session.output[#session.output + 1] = text end
     session.length = session.length + #text
   end
-  local function text() return self.text end
+  local function text() -- for the log: asked for before a change is made
+    self.logged = self.logged + 1
+    if self.logged > MOST_LOGGED then core.fail("one line may change a run %d times", MOST_LOGGED) end
+    if #self.text > LONGEST_LOGGED then
+      core.fail("a line of %d bytes; one that changes the run has at most %d, as it is logged", #self.text,
+        LONGEST_LOGGED)
+    end
+    return self.text
+  end
   session.environment, session.base = tensor.outlive(sandbox.environment, {
     run = control.run(self.run, text, self.save, out), student = control.student(self.run),
   }, out)
@@ -57,15 +69,16 @@ end
 
 --- Evaluates a text in a session; returns the answer.
 function Console:evaluate(session, text, seconds)
+  if not printable.is_utf8(text) then return { error = "the line is not UTF-8" } end
   local f, message, unfinished = chunk.compile(text, session.environment)
   if not f then return unfinished and { unfinished = true, error = message } or { error = message } end
-  session.output, session.length, self.text = {}, 0, text
+  session.output, session.length, self.text, self.logged = {}, 0, text, 0
   local fine, result = limit.run(seconds, function()
     return tensor.outlive(function()
       local function collect(...) return render.values({ ... }, select("#", ...)) end
       return collect(f())
     end)
-  end, chunk.handler(limit.is_users))
+  end, chunk.handler(limit.is_users), session.tensors)
   local answer = { output = shorten(table.concat(session.output)) }
   answer[fine and "value" or "error"] = shorten(tostring(result))
   return answer
@@ -85,8 +98,11 @@ end
 function Console:answer(session, request, seconds)
   if type(request) ~= "table" then return { error = "a request is an object" } end
   if type(request.eval) == "string" then return self:evaluate(session, request.eval, seconds) end
-  if type(request.complete) == "string" then
-    return { proposals = json.array(proposals(session, request.complete, request.before)) }
+  if type(request.complete) == "string" then -- a user's metatables may have their say
+    local fine, list = limit.run(SECONDS_OF_COMPLETION, function()
+      return proposals(session, request.complete, request.before)
+    end, tostring, session.tensors)
+    return { proposals = json.array(fine and list or {}) }
   end
   return { error = "a request has a text under 'eval' or under 'complete'" }
 end
@@ -129,7 +145,8 @@ function Console:serve(started)
     local answer
     if fine then answer = self:answer(self.sessions[from], request, seconds_of(request, C.pg_clock_seconds() - started))
     else answer = { error = tostring(request) } end
-    answer.id = fine and type(request) == "table" and request.id or nil
+    local id = fine and type(request) == "table" and request.id
+    answer.id = (type(id) == "string" or (type(id) == "number" and math.abs(id) < math.huge)) and id or nil
     self:send(from, answer)
   end
   return true
@@ -138,7 +155,13 @@ end
 function Console:poll(milliseconds)
   if C.pg_console_poll(self.handle, milliseconds) == 0 then return end
   local started = C.pg_clock_seconds()
-  while self:serve(started) and C.pg_clock_seconds() - started < BETWEEN_STEPS do end -- luacheck: ignore 542
+  repeat
+    local fine, more = xpcall(self.serve, failure.handler, self, started)
+    if not fine then -- nothing that a client sends ends the run
+      self.run.progress:line("console: a request could not be served: %s", tostring(more))
+      return
+    end
+  until not more or C.pg_clock_seconds() - started >= BETWEEN_STEPS
 end
 
 --- Called between two steps.

@@ -159,6 +159,7 @@ end
 --- One run; returns the tensors of the outputs by name, which the next run overwrites.
 function Executable:run(inputs)
   if inputs then self:bind(inputs) end
+  if tensor.is_limited() then tensor.spend(self.plan:cost().flops) end
   check(C.pg_executable_run(self.handle))
   return self.outputs
 end

@@ -142,6 +142,14 @@ function M.attributes(definition, attributes)
   return ints, floats
 end
 
+--- The floating-point operations of a call.
+local function work_of(definition, node, attributes, specs)
+  if not definition.flops then return specs[1] and M.numel(specs[1][1]) or 0 end
+  local a = setmetatable({}, { __index = function(_, key) return node[key] or attributes[key] end })
+  for k, name in ipairs(definition.outputs) do a[name] = node.outputs[k] or nil end
+  return definition.flops(a)
+end
+
 local function run_now(definition, inputs, attributes, specs)
   if definition.random then program.expect_no_draw(definition.name) end
   local n_outputs, n_inputs = #specs, #definition.inputs
@@ -168,6 +176,7 @@ local function run_now(definition, inputs, attributes, specs)
   end
   local node = { inputs = inputs, outputs = outputs }
   for k, name in ipairs(definition.inputs) do node[name] = inputs[k] or nil end
+  if tensor.is_limited() then tensor.spend(work_of(definition, node, attributes, specs)) end
   local ints, floats = M.attributes(definition, attributes)
   core.check(C.pg_kernel_run(definition.kernel_index(), core.device_code[device],
     core.dtype_code[M.instance(definition, node)], n_outputs + n_inputs, handles, ints, floats))

@@ -49,18 +49,39 @@ function M.is_tensor(t) return getmetatable(t) == Tensor end
 local ledger, ledger_limit = 0, 256 * 2 ^ 20
 local scopes = {} -- open tidy scopes, innermost last
 
-local allowance -- bytes that may still be made, where a console has set a limit
+local limit -- of a console's evaluation, while one is under way
 
---- Limits the bytes of tensors made from now on; nil: no limit.
-function M.allow(bytes) allowance = bytes end
-function M.allowance() return allowance end
+--- Limits the bytes of tensors and the work of ops from now on; nil: no limit. `held` gets the tensors that are made,
+--- as weak keys, each with what stands for its storage.
+---@param given? { bytes: number, work: number, held?: table<perigee.Tensor, { bytes: number }> }
+function M.allow(given) limit = given end
+
+--- Takes floating-point operations off the limit, before they are done.
+---@param flops number
+function M.spend(flops)
+  limit.work = limit.work - flops
+  if limit.work < 0 then core.fail "the evaluation was ended: its ops do more work than a line in a console may" end
+end
+
+--- Is a limit in force?
+function M.is_limited() return limit ~= nil end
+
+--- The bytes of the storage that the tensors in such a table hold together.
+function M.bytes_in(held)
+  local sum, seen = 0, {}
+  for t, storage in pairs(held) do
+    if rawget(t, "handle") and not seen[storage] then sum = sum + storage.bytes end
+    seen[storage] = true
+  end
+  return sum
+end
 
 local function account(bytes)
-  if allowance then
-    if bytes > allowance then
-      core.fail("a tensor of %.1f MiB: more than a console may still make at once", bytes / 2 ^ 20)
+  if limit then
+    if bytes > limit.bytes then
+      core.fail("a tensor of %.1f MiB: more than a console may still make", bytes / 2 ^ 20)
     end
-    allowance = allowance - bytes
+    limit.bytes = limit.bytes - bytes
   end
   ledger = ledger + bytes
   if ledger > ledger_limit then
@@ -121,7 +142,9 @@ function M.empty(shape, dtype, options)
     status = C.pg_tensor_new(pointer, device_code, purpose, core.dtype_code[dtype], #shape, int64_array(shape))
   end
   check(status)
-  return wrap(pointer[0], shape, layout.packed(shape), dtype, device)
+  local made = wrap(pointer[0], shape, layout.packed(shape), dtype, device)
+  if limit and limit.held then limit.held[made] = { bytes = layout.numel(shape) * core.dtype_bytes[dtype] } end
+  return made
 end
 
 --- A tensor without storage.
@@ -150,7 +173,9 @@ end
 function M.view(t, view)
   check(C.pg_tensor_view(pointer, M.handle(t), view.offset, core.dtype_code[view.dtype or t.dtype], #view.shape,
     int64_array(view.shape), int64_array(view.strides)))
-  return wrap(pointer[0], view.shape, view.strides, view.dtype or t.dtype, t.device)
+  local made = wrap(pointer[0], view.shape, view.strides, view.dtype or t.dtype, t.device)
+  if limit and limit.held then limit.held[made] = limit.held[t] end
+  return made
 end
 
 --- Gives a meta tensor the storage of another of the same shape.

@@ -8,12 +8,13 @@ local chunk = require "perigee.sandbox.chunk"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
 local limit = require "perigee.sandbox.limit"
+local lists = require "perigee.sandbox.lists"
 local signals = require "perigee.signals"
 local stops = require "perigee.stops"
 local strings = require "perigee.sandbox.strings"
 local tables = require "perigee.base.tables"
 
-local SECONDS = 1 -- that a decision may take
+local SECONDS, MOST_LATE = 1, 3 -- that a decision may take; how often it may take longer
 
 local M = {}
 
@@ -24,12 +25,27 @@ function M.report(message) io.stderr:write("policy: ", message, "\n") end
 
 -- ---- what a policy's function may use ---------------------------------------------------------------------------
 
+--- A library that cannot be written to: what a policy kept there, no checkpoint would hold.
+local function read_only(name, library)
+  local proxy = newproxy(true)
+  local class = getmetatable(proxy)
+  class.__index, class.__metatable = library, "read-only"
+  function class.__newindex() core.fail("%s is read-only; keep it in the policy's state", name) end
+  return proxy
+end
+
+local mathematics = tables.copy(math)
+mathematics.random, mathematics.randomseed = nil, nil
+
 local pure = {
-  math = tables.copy(math), string = tables.copy(strings), table = tables.copy(table),
+  math = read_only("math", mathematics), string = read_only("string", strings), table = read_only("table", lists),
   pairs = pairs, ipairs = ipairs, next = next, select = select, unpack = unpack,
   type = type, tonumber = tonumber, tostring = tostring, error = error, assert = assert,
 }
-pure.math.random, pure.math.randomseed = nil, nil
+
+local alone = { __metatable = "read-only", __index = pure, __newindex = function(_, name)
+  core.fail("a policy cannot set the global '%s'; keep it in the policy's state", tostring(name))
+end }
 
 local function known() return table.concat(tables.sorted_keys(pure), ", ") end
 
@@ -53,11 +69,11 @@ local function text_of(kind, f)
     or core.fail("stop.%s: the function's source text is not known; paste it whole, as a function of its own", kind)
 end
 
---- A function of its own from a text, which sees nothing but `pure`.
+--- A function of its own from a text, which sees nothing but `pure` and keeps nothing.
 local function compiled_alone(text)
   local compiled = assert(loadstring("return " .. text, "=policy"))
   jit.off(setfenv(compiled, {}), true)
-  local body = setfenv(compiled(), setmetatable({}, { __index = pure }))
+  local body = setfenv(compiled(), setmetatable({}, alone))
   texts[body] = text
   return body
 end
@@ -78,11 +94,15 @@ end
 
 --- A stop with functions that were typed in: it decides within the limit, and a failure ends nothing.
 local function guarded(stop)
-  local decide, told = stop.decide, nil
+  local decide, told, late = stop.decide, nil, 0
   function stop.decide(self, event, state)
+    if late >= MOST_LATE then return false, state end
+    local started = core.C.pg_clock_seconds()
     local fine, finished, next_state, reason = limit.run(SECONDS, function() return decide(self, event, state) end,
       chunk.handler(limit.is_users))
     if fine then return finished, next_state, reason end
+    if core.C.pg_clock_seconds() - started >= SECONDS then late = late + 1 end
+    if late == MOST_LATE then finished = ("%s; it is not asked any more"):format(tostring(finished)) end
     if finished ~= told then M.report(finished) end
     told = finished
     return false, state
@@ -137,6 +157,7 @@ function M.write(stop, recipe_finish) return literal(stop, recipe_finish) end
 
 --- The stop that M.write wrote.
 function M.read(text, recipe_finish)
+  if type(text) ~= "string" then error(("a policy's source is a %s; expected a text"):format(type(text)), 0) end
   local environment = tables.copy(pure)
   environment.recipe_finish, environment.signal = recipe_finish, signals
   environment.stop = setmetatable({}, { __index = function(_, kind)
@@ -144,7 +165,9 @@ function M.read(text, recipe_finish)
   end })
   local compiled, message = chunk.compile(text, environment, "policy")
   if not compiled then error("a policy's source is damaged: " .. message, 0) end
-  return compiled()
+  local fine, stop = limit.run(SECONDS, compiled, chunk.handler(limit.is_users)) -- it is what a log says
+  if not fine then error("a policy's source fails: " .. tostring(stop), 0) end
+  return stop
 end
 
 return M

@@ -1,5 +1,6 @@
 --- The display of a run: a progress bar on a terminal, lines elsewhere.
 local ffi = require "ffi"
+local printable = require "perigee.base.printable"
 ffi.cdef [[
 int isatty(int fd);
 struct pg_terminal_size { unsigned short rows, columns, width, height; };
@@ -39,7 +40,7 @@ function Progress:line(format, ...)
   if self.quiet then return end
   if self.terminal and self.bar_length then io.write("\r", (" "):rep(self.bar_length), "\r") end
   self.bar_length = nil
-  io.write(self.prefix, format:format(...), "\n")
+  io.write(self.prefix, printable.text(format:format(...)), "\n")
   io.flush()
 end
 

@@ -1,85 +1,161 @@
---- A limit on time and memory for code that a user types into a running trainer: a hook that counts instructions. It
---- raises in the user's own code only, so that no library function is left half done, and it raises again and again, so
---- that no pcall can swallow it. Compiled code has no hooks, hence chunks from here run in the interpreter.
+--- A limit on time and memory for code that a user types into a running trainer. A hook counts instructions and looks
+--- at the clock; it raises in the user's own code, so that no library function is left half done, and it raises
+--- again and again, so that no pcall can swallow it. Compiled code has no hooks, hence chunks from here run in the
+--- interpreter. Memory is bounded by the allocator: what is too much is not given. No C function that could take long
+--- can be called: sandbox/patterns.lua, strings.lua and lists.lua stand for those of Lua's.
+local ffi = require "ffi"
 local core = require "perigee.core.ffi"
+local patterns = require "perigee.sandbox.patterns"
 local strings = require "perigee.sandbox.strings"
 local tensor = require "perigee.core.tensor"
 
 local C = core.C
-local getinfo, sethook, error = debug.getinfo, debug.sethook, error
+local getinfo, sethook, error, sub = debug.getinfo, debug.sethook, error, string.sub
 jit.off(true, true) -- what runs in a hook is interpreted
 
+local GRACE = 1              -- seconds after which it raises in a library function too
 local INSTRUCTIONS = 1000    -- between two looks at the clock
-local LUA_MEMORY = 512 * 1024 -- KiB that an evaluation may add
-local TENSOR_MEMORY = 2 ^ 30 -- bytes of tensors that an evaluation may make
+local LUA_MEMORY = 512 * 2 ^ 20 -- bytes that an evaluation may add
+local TENSOR_MEMORY = 2 ^ 30 -- bytes of tensors that a client may hold
+local WORK = 2e10            -- floating-point operations of an evaluation's ops
 
 local M = {}
 
-local current -- the evaluation under way: { deadline, seconds, memory, expired = message or false }
+local current -- the evaluation under way: { deadline, seconds, expired = message or false, suspensions, ... }
 
 --- Is it code that a user typed? Its chunks are named so.
-function M.is_users(source) return source:sub(1, 6) == "=input" or source:sub(1, 7) == "=policy" end
+function M.is_users(source) return sub(source, 1, 6) == "=input" or sub(source, 1, 7) == "=policy" end
+
+-- ---- memory -----------------------------------------------------------------------------------------------------
+
+ffi.cdef [[
+void perigee_lua_setallocf(void *L, void *(*allocate)(void *, void *, size_t, size_t), void *data)
+  __asm__("lua_setallocf");
+void *(*perigee_lua_getallocf(void *L, void **data) __asm__("lua_getallocf"))(void *, void *, size_t, size_t);
+]]
+
+local thread = coroutine.create(function() end) -- its address is a lua_State of this program
+M.thread = thread -- so that it stays
+local state = ffi.cast("void *", tonumber((tostring(thread):match "0x%x+")))
+local bounded = ffi.new "pg_bounded_memory"
+do
+  local data = ffi.new "void *[1]"
+  bounded.allocate = ffi.cast("void *", ffi.C.perigee_lua_getallocf(state, data))
+  bounded.data = data[0]
+end
+local plain = ffi.cast("void *(*)(void *, void *, size_t, size_t)", bounded.allocate)
+local counting = ffi.cast("void *(*)(void *, void *, size_t, size_t)", C.pg_bounded_allocate)
+
+--- Bounds what Lua may allocate from now on; nil: no bound.
+local function allow_memory(bytes)
+  if not bytes then return ffi.C.perigee_lua_setallocf(state, plain, bounded.data) end
+  bounded.left = bytes
+  ffi.C.perigee_lua_setallocf(state, counting, bounded)
+end
+
+-- ---- time -------------------------------------------------------------------------------------------------------
+
+--- The message of a limit that is over, or false.
+local function look(limit)
+  if not limit.expired and C.pg_clock_seconds() > limit.deadline then
+    limit.expired = ("the evaluation was ended after %.2g s: the run waits for it"):format(limit.seconds)
+  end
+  return limit.expired
+end
 
 local function hook()
-  local state = current
-  if not state then return end
-  if not state.expired then
-    if C.pg_clock_seconds() > state.deadline then
-      state.expired = ("the evaluation was ended after %.2g s: the run waits for it"):format(state.seconds)
-    elseif collectgarbage "count" > state.memory then
-      state.expired = "the evaluation was ended: it took more than 512 MiB of Lua's memory"
-    end
-  end
-  if state.expired then
-    if M.is_users(getinfo(2, "S").source) then error(state.expired, 0) end
-    sethook(hook, "", 1) -- at the first instruction back in the user's code
-  end
+  local limit = current
+  if not limit or not look(limit) then return end
+  local late = C.pg_clock_seconds() > limit.deadline + GRACE
+  if late or M.is_users(getinfo(2, "S").source) then error(limit.expired, 0) end
+  sethook(hook, "", 1) -- at the first instruction back in the user's code
 end
 
---- An error once the limit is over: for functions that catch errors on a user's behalf.
+--- An error once the limit is over: for functions that catch errors on a user's behalf, and for long loops of the
+--- sandbox's own.
 function M.check()
-  if current and current.expired then error(current.expired, 0) end
+  if current and look(current) then error(current.expired, 0) end
+end
+patterns.tick = M.check
+
+-- ---- running ----------------------------------------------------------------------------------------------------
+
+local string_class = debug.getmetatable ""
+
+--- text:NAME in the user's code is a function of sandbox/strings.lua, in the library's one of Lua's.
+local function string_method(_, name)
+  local caller = getinfo(2, "S")
+  return (caller and M.is_users(caller.source) and strings or string)[name]
 end
 
---- Runs what the trainer itself does on a user's request (a checkpoint, samples): the limit waits.
-function M.suspended(body, ...)
-  local state = current
-  if not state then return body(...) end
-  local string_class, allowance = debug.getmetatable "", tensor.allowance()
-  local started = C.pg_clock_seconds()
-  current = nil
+--- Puts a limit in force, or none.
+local function enter(limit)
+  current = limit
+  string_class.__index = limit and string_method or string
+  tensor.allow(limit and limit.tensors)
+  allow_memory(limit and limit.memory)
+  if limit then sethook(hook, "", INSTRUCTIONS) else sethook() end
+end
+
+--- Takes what was used off a limit, before another one or none is in force.
+local function leave(limit)
+  if limit then limit.memory = tonumber(bounded.left) end
   sethook()
-  string_class.__index = string
-  tensor.allow(nil)
-  local function back(...)
-    state.deadline = state.deadline + (C.pg_clock_seconds() - started)
-    current = state
-    string_class.__index = strings
-    tensor.allow(allowance)
-    sethook(hook, "", INSTRUCTIONS)
-    if not ... then error(select(2, ...), 0) end
-    return select(2, ...)
+end
+
+--- Runs what the trainer itself does on a user's request (a checkpoint, samples): the limit waits. An evaluation may
+--- ask for that once.
+function M.suspended(body, ...)
+  local limit = current
+  if not limit then return body(...) end
+  if limit.suspended then core.fail "one line may ask for one checkpoint or one picture of samples" end
+  limit.suspended = true
+  local started = C.pg_clock_seconds()
+  leave(limit)
+  enter(nil)
+  local function back(fine, ...)
+    limit.deadline = limit.deadline + (C.pg_clock_seconds() - started)
+    enter(limit)
+    if not fine then error((...), 0) end
+    return ...
   end
   return back(pcall(body, ...))
 end
 
---- Calls a function as xpcall does, for at most `seconds`.
+--- Calls a function as xpcall does, for at most `seconds`; within another limit, for no longer than that has left.
+--- `held` is a table of the tensors that a client keeps (tensor.ledger).
+---@param seconds number
+---@param body function
+---@param handler function
+---@param held? table
 ---@return boolean fine, any ...
-function M.run(seconds, body, handler)
-  local outer, string_class, allowance = current, debug.getmetatable "", tensor.allowance()
-  current = { deadline = C.pg_clock_seconds() + seconds, seconds = seconds,
-    memory = collectgarbage "count" + LUA_MEMORY, expired = false }
-  string_class.__index = strings
-  tensor.allow(TENSOR_MEMORY)
-  sethook(hook, "", INSTRUCTIONS)
+function M.run(seconds, body, handler, held)
+  local outer = current
+  leave(outer)
+  enter(nil)
+  local bytes = tensor.bytes_in(held or {})
+  if bytes > TENSOR_MEMORY / 2 then -- some of it may be garbage
+    collectgarbage()
+    collectgarbage()
+    bytes = tensor.bytes_in(held)
+  end
+  local limit = {
+    deadline = C.pg_clock_seconds() + seconds, seconds = seconds, expired = false,
+    memory = LUA_MEMORY, suspended = outer and outer.suspended,
+    tensors = { bytes = TENSOR_MEMORY - bytes, work = WORK, held = held },
+  }
+  if outer then
+    limit.deadline, limit.memory = math.min(limit.deadline, outer.deadline), math.min(LUA_MEMORY, outer.memory)
+    limit.tensors = outer.tensors
+  end
   local function done(...)
-    sethook()
-    current = outer
-    string_class.__index = outer and strings or string
-    tensor.allow(allowance)
-    if outer then sethook(hook, "", INSTRUCTIONS) end
+    local used = limit.memory
+    leave(limit)
+    if outer then outer.memory = math.max(0, outer.memory - (used - limit.memory)) end
+    enter(outer)
     return ...
   end
+  enter(limit)
   return done(xpcall(body, handler))
 end
 

@@ -1,15 +1,15 @@
---- The string library of consoles: without string.dump, and with bounds on the calls that one line can make endless, as
---- no hook fires inside a C function.
+--- The string library of consoles: without string.dump, patterns in Lua (sandbox/patterns.lua), and a bound on what a
+--- call makes, as no hook fires inside a C function.
 local core = require "perigee.core.ffi"
+local patterns = require "perigee.sandbox.patterns"
 
-local LONGEST = 2 ^ 24      -- bytes that string.rep may make
-local MOST_ATTEMPTS = 3e9   -- that a pattern may make at worst: length ^ (unbounded repetitions in it)
-
-local find, gsub = string.find, string.gsub
+local LONGEST = 2 ^ 24 -- bytes that string.rep may make
 
 local M = {}
 for name, value in pairs(string) do M[name] = value end
 M.dump = nil
+for _, name in ipairs { "find", "match", "gmatch", "gsub" } do M[name] = patterns[name] end
+M.gfind = nil
 
 function M.rep(s, n, separator)
   if type(n) == "number" and (#tostring(s) + #(separator or "")) * n > LONGEST then
@@ -18,25 +18,14 @@ function M.rep(s, n, separator)
   return string.rep(s, n, separator)
 end
 
-local function check_pattern(name, s, pattern)
-  if type(pattern) ~= "string" then return end
-  local _, repetitions = gsub(pattern, "[*+-]", "")
-  if (#tostring(s)) ^ math.min(repetitions, 5) > MOST_ATTEMPTS then
-    core.fail("string.%s: a pattern with %d repetitions on %d bytes could take very long; take a shorter piece", name,
-      repetitions, #s)
+--- As string.format; objects become text here: their __tostring would be called from C, and from there C's stack can
+--- overflow.
+function M.format(form, ...)
+  local list, n = { ... }, select("#", ...)
+  for k = 1, n do
+    if type(list[k]) == "table" or type(list[k]) == "userdata" then list[k] = tostring(list[k]) end
   end
-end
-
-for _, name in ipairs { "match", "gmatch", "gsub" } do
-  M[name] = function(s, pattern, ...)
-    check_pattern(name, s, pattern)
-    return string[name](s, pattern, ...)
-  end
-end
-
-function M.find(s, pattern, from, plain)
-  if not plain then check_pattern("find", s, pattern) end
-  return find(s, pattern, from, plain)
+  return string.format(form, unpack(list, 1, n))
 end
 
 return M

@@ -7,6 +7,7 @@ local chunk = require "perigee.sandbox.chunk"
 local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
 local limit = require "perigee.sandbox.limit"
+local printable = require "perigee.base.printable"
 local stops = require "perigee.stops"
 
 ---@class perigee.CustomStopOptions
@@ -17,6 +18,8 @@ local stops = require "perigee.stops"
 ---@class perigee.stops
 ---@field custom fun(options: perigee.CustomStopOptions): perigee.Stop
 
+local LARGEST = 65536 -- bytes of a state in a checkpoint
+
 --- A copy of a state or an event: the policy's own.
 local function copy(value, depth)
   if type(value) ~= "table" then return value end
@@ -24,6 +27,17 @@ local function copy(value, depth)
   local result = {}
   for key, inner in pairs(value) do result[key] = copy(inner, depth + 1) end
   return result
+end
+
+--- The bytes that a state takes at least, counted until there are too many.
+local function least_size(value, depth, size)
+  if type(value) == "string" then return size + #value end
+  if type(value) ~= "table" or depth > 8 then return size + 1 end
+  for key, inner in next, value do
+    size = least_size(inner, depth + 1, size + (type(key) == "string" and #key or 1))
+    if size > LARGEST then break end
+  end
+  return size
 end
 
 --- A policy's result, checked: finished, the next state as a checkpoint gives it back, reason. `before`: the state
@@ -36,7 +50,11 @@ local function answer(before, own, finished, next_state, reason)
   local given = next_state
   if given == nil then given = own end
   if type(given) ~= "table" then return nil, ("its state is a %s; it must be a table"):format(type(given)) end
-  local fine, text = pcall(json.encode, given)
+  local fine, text = least_size(given, 1, 0) <= LARGEST, nil
+  if fine then fine, text = pcall(json.encode, given) end
+  if not text or #text > LARGEST then
+    return nil, ("its state has more than the %d bytes that a checkpoint keeps"):format(LARGEST)
+  end
   if not fine then return nil, "its state cannot be kept in a checkpoint: " .. text end
   if next_state == nil then
     if text ~= json.encode(before) then
@@ -47,12 +65,22 @@ local function answer(before, own, finished, next_state, reason)
   return finished, copy(json.decode(text), 1), reason
 end
 
+--- A reason as the log keeps it.
+local function said(reason)
+  local text = tostring(reason)
+  if #text <= 1000 and printable.is_utf8(text) then return text end
+  return "(a reason that is not UTF-8, or of more than 1000 bytes)"
+end
+
 ---@param options perigee.CustomStopOptions
 ---@return perigee.Stop
 return function(options)
   local o = check.options("stop.custom", options,
     { needs = { "table", {} }, [1] = "function", name = { "string", "custom" } })
   local body, info = o[1], debug.getinfo(o[1], "S")
+  if #o.name > 100 or not printable.is_utf8(o.name) or o.name:find "%c" then
+    core.fail "stop.custom: the name is UTF-8 of at most 100 bytes without control characters"
+  end
   local name = ("policy '%s'%s"):format(o.name,
     info.source:sub(1, 1) == "@" and (" (%s:%d)"):format(info.source:sub(2), info.linedefined) or "")
   return {
@@ -67,7 +95,7 @@ return function(options)
       if not results[1] then refuse(results[2]) end
       local finished, next_state, reason = answer(state, own, unpack(results, 2, 4))
       if finished == nil then refuse(next_state) end
-      return finished, next_state, reason and tostring(reason) or finished and o.name .. " decided" or nil
+      return finished, next_state, reason and said(reason) or finished and o.name .. " decided" or nil
     end,
   }
 end

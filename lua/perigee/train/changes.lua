@@ -17,28 +17,34 @@ local M = {}
 
 local function recipe_finish(run) return run.recipe.stages[run.stage.index].finish end
 
-local function set_finish(run, text)
+local function checked_finish(run, text)
   local stop = policy.read(text, recipe_finish(run))
   if not stops.is_stop(stop) then core.fail("run.stage.finish: expected a stop, got a %s", type(stop)) end
   -- what the stage cannot measure, and two signals of a name, are errors here and not at the next step
   for _, signal in ipairs(signals.of_stage(stop, run.stage.signals)) do signal:check(run.stage, run.recipe) end
-  run:set_finish(stop, text ~= "recipe_finish" and text or nil)
+  return { stop = stop, source = text ~= "recipe_finish" and text or nil }
+end
+
+local function set_finish(run, new)
+  run:set_finish(new.stop, new.source)
   local remark = run:remark_of_policy()
   if remark then run.progress:line("note: %s", remark) end
 end
 
--- ---- what can be changed: path -> { read(run), write(run, value) } -----------------------------------------------
+-- ---- what can be changed: path -> { read(run), check(run, value) -> checked, write(run, checked) } ------------------
 
 local fixed = {
   ema = {
     read = function(run) return schedules.plain(run.ema) end,
-    write = function(run, v) run:set_ema(check.value("run.ema", v, { "number", least = 0, below = 1 })) end,
+    check = function(_, v) return check.value("run.ema", v, { "number", least = 0, below = 1 }) end,
+    write = function(run, v) run:set_ema(v) end,
   },
   ["stage.finish"] = {
-    read = function(run) return run.stage.finish_source or run.stage.finish.text end, write = set_finish,
+    read = function(run) return run.stage.finish_source or run.stage.finish.text end,
+    check = checked_finish, write = set_finish,
   },
   finish_stage = {
-    read = function(run) return run.stage.name end,
+    read = function(run) return run.stage.name end, check = function() end,
     write = function(run) run:ask_to_finish "finish_stage() at a console" end,
   },
 }
@@ -49,12 +55,13 @@ local function optimiser(name)
       local value = schedules.plain(run.optim[name])
       return type(value) == "table" and tables.copy(value) or value
     end,
-    write = function(run, v)
+    check = function(run, v)
       local rule = optim.changeable(run.optim)[name]
         or core.fail("run.optim.%s cannot be changed while the run is going", name)
       check.value("run.optim." .. name, v, rule)
-      run.optim[name] = type(v) == "table" and { unpack(v) } or v
+      return type(v) == "table" and { unpack(v) } or v
     end,
+    write = function(run, v) run.optim[name] = v end,
   }
 end
 
@@ -64,8 +71,11 @@ local function weight(name)
   end
   return {
     read = function(run) return schedules.plain(entry(run).weight) end,
-    write = function(run, v) entry(run).weight = check.value(("the weight of '%s'"):format(name), v,
-        { "number", least = 0 }) end,
+    check = function(run, v)
+      entry(run)
+      return check.value(("the weight of '%s'"):format(name), v, { "number", least = 0 })
+    end,
+    write = function(run, v) entry(run).weight = v end,
   }
 end
 
@@ -109,8 +119,16 @@ end
 local function parameter(name)
   return {
     read = function(run) return summary(M.tensor(run, name)) end,
-    write = function(run, file) -- float32, in the run's folder
-      M.tensor(run, name):copy_(require("perigee.io.npy").load(run.folder .. "/" .. file))
+    check = function(run, file) -- float32, in the run's folder
+      if type(file) ~= "string" or not file:match "^changes/%d+%.npy$" then
+        core.fail("the values of '%s' are in no file of the run's changes/: %s", name, tostring(file))
+      end
+      local values = require("perigee.io.npy").load(run.folder .. "/" .. file)
+      M.check_tensor(run, name, values)
+      return values
+    end,
+    write = function(run, values)
+      M.tensor(run, name):copy_(values)
       for _, group in ipairs(run.groups) do group:refresh() end
     end,
   }
@@ -125,14 +143,15 @@ end
 
 -- ---- making them ------------------------------------------------------------------------------------------------
 
+--- Checked, logged, made: what is wrong or cannot be logged is not made.
 local function make(run, change)
   local place = target(change.path)
-  local before = place.read(run)
-  place.write(run, change.value)
-  run:mark_change(change.number)
+  local before, new = place.read(run), place.check(run, change.value)
   run:log { event = "change", number = change.number, step = run.step, stage = run.stage.name, text = change.text,
             path = change.path,
             before = before, after = change.value == nil and true or change.value, again = change.again }
+  place.write(run, new)
+  run:mark_change(change.number)
 end
 
 --- Makes a change that a user asked for.
