@@ -120,8 +120,8 @@ local function parameter(name)
   return {
     read = function(run) return summary(M.tensor(run, name)) end,
     check = function(run, file) -- float32, in the run's folder
-      if type(file) ~= "string" or not file:match "^changes/%d+%.npy$" then
-        core.fail("the values of '%s' are in no file of the run's changes/: %s", name, tostring(file))
+      if type(file) ~= "string" or not file:match "^[%w_][%w_/]*%.npy$" then
+        core.fail("the values of '%s' are in no .npy file of the run's folder: %s", name, tostring(file))
       end
       local values = require("perigee.io.npy").load(run.folder .. "/" .. file)
       M.check_tensor(run, name, values)
