@@ -493,6 +493,38 @@ describe("a console in a running trainer", function()
   end)
 end)
 
+describe("a run's folder from elsewhere", function()
+  it("has lines of a log that are left out with their reason", function()
+    local Events = require "perigee.record.events"
+    files.make_folder(in_folder())
+    files.write(in_folder "events.jsonl", '{"event":"step","step":"7"}\n{"event":"change","step":1,"text":2}\n[3]\n'
+      .. '{"event":"step","step":8}\n{"event":"stage","stage":{}}\n')
+    local told = {}
+    local list = Events.read(in_folder(), function(message) told[#told + 1] = message:match "line .*" end)
+    assert.same({ { event = "step", step = 8 } }, list)
+    assert.same({ "line 1 is left out: its 'step' is a string; expected a number",
+      "line 2 is left out: its 'text' is a number; expected a string", "line 3 is left out: it is not an event",
+      "line 5 is left out: its 'stage' is a table; expected a string" }, told)
+  end)
+
+  it("does not steer a terminal, is named if it is another user's, and has no links for locks", function()
+    local printable, restore = require "perigee.base.printable", require "perigee.sampling.restore"
+    assert.equal("a\\x1B[2Jb\n\t\\x00é\\xC2\\x9B", printable.text "a\27[2Jb\n\t\0é\194\155")
+    for text, expected in pairs { ["aé€😀"] = true, ["\255"] = false, ["\192\128"] = false, ["\237\160\128"] = false,
+      ["\226\130"] = false } do assert.equal(expected, printable.is_utf8(text)) end
+    files.write(in_folder "recipe.lua", "")
+    assert.is_nil(restore.note_of_owner(in_folder "recipe.lua"))
+    assert.matches("recipe.lua is executed, and belongs to another user %(number %d+%)",
+      restore.note_of_owner(in_folder "recipe.lua", 4294967294))
+    files.write(in_folder "config.json", '{"options":3}')
+    assert.matches("config.json is no run's: expected an object", select(2, pcall(restore.recipe, in_folder())))
+    files.write(in_folder "precious", "text")
+    os.execute(("ln -s precious '%s'"):format(in_folder "lock"))
+    assert.is_false((pcall(files.lock, in_folder "lock")))
+    assert.equal("text", files.read(in_folder "precious"))
+  end)
+end)
+
 describe("a change", function()
   it("that cannot be logged is not made", function()
     local changes = require "perigee.train.changes"
@@ -503,6 +535,10 @@ describe("a change", function()
       ["stage.finish"] = "stop.at_step(7)" } do
       assert.has_error(function() changes.make(run, path, value, "x") end)
     end
+    files.make_folder(in_folder())
+    files.write(in_folder "events.jsonl", '{"event":"change","step":1}\n')
+    rawset(run, "folder", in_folder())
+    assert.matches("events.jsonl: a change lacks its number", select(2, pcall(changes.pending, run)))
     assert.same({ 1e-3, 0.9, 1, "at_step(1)" },
       { run.optim.lr, run.ema, run.stage.losses.denoise.weight, run.stage.finish.text })
     run:free()

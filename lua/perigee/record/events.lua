@@ -19,6 +19,20 @@ end
 
 function Events:close() self.writer:suspend() end
 
+local TYPES = { step = "number", number = "number", stage = "string", path = "string", text = "string",
+  file = "string", name = "string", reason = "string", losses = "table" }
+
+--- What is wrong with a line's value as an event, or nil.
+local function wrong(event)
+  if type(event) ~= "table" or type(event.event) ~= "string" then return "it is not an event" end
+  for field, kind in pairs(TYPES) do
+    local value = event[field]
+    if value ~= nil and type(value) ~= kind then
+      return ("its '%s' is a %s; expected a %s"):format(field, type(value), kind)
+    end
+  end
+end
+
 --- Reads a log: a list of events. A last line cut short by a crash is left out; so is any other that is no event, and
 --- `tell` is called with a sentence about it.
 ---@param folder string
@@ -30,10 +44,11 @@ function Events.read(folder, tell)
     if line == "" then break end
     number = number + 1
     local fine, event = pcall(json.decode, (line:gsub("%s+$", "")))
-    if fine and type(event) == "table" and type(event.event) == "string" then list[#list + 1] = event
+    local problem = fine and wrong(event)
+    if fine and not problem then list[#list + 1] = event
     elseif tell and line:sub(-1) == "\n" then
       tell(("%s: line %d is left out: %s"):format(path, number,
-        fine and "it is not an event" or event:match "line 1: (.*)" or event))
+        problem or event:match "line 1: (.*)" or event))
     end
   end
   return list

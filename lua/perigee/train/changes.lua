@@ -185,6 +185,9 @@ function M.pending(run)
   end
   for _, event in ipairs(require("perigee.record.events").read(run.folder)) do
     if event.event == "change" then
+      if not (event.number and event.step and event.path and event.text) then
+        error(("%s/events.jsonl: a change lacks its number, step, path or text; remove it"):format(run.folder), 0)
+      end
       run:know_change(event.number)
       if event.step > run.step or (event.step == run.step and not done[event.number]) then
         by_number[event.number] = event
