@@ -147,3 +147,30 @@ describe("--resume", function()
     assert.equal(before, files.read(in_folder "run/events.jsonl"))
   end)
 end)
+
+describe("a log that cannot be written", function()
+  local Events = require "perigee.record.events"
+
+  --- Trains; the log's event of this kind at this step fails.
+  local function broken(kind, step)
+    local write = Events.write
+    Events.write = function(self, event)
+      if event.event == kind and event.step == step then error("events.jsonl: cannot be written: No space left", 0) end
+      return write(self, event)
+    end
+    local message = message_of(tiny.train, { checkpoint = 0, total = 9 }, { folder = in_folder(kind .. step) })
+    Events.write = write
+    assert.equal(("events.jsonl: cannot be written: No space left\nstep %d is saved; continue with --resume"):format(
+      step), message)
+    tiny.train({ checkpoint = 0, total = 9 }, { folder = in_folder(kind .. step), resume = true })
+    return tiny.checkpoint(in_folder(kind .. step), 9)
+  end
+
+  it("stops a run at its step, and a resumed one ends where it would have ended", function()
+    tiny.train({ checkpoint = 0, total = 9 }, { folder = in_folder "whole" })
+    local whole = tiny.checkpoint(in_folder "whole", 9)
+    for _, case in ipairs { { "step", 4 }, { "stage", 6 }, { "end", 9 } } do
+      assert.is_true(whole == broken(unpack(case)), case[1])
+    end
+  end)
+end)

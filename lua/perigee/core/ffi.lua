@@ -9,7 +9,8 @@ local M = {}
 M.home = require "perigee.core.home"
 
 local function read(path)
-  local file, message = io.open(path, "rb")
+  local file, message, number
+  repeat file, message, number = io.open(path, "rb") until file or number ~= 4 -- EINTR
   if not file then error("perigee: cannot read " .. message, 0) end
   local text = file:read "*a"
   file:close()

@@ -1,6 +1,7 @@
 --- Loading recipe files: strict globals, errors at the recipe's own lines, options from a command line or a recorded
 --- run.
 local core = require "perigee.core.ffi"
+local files = require "perigee.io.files"
 local language = require "perigee.core.language"
 local lfs = require "lfs"
 local nearest = require "perigee.base.nearest"
@@ -61,6 +62,7 @@ local function neighbour(path)
 end
 
 local function read(path)
+  if files.kind(path) == "file" then return files.read(path) end
   local file, message = io.open(path, "r")
   if not file then error("cannot read the recipe " .. message .. neighbour(path), 0) end
   local text = file:read "*a"

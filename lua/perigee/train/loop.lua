@@ -122,9 +122,9 @@ function Loop:finish_stage(reason)
   end
   local had_teacher = run.stage.needs_teacher
   if run.stage.index == #run.recipe.stages then
+    run:finish() -- before the log is written: if that fails, the checkpoint says that the run has ended
     run:log { event = "end", step = run.step, reason = reason }
     run.progress:line("step %d: stage %s ends (%s)", run.step, run.stage.name, reason)
-    run:finish()
     self.outcome = "finished"
   elseif self:change_stage(reason) then
     self.pace:begin_stage(had_teacher and not run.stage.needs_teacher)

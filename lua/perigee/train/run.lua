@@ -130,7 +130,7 @@ function Run.new(recipe, options)
     paused = false,
     finish_asked = false,                -- why the stage shall end before the next step
     owes_decision = false,               -- the policy is asked before the first step
-    undecided = false,                   -- the policy was asked at this step and failed
+    undecided = false,                   -- the policy has not answered for this step
 
     -- on disk
     saved_step = false,                  -- the step whose checkpoint the folder holds
@@ -305,7 +305,7 @@ function Run:queue_step(batch, execute)
       batch = batch, step = step, optim = self.optim, ema = schedules.value(self.ema, step), execute = execute,
     })
   end)
-  self.step = step
+  self.step, self.undecided = step, true
   self.pending[#self.pending + 1] = { step = step, reading = reading, stage = self.stage.name,
     losses = self.stage.losses, lr = optimisers.rate(self.optim, step) }
 end
@@ -392,8 +392,9 @@ end
 ---@param report? fun(result: perigee.StepResult)
 ---@return boolean finished, string? reason
 function Run:decide(report)
+  self.undecided = true
   local finish, event = self.stage.finish, event_of(self, report)
-  self.owes_decision, self.undecided = false, true
+  self.owes_decision = false
   local fine, finished, state, reason = xpcall(finish.decide, failure.handler, finish, event, self.policy_state)
   if not fine then error(("step %d, stage %s: %s"):format(self.step, self.stage.name, tostring(finished)), 0) end
   self.policy_state, self.undecided = state, false
