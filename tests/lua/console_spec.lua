@@ -509,18 +509,21 @@ describe("a run's folder from elsewhere", function()
 
   it("does not steer a terminal, is named if it is another user's, and has no links for locks", function()
     local printable, restore = require "perigee.base.printable", require "perigee.sampling.restore"
+    local owner = require "perigee.io.owner"
     assert.equal("a\\x1B[2Jb\n\t\\x00é\\xC2\\x9B", printable.text "a\27[2Jb\n\t\0é\194\155")
     for text, expected in pairs { ["aé€😀"] = true, ["\255"] = false, ["\192\128"] = false, ["\237\160\128"] = false,
       ["\226\130"] = false } do assert.equal(expected, printable.is_utf8(text)) end
     files.write(in_folder "recipe.lua", "")
-    assert.is_nil(restore.note_of_owner(in_folder "recipe.lua"))
+    assert.is_nil(owner.note(in_folder "recipe.lua"))
     assert.matches("recipe.lua is executed, and belongs to another user %(number %d+%)",
-      restore.note_of_owner(in_folder "recipe.lua", 4294967294))
+      owner.note(in_folder "recipe.lua", 4294967294))
     files.write(in_folder "config.json", '{"options":3}')
     assert.matches("config.json is no run's: expected an object", select(2, pcall(restore.recipe, in_folder())))
     files.write(in_folder "precious", "text")
     os.execute(("ln -s precious '%s'"):format(in_folder "lock"))
     assert.is_false((pcall(files.lock, in_folder "lock")))
+    os.execute(("ln -s precious '%s'"):format(in_folder "samples.npz.part")) -- of a cache's file too
+    assert.is_false((pcall(files.resume, in_folder "samples.npz")))
     assert.equal("text", files.read(in_folder "precious"))
   end)
 end)

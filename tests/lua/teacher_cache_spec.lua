@@ -51,6 +51,31 @@ local function cached()
   return paths
 end
 
+describe("a shared cache", function()
+  it("is used only if nobody else can have written it", function()
+    local owner = require "perigee.io.owner"
+    local function why(trusted)
+      local fine, message = pcall(owner.expect_trusted, in_folder "cache", in_folder "cache/features/a.cache", trusted)
+      return not fine and message:match ": (.-), so a teacher"
+    end
+    assert.is_false(why()) -- there is none
+    owner.make_private_folder(in_folder "cache")
+    files.make_folder(in_folder "cache/features")
+    files.write(in_folder "cache/features/a.cache", "")
+    files.write(in_folder "cache/features/b.cache", "")
+    os.execute(("chmod 666 '%s'/*"):format(in_folder "cache/features"))
+    assert.is_false(why()) -- nobody else enters the folder
+    assert.matches("^it belongs to another user %(number %d+%)$", why {})
+    os.execute(("chmod 755 '%s' '%s'"):format(in_folder "cache", in_folder "cache/features"))
+    assert.equal("others can write to it (rw-rw-rw-)", why())
+    os.execute(("chmod 644 '%s'"):format(in_folder "cache/features/a.cache"))
+    assert.is_false(why()) -- b is another's matter
+    os.execute(("chmod 1777 '%s'"):format(in_folder "cache"))
+    assert.equal("others can write to it (rwxrwxrwx)", why())
+    assert.matches("others can write to it", message_of(function() tiny.train({ cache = true }, {}) end))
+  end)
+end)
+
 local function same_bits(options)
   local bytes, events = trained("off", options)
   local cached_bytes, cached_events = trained("on", with(options, { cache = true }))

@@ -1,6 +1,7 @@
 -- A teacher that is a recipe: trained at run time, kept, found again, interrupted and taken up.
 local door = require "perigee.core.ffi"
 local files = require "perigee.io.files"
+local lfs = require "lfs"
 local tiny = require "tests.lua.tiny"
 
 local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, after_each)
@@ -31,6 +32,26 @@ describe("a teacher that is a recipe", function()
       assert.matches("training it now", other)
     end
     assert.equal(4, #files.list(in_folder "cache/teachers"))
+  end)
+
+  it("is refused from a cache that others can write to, which a cache that Perigee makes is not", function()
+    local cache = "PERIGEE_CACHE=" .. tiny.quote(in_folder "cache")
+    local function refused(path)
+      os.execute(("chmod g+w '%s'"):format(path))
+      local status, output = tiny.perigee(command("bad", "--steps 1"), cache)
+      assert.equal(1, status)
+      assert.matches(path:gsub("%p", "%%%0") .. ": others can write to it %(rw.-w.-%), .* chmod %-R go%-w '", output)
+      os.execute(("chmod -R go-w '%s'"):format(in_folder "cache"))
+    end
+    os.execute(("umask 002; %s >'%s' 2>&1"):format(tiny.command(command("one", "--steps 1"), cache),
+      in_folder "output"))
+    assert.equal("rwx------", lfs.attributes(in_folder "cache", "permissions"))
+    run "two" -- the modes of what lies within don't matter
+    os.execute(("chmod -R go-w,a+rX '%s'"):format(in_folder "cache"))
+    local teacher = in_folder "cache/teachers/" .. files.list(in_folder "cache/teachers")[1]
+    for _, path in ipairs { in_folder "cache", in_folder "cache/teachers", teacher .. "/finished.json",
+      teacher .. "/checkpoints/" .. files.list(teacher .. "/checkpoints")[1] } do refused(path) end
+    run "three"
   end)
 
   it("continues where it was interrupted", function()

@@ -28,7 +28,7 @@ function M.recall(path)
   if fine and type(list) == "table" then pcall(M.take, list) end
 end
 
---- Adds this run's choices to the file.
+--- Adds this run's choices to the file. Where it cannot be written (a cache that root shares), they are made again.
 function M.save(path)
   local list = M.all()
   if not list then return end
@@ -38,8 +38,10 @@ function M.save(path)
     if not all[key] then all[key], new = value, true end -- a checkpoint's own choices stay its own
   end
   if not new then return end
-  files.make_folder(path:match "^(.*)/[^/]+$")
-  files.write(path, json.encode(all) .. "\n")
+  pcall(function()
+    files.make_folder(path:match "^(.*)/[^/]+$")
+    files.write(path, json.encode(all) .. "\n")
+  end)
 end
 
 return M

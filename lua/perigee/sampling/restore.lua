@@ -1,26 +1,13 @@
 --- A trained student out of a run's folder or a checkpoint, ready to sample: by its moving averages unless told
 --- otherwise.
-local ffi = require "ffi"
 local checkpoint = require "perigee.record.checkpoint"
 local choices = require "perigee.record.choices"
 local device = require "perigee.core.device"
 local json = require "perigee.io.json"
 local lfs = require "lfs"
-local printable = require "perigee.base.printable"
-
-ffi.cdef "unsigned geteuid(void);"
+local owner = require "perigee.io.owner"
 
 local M = {}
-
---- A line about a file that is about to be executed and belongs to another user than `user`, or nil.
----@param path string
----@param user? integer  default: the process's own
----@return string?
-function M.note_of_owner(path, user)
-  local owner = lfs.attributes(path, "uid")
-  if owner == (user or ffi.C.geteuid()) then return nil end
-  return ("note: %s is executed, and belongs to another user (number %d)"):format(printable.text(path), owner)
-end
 
 --- The recipe of a run, as it was, and the run's folder. `path` is the folder or one of its checkpoints.
 function M.recipe(path)
@@ -35,7 +22,7 @@ function M.recipe(path)
   if type(config) ~= "table" or type(config.options or {}) ~= "table" then
     error(("%s/config.json is no run's: expected an object whose `options` is one"):format(folder), 0)
   end
-  local note = M.note_of_owner(folder .. "/recipe.lua")
+  local note = owner.note(folder .. "/recipe.lua")
   if note then io.stderr:write(note, "\n") end
   local load = require("perigee.recipe.load").load(folder .. "/recipe.lua", { values = config.options or {} })
   return load.value, folder

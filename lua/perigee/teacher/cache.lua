@@ -8,6 +8,7 @@ local cache_filler = require "perigee.teacher.cache_filler"
 local core_ffi = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local layout = require "perigee.core.layout"
+local owner = require "perigee.io.owner"
 local program_text = require "perigee.core.text"
 local size = require "perigee.base.size"
 local stage_program = require "perigee.stage.program"
@@ -110,7 +111,8 @@ end
 --- The files of a run, in the order of their paths: processes that wait for one another do so in the same order.
 ---@return perigee.CacheFile[]
 local function files_of(run, form)
-  local recipe, folder, list, known = run.recipe, teacher_model.cache_folder() .. "/features", {}, {}
+  local recipe, cache, list, known = run.recipe, teacher_model.trusted_cache(), {}, {}
+  local folder = cache .. "/features"
   files.make_folder(folder)
   for k, field in ipairs(form.fields) do
     local header = header_of(run, form, k, known)
@@ -120,6 +122,7 @@ local function files_of(run, form)
       header = header, field = field, bytes = form.bytes[k], stride = form.strides[k], count = recipe.data.count,
       images = form.images,
     }
+    for _, ending in ipairs { "", ".part" } do owner.expect_trusted(cache, list[k].path .. ending) end
   end
   table.sort(list, function(a, b) return a.path < b.path end)
   return list

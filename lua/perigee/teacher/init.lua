@@ -7,6 +7,7 @@ local environment = require "perigee.base.environment"
 local describe = require "perigee.recipe.describe"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
+local owner = require "perigee.io.owner"
 local slice = require("perigee.nn.module").slice
 local recipes = require "perigee.recipe"
 local tensor = require "perigee.core.tensor"
@@ -18,8 +19,16 @@ function M.cache_folder()
   return environment.get "PERIGEE_CACHE" or environment.folder("XDG_CACHE_HOME", ".cache") .. "/perigee"
 end
 
+--- The same, made for its user alone if it isn't there; an error if others can have changed it.
+function M.trusted_cache()
+  local folder = M.cache_folder()
+  owner.make_private_folder(folder)
+  owner.expect_trusted(folder)
+  return folder
+end
+
 --- Where the choices of algorithms are kept.
-function M.choices_path() return M.cache_folder() .. "/choices.json" end
+function M.choices_path() return M.trusted_cache() .. "/choices.json" end
 
 --- A short digest of a text: two 32-bit FNV-1a sums of it and of its reverse, in hexadecimal. It names a cache entry;
 --- what the entry was made of is compared in full before it is used.
@@ -64,10 +73,12 @@ local function identity(recipe)
   }))
 end
 
---- Where a trained recipe is kept, the file that says it is done, and what stands in that.
+--- Where a trained recipe is kept, the file that says it is done, and what stands in that. An error if others can have
+--- changed any of it.
 local function place_of(recipe)
-  local key = identity(recipe)
-  local path = ("%s/teachers/%s-%s"):format(M.cache_folder(), recipe.name, digest(key))
+  local key, cache = identity(recipe), M.cache_folder()
+  local path = ("%s/teachers/%s-%s"):format(cache, recipe.name, digest(key))
+  owner.expect_trusted(cache, path)
   return path, path .. "/finished.json", key
 end
 
@@ -79,6 +90,7 @@ end
 
 --- Trains a recipe, or finds what that made before. Returns the run's folder, or nil where it was interrupted.
 local function train_recipe(holder, recipe)
+  M.trusted_cache()
   local path, done, key = place_of(recipe)
   if M.trained(recipe) then
     holder.progress:line("teacher %s: from the cache %s", recipe.name, path)
