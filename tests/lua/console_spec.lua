@@ -321,6 +321,10 @@ describe("a console in a running trainer", function()
     end
     assert.equal("align", value "run.stage.name")
     assert.is_true(tonumber(value "run.step") > 0)
+    value "run.optim.lr = schedule.linear { from = 1e-4, to = 0, begin = 100000000, finish = 200000000 }"
+    assert.equal("0.0001", value "run.optim.lr")
+    assert.matches("schedule.linear: option 'finish' is missing",
+      answer("run.optim.lr = schedule.linear { from = 1, to = 0 }").error)
     value "run.optim.lr = 5e-5"
     assert.equal("5e-05", value "run.optim.lr")
     value "run.stage.losses.attention.weight = 0.25"
@@ -408,7 +412,7 @@ describe("a console in a running trainer", function()
         assert.is_not_nil(event.after)
       end
     end
-    assert.same({ "optim.lr", "stage.losses.attention.weight", "stage.finish", "stage.finish",
+    assert.same({ "optim.lr", "optim.lr", "stage.losses.attention.weight", "stage.finish", "stage.finish",
                   "tensor student.blocks.1.mlp.hidden.weight", "finish_stage", "stage.finish", "stage.finish" }, paths)
   end)
 

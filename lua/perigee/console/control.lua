@@ -43,6 +43,9 @@ function M.student(run)
   return view(run.recipe.student, "student", function(name) return name and run:tensors()["student." .. name] end)
 end
 
+--- A value that was typed in, as the log holds it.
+local function plain(value) return schedules.plain(sandbox.unwrap(value)) end
+
 local function loss_record(run, text, name)
   local function entry() return run.stage.losses[name] or core.fail("the stage has no loss '%s' any more", name) end
   return sandbox.record {
@@ -51,7 +54,9 @@ local function loss_record(run, text, name)
       weight = function() return schedules.value(entry().weight, run.step + 1) end,
       kind = function() return entry().loss.kind end,
             value = function() return run.losses[name] end },
-    set = { weight = function(value) changes.make(run, ("stage.losses.%s.weight"):format(name), value, text()) end },
+    set = { weight = function(value)
+      changes.make(run, ("stage.losses.%s.weight"):format(name), plain(value), text())
+    end },
     text = function()
       return ("%s·%s, now %s"):format(schedules.text(entry().weight), name, tostring(run.losses[name]))
     end,
@@ -98,7 +103,7 @@ local function optim_record(run, text)
   local get, set = {}, {}
   for name in pairs(optim.changeable(run.optim)) do
     get[name] = function() return sandbox.wrap(schedules.value(run.optim[name], run.step + 1)) end
-    set[name] = function(value) changes.make(run, "optim." .. name, sandbox.unwrap(value), text()) end
+    set[name] = function(value) changes.make(run, "optim." .. name, plain(value), text()) end
   end
   return sandbox.record {
     name = "run.optim", get = get, set = set,
@@ -180,7 +185,7 @@ function M.run(run, text, save, say)
       ema = function() return schedules.value(run.ema, run.step + 1) end,
       batch_size = function() return run.batch_size end, paused = function() return run.paused end,
     },
-    set = { ema = function(value) changes.make(run, "ema", value, text()) end },
+    set = { ema = function(value) changes.make(run, "ema", plain(value), text()) end },
     call = call,
     missing = function(key)
       return in_repl[key] and ("run:%s is there in the REPL, not in a running trainer: `perigee repl %s` opens the "

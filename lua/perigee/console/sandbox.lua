@@ -139,7 +139,8 @@ function wrap(x, depth)
   local proxy
   if is_operand(x) then
     proxy = newproxy(template)
-  elseif require("perigee.stops").is_stop(x) or require("perigee.signals").is_signal(x) then
+  elseif require("perigee.stops").is_stop(x) or require("perigee.signals").is_signal(x)
+    or require("perigee.schedules").is_schedule(x) then
     proxy = M.record { name = x.kind, get = { kind = function() return x.kind end, name = function() return x.name end,
                                               text = function() return x.text end },
                        text = function() return x.text or ("signal.%s"):format(x.kind) end }
@@ -200,10 +201,11 @@ local function stop_namespace()
   return M.record { name = "stop", call = call }
 end
 
-local function signal_namespace()
-  local signals, members = require "perigee.signals", {}
-  for _, kind in ipairs(room.names "perigee.signals") do members[kind] = signals[kind] end
-  return namespace("signal", members)
+--- The constructors of a room of the library.
+local function room_namespace(name, module)
+  local things, members = require(module), {}
+  for _, kind in ipairs(room.names(module)) do members[kind] = things[kind] end
+  return namespace(name, members)
 end
 
 local library
@@ -211,13 +213,15 @@ local library
 local function build_library()
   local pg = require "perigee"
   local ops = namespace("pg.ops", only_functions(pg.ops))
-  local stop, signal = stop_namespace(), signal_namespace()
+  local stop, signal = stop_namespace(), room_namespace("signal", "perigee.signals")
+  local schedule = room_namespace("schedule", "perigee.schedules")
   local members = {
     is_tensor = pg.is_tensor, grad = pg.grad, version = pg.version, ops = ops, stop = stop, signal = signal,
+    schedule = schedule,
   }
   for name, make in pairs(require "perigee.core.create") do members[name] = make end
   members.empty = nil -- shows what the memory held before
-  return { ops = ops, stop = stop, signal = signal, pg = namespace("pg", members) }
+  return { ops = ops, stop = stop, signal = signal, schedule = schedule, pg = namespace("pg", members) }
 end
 
 -- ---- the language -----------------------------------------------------------------------------------------------

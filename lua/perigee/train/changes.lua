@@ -33,10 +33,13 @@ end
 
 -- ---- what can be changed: path -> { read(run), check(run, value) -> checked, write(run, checked) } ------------------
 
+--- A number, or a schedule that schedules.plain wrote.
+local function number(what, v, rule) return schedules.check(what, schedules.of(v), rule) end
+
 local fixed = {
   ema = {
     read = function(run) return schedules.plain(run.ema) end,
-    check = function(_, v) return check.value("run.ema", v, { "number", least = 0, below = 1 }) end,
+    check = function(_, v) return number("run.ema", v, { "number", least = 0, below = 1 }) end,
     write = function(run, v) run:set_ema(v) end,
   },
   ["stage.finish"] = {
@@ -58,6 +61,7 @@ local function optimiser(name)
     check = function(run, v)
       local rule = optim.changeable(run.optim)[name]
         or core.fail("run.optim.%s cannot be changed while the run is going", name)
+      if name == "lr" then return number("run.optim.lr", v, rule) end
       check.value("run.optim." .. name, v, rule)
       return type(v) == "table" and { unpack(v) } or v
     end,
@@ -73,7 +77,7 @@ local function weight(name)
     read = function(run) return schedules.plain(entry(run).weight) end,
     check = function(run, v)
       entry(run)
-      return check.value(("the weight of '%s'"):format(name), v, { "number", least = 0 })
+      return number(("the weight of '%s'"):format(name), v, { "number", least = 0 })
     end,
     write = function(run, v) entry(run).weight = v end,
   }
