@@ -257,6 +257,17 @@ describe("a run that fails", function()
     stands()
   end)
 
+  it("by a loss that is no number before the first checkpoint", function()
+    local recipe = tiny.recipe { checkpoint = 0 }
+    recipe.every.sample = 1
+    local message = require("tests.lua.expect").message_of(train.train, recipe, { folder = in_folder "none",
+      quiet = true, sample = function(run)
+        local p = run.groups[1].parameters
+        p:copy_(pg.full(p.shape, 0 / 0))
+      end })
+    assert.matches("step 2: loss 'denoise' is %-?nan; the run stops, and has no checkpoint yet: set every = ", message)
+  end)
+
   it("by a gradient that is no number", function()
     local message = harmed(function(run)
       if run.step == 4 then run.stage.losses.features.weight = 1e60 end

@@ -321,7 +321,8 @@ local mistakes = {
   { "x:sort(1, { reverse = true })", "sort: unknown option 'reverse'" },
   { "x:topk(5)", "topk: 5 of dimension 2 of [3,4], which has 4" },
   { "x:median(1, 2)", "median: several dimensions go in a list" },
-  { "x:cumsum()", "cumsum: dimension nil of a tensor [3,4]; expected 1 to 2" },
+  { "x:cumsum({ 1 })", "cumsum: the dimension is a table; expected a number" },
+  { "x:cumsum()", "cumsum: the dimension is missing; expected a number" },
   { "x:prod('rows')", "prod: the dimensions are a string" },
   { "v:unique()", "unique: how many there are is not known in a trace" },
   { "x % {}", "remainder: expected tensors or numbers, got a table" },
@@ -502,5 +503,15 @@ describe("docs/tensors.md", function()
       rows = rows + 1
     end
     assert.is_true(rows > 35)
+  end)
+end)
+
+describe("calls as PyTorch writes them", function()
+  it("take options alone, and sizes as numbers", function()
+    local x = pg.tensor { 2, 3, 1 }
+    assert.same({ 3, 2, 1 }, (x:sort { descending = true }):totable())
+    assert.same({ 1, 0, 2 }, x:argsort({ descending = true }):totable())
+    assert.same({ 2, 3 }, pg.empty(2, 3).shape)
+    assert.equal("int64", pg.empty({ 2 }, "int64").dtype)
   end)
 end)

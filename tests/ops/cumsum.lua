@@ -45,5 +45,5 @@ case {
   end,
 }
 case { name = "cumsum of which dimension", run = function(ops, x) return ops.cumsum(x) end,
-  inputs = { { shape = { 2 } } }, error = "cumsum: dimension nil of a tensor [2]; expected 1 to 1, or -1 to -1" }
+  inputs = { { shape = { 2 } } }, error = "cumsum: the dimension is missing; expected a number" }
 return cases

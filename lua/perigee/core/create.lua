@@ -11,7 +11,7 @@ local tensor = require "perigee.core.tensor"
 ---@alias perigee.TensorOptions perigee.Dtype|{ dtype?: perigee.Dtype, device?: string }
 
 ---@class perigee.create
-local M = { tensor = tensor.tensor, empty = tensor.empty }
+local M = { tensor = tensor.tensor }
 
 --- A caller's dtype or { dtype =, device = } as a table.
 local function placed(name, given, dtype)
@@ -34,6 +34,16 @@ local function shape_and_rest(name, first, ...)
     list[k + 1] = size
   end
   return sizes(name, list)
+end
+
+--- A tensor of whatever the memory held.
+---@param shape integer[]
+---@param given? perigee.TensorOptions
+---@return perigee.Tensor
+function M.empty(...)
+  local shape, given = shape_and_rest("empty", ...)
+  local o = placed("empty", given)
+  return tensor.empty(shape, o.dtype, { device = o.device })
 end
 
 --- A tensor of one value.

@@ -26,8 +26,11 @@ end
 --- A dimension counted from 1, or from the end if negative, as a position; an error that names the op otherwise.
 function M.dimension(name, dim, shape)
   local n = #shape
-  local position = type(dim) == "number" and dim < 0 and n + 1 + dim or dim
-  if type(position) ~= "number" or position < 1 or position > n or position % 1 ~= 0 then
+  if type(dim) ~= "number" then
+    fail("%s: the dimension is %s; expected a number", name, dim == nil and "missing" or "a " .. type(dim))
+  end
+  local position = dim < 0 and n + 1 + dim or dim
+  if position < 1 or position > n or position % 1 ~= 0 then
     fail("%s: dimension %s of a tensor %s%s", name, tostring(dim), core.shape_text(shape),
       n > 0 and ("; expected 1 to %d, or -%d to -1 from the end"):format(n, n) or "")
   end

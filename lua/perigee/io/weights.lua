@@ -6,6 +6,7 @@ local core = require "perigee.core.ffi"
 local kinds = require "perigee.io.weights_kind"
 local layout = require "perigee.core.layout"
 local ops = require "perigee.core.ops"
+local room = require "perigee.core.room"
 local safetensors = require "perigee.io.safetensors"
 local tensor = require "perigee.core.tensor"
 local translation = require "perigee.io.translation"
@@ -183,6 +184,10 @@ end
 --- Saves a model under public names.
 ---@param options { names: perigee.PublicNames, strip?: string, metadata?: table<string, string> }
 function M.save(path, model, options)
+  if not (options and options.names) then
+    core.fail("%s: option 'names' is missing; expected one of %s", path,
+      table.concat(room.names "perigee.io.names", ", "))
+  end
   safetensors.save(path, M.export(model, options.names, options.strip), options.metadata)
 end
 

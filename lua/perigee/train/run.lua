@@ -1,6 +1,7 @@
 --- A run's state: what is trained, in which stage, and how its parts are built. Only this file writes a run's fields
 --- (tests/lua/run_spec.lua); the loop that moves it is train/loop.lua.
 local ffi = require "ffi"
+local checkpoint = require "perigee.record.checkpoint"
 local choices = require "perigee.record.choices"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
@@ -284,12 +285,20 @@ function Run:probe_loader(size)
   }
 end
 
+--- The end of a message about an error in mid-step.
+local function outlook(self)
+  if self.folder and #checkpoint.list(self.folder) == 0 then
+    return "the run stops, and has no checkpoint yet: set every = { checkpoint = STEPS }"
+  end
+  return "the run stops and its last checkpoint stands"
+end
+
 --- Runs `body`. An error of a device with a queue gets the number of the step in whose queue it came up.
 local function naming_step(self, step, body)
   if self.device == "cpu" then return body() end
   local fine, result = xpcall(body, failure.handler)
   if fine then return result end
-  error(("step %d: %s; the run stops and its last checkpoint stands"):format(step, tostring(result)), 0)
+  error(("step %d: %s; %s"):format(step, tostring(result), outlook(self)), 0)
 end
 
 --- Queues one optimisation step (gradients | reduce | update) on the next batch or the one given. collect() takes its
@@ -315,8 +324,8 @@ local function finite(x) return x == x and x ~= math.huge and x ~= -math.huge en
 local function expect_finite(self, step, what, value)
   if finite(value) then return end
   local looked, suspect = pcall(suspects.describe, self, step)
-  error(("step %d: %s is %s%s; the run stops and its last checkpoint stands"):format(step, what, tostring(value),
-    looked and suspect and ": " .. suspect or ""), 0)
+  error(("step %d: %s is %s%s; %s"):format(step, what, tostring(value), looked and suspect and ": " .. suspect or "",
+    outlook(self)), 0)
 end
 
 ---@class perigee.StepResult

@@ -18,10 +18,12 @@ local sort_op = op.define {
 }
 
 --- x in order along a dimension, the last one where none is named, and the places where the elements stood (int64).
+--- Options may stand alone: x:sort { descending = true }.
 ---@param dim? integer
 ---@param options? boolean|{ descending?: boolean }  true: descending
 local function sort(x, dim, options)
   op.expect("sort", x)
+  if type(dim) == "table" and options == nil then dim, options = nil, dim end
   if type(options) == "boolean" then options = { descending = options } end
   local o = op.options("sort", options, { descending = false })
   dim = op.dimension("sort", dim or -1, x.shape)
