@@ -360,6 +360,8 @@ describe("ViT", function()
     assert.truthy(message:find("weights/nowhere.safetensors: weights file not found", 1, true), message)
     message = message_of(function() models.vit_tiny_patch16_224({}):load {} end)
     assert.truthy(message:find("no weights to load", 1, true), message)
+    message = message_of(teacher.features, teacher, { images = require("perigee").zeros { 1, 3, 64, 64 } })
+    assert.truthy(message:find("expected pictures [B,3,H,W] in [0,1], got a table", 1, true), message)
   end)
 end)
 

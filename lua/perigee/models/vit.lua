@@ -11,6 +11,7 @@ local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"
+local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 local tables = require "perigee.base.tables"
 local taps = require "perigee.nn.taps"
@@ -200,7 +201,9 @@ end
 --- Pictures [B,C,H,W] in [0,1]: normalised per channel, then resized to `input` (n or { height, width }; by default the
 --- model's own size).
 function Vit:preprocess(images, input)
-  if #images.shape ~= 4 or images.shape[2] ~= self.channels then
+  if not op.is_operand(images) then
+    core.fail("%s: expected pictures [B,%d,H,W] in [0,1], got a %s", self.name, self.channels, type(images))
+  elseif #images.shape ~= 4 or images.shape[2] ~= self.channels then
     core.fail("%s: images are %s, not [B,%d,H,W]", self.name, core.shape_text(images.shape), self.channels)
   end
   local factor, shift = self.pixel_factor:to(images.dtype), self.pixel_shift:to(images.dtype)

@@ -121,7 +121,7 @@ function M.prepare(holder)
     if not path then return false end
     load_model(teacher.student, path, "ema.student.", options)
   else
-    teacher:load(options)
+    core.at(holder.recipe.place, teacher.load, teacher, options)
   end
   return true
 end
