@@ -127,7 +127,8 @@ describe("a command about a run", function()
     local status, output = tiny.perigee(command:format(tiny.quote(tiny.path),
       tiny.quote(in_folder "runs")))
     assert.equal(1, status)
-    assert.matches("^[^\n]*\n?perigee: [^ ]*tiny%.lua:%d+: /none/teacher%.safetensors: weights file not found\n$", output)
+    assert.matches("^[^\n]*\n?perigee: [^ ]*tiny%.lua:%d+: /none/teacher%.safetensors: weights file not found\n$",
+      output)
   end)
 
   it("names weights that were cut short", function()

@@ -172,7 +172,7 @@ describe("a hostile pickle", function()
       refuses(file_of("\140" .. string.char(#module) .. module .. "\140" .. string.char(#member) .. member .. "\147)R"),
         module .. "." .. member)
     end
-    refuses(file_of(text "os.system" .. tuple(text "true") .. "R"), "a call of what is no class")
+    refuses(file_of(text "os.system" .. tuple(text "true") .. "R"), "a call of a value that is not a class")
     refuses(file_of "(ios\nsystem\n", "the instruction 0x69, which is not read")
   end)
 
@@ -225,7 +225,7 @@ describe("a hostile pickle", function()
       { "X\255\255\255\255a", "ends within an instruction" }, { "NNs", "finds no value" },
       { "}]Ns", "neither text, number nor" }, { "}(NNu", "neither text, number nor" }, { "}(K\1u", "no value" },
       { "NN", "left over" }, { "NQ", "no storage" }, { "\128\0N", "protocol 0" },
-      { "NNb", "a state for what is no object" }, { "cos", "a line does not end" }, { "P1\n", "0x50" },
+      { "NNb", "a state for a value that is not an object" }, { "cos", "a line does not end" }, { "P1\n", "0x50" },
     } do
       refuses(file_of(case[1]), case[2])
     end

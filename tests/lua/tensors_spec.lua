@@ -324,7 +324,7 @@ local mistakes = {
   { "x:cumsum({ 1 })", "cumsum: the dimension is a table; expected a number" },
   { "x:cumsum()", "cumsum: the dimension is missing; expected a number" },
   { "x:prod('rows')", "prod: the dimensions are a string" },
-  { "v:unique()", "unique: how many there are is not known in a trace" },
+  { "v:unique()", "unique: the number of distinct elements is not known in a trace" },
   { "x % {}", "remainder: expected tensors or numbers, got a table" },
   { "pg.grad(function(w) return (w * x:sum()):sum() end, { n })",
     "grad: a gradient with respect to a tensor [6] of int64; only real numbers have one: x:to \"float32\"" },

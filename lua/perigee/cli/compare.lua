@@ -32,22 +32,8 @@ local function steps_of(text)
   return from, to
 end
 
---- The runs of RUN or LABEL=RUN. Without a label a run is called by its folder's name, or by its path where another one
---- has that name.
 local function read_runs(words)
-  local record = require "perigee.compare.record"
-  local files = require "perigee.io.files"
-  local records, count = {}, {}
-  for k, word in ipairs(words) do
-    local label, path = word:match "^([^=]+)=(.+)$"
-    if not label or files.exists(word) then label, path = nil, word end
-    records[k] = record.read(path, label, function(message) io.stderr:write("note: ", message, "\n") end)
-    count[records[k].label] = (count[records[k].label] or 0) + (label and 0 or 1)
-  end
-  for _, one in ipairs(records) do
-    if count[one.label] > 1 then one.label = one.path end
-  end
-  return records
+  return require("perigee.compare.labels").read(words, require("perigee.compare.record").read)
 end
 
 local function split(words)

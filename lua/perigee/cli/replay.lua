@@ -36,17 +36,7 @@ local function policies_of(options)
 end
 
 local function read_runs(words)
-  local recorded, files, list, count = require "perigee.replay.recorded", require "perigee.io.files", {}, {}
-  for k, word in ipairs(words) do
-    local label, path = word:match "^([^=]+)=(.+)$"
-    if not label or files.exists(word) then label, path = nil, word end
-    list[k] = recorded.read(path, label, function(message) io.stderr:write("note: ", message, "\n") end)
-    count[list[k].label] = (count[list[k].label] or 0) + 1
-  end
-  for _, one in ipairs(list) do
-    if count[one.label] > 1 then one.label = one.path end
-  end
-  return list
+  return require("perigee.compare.labels").read(words, require("perigee.replay.recorded").read)
 end
 
 local function print_stages(runs, stages)

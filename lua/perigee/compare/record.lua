@@ -26,7 +26,7 @@ local M = {}
 ---@field step integer      after which it was made
 ---@field name string       of the setting, as in config.json
 ---@field before string
----@field after string      "": it is no setting, but was done
+---@field after string      "": it is not a setting, but was done
 ---@field how "by hand"|"at a resume"
 
 ---@class perigee.Record

@@ -6,6 +6,7 @@
 --- still zero. A run that stops anywhere, killed or not, continues where it was: the whole records in PATH.part are
 --- counted, half a record is cut off. finish() fills in sizes and checksum, appends the directory and renames the file.
 --- Nothing is copied: the disk holds the samples once, memory none. Always zip64 (APPNOTE 6.3, section 4.3).
+local bytes_of = require "perigee.base.bytes"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local layout = require "perigee.core.layout"
@@ -13,20 +14,11 @@ local nearest = require "perigee.base.nearest"
 local npy = require "perigee.io.npy"
 local zip = require "perigee.io.zip"
 
-local M = {}
+local M, little = {}, bytes_of.little
 
 local NAME = "arr_0.npy"
 local NPY_HEADER = 128
 local LOCAL_HEADER = 30 + #NAME + 20
-
-local function little(value, bytes)
-  local digits = {}
-  for k = 1, bytes do
-    digits[k] = string.char(value % 256)
-    value = math.floor(value / 256)
-  end
-  return table.concat(digits)
-end
 
 local MANY = ("\255"):rep(4) -- "see the zip64 field"
 local VERSION, STORED, DATE = little(45, 2), little(0, 2), little(0, 2) .. little(33, 2) -- 1 January 1980, midnight

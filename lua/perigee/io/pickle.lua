@@ -132,7 +132,7 @@ end
 
 --- The global of a name, for `push`.
 function Reader:global(module, name)
-  if type(module) ~= "string" or type(name) ~= "string" then self:refuse "a global whose name is no text" end
+  if type(module) ~= "string" or type(name) ~= "string" then self:refuse "a global whose name is not a text" end
   local full = module .. "." .. name
   local known = self.globals[full] or self.find and self.find(full)
   if not known then
@@ -146,20 +146,22 @@ end
 
 function Reader:call(f, arguments, how)
   local make = getmetatable(f) == Global and f.known[how]
-  if not make then self:refuse("a call of %s", getmetatable(f) == Global and f.name or "what is no class") end
+  if not make then
+    self:refuse("a call of %s", getmetatable(f) == Global and f.name or "a value that is not a class")
+  end
   if not M.is_list(arguments) then self:refuse("a call of %s without a tuple of arguments", f.name) end
   return make(arguments)
 end
 
 function Reader:append(list, value)
-  if not M.is_list(list) or list.class ~= "list" then self:refuse "an element for what is no list" end
+  if not M.is_list(list) or list.class ~= "list" then self:refuse "an element for a value that is not a list" end
   list:append(value)
 end
 
 local KEYS = { string = true, number = true, boolean = true }
 
 function Reader:set(dict, key, value)
-  if not M.is_dict(dict) then self:refuse "an entry for what is no dict" end
+  if not M.is_dict(dict) then self:refuse "an entry for a value that is not a dict" end
   if not KEYS[type(key)] or key ~= key then self:refuse "a dict's key that is neither text, number nor boolean" end
   dict:set(key, value)
 end
@@ -172,9 +174,9 @@ end
 --- The state of an object: attributes, which are entries of a Namespace and of TorchScript's modules, and of no use in
 --- an OrderedDict.
 function Reader:build(object, state)
-  if not M.is_dict(object) then self:refuse "a state for what is no object" end
+  if not M.is_dict(object) then self:refuse "a state for a value that is not an object" end
   if object.class == "OrderedDict" or state == M.none then return end
-  if not M.is_dict(state) then self:refuse("a state of %s that is no dict", object.class) end
+  if not M.is_dict(state) then self:refuse("a state of %s that is not a dict", object.class) end
   for _, key in ipairs(state.keys) do self:set(object, key, state.values[key]) end
 end
 

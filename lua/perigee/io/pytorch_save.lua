@@ -1,5 +1,6 @@
 --- Writes PyTorch's files (.pt), which torch.load(..., weights_only=True) reads: a zip archive of a pickle and the
 --- tensors' bytes, as torch.save makes them.
+local bytes_of = require "perigee.base.bytes"
 local core = require "perigee.core.ffi"
 local ffi = require "ffi"
 local layout = require "perigee.core.layout"
@@ -7,21 +8,12 @@ local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 local zip = require "perigee.io.zip"
 
-local M = {}
+local M, little = {}, bytes_of.little
 
 local storage_of = {
   float64 = "DoubleStorage", float32 = "FloatStorage", bfloat16 = "BFloat16Storage", int64 = "LongStorage",
   int32 = "IntStorage", uint8 = "ByteStorage",
 }
-
-local function little(value, bytes)
-  local digits = {}
-  for k = 1, bytes do
-    digits[k] = string.char(value % 256)
-    value = math.floor(value / 256)
-  end
-  return table.concat(digits)
-end
 
 local function text(s) return "X" .. little(#s, 4) .. s end
 

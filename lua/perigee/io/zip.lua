@@ -1,11 +1,12 @@
 --- Zip archives (APPNOTE 6.3, zip64 too). Reading: the directory, and where the bytes of stored entries lie. Nothing is
 --- unpacked, and the directory is not trusted: every entry lies in the file by itself, and no name comes twice.
 --- Writing: stored entries, each beginning at a multiple of 64 bytes, always zip64.
+local bytes_of = require "perigee.base.bytes"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local recognise = require "perigee.io.recognise"
 
-local M = {}
+local M, little, number = {}, bytes_of.little, bytes_of.number
 
 local MAX_DIRECTORY = 2 ^ 26 -- bytes; of the directory
 local LAST, MAX_COMMENT = 22, 65535 -- bytes of the end record, and of the comment after it
@@ -29,13 +30,6 @@ Zip.__index = Zip
 
 local function refuse(path, format, ...)
   core.fail("%s: not a zip archive that can be read: %s", path, format:format(...))
-end
-
---- A little-endian number at an offset, from 0.
-local function number(text, offset, bytes)
-  local value = 0
-  for k = offset + bytes, offset + 1, -1 do value = value * 256 + text:byte(k) end
-  return value
 end
 
 --- Where the end record begins, and its text.
@@ -183,15 +177,6 @@ end
 
 local ALIGNMENT = 64
 local MANY = ("\255"):rep(4) -- "see the zip64 field"
-
-local function little(value, bytes)
-  local digits = {}
-  for k = 1, bytes do
-    digits[k] = string.char(value % 256)
-    value = math.floor(value / 256)
-  end
-  return table.concat(digits)
-end
 
 local STAMP = little(0, 2) .. little(33, 2) -- 1 January 1980, midnight
 

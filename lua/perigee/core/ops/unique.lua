@@ -11,7 +11,7 @@ local fail = op.fail
 ---@return perigee.Tensor, perigee.Tensor?, perigee.Tensor?  in this order; those not asked for are left out
 local function unique(x, options)
   op.expect("unique", x)
-  if program.of(x) then fail "unique: how many there are is not known in a trace" end
+  if program.of(x) then fail "unique: the number of distinct elements is not known in a trace" end
   local o = op.options("unique", options, { inverse = false, counts = false })
   local sorted, place = ops.sort(ops.reshape(x, { -1 }))
   local n = sorted.shape[1]
