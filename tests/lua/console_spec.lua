@@ -338,7 +338,7 @@ describe("a console in a running trainer", function()
       end })]]
     assert.matches("any", value "run.stage.finish")
     assert.matches("^run tiny at step %d+, stage align$", value "run") -- by its folder's name
-    local step = value("run:pause()"):match "^paused at step (%d+); run:resume%(%) goes on$"
+    local step = value("run:pause()"):match "^paused at step (%d+); run:resume%(%) continues$"
     assert.equal(step, value "run.step")
     assert.equal(step, value "run.step")
     assert.equal(("run tiny at step %s, stage align, paused"):format(step), value "run")
@@ -351,7 +351,7 @@ describe("a console in a running trainer", function()
     end
     assert.matches("samples/step%-%d+%.png$", value "run:sample { count = 4 }")
     assert.is_truthy(files.kind((value "run:checkpoint()")))
-    assert.equal("goes on after step " .. step, value "run:resume()")
+    assert.equal("continues after step " .. step, value "run:resume()")
     assert.matches("it is not paused", value "run:resume()")
     value "run:finish_stage()"
     for _ = 1, 100 do
@@ -522,7 +522,7 @@ describe("a run's folder from elsewhere", function()
     assert.matches("recipe.lua is executed, and belongs to another user %(number %d+%)",
       owner.note(in_folder "recipe.lua", 4294967294))
     files.write(in_folder "config.json", '{"options":3}')
-    assert.matches("config.json is no run's: expected an object", select(2, pcall(restore.recipe, in_folder())))
+    assert.matches("config.json is not a run's: expected an object", select(2, pcall(restore.recipe, in_folder())))
     files.write(in_folder "precious", "text")
     os.execute(("ln -s precious '%s'"):format(in_folder "lock"))
     assert.is_false((pcall(files.lock, in_folder "lock")))

@@ -364,7 +364,7 @@ describe("training on the CUDA device", function()
     local fine, message = with(0.6 * needed)
     assert.is_false(fine)
     assert.matches("stage align needs [%d.]+ MiB %(arena [%d.]+ MiB, .*; cuda has [%d.]+ MiB of 8.00 GiB free, "
-      .. "beside 512.0 MiB for its libraries", message)
+      .. "besides 512.0 MiB for its libraries", message)
     assert.matches("These would fit: .*micro = %d+, the batch in %d+ pieces", message)
     local _, hopeless = with(2 ^ 16, 2)
     assert.matches("No smaller piece of the batch would fit either", hopeless)

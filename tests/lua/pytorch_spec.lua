@@ -224,7 +224,7 @@ describe("a hostile pickle", function()
       { "a", "finds no value" }, { "]a", "finds no value" }, { "t", "no mark" }, { "h\5", "value 5 of its memo" },
       { "X\255\255\255\255a", "ends within an instruction" }, { "NNs", "finds no value" },
       { "}]Ns", "neither text, number nor" }, { "}(NNu", "neither text, number nor" }, { "}(K\1u", "no value" },
-      { "NN", "left over" }, { "NQ", "no storage" }, { "\128\0N", "protocol 0" },
+      { "NN", "left over" }, { "NQ", "not a storage" }, { "\128\0N", "protocol 0" },
       { "NNb", "a state for a value that is not an object" }, { "cos", "a line does not end" }, { "P1\n", "0x50" },
     } do
       refuses(file_of(case[1]), case[2])

@@ -21,7 +21,7 @@ local function value_of(text)
   return tonumber(text) or text
 end
 
---- What the shapes of a SiT's file say of the model.
+--- The model's settings that the shapes of a SiT's file give.
 local function sit_options(file, kind)
   local function shape(name) return file:info(kind.prefix .. name).shape end
   local patches, rows = shape "x_embedder.proj.weight", shape("y_embedder.embedding_table.weight")[1]

@@ -20,7 +20,7 @@ end
 
 local function shape_text(shape) return require("perigee.core.ffi").shape_text(shape) end
 
---- Lines about the numbers and texts beside the tensors of a PyTorch file.
+--- Lines about the numbers and texts next to the tensors of a PyTorch file.
 local function value_lines(value)
   local pickle = require "perigee.io.pickle"
   local lines = {}
@@ -50,7 +50,7 @@ local function checkpoint_text(file)
     clean(state.stage_name))
 end
 
---- What the weights seem to be, in lines.
+--- The kind of weights, as lines.
 local function seems(file)
   local kinds = require "perigee.io.weights_kind"
   local kind, why = kinds.recognise(file)

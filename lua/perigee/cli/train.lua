@@ -36,7 +36,7 @@ end
 
 local KEPT = { "device", "seed", "threads", "console" } -- of the command's options, for --resume
 
---- What decides how a run goes on, out of what the command line says.
+--- The part of a command line that decides how a run continues.
 local function kept(said)
   local command = {}
   for _, name in ipairs(KEPT) do command[name] = said.command[name] end

@@ -130,7 +130,7 @@ for _, name in ipairs { "batch", "loss", "train", "gradient", "tap", "picture", 
   in_repl[name] = true
 end
 
---- What a run is called: its folder's name.
+--- A run's name: that of its folder.
 function M.name(run) return run.folder:match "([^/]+)/*$" or run.folder end
 
 --- `run`. `text()` is the line under evaluation, `save()` writes a checkpoint and returns its path, `say(text)` prints.
@@ -153,17 +153,17 @@ function M.run(run, text, save, say)
     end,
     --- Stands still between two steps.
     pause = function()
-      if run.paused then return ("it is paused already, at step %d; run:resume() goes on"):format(run.step) end
+      if run.paused then return ("it is paused already, at step %d; run:resume() continues"):format(run.step) end
       run:log { event = "pause", step = run.step, text = text() }
       run:pause(true)
-      return ("paused at step %d; run:resume() goes on"):format(run.step)
+      return ("paused at step %d; run:resume() continues"):format(run.step)
     end,
     --- Goes on after run:pause().
     resume = function()
       if not run.paused then return ("it is not paused: step %d"):format(run.step) end
       run:log { event = "continue", step = run.step, text = text() }
       run:pause(false)
-      return ("goes on after step %d"):format(run.step)
+      return ("continues after step %d"):format(run.step)
     end,
     --- A copy of a tensor as it is now: run:parameter "student.blocks.1.mlp.hidden.weight"; `ema.` in front names its
     --- average.

@@ -1,4 +1,4 @@
---- A recipe or a run at the REPL: student, teacher, data and losses at hand, and `run`, which goes on step by step in
+--- A recipe or a run at the REPL: student, teacher, data and losses at hand, and `run`, which advances step by step in
 --- memory. `run` has the names that it has in a console of a running trainer (console/control.lua).
 ---
 ---   batch = run:batch()
@@ -66,7 +66,7 @@ local write = {
   ema = function(inner, v) inner:set_ema(check.value("run.ema", v, { "number", least = 0, below = 1 })) end,
 }
 
---- What a console of a running trainer has and a run in memory does not.
+--- Names that a console of a running trainer has and a run in memory does not.
 local elsewhere = {
   pause = "it stands still between two calls of run:train", resume = "run:train(n) trains n steps",
   paused = "it stands still between two calls of run:train",

@@ -10,7 +10,7 @@ local tensor = require "perigee.core.tensor"
 
 local M = {}
 
--- What a device keeps for what comes after the check: kernels' code, libraries' handles, their first workspaces.
+-- Bytes that a device keeps for later: kernels' code, libraries' handles, their first workspaces.
 local RESERVED, RESERVED_SHARE = 2 * 2 ^ 30, 1 / 16 -- bytes, and of its memory at most
 local ROUGHLY = 1.25 -- what takes more than so many times what is free isn't planned exactly before it is refused
 
@@ -66,7 +66,7 @@ local function alternatives(recipe, free)
   return list
 end
 
---- What a recipe needs, and what would fit instead, as an error's text.
+--- The memory that a recipe needs, and settings that would fit, as an error's text.
 local function too_large(recipe, most, where, free)
   local others = alternatives(recipe, free)
   return ("recipe %s: stage %s needs %s (%s); %s. %s"):format(recipe.name, most.stage, size.text(most.memory_total),
@@ -110,7 +110,7 @@ function M.recomputes(recipe, name)
   return choice == nil or ffi.string(choice) ~= "no"
 end
 
---- Bytes that the device has free beside its reserve, its memory in all, and the reserve.
+--- Bytes that the device has free besides its reserve, its memory in all, and the reserve.
 local function room(name)
   local free, total = device.memory(name)
   local reserved = math.min(RESERVED, total * RESERVED_SHARE)
@@ -139,7 +139,7 @@ function M.check(recipe, name)
       return
     end
   end
-  error(too_large(recipe, most, ("%s has %s of %s free, beside %s for its libraries"):format(name,
+  error(too_large(recipe, most, ("%s has %s of %s free, besides %s for its libraries"):format(name,
     size.text(math.max(free, 0)), size.text(total), size.text(reserved)), free), 0)
 end
 

@@ -48,7 +48,7 @@ function Dict:get(key) return self.values[key] end
 
 -- ---- the reader -------------------------------------------------------------------------------------------------
 
---- What a global does: `call(arguments)` for a call, `new()` for an object made without one, `value` by itself.
+--- A global: `call(arguments)` for a call, `new()` for an object made without one, `value` by itself.
 ---@class perigee.PickleGlobal
 ---@field call? fun(arguments: perigee.PickleList): any
 ---@field new? fun(): any

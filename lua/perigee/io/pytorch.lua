@@ -38,7 +38,7 @@ local function refuse(path, format, ...)
   core.fail("%s: a PyTorch file that cannot be read: %s", path, format:format(...))
 end
 
--- ---- what the globals do ------------------------------------------------------------------------------------------
+-- ---- the globals -------------------------------------------------------------------------------------------------
 
 local storage_types = {
   Double = "F64", Float = "F32", Half = "F16", BFloat16 = "BF16", Long = "I64", Int = "I32", Short = "I16", Char = "I8",
@@ -101,7 +101,7 @@ local function globals_of(path)
     return view(path, arguments[1], dtype.stored, arguments)
   end
   local function parameter(arguments)
-    return M.is_tensor(arguments[1]) and arguments[1] or refuse(path, "a parameter that is no tensor")
+    return M.is_tensor(arguments[1]) and arguments[1] or refuse(path, "a parameter that is not a tensor")
   end
   local function ordered() return pickle.dict "OrderedDict" end
   local globals = {
@@ -149,7 +149,9 @@ end
 --- What persistent ids stand for: storages, one for each key.
 local function storages_of(path, storages)
   return function(id)
-    if not pickle.is_list(id) or id[1] ~= "storage" then refuse(path, "it refers to something that is no storage") end
+    if not pickle.is_list(id) or id[1] ~= "storage" then
+      refuse(path, "it refers to something that is not a storage")
+    end
     local stored, key, count = type(id[2]) == "table" and id[2].storage, id[3], id[5]
     if not stored or type(key) ~= "string" or not is_count(count) then
       refuse(path, "a storage without type, key and size")

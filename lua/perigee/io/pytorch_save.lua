@@ -52,7 +52,7 @@ local function pickled(path, value, list)
   elseif kind ~= "table" then core.fail("%s: a %s can't be written", path, kind) end
   local parts = {}
   for _, key in ipairs(tables.sorted_keys(value)) do
-    if type(key) ~= "string" then core.fail("%s: the key %s is no text", path, tostring(key)) end
+    if type(key) ~= "string" then core.fail("%s: the key %s is not a text", path, tostring(key)) end
     parts[#parts + 1] = text(key) .. pickled(path, value[key], list)
   end
   return "}(" .. table.concat(parts) .. "u"

@@ -25,7 +25,7 @@ end
 
 local render
 
---- What stands under a part: a list of { name, lines, count }, the first line without the name.
+--- The entries of a part: a list of { name, lines, count }, the first line without the name.
 local function parts_of(node, path, seen)
   local parts = {}
   for _, key in ipairs(tables.sorted_keys(node)) do

@@ -85,7 +85,7 @@ local rules = {
 ---@field labels? string[]  of the lines, where these are no tables
 
 --- Draws lines into a PNG file: pg.plot { y }, pg.plot { x, y }, pg.plot { { x, y, label = "a" }, { z, label = "b" } }.
---- What is NaN or infinite leaves a gap. Returns the path.
+--- A value that is NaN or infinite leaves a gap. Returns the path.
 ---@param given perigee.PlotOptions
 ---@return string
 function M.plot(given)

@@ -45,7 +45,7 @@ function M.describe(path, recipe, options)
   files.write(path .. "/config.json", config_text(recipe, options))
 end
 
---- What was in force until a step is kept in before/step-NNNNNNN/.
+--- The files that were in force until a step are kept in before/step-NNNNNNN/.
 local function keep(path, step, name)
   if not files.exists(path .. "/" .. name) then return end
   local folder = ("%s/before/step-%07d"):format(path, step)
@@ -53,7 +53,7 @@ local function keep(path, step, name)
   if not files.exists(folder .. "/" .. name) then files.rename(path .. "/" .. name, folder .. "/" .. name) end
 end
 
---- Brings recipe.lua and config.json of a run that goes on after a step up to date; the older ones stay in before/.
+--- Brings recipe.lua and config.json of a run that continues after a step up to date; the older ones stay in before/.
 --- Returns the settings that have changed, as texts.
 ---@param options { recipe_path?: string, recipe_options?: table, said?: table }
 ---@return { name: string, before: string, after: string }[]

@@ -20,7 +20,7 @@ function M.recipe(path)
   end
   local config = json.read(folder .. "/config.json")
   if type(config) ~= "table" or type(config.options or {}) ~= "table" then
-    error(("%s/config.json is no run's: expected an object whose `options` is one"):format(folder), 0)
+    error(("%s/config.json is not a run's: expected an object whose `options` is one"):format(folder), 0)
   end
   local note = owner.note(folder .. "/recipe.lua")
   if note then io.stderr:write(note, "\n") end

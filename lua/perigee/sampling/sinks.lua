@@ -23,7 +23,7 @@ local function at_once(path, save)
   }
 end
 
---- Writes what decides the samples beside them: the weights by their digest, and the settings. An interrupted set is
+--- Writes next to the samples on what they depend: the weights by their digest, and the settings. An interrupted set is
 --- only taken up by the same. `there`: samples that were made by whatever, if the record is missing.
 local function same_settings(path, settings, there)
   local text = json.encode(settings) .. "\n"

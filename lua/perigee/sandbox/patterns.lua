@@ -1,7 +1,7 @@
 --- Lua's patterns, written in Lua: find, match, gmatch and gsub of consoles. The built-in ones run in C, where no
 --- limit on time reaches, and a short pattern can make them endless; gsub with a function that calls gsub overflows
 --- C's stack.
---- `patterns.tick()` is called as the matching goes on; it raises once the limit is over.
+--- `patterns.tick()` is called during the matching; it raises once the limit is over.
 jit.off(true, true)
 
 local core = require "perigee.core.ffi"

@@ -1,4 +1,4 @@
---- What a student is called with after x_t and t: fields of the batch, which the model declares as its `inputs`.
+--- A student's inputs after x_t and t: fields of the batch, which the model declares as its `inputs`.
 ---
 ---   self.inputs = { "labels", { "text", shape = { 77, 768 }, null = self.no_text, drop = 0.1 }, "position" }
 ---   function Model:forward(x, t, labels, text, position) ... end
@@ -57,7 +57,7 @@ local function condition_of(what, given)
     drop = o.null ~= nil and (o.drop or DROP) or 0 }
 end
 
---- What a student takes, in order, as it says.
+--- The inputs that a student declares, in order.
 ---@return perigee.Condition[]
 function M.of(student)
   local inputs, list, seen = student.inputs or LABELS, {}, {}
@@ -178,7 +178,7 @@ end
 
 -- ---- for samples ------------------------------------------------------------------------------------------------
 
---- What stands for the values of `count` samples without their conditions, by name: nulls where inputs have them, else
+--- The values of `count` samples without their conditions, by name: nulls where inputs have them, else
 --- the values themselves. Nil where no input has a null.
 ---@param list perigee.Condition[]  of M.resolve
 ---@param values table<string, perigee.Tensor>  by name

@@ -1,5 +1,6 @@
---- What losses, signals and samplers ask of a student beside its forward pass: the contract, in one place. A loss names
---- the fields that it reads (`asks`); they are checked when a recipe is built (docs/recipes.md, A model of your own).
+--- What losses, signals and samplers ask of a student besides its forward pass: the contract, in one place. A loss
+--- names the fields that it reads (`asks`); they are checked when a recipe is built (docs/recipes.md, A model of your
+--- own).
 local check = require "perigee.core.check"
 local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core.ffi"

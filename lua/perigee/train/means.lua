@@ -1,5 +1,5 @@
 --- Means of the losses and of the gradient's norm over the steps since the last line of the log. A checkpoint between
---- two lines holds the sums, so that a run that goes on there logs what it would have logged.
+--- two lines holds the sums, so that a run that continues there logs what it would have logged.
 ---@class perigee.Means
 ---@field steps integer                 steps added since
 ---@field losses table<string, number>  their sums, by name
