@@ -9,6 +9,7 @@ local limit = require "perigee.sandbox.limit"
 local pg = require "perigee"
 local policy = require "perigee.record.policy"
 local render = require "perigee.console.render"
+local tiny = require "tests.lua.tiny"
 
 local home = debug.getinfo(1, "S").source:match "^@(.*)/tests/lua/[^/]*$" or "."
 if home:sub(1, 1) ~= "/" then home = require("lfs").currentdir() .. "/" .. home end
@@ -498,6 +499,62 @@ describe("a console in a running trainer", function()
 end)
 
 describe("a run's folder from elsewhere", function()
+  it("has a config.json of whose fields wrong types are one line each", function()
+    local config = require "perigee.record.config"
+    files.make_folder(in_folder())
+    for text, expected in pairs {
+      ["[1]"] = "is no run's: expected an object", ['{"options":null}'] = "'options' is null; expected an object",
+      ['{"batch":"4"}'] = "'batch' is a string; expected a number",
+      ['{"stages":{"a":1}}'] = "'stages' is an object; expected a list of objects",
+      ['{"stages":[3]}'] = "'stages[1]' is a number; expected an object",
+      ['{"stages":[{"name":[]}]}'] = "'stages[1].name' is a list; expected a string",
+      ['{"stages":[{"name":"a","signals":[{"name":"b","settings":{"from":[1]}}]}]}'] =
+        "'stages[1].signals[1].settings.from' is a list; expected a number",
+      ['{"stages":[{"signals":[{"settings":3}]}]}'] =
+        "'stages[1].signals[1].settings' is a number; expected an object",
+      ['{"command":{"recipe":[1]}}'] = "'command.recipe' is a list; expected an object",
+      ['{"command":{"command":{"threads":"all"}}}'] = "'command.command.threads' is a string; expected a number",
+    } do
+      files.write(in_folder "config.json", text)
+      local message = select(2, pcall(config.read, in_folder()))
+      assert.is_truthy(message:find(in_folder "config.json", 1, true) and message:find(expected, 1, true), message)
+    end
+    files.write(in_folder "config.json", '{"stages":[],"command":{},"batch":4,"options":{}}')
+    assert.equal(4, config.read(in_folder()).batch)
+  end)
+
+  it("steers no terminal by what its log or a file says, in commands and in errors", function()
+    local clear = "\27[2J"
+    files.make_folder(in_folder())
+    files.write(in_folder "config.json", "{}")
+    files.write(in_folder "events.jsonl", table.concat { json.encode { event = "stage", stage = clear, step = 0 }, "\n",
+      json.encode { event = "step", step = 1, losses = { [clear] = 1 } }, "\n",
+      json.encode { event = "end", step = 2, reason = clear }, "\n" })
+    pg.save(in_folder "t.safetensors", { ["a" .. clear] = pg.zeros { 2 }, ["b\194\155"] = pg.zeros { 2 } })
+    for _, command in ipairs { "compare " .. quote(in_folder()), "compare --list " .. quote(in_folder()),
+      "replay " .. quote(in_folder()) .. " --stop 'stop.at_step(1)'", "inspect " .. quote(in_folder "t.safetensors"),
+      "compare " .. quote(in_folder(clear)) } do
+      local _, output = tiny.perigee(command)
+      assert.is_nil(output:find("\27", 1, true) or output:find("\194\155", 1, true), output)
+      assert.is_truthy(output:find("\\x1B[2J", 1, true), output)
+    end
+  end)
+
+  it("is named before --resume executes its recipe and log, if they are another user's", function()
+    local source, log = in_folder "recipe.lua", in_folder "owned/events.jsonl"
+    files.make_folder(in_folder "owned")
+    files.write(source, 'return require("tests.lua.tiny").recipe { name = "owned" }\n')
+    files.write(log, "")
+    if os.execute(("chown 1 %s %s 2>/dev/null"):format(quote(source), quote(log))) ~= 0 then
+      return pending "giving files to another user needs root"
+    end
+    local _, output = tiny.perigee(("train %s --resume --name owned --steps 1 --runs %s"):format(quote(source),
+      quote(in_folder())))
+    for _, path in ipairs { source, log } do
+      assert.is_truthy(output:find("note: " .. path .. " belongs to another user (number 1)", 1, true), output)
+    end
+  end)
+
   it("has lines of a log that are left out with their reason", function()
     local Events = require "perigee.record.events"
     files.make_folder(in_folder())
@@ -519,10 +576,11 @@ describe("a run's folder from elsewhere", function()
       ["\226\130"] = false } do assert.equal(expected, printable.is_utf8(text)) end
     files.write(in_folder "recipe.lua", "")
     assert.is_nil(owner.note(in_folder "recipe.lua"))
-    assert.matches("recipe.lua is executed, and belongs to another user %(number %d+%)",
+    assert.matches("recipe.lua belongs to another user %(number %d+%), and what it holds is executed$",
       owner.note(in_folder "recipe.lua", 4294967294))
     files.write(in_folder "config.json", '{"options":3}')
-    assert.matches("config.json is not a run's: expected an object", select(2, pcall(restore.recipe, in_folder())))
+    assert.matches("config.json: 'options' is a number; expected an object",
+      select(2, pcall(restore.recipe, in_folder())))
     files.write(in_folder "precious", "text")
     os.execute(("ln -s precious '%s'"):format(in_folder "lock"))
     assert.is_false((pcall(files.lock, in_folder "lock")))

@@ -18,6 +18,7 @@ local failure = require "perigee.base.failure"
 local lfs = require "lfs"
 local nearest = require "perigee.base.nearest"
 local options = require "perigee.base.options"
+local printable = require "perigee.base.printable"
 local tables = require "perigee.base.tables"
 
 local M = {}
@@ -92,6 +93,7 @@ local function read_with_recipe(name, verb, list, arguments)
     return nil, verb_help(name, verb, list, path and recipes.load(path, { only_declaration = true }))
   end
   if not path then error(("perigee %s needs a recipe: perigee %s %s"):format(name, name, verb.usage or ""), 0) end
+  if given.resume then require("perigee.io.owner").tell(path) end
   local load = recipes.load(path, { arguments = arguments, command = list })
   local values = options.values(list, load.given)
   local before = verb.remembered and verb.remembered(values, load.value)
@@ -163,7 +165,7 @@ function M.main(arguments)
   local fine, status = xpcall(function() return M.dispatch(arguments) end, failure.handler)
   io.stdout:flush()
   if fine then return status end
-  io.stderr:write(failure.text(status), "\n")
+  io.stderr:write(printable.text(failure.text(status)), "\n")
   return 1
 end
 

@@ -10,11 +10,16 @@ local M = {
   },
 }
 
+local printable = require "perigee.base.printable"
+
 local MOST_VALUES, MOST_TEXT = 60, 60
 
---- A name or text of a file, fit for a terminal.
+--- A line with what a file says.
+local function show(text) print(printable.text(text)) end
+
+--- A name or text of a file, on one line.
 local function clean(text, most)
-  text = tostring(text):gsub("[%c\127]", "?")
+  text = tostring(text):gsub("[\n\t]", "?")
   return most and #text > most and text:sub(1, most) .. "..." or text
 end
 
@@ -73,7 +78,7 @@ local function print_tensors(file)
   widest = math.min(widest, 60)
   for _, name in ipairs(file.names) do
     local entry = file.entries[name]
-    print(("  %-" .. widest .. "s  %-8s %s"):format(clean(name), entry.stored, shape_text(entry.shape)))
+    show(("  %-" .. widest .. "s  %-8s %s"):format(clean(name), entry.stored, shape_text(entry.shape)))
   end
 end
 
@@ -82,22 +87,22 @@ local function inspect_weights(path, options)
   local numbers, layout = 0, require "perigee.core.layout"
   for _, name in ipairs(file.names) do numbers = numbers + layout.numel(file.entries[name].shape) end
   local kind = file.kind and KINDS[file.kind] or file.shards and "an index of safetensors files" or "a safetensors file"
-  print(("%s: %s, %d tensors of %.0f numbers"):format(path, kind, #file.names, numbers))
+  show(("%s: %s, %d tensors of %.0f numbers"):format(path, kind, #file.names, numbers))
   local checkpoint = checkpoint_text(file)
-  if checkpoint then print(checkpoint)
+  if checkpoint then show(checkpoint)
   elseif #file.names > 0 then
-    for _, line in ipairs(seems(file)) do print(line) end
+    for _, line in ipairs(seems(file)) do show(line) end
   end
-  for _, line in ipairs(value_lines(file.value)) do print(line) end
+  for _, line in ipairs(value_lines(file.value)) do show(line) end
   for _, key in ipairs(checkpoint and {} or require("perigee.base.tables").sorted_keys(file.metadata)) do
-    print(("  %s = %s"):format(clean(key), clean(file.metadata[key], MOST_TEXT)))
+    show(("  %s = %s"):format(clean(key), clean(file.metadata[key], MOST_TEXT)))
   end
   if options.tensors then print_tensors(file) end
 end
 
 local function inspect_npz(path, options)
   local archive = require("perigee.io.zip").open(path)
-  print(("%s: an .npz archive of %d arrays"):format(path, #archive.names))
+  show(("%s: an .npz archive of %d arrays"):format(path, #archive.names))
   for _, name in ipairs(options.tensors and archive.names or {}) do
     local what
     if not archive.entries[name].stored then what = "compressed"
@@ -105,7 +110,7 @@ local function inspect_npz(path, options)
       local fine, header = pcall(function() return require("perigee.io.npy").header(path, archive:place(name)) end)
       what = fine and ("%-8s %s"):format(header.dtype, shape_text(header.shape)) or clean(header, 200)
     end
-    print(("  %s  %s"):format(clean(name:gsub("%.npy$", "")), what))
+    show(("  %s  %s"):format(clean(name:gsub("%.npy$", "")), what))
   end
 end
 
@@ -130,7 +135,7 @@ function M.run(options)
   end
   if files.read(path, 0, math.min(6, files.size(path))) == "\147NUMPY" then
     local header = require("perigee.io.npy").header(path)
-    print(("%s: a .npy array, %s %s"):format(path, header.dtype, shape_text(header.shape)))
+    show(("%s: a .npy array, %s %s"):format(path, header.dtype, shape_text(header.shape)))
   elseif is_npz(path) then inspect_npz(path, options)
   else inspect_weights(path, options) end
   return 0

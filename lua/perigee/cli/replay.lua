@@ -1,4 +1,6 @@
 --- perigee replay: when would another policy have ended a recorded run's stage?
+local printable = require "perigee.base.printable"
+
 local M = {
   summary = "say when other policies would have ended a recorded run's stage",
   usage = "[LABEL=]RUN... --stop 'EXPRESSION' [options]",
@@ -35,6 +37,9 @@ local function policies_of(options)
   return list
 end
 
+--- A line with what a log says.
+local function show(text) print(printable.text(text)) end
+
 local function read_runs(words)
   return require("perigee.compare.labels").read(words, require("perigee.replay.recorded").read)
 end
@@ -42,7 +47,7 @@ end
 local function print_stages(runs, stages)
   for k, run in ipairs(runs) do
     local stage = stages[k]
-    print(("%s: stage %s, steps %d to %d recorded, %s"):format(run.label, stage.name, stage.from, run:last_of(stage),
+    show(("%s: stage %s, steps %d to %d recorded, %s"):format(run.label, stage.name, stage.from, run:last_of(stage),
       stage.to and ("ended: %s"):format(stage.reason or "for no reason given") or "not ended"))
   end
 end
@@ -51,7 +56,7 @@ local function notes_of(policies, answers, runs)
   local seen = {}
   local function note(...)
     local text = string.format(...)
-    if not seen[text] then print("note: " .. text) end
+    if not seen[text] then show("note: " .. text) end
     seen[text] = true
   end
   for p, policy in ipairs(policies) do
@@ -90,7 +95,7 @@ local function print_table(policies, answers, runs)
     for k in ipairs(runs) do rows[p][k] = cell(answers[p][k]) end
     rows[p][#runs + 1] = #runs > 1 and spread(answers[p]) or answers[p][1].reason or "-"
   end
-  print(table.concat(require("perigee.compare.table").lines(heads, rows, 120), "\n"))
+  show(table.concat(require("perigee.compare.table").lines(heads, rows, 120), "\n"))
 end
 
 local function write_json(path, policies, answers, runs, stages)

@@ -47,11 +47,12 @@ end
 function M.remembered(options, recipe)
   if not options.resume or not require("perigee.recipe").is_recipe(recipe) then return nil end
   local name = options.name or recipe.name
-  local path = ("%s/%s/config.json"):format(options.runs, name)
-  local said = require("perigee.io.files").exists(path) and require("perigee.io.json").read(path).command
+  local path = ("%s/%s"):format(options.runs, name)
+  local files = require "perigee.io.files"
+  require("perigee.io.owner").tell(path .. "/events.jsonl") -- it may hold policies
+  local said = files.exists(path .. "/config.json") and require("perigee.record.config").read(path).command
   if not said then return nil end
-  said.command.name = name
-  return said
+  return { recipe = said.recipe, command = tables.merged(said.command or {}, { name = name }) }
 end
 
 function M.run(options)

@@ -1,5 +1,6 @@
 --- Runs by their labels: those that share one are seeds of the same thing.
 local files = require "perigee.io.files"
+local printable = require "perigee.base.printable"
 
 local M = {}
 
@@ -32,7 +33,9 @@ function M.read(words, read)
   for k, word in ipairs(words) do
     local label, path = word:match "^([^=]+)=(.+)$"
     if not label or files.exists(word) then label, path = nil, word end
-    records[k] = read(path, label, function(message) io.stderr:write("note: ", message, "\n") end)
+    records[k] = read(path, label, function(message)
+      io.stderr:write("note: ", printable.text(message), "\n")
+    end)
     count[records[k].label] = (count[records[k].label] or 0) + (label and 0 or 1)
   end
   for _, one in ipairs(records) do

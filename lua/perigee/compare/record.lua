@@ -5,6 +5,7 @@
 ---   step.gradient_norm                 what else they hold
 ---   signal.gradient_angle.cosine[2]    a signal's value, or its parts
 ---   EVENT.NAME.FIELD                   the numbers of any other event; NAME where it has a `name`
+local config = require "perigee.record.config"
 local Events = require "perigee.record.events"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
@@ -191,7 +192,7 @@ function M.read(path, label, tell)
     error(("%s is not a run: events.jsonl is missing"):format(path), 0)
   end
   local record = setmetatable({
-    label = label or path:match "[^/]+$" or path, path = path, config = json.read(path .. "/config.json"),
+    label = label or path:match "[^/]+$" or path, path = path, config = config.read(path),
     series = {}, parts = {}, breaks = {}, stages = {}, changes = {}, last_step = 0,
   }, Record)
   record.config.command = nil -- what it decides is there too

@@ -13,14 +13,22 @@ local PRIVATE = tonumber("700", 8)
 
 local M = {}
 
---- A line about a file that is about to be executed and belongs to another user than `user`, or nil.
+--- A line about a file of which something is about to be executed, and which belongs to another user than `user`, or
+--- nil.
 ---@param path string
 ---@param user? integer  default: the process's own
 ---@return string?
 function M.note(path, user)
   local owner = lfs.attributes(path, "uid")
   if not owner or owner == (user or ffi.C.geteuid()) then return nil end
-  return ("note: %s is executed, and belongs to another user (number %d)"):format(printable.text(path), owner)
+  return ("note: %s belongs to another user (number %d), and what it holds is executed"):format(printable.text(path),
+    owner)
+end
+
+--- Writes that line to the terminal, before the file is executed.
+function M.tell(path)
+  local note = M.note(path)
+  if note then io.stderr:write(note, "\n") end
 end
 
 --- Makes a folder that nobody else can enter; one that exists stays as it is.

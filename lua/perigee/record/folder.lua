@@ -1,6 +1,7 @@
 --- A run's folder on disk: recipe.lua and config.json as they are in force, older ones in before/, events.jsonl,
 --- checkpoints/, and a lock that keeps a second trainer out.
 local checkpoint = require "perigee.record.checkpoint"
+local configuration = require "perigee.record.config"
 local describe = require "perigee.recipe.describe"
 local differences = require "perigee.record.differences"
 local files = require "perigee.io.files"
@@ -61,7 +62,7 @@ function M.update(path, recipe, options, step)
   local changed, config = {}, path .. "/config.json"
   local text, older = config_text(recipe, options), files.exists(config) and files.read(config)
   if older ~= text then
-    local configs = { older and json.decode(older, config) or {}, json.decode(text, config) }
+    local configs = { older and configuration.read(path) or {}, json.decode(text, config) }
     for _, one in ipairs(configs) do one.options, one.command = nil, nil end -- what they decide is there too
     for _, row in ipairs(older and differences.rows(configs) or {}) do
       changed[#changed + 1] = { name = row.name, before = row[1], after = row[2] }

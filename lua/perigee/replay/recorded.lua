@@ -1,7 +1,7 @@
 --- A run's log as a policy may ask it: its stages, and the values of signals by step.
+local config = require "perigee.record.config"
 local Events = require "perigee.record.events"
 local files = require "perigee.io.files"
-local json = require "perigee.io.json"
 local nearest = require "perigee.base.nearest"
 
 local M = {}
@@ -57,8 +57,8 @@ function M.read(path, label, tell)
     signals = {}, losses = {} }, Recorded)
   for _, event in ipairs(Events.read(path, tell)) do take(recorded, event) end
   if #recorded.stages == 0 then error(("%s: the log names no stage"):format(path), 0) end
-  local config = files.exists(path .. "/config.json") and json.read(path .. "/config.json") or {}
-  for _, described in ipairs(config.stages or {}) do
+  local described_by = files.exists(path .. "/config.json") and config.read(path) or {}
+  for _, described in ipairs(described_by.stages or {}) do
     for _, stage in ipairs(recorded.stages) do
       for _, signal in ipairs(stage.name == described.name and described.signals or {}) do
         stage.signals[signal.name] = signal.settings

@@ -2,8 +2,8 @@
 --- otherwise.
 local checkpoint = require "perigee.record.checkpoint"
 local choices = require "perigee.record.choices"
+local config = require "perigee.record.config"
 local device = require "perigee.core.device"
-local json = require "perigee.io.json"
 local lfs = require "lfs"
 local owner = require "perigee.io.owner"
 
@@ -18,13 +18,9 @@ function M.recipe(path)
   if not folder or not lfs.attributes(folder .. "/recipe.lua", "mode") then
     error(("%s lies in no run's folder: recipe.lua is missing next to checkpoints/"):format(path), 0)
   end
-  local config = json.read(folder .. "/config.json")
-  if type(config) ~= "table" or type(config.options or {}) ~= "table" then
-    error(("%s/config.json is not a run's: expected an object whose `options` is one"):format(folder), 0)
-  end
-  local note = owner.note(folder .. "/recipe.lua")
-  if note then io.stderr:write(note, "\n") end
-  local load = require("perigee.recipe.load").load(folder .. "/recipe.lua", { values = config.options or {} })
+  local values = config.read(folder).options or {}
+  owner.tell(folder .. "/recipe.lua")
+  local load = require("perigee.recipe.load").load(folder .. "/recipe.lua", { values = values })
   return load.value, folder
 end
 
