@@ -503,7 +503,7 @@ describe("a run's folder from elsewhere", function()
     local config = require "perigee.record.config"
     files.make_folder(in_folder())
     for text, expected in pairs {
-      ["[1]"] = "is no run's: expected an object", ['{"options":null}'] = "'options' is null; expected an object",
+      ["[1]"] = "is not a run's: expected an object", ['{"options":null}'] = "'options' is null; expected an object",
       ['{"batch":"4"}'] = "'batch' is a string; expected a number",
       ['{"stages":{"a":1}}'] = "'stages' is an object; expected a list of objects",
       ['{"stages":[3]}'] = "'stages[1]' is a number; expected an object",

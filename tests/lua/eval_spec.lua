@@ -130,6 +130,11 @@ describe("perigee eval", function()
     local settings = ("%s --sampler euler --steps 3 --cfg 2 --seed 4 --labels drawn"):format(run)
     local status, output = tiny.perigee(("eval %s --count 60 --against %s"):format(settings, in_folder "other.npy"))
     assert.equal(0, status, output)
+    os.execute(("ln -s tiny %s"):format(tiny.quote(in_folder "t\27[2J")))
+    local _, escaped = tiny.perigee(("eval %s --count 60 --steps 1 --against %s"):format(
+      tiny.quote(in_folder "t\27[2J"), in_folder "other.npy"))
+    assert.matches("t\\x1B%[2J +3", escaped)
+    assert.is_nil(escaped:find("\27", 1, true))
     local event = evaluations(run)[1]
     assert.matches("60: euler, 3 steps, guidance 2 in 0:1, seed 4, labels drawn", event.samples)
     assert.equal("40 other.npy", event.against)

@@ -63,6 +63,19 @@ describe("perigee show", function()
     assert.matches("bf16%[32,32%] +gradient student", output)
   end)
 
+  it("steers no terminal by a recipe's names, nor does plan", function()
+    local path = os.tmpname()
+    files.write(path, 'local recipe = require("tests.lua.tiny").recipe()\n'
+      .. 'recipe.stages[1].name, recipe.stages[1].losses[1].name = "\\27[2J", "\\27[2J"\nreturn recipe\n')
+    for _, verb in ipairs { "show", "plan" } do
+      local status, output = tiny.perigee(verb .. " " .. path)
+      assert.equal(0, status, output)
+      assert.is_nil(output:find("\27", 1, true), output)
+      assert.is_truthy(output:find("\\x1B[2J", 1, true), output)
+    end
+    os.remove(path)
+  end)
+
   it("names a stage that isn't there", function()
     local status, output = tiny.perigee("show " .. tiny.quote(tiny.path) .. " --stage fre")
     assert.equal(1, status)

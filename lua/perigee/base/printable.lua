@@ -12,6 +12,10 @@ function M.text(text)
   return (text:gsub("[%z\1-\8\11-\31\127]", escaped):gsub("\194[\128-\159]", escaped))
 end
 
+--- Prints a line with text from outside.
+---@param text string
+function M.print(text) print(M.text(text)) end
+
 --- Is a text UTF-8?
 ---@param text string
 ---@return boolean

@@ -59,7 +59,7 @@ local function print_metrics(records)
     end
   end
   print "Metrics, and how often each run has them"
-  print(printable.text(table.concat(require("perigee.compare.table").lines(heads, rows, 120), "\n")))
+  printable.print(table.concat(require("perigee.compare.table").lines(heads, rows, 120), "\n"))
 end
 
 --- Where the runs stand: "2000", or "2000, 3000".
@@ -91,7 +91,7 @@ local function draw(figure, linear, path)
   files.make_folder(path:match "^(.*)/[^/]+$" or ".")
   require("perigee.io.png").save(path, picture)
   for _, title in ipairs(linear) do
-    print(printable.text(("note: %s has values that are not above 0: its axis is linear"):format(title)))
+    printable.print(("note: %s has values that are not above 0: its axis is linear"):format(title))
   end
   print(("%d panel%s: %s"):format(#figure.panels, #figure.panels == 1 and "" or "s", path))
 end
@@ -114,7 +114,7 @@ function M.run(options)
   local figure, linear
   if options.out then figure, linear = figure_of(records, metrics, options, from, to) end
   local lines = require("perigee.compare.report").lines(records, { last = options.last, to = to, width = 120 })
-  print(printable.text(table.concat(lines, "\n")))
+  printable.print(table.concat(lines, "\n"))
   if options.out then
     print ""
     draw(figure, linear, options.out)

@@ -205,8 +205,9 @@ local function print_distances(rows, shared, options)
   end
   lines[#lines + 1] = training
   lines[#lines + 1] = halves
-  print(("Fréchet distance of %d samples from %d %s"):format(options.count, shared.count, shared.name))
-  print(table.concat(require("perigee.compare.table").lines(heads, lines, 120), "\n"))
+  local printable = require "perigee.base.printable"
+  printable.print(("Fréchet distance of %d samples from %d %s"):format(options.count, shared.count, shared.name))
+  printable.print(table.concat(require("perigee.compare.table").lines(heads, lines, 120), "\n"))
   print "Both numbers of pictures are finite, so every distance is too large: the bias goes as 1/N. Compare equal"
   print "numbers only; 'N to infinity' takes the samples' share of it away (Chong and Forsyth 2020), the reference's"
   print "stays."

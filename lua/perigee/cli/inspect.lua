@@ -14,9 +14,6 @@ local printable = require "perigee.base.printable"
 
 local MOST_VALUES, MOST_TEXT = 60, 60
 
---- A line with what a file says.
-local function show(text) print(printable.text(text)) end
-
 --- A name or text of a file, on one line.
 local function clean(text, most)
   text = tostring(text):gsub("[\n\t]", "?")
@@ -78,7 +75,7 @@ local function print_tensors(file)
   widest = math.min(widest, 60)
   for _, name in ipairs(file.names) do
     local entry = file.entries[name]
-    show(("  %-" .. widest .. "s  %-8s %s"):format(clean(name), entry.stored, shape_text(entry.shape)))
+    printable.print(("  %-" .. widest .. "s  %-8s %s"):format(clean(name), entry.stored, shape_text(entry.shape)))
   end
 end
 
@@ -87,22 +84,22 @@ local function inspect_weights(path, options)
   local numbers, layout = 0, require "perigee.core.layout"
   for _, name in ipairs(file.names) do numbers = numbers + layout.numel(file.entries[name].shape) end
   local kind = file.kind and KINDS[file.kind] or file.shards and "an index of safetensors files" or "a safetensors file"
-  show(("%s: %s, %d tensors of %.0f numbers"):format(path, kind, #file.names, numbers))
+  printable.print(("%s: %s, %d tensors of %.0f numbers"):format(path, kind, #file.names, numbers))
   local checkpoint = checkpoint_text(file)
-  if checkpoint then show(checkpoint)
+  if checkpoint then printable.print(checkpoint)
   elseif #file.names > 0 then
-    for _, line in ipairs(seems(file)) do show(line) end
+    for _, line in ipairs(seems(file)) do printable.print(line) end
   end
-  for _, line in ipairs(value_lines(file.value)) do show(line) end
+  for _, line in ipairs(value_lines(file.value)) do printable.print(line) end
   for _, key in ipairs(checkpoint and {} or require("perigee.base.tables").sorted_keys(file.metadata)) do
-    show(("  %s = %s"):format(clean(key), clean(file.metadata[key], MOST_TEXT)))
+    printable.print(("  %s = %s"):format(clean(key), clean(file.metadata[key], MOST_TEXT)))
   end
   if options.tensors then print_tensors(file) end
 end
 
 local function inspect_npz(path, options)
   local archive = require("perigee.io.zip").open(path)
-  show(("%s: an .npz archive of %d arrays"):format(path, #archive.names))
+  printable.print(("%s: an .npz archive of %d arrays"):format(path, #archive.names))
   for _, name in ipairs(options.tensors and archive.names or {}) do
     local what
     if not archive.entries[name].stored then what = "compressed"
@@ -110,7 +107,7 @@ local function inspect_npz(path, options)
       local fine, header = pcall(function() return require("perigee.io.npy").header(path, archive:place(name)) end)
       what = fine and ("%-8s %s"):format(header.dtype, shape_text(header.shape)) or clean(header, 200)
     end
-    show(("  %s  %s"):format(clean(name:gsub("%.npy$", "")), what))
+    printable.print(("  %s  %s"):format(clean(name:gsub("%.npy$", "")), what))
   end
 end
 
@@ -135,7 +132,7 @@ function M.run(options)
   end
   if files.read(path, 0, math.min(6, files.size(path))) == "\147NUMPY" then
     local header = require("perigee.io.npy").header(path)
-    show(("%s: a .npy array, %s %s"):format(path, header.dtype, shape_text(header.shape)))
+    printable.print(("%s: a .npy array, %s %s"):format(path, header.dtype, shape_text(header.shape)))
   elseif is_npz(path) then inspect_npz(path, options)
   else inspect_weights(path, options) end
   return 0

@@ -81,7 +81,9 @@ function M.run(options)
     return 0
   end
   local recipe = options.recipe
-  print(("%s: batch %d (in pieces of %d), %s"):format(recipe.name, recipe.batch, recipe.micro, recipe.precision))
+  local printable = require "perigee.base.printable"
+  printable.print(("%s: batch %d (in pieces of %d), %s"):format(recipe.name, recipe.batch, recipe.micro,
+    recipe.precision))
   print(kernels_text(stages[1].planned_for, options.device))
   if cache then print(cache_text(cache)) end
   if options.device == "cpu" then
@@ -89,7 +91,7 @@ function M.run(options)
     if host then print(host_text(host, stages)) end
   end
   for _, s in ipairs(stages) do
-    print(("\nstage %s"):format(s.stage))
+    printable.print(("\nstage %s"):format(s.stage))
     local n = s.parameters
     print(("  parameters     student %s, projector %s, teacher %s%s"):format(millions(n.student), millions(n.projector),
       millions(n.teacher), n.frozen and "; frozen " .. millions(n.frozen) or ""))

@@ -37,9 +37,6 @@ local function policies_of(options)
   return list
 end
 
---- A line with what a log says.
-local function show(text) print(printable.text(text)) end
-
 local function read_runs(words)
   return require("perigee.compare.labels").read(words, require("perigee.replay.recorded").read)
 end
@@ -47,8 +44,8 @@ end
 local function print_stages(runs, stages)
   for k, run in ipairs(runs) do
     local stage = stages[k]
-    show(("%s: stage %s, steps %d to %d recorded, %s"):format(run.label, stage.name, stage.from, run:last_of(stage),
-      stage.to and ("ended: %s"):format(stage.reason or "for no reason given") or "not ended"))
+    printable.print(("%s: stage %s, steps %d to %d recorded, %s"):format(run.label, stage.name, stage.from,
+      run:last_of(stage), stage.to and ("ended: %s"):format(stage.reason or "for no reason given") or "not ended"))
   end
 end
 
@@ -56,7 +53,7 @@ local function notes_of(policies, answers, runs)
   local seen = {}
   local function note(...)
     local text = string.format(...)
-    if not seen[text] then show("note: " .. text) end
+    if not seen[text] then printable.print("note: " .. text) end
     seen[text] = true
   end
   for p, policy in ipairs(policies) do
@@ -95,7 +92,7 @@ local function print_table(policies, answers, runs)
     for k in ipairs(runs) do rows[p][k] = cell(answers[p][k]) end
     rows[p][#runs + 1] = #runs > 1 and spread(answers[p]) or answers[p][1].reason or "-"
   end
-  show(table.concat(require("perigee.compare.table").lines(heads, rows, 120), "\n"))
+  printable.print(table.concat(require("perigee.compare.table").lines(heads, rows, 120), "\n"))
 end
 
 local function write_json(path, policies, answers, runs, stages)

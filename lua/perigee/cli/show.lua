@@ -50,7 +50,8 @@ function M.run(options)
   if recipe:teacher_model() then name("teacher", recipe:teacher_model()) end
   local plan = require("perigee.stage.program").plan(recipe, stage,
     { batch = recipe.micro, parameters = trained, fuse = options.fuse })
-  print(require("perigee.core.text").plan(plan, { names = names, memory = options.memory }))
+  require("perigee.base.printable").print(require("perigee.core.text").plan(plan,
+    { names = names, memory = options.memory }))
   return 0
 end
 

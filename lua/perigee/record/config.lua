@@ -42,7 +42,7 @@ end
 function M.read(folder)
   local path = folder .. "/config.json"
   local config = json.read(path)
-  if not is_object(config) then error(("%s is no run's: expected an object"):format(path), 0) end
+  if not is_object(config) then error(("%s is not a run's: expected an object"):format(path), 0) end
   for name, expected in pairs(FIELDS) do
     if config[name] ~= nil then check(path, name, config[name], expected) end
   end
