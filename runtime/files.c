@@ -289,9 +289,12 @@ pg_status pg_writer_append(pg_writer **out, const char *path) {
   if (!w) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
   strcpy(w->part, path);
   w->appends = true;
-  w->fd = open_file(path, O_WRONLY | O_CREAT | O_APPEND);
-  if (w->fd < 0) {
-    pg_status status = io_error(path, "cannot be written");
+  w->fd = open_file(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK); /* a pipe nobody reads fails */
+  struct stat info;
+  pg_status status = PG_OK;
+  if (w->fd < 0 || fstat(w->fd, &info)) status = io_error(path, "cannot be written");
+  else if (!S_ISREG(info.st_mode)) status = pg_error(PG_ERROR_IO, "%s: cannot be written: not a regular file", path);
+  if (status) {
     writer_free(w);
     return status;
   }

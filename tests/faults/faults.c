@@ -2,8 +2,10 @@
  * them fail. tests/faults/faults_spec.lua uses it.
  *
  *   PERIGEE_FAULT_UNDER   the folder; calls on other files are neither counted nor touched
+ *   PERIGEE_FAULT_NAME    the end of a path: only calls on such files are counted and fail
  *   PERIGEE_FAULT_CALL    open, read, write, fsync, rename or mmap
  *   PERIGEE_FAULT_AT      which of these calls fails, from 1; 0: none
+ *   PERIGEE_FAULT_MORE    so many after it fail too
  *   PERIGEE_FAULT_ERRNO   with what number
  *   PERIGEE_FAULT_LOG     gets the path of the call that failed
  *   PERIGEE_FAULT_COUNTS  gets a line "CALL NUMBER" for each kind of call at the end of the process */
@@ -39,17 +41,20 @@ static void note(const char *variable, const char *text) {
   syscall(SYS_close, fd);
 }
 
-static bool is_below(const char *path) {
-  const char *under = getenv("PERIGEE_FAULT_UNDER");
-  return under && path && !strncmp(path, under, strlen(under));
+static bool is_meant(const char *path) {
+  const char *under = getenv("PERIGEE_FAULT_UNDER"), *name = getenv("PERIGEE_FAULT_NAME");
+  if (!under || !path || strncmp(path, under, strlen(under))) return false;
+  return !name || (strlen(path) >= strlen(name) && !strcmp(path + strlen(path) - strlen(name), name));
 }
 
 /* Counts a call on a path; true and errno if it shall fail. */
 static bool fails(int kind, const char *path) {
-  if (!is_below(path)) return false;
+  if (!is_meant(path)) return false;
   const char *call = getenv("PERIGEE_FAULT_CALL"), *at = getenv("PERIGEE_FAULT_AT"), *number = getenv("PERIGEE_FAULT_ERRNO");
+  const char *more = getenv("PERIGEE_FAULT_MORE");
   long count = atomic_fetch_add(&counts[kind], 1) + 1;
-  if (!call || !at || !number || strcmp(call, names[kind]) || count != atol(at)) return false;
+  if (!call || !at || !number || strcmp(call, names[kind]) || count < atol(at)) return false;
+  if (count > atol(at) + (more ? atol(more) : 0)) return false;
   note("PERIGEE_FAULT_LOG", path);
   errno = atoi(number);
   return true;

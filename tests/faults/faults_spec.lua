@@ -4,6 +4,7 @@
 -- Some of the calls are tried, always the same; PERIGEE_FAULT_SWEEP=20 tries twenty of each kind, a large number all.
 local core = require "perigee.core.ffi"
 local checkpoint = require "perigee.record.checkpoint"
+local Events = require "perigee.record.events"
 local files = require "perigee.io.files"
 local pg = require "perigee"
 local png = require "perigee.io.png"
@@ -34,8 +35,9 @@ local function perigee(arguments, fault)
   local environment = ("PERIGEE_CACHE=%s HOME=%s LD_PRELOAD=%s PERIGEE_FAULT_UNDER=%s PERIGEE_FAULT_LOG=%s "
     .. "PERIGEE_FAULT_COUNTS=%s"):format(at "cache", at "home", shim, at "", folder "log", folder "counts")
   if fault then
-    environment = ("%s PERIGEE_FAULT_CALL=%s PERIGEE_FAULT_AT=%d PERIGEE_FAULT_ERRNO=%d"):format(environment,
-      fault.call, fault.at, fault.number)
+    environment = ("%s PERIGEE_FAULT_CALL=%s PERIGEE_FAULT_AT=%d PERIGEE_FAULT_ERRNO=%d PERIGEE_FAULT_MORE=%d"):format(
+      environment, fault.call, fault.at, fault.number, fault.more or 0)
+    if fault.name then environment = ("%s PERIGEE_FAULT_NAME=%s"):format(environment, fault.name) end
   end
   local status, text = tiny.perigee(arguments, environment)
   return status, text, files.exists(folder "log") and files.read(folder "log") or nil
@@ -154,4 +156,54 @@ describe("one system call that fails during", function()
       end)
     end
   end
+
+  --- The log's events, without the numbers that a clock decides.
+  local function events()
+    local list = {}
+    for _, event in ipairs(Events.read(at "runs/faults", error)) do
+      event.images_per_second, event.seconds, event.seconds_before, event.freed_mib = nil, nil, nil, nil
+      if event.event ~= "pace" then list[#list + 1] = event end
+    end
+    return list
+  end
+
+  it("train, of the log, for a while: every line is there in the end, and a warning", function()
+    local scenario = scenarios()[1]
+    fresh(scenario)
+    assert.equal(0, (perigee(scenario.command)))
+    local expected, logged = scenario.result(), events()
+    for _, number in ipairs { ENOSPC, EIO } do
+      fresh(scenario)
+      local status, text = perigee(scenario.command,
+        { call = "write", name = "/events.jsonl", at = 5, more = 4, number = number })
+      assert.equal(0, status, text)
+      assert.is_true(scenario.result() == expected)
+      local found, warnings = {}, {}
+      for _, event in ipairs(events()) do
+        table.insert(event.about == "log" and warnings or found, event)
+      end
+      assert.same(logged, found)
+      assert.equal(1, #warnings)
+      assert.matches("the log could not be written from step %d to step %d .*: 5 lines are late$", warnings[1].message)
+      assert.matches("note: [^\n]*/events%.jsonl: cannot be written: [^\n]*; the log's lines wait in memory", text)
+      assert.matches("note: the log is written again: the log could not", text)
+    end
+  end)
+
+  it("train, of the log, to the end: it ends as ever, and says how many lines are lost", function()
+    local scenario = scenarios()[1]
+    local expected = whole(scenario).result
+    fresh(scenario)
+    local status, text = perigee(scenario.command,
+      { call = "write", name = "/events.jsonl", at = 3, more = 1e6, number = ENOSPC })
+    assert.equal(0, status, text)
+    assert.is_true(scenario.result() == expected)
+    assert.matches("note: the log could not be written from step 1 to step 4 [^\n]*: %d+ lines are late; at the end "
+      .. "they are lost", text)
+    assert.equal(2, #events())
+    status, text = perigee(scenario.again) -- a log without its end
+    assert.equal(0, status, text)
+    assert.matches("is finished: 4 steps", text)
+    assert.is_true(scenario.result() == expected)
+  end)
 end)

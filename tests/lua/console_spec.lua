@@ -586,6 +586,10 @@ describe("a run's folder from elsewhere", function()
     assert.is_false((pcall(files.lock, in_folder "lock")))
     os.execute(("ln -s precious '%s'"):format(in_folder "samples.npz.part")) -- of a cache's file too
     assert.is_false((pcall(files.resume, in_folder "samples.npz")))
+    os.execute(("ln -s precious '%s'"):format(in_folder "log"))
+    assert.is_false((pcall(files.append, in_folder "log")))
+    os.execute(("mkfifo '%s'"):format(in_folder "pipe"))
+    assert.is_false((pcall(files.append, in_folder "pipe")))
     assert.equal("text", files.read(in_folder "precious"))
   end)
 end)
@@ -595,7 +599,7 @@ describe("a change", function()
     local changes = require "perigee.train.changes"
     local loaded = require("perigee.recipe.load").load(recipe, { values = { align = 1, total = 2 } }).value
     local run = require("perigee.train.run").new(loaded, {})
-    rawset(run, "log", function() error "the disk is full" end)
+    rawset(run, "log_first", function() error "the disk is full" end)
     for path, value in pairs { ["optim.lr"] = 0.5, ema = 0.1, ["stage.losses.denoise.weight"] = 3,
       ["stage.finish"] = "stop.at_step(7)" } do
       assert.has_error(function() changes.make(run, path, value, "x") end)

@@ -1,6 +1,7 @@
 -- Fréchet distances, the eigenvalues behind them, and `perigee eval`.
 local core = require "perigee.core"
 local door = require "perigee.core.ffi"
+local files = require "perigee.io.files"
 local frechet = require "perigee.metrics.frechet"
 local json = require "perigee.io.json"
 local oracle = require "tests.lua.oracle"
@@ -134,6 +135,14 @@ describe("perigee eval", function()
     local _, escaped = tiny.perigee(("eval %s --count 60 --steps 1 --against %s"):format(
       tiny.quote(in_folder "t\27[2J"), in_folder "other.npy"))
     assert.matches("t\\x1B%[2J +3", escaped)
+    assert.equal(2, #evaluations(run))
+    files.rename(run .. "/events.jsonl", run .. "/moved")
+    os.execute(("ln -s moved %s/events.jsonl"):format(run)) -- a log that can't be opened
+    local code, without = tiny.perigee(("eval %s --count 60 --steps 1 --against %s"):format(run, in_folder "other.npy"))
+    assert.equal(0, code, without)
+    assert.matches("note: the result is not in the run's log: [^\n]*events%.jsonl: cannot be written", without)
+    assert.matches("tiny +3 +%d", without)
+    assert.equal(2, #evaluations(run))
     assert.is_nil(escaped:find("\27", 1, true))
     local event = evaluations(run)[1]
     assert.matches("60: euler, 3 steps, guidance 2 in 0:1, seed 4, labels drawn", event.samples)

@@ -1,6 +1,7 @@
 -- What is not training may fail: training continues, or what has been trained is saved first.
 local checkpoint = require "perigee.record.checkpoint"
 local files = require "perigee.io.files"
+local json = require "perigee.io.json"
 local stop = require "perigee.stops"
 local tiny = require "tests.lua.tiny"
 local train = require "perigee.train"
@@ -149,28 +150,95 @@ describe("--resume", function()
 end)
 
 describe("a log that cannot be written", function()
+  local C = require("perigee.core.ffi").C
   local Events = require "perigee.record.events"
+  local function fail_after(bytes) C.pg_writer_fail_after(bytes) end
 
-  --- Trains; the log's event of this kind at this step fails.
-  local function broken(kind, step)
-    local write = Events.write
-    Events.write = function(self, event)
-      if event.event == kind and event.step == step then error("events.jsonl: cannot be written: No space left", 0) end
-      return write(self, event)
-    end
-    local message = message_of(tiny.train, { checkpoint = 0, total = 9 }, { folder = in_folder(kind .. step) })
-    Events.write = write
-    assert.equal(("events.jsonl: cannot be written: No space left\nstep %d is saved; continue with --resume"):format(
-      step), message)
-    tiny.train({ checkpoint = 0, total = 9 }, { folder = in_folder(kind .. step), resume = true })
-    return tiny.checkpoint(in_folder(kind .. step), 9)
+  after_each(function() fail_after(-1) end)
+
+  --- A log, and the sentences that were told.
+  local function open()
+    local told = {}
+    files.make_folder(in_folder())
+    return Events.open(in_folder(), function(message) told[#told + 1] = message end), told
   end
 
-  it("stops a run at its step, and a resumed one ends where it would have ended", function()
-    tiny.train({ checkpoint = 0, total = 9 }, { folder = in_folder "whole" })
-    local whole = tiny.checkpoint(in_folder "whole", 9)
-    for _, case in ipairs { { "step", 4 }, { "stage", 6 }, { "end", 9 } } do
-      assert.is_true(whole == broken(unpack(case)), case[1])
+  --- Steps in the file, "w" for a warning, "-" for a line that is left out.
+  local function logged()
+    local left_out = 0
+    local found = {}
+    for _, event in ipairs(Events.read(in_folder(), function() left_out = left_out + 1 end)) do
+      found[#found + 1] = event.event == "warning" and "w" or event.step
     end
+    return table.concat(found, " "), left_out
+  end
+
+  it("gets every line in its order once it can be, wherever the disk was full", function()
+    local line = #'{"event":"step","step":1}\n'
+    for _, bytes in ipairs { 0, 1, line - 1, line, line + 1, 2 * line - 1, 2 * line } do
+      local log, told = open()
+      fail_after(bytes)
+      for step = 1, 4 do log:write { event = "step", step = step } end
+      assert.equal(1, #told, bytes)
+      fail_after(-1)
+      log:write { event = "step", step = 5 }
+      log:close()
+      local steps, left_out = logged()
+      assert.equal("1 2 3 4 w 5", steps, bytes)
+      assert.is_true(left_out <= 1, bytes)
+      assert.matches("is written again: the log could not be written from step %d to step 4 .*: %d lines are late$",
+        told[2])
+      files.remove(in_folder "events.jsonl")
+    end
+  end)
+
+  it("has no line of a change that it refused, though all but its end was written", function()
+    local log = open()
+    local refused = { event = "change", number = 1, step = 2, path = "ema", text = "x", after = 0.5 }
+    log:write { event = "step", step = 1 }
+    fail_after(#json.encode(refused)) -- its line but for the newline
+    assert.matches("No space left", message_of(log.write_first, log, refused))
+    log:write { event = "step", step = 3 } -- waits
+    assert.matches("No space left", message_of(log.write_first, log, refused))
+    fail_after(-1)
+    log:close()
+    assert.equal("1 3 w", (logged()))
+    log = open()
+    fail_after(#json.encode(refused))
+    message_of(log.write_first, log, refused)
+    fail_after(-1)
+    log:close() -- nothing more comes
+    assert.equal("1 3 w", (logged()))
+  end)
+
+  it("keeps a bounded number of lines, and counts the others", function()
+    local log, told = open()
+    fail_after(0)
+    local text = ("x"):rep(2 ^ 20)
+    for step = 1, 10 do log:write { event = "step", step = step, text = text } end
+    fail_after(-1)
+    log:close()
+    assert.equal("1 2 3 4 5 6 7 w", (logged()))
+    assert.matches("from step 1 to step 10 .*: 7 lines are late, 3 are lost$", told[2])
+  end)
+
+  it("does not change what is trained", function()
+    tiny.train({ checkpoint = 0, total = 9 }, { folder = in_folder "whole" })
+    local write, calls = files.append(in_folder "spare"), 0
+    write:suspend()
+    local class = getmetatable(write)
+    local real = class.write
+    class.write = function(self, data, bytes)
+      if self.path:match "events%.jsonl$" then
+        calls = calls + 1
+        if calls > 3 then error(self.path .. ": cannot be written: Input/output error", 0) end
+      end
+      return real(self, data, bytes)
+    end
+    local fine, _, outcome = pcall(tiny.train, { checkpoint = 0, total = 9 }, { folder = in_folder "broken" })
+    class.write = real
+    assert.same({ true, "finished" }, { fine, outcome })
+    assert.is_true(calls > 3)
+    assert.is_true(tiny.checkpoint(in_folder "whole", 9) == tiny.checkpoint(in_folder "broken", 9))
   end)
 end)

@@ -27,6 +27,8 @@ function M.options()
   return list
 end
 
+local printable = require "perigee.base.printable"
+
 local function fail(format, ...) error(format:format(...), 0) end
 
 -- ---- pictures ----------------------------------------------------------------------------------------------------
@@ -117,7 +119,12 @@ end
 
 local function record(run, event)
   event.event, event.step = "evaluation", run.step
-  local events = require("perigee.record.events").open(run.folder)
+  local function tell(message) io.stderr:write("note: ", printable.text(message), "\n") end
+  local fine, events = pcall(require("perigee.record.events").open, run.folder, tell)
+  if not fine then
+    tell(("the result is not in the run's log: %s"):format(tostring(events)))
+    return event
+  end
   events:write(event)
   events:close()
   return event
@@ -205,7 +212,6 @@ local function print_distances(rows, shared, options)
   end
   lines[#lines + 1] = training
   lines[#lines + 1] = halves
-  local printable = require "perigee.base.printable"
   printable.print(("Fréchet distance of %d samples from %d %s"):format(options.count, shared.count, shared.name))
   printable.print(table.concat(require("perigee.compare.table").lines(heads, lines, 120), "\n"))
   print "Both numbers of pictures are finite, so every distance is too large: the bias goes as 1/N. Compare equal"

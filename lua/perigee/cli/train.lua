@@ -79,6 +79,7 @@ function M.run(options)
     console = options.console and require("perigee.console.server").open or nil,
   })
   if outcome == "interrupted" then
+    run:close_log()
     print(("stopped after step %d; continue with\n  %s"):format(run.step, resume_command()))
     return 0
   end
@@ -88,6 +89,7 @@ function M.run(options)
     local fine, result = xpcall(preview.save, require("perigee.base.failure").handler, run)
     print(fine and "samples: " .. result or "no samples: " .. tostring(result))
   end
+  run:close_log()
   print(("run: %s (%d steps)"):format(path, run.step))
   return 0
 end

@@ -29,7 +29,8 @@ end
 function M.attach(folder, seconds)
   local connection = client.connect(folder)
   local hello = connection.hello
-  print(("attached to %s at step %d, stage %s; :help helps, Ctrl-D leaves"):format(hello.name, hello.step, hello.stage))
+  printable.print(("attached to %s at step %d, stage %s; :help helps, Ctrl-D leaves"):format(hello.name, hello.step,
+    hello.stage))
   local function ask(request) return connection:ask(request) end
   terminal.loop {
     prompt = hello.name .. "> ",

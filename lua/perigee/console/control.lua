@@ -154,14 +154,14 @@ function M.run(run, text, save, say)
     --- Stands still between two steps.
     pause = function()
       if run.paused then return ("it is paused already, at step %d; run:resume() continues"):format(run.step) end
-      run:log { event = "pause", step = run.step, text = text() }
+      run:log_first { event = "pause", step = run.step, text = text() }
       run:pause(true)
       return ("paused at step %d; run:resume() continues"):format(run.step)
     end,
     --- Goes on after run:pause().
     resume = function()
       if not run.paused then return ("it is not paused: step %d"):format(run.step) end
-      run:log { event = "continue", step = run.step, text = text() }
+      run:log_first { event = "continue", step = run.step, text = text() }
       run:pause(false)
       return ("continues after step %d"):format(run.step)
     end,

@@ -3,21 +3,105 @@
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 
+local MOST_WAITING = 8 * 2 ^ 20 -- bytes of lines that are kept while they can't be written
+
 ---@class perigee.Events
+---@field tell fun(message: string)
+---@field cut boolean       the file ends in a part of a line
+---@field outage { reason: string, from?: integer, to?: integer, lines: string[], next: integer, bytes: integer,
+---  lost: integer }|false  since a line could not be written: those that wait, and how many found no room
 local Events = {}
 Events.__index = Events
 
-function Events.open(folder) return setmetatable({ writer = files.append(folder .. "/events.jsonl") }, Events) end
-
---- Appends one event. A full disk is reported, not swallowed; what it cut short ends before the next event begins.
-function Events:write(event)
-  local line = (self.cut and "\n" or "") .. json.encode(event) .. "\n"
-  self.cut = true
-  self.writer:write(line)
-  self.cut = false
+--- The log of a run, to append to. `tell` gets a sentence when it can't be written, and when it can be again.
+---@param folder string
+---@param tell? fun(message: string)
+---@return perigee.Events
+function Events.open(folder, tell)
+  local path = folder .. "/events.jsonl"
+  return setmetatable({ path = path, writer = files.append(path), tell = tell or function() end, cut = false,
+    outage = false }, Events)
 end
 
-function Events:close() self.writer:suspend() end
+--- Appends a text; false and the reason where that fails. A line that was cut short before is made one that no reader
+--- takes for an event.
+local function attempt(self, text)
+  if self.outage then -- a handle may have gone stale
+    local fine, writer = pcall(files.append, self.path)
+    if fine then self.writer, writer = writer, self.writer end
+    if fine then pcall(writer.suspend, writer) end
+  end
+  local before = self.writer:bytes()
+  local fine, message = pcall(self.writer.write, self.writer, (self.cut and " (cut short)\n" or "") .. text)
+  self.cut = not fine and (self.cut or self.writer:bytes() > before)
+  return fine, message
+end
+
+local function begin_outage(self, reason, step)
+  self.outage = { reason = reason, from = step, to = step, lines = {}, next = 1, bytes = 0, lost = 0 }
+  self.tell(("%s; the log's lines wait in memory until it can be"):format(reason))
+end
+
+local function keep(outage, line, step)
+  outage.to = step or outage.to
+  if outage.bytes + #line > MOST_WAITING then outage.lost = outage.lost + 1
+  else
+    outage.lines[#outage.lines + 1] = line
+    outage.bytes = outage.bytes + #line
+  end
+end
+
+local function sentence(outage)
+  return ("the log could not be written from step %s to step %s (%s): %d lines are late%s"):format(
+    outage.from or "?", outage.to or "?", outage.reason, #outage.lines,
+    outage.lost > 0 and (", %d are lost"):format(outage.lost) or "")
+end
+
+--- Writes the lines that wait, then a warning about them. True if nothing waits any more.
+---@return boolean
+function Events:catch_up()
+  local outage = self.outage
+  if not outage then return true end
+  while outage.next <= #outage.lines do
+    if not attempt(self, outage.lines[outage.next]) then return false end
+    outage.bytes = outage.bytes - #outage.lines[outage.next]
+    outage.next = outage.next + 1
+  end
+  local message = sentence(outage)
+  local warning = { event = "warning", about = "log", step = outage.to, message = message }
+  if not attempt(self, json.encode(warning) .. "\n") then return false end
+  self.outage = false
+  self.tell("the log is written again: " .. message)
+  return true
+end
+
+--- Appends an event that tells of what has been done. Training does not depend on it: what can't be written waits.
+---@param event table
+function Events:write(event)
+  local line = json.encode(event) .. "\n"
+  if self:catch_up() then
+    local fine, reason = attempt(self, line)
+    if fine then return end
+    begin_outage(self, reason, event.step)
+  end
+  keep(self.outage, line, event.step)
+end
+
+--- Appends an event that must stand in the log before what it tells of is done. Raises where it can't be written.
+---@param event table
+function Events:write_first(event)
+  local line = json.encode(event) .. "\n"
+  if not self:catch_up() then error(self.outage.reason, 0) end
+  local fine, reason = attempt(self, line)
+  if not fine then error(reason, 0) end
+end
+
+--- Ends the log. Lines that still wait are lost, and said to be.
+function Events:close()
+  if not self:catch_up() then self.tell(sentence(self.outage) .. "; at the end they are lost") end
+  if self.cut then attempt(self, "") end
+  self.writer:suspend()
+end
 
 local TYPES = { step = "number", number = "number", stage = "string", path = "string", text = "string",
   file = "string", name = "string", reason = "string", losses = "table" }

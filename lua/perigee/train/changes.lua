@@ -151,9 +151,10 @@ end
 local function make(run, change)
   local place = target(change.path)
   local before, new = place.read(run), place.check(run, change.value)
-  run:log { event = "change", number = change.number, step = run.step, stage = run.stage.name, text = change.text,
-            path = change.path,
-            before = before, after = change.value == nil and true or change.value, again = change.again }
+  local event = { event = "change", number = change.number, step = run.step, stage = run.stage.name,
+    text = change.text, path = change.path, before = before, after = change.value == nil and true or change.value,
+    again = change.again }
+  if change.again then run:log(event) else run:log_first(event) end -- one made again is in the log already
   place.write(run, new)
   run:mark_change(change.number)
 end

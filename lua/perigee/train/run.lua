@@ -462,11 +462,23 @@ function Run:hold_folder(wait)
   return self.lock ~= false
 end
 
-function Run:open_log() self.events = Events.open(self.folder) end
+function Run:open_log()
+  self.events = Events.open(self.folder, function(message) self.progress:line("note: %s", message) end)
+end
 
---- Appends an event to the run's log, if it has one.
+--- Appends an event to the run's log, if it has one. One that can't be written now is written later.
 function Run:log(event)
   if self.events then self.events:write(event) end
+end
+
+--- Appends an event before what it tells of is done; an error if it can't be written.
+function Run:log_first(event)
+  if self.events then self.events:write_first(event) end
+end
+
+function Run:close_log()
+  if self.events then self.events:close() end
+  self.events = false
 end
 
 --- The folder holds a checkpoint of this step.
@@ -490,9 +502,9 @@ function Run:free()
   self.groups = {}
   self.random_state:free()
   self.teacher:dematerialise()
-  if self.events then self.events:close() end
+  self:close_log()
   if self.lock then self.lock:free() end
-  self.events, self.lock = false, false
+  self.lock = false
 end
 
 return Run
