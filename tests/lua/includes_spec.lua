@@ -7,6 +7,7 @@ local core = require "perigee.core.ffi"
 local allowed = {
   attention_alignment = { "attention" }, -- the passes of attention's backward, which it extends
   convolution = { "matmul" }, -- the register-tile product
+  group_norm = { "activation" }, -- the activation on top
   matmul = { "activation", "reduce" }, -- activations as epilogues; sums that no epilogue makes
 }
 
