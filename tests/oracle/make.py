@@ -11,6 +11,7 @@ import numpy
 import torch
 
 import build_alignment
+import build_autoencoder
 import build_basics
 import build_convolution
 import build_dopri5
@@ -40,6 +41,7 @@ def fixtures(vit_tiny):
     yield from build_alignment.build()
     yield from build_basics.build()
     yield from build_convolution.build()
+    yield from build_autoencoder.build()
     yield from build_official.build()
     yield from build_ops.build()
 
@@ -80,6 +82,7 @@ def main():
         build_official.write(FOLDER / "pytorch")
         for file, arguments in names.FILES.items():
             (FOLDER / file).write_text(names.text(*arguments))
+        (FOLDER / "autoencoder_kl.names").write_text(build_autoencoder.names())
     if not options.vit_tiny:
         print("vit_tiny_real left as it is: give --vit-tiny FILE to make it again")
 

@@ -31,9 +31,17 @@ local function sit_options(file, kind)
     size = side and side % 1 == 0 and side * patches[3] or nil }
 end
 
+--- The model's settings that the file's shapes give.
+local function options_of(file, kind)
+  local family = kind.table.family
+  if family == "sit" then return sit_options(file, kind) end
+  return family == "autoencoder_kl" and require("perigee.models").autoencoder_kl.options_of(file, kind) or {}
+end
+
 --- The table of names under which a model is written.
 local function own_names(model, kind)
   if model.public_names then return model.public_names end
+  if kind.table.family == "autoencoder_kl" then return kind.names end
   local tables_of_hf = { dinov2_hf = "dinov2", dinov2_swiglu_hf = "dinov2_swiglu" }
   return tables_of_hf[kind.names] or (kind.names:match "^dinov2" and kind.names) or "timm"
 end
@@ -59,7 +67,7 @@ function M.run(options)
     print(("it has weights under %s; '%s' is taken"):format(kinds.prefixes_text(kind.prefixes), kind.prefix:sub(1, -2)))
   end
   if kind.table.note then print(kind.table.note) end
-  local given = kind.table.family == "sit" and sit_options(file, kind) or {}
+  local given = options_of(file, kind)
   given.weights, given.names, given.take = path, kind.names, options.take
   for key, value in pairs(options.set or {}) do given[key] = value_of(value) end
   local model = make(given)

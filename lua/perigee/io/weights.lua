@@ -27,7 +27,13 @@ function M.public_name(names, ours) return translation.outward(table_of(names), 
 function M.own_name(names, theirs) return translation.inward(table_of(names), theirs) end
 
 --- The shape that public checkpoints give a parameter: a convolution's, where ours is a matrix.
-local function public_shape(t) return rawget(t, "public_shape") or t.shape end
+local function public_shape(t, name, known)
+  local shape = rawget(t, "public_shape") or t.shape
+  for _, pattern in ipairs(known.pointwise or {}) do
+    if name:find(pattern) then return { shape[1], shape[2], 1, 1 } end
+  end
+  return shape
+end
 
 --- The model whose names are meant: the group's member that `strip` begins with, or the model itself.
 local function subject(model, strip) return strip and model[strip:match "^[%w_]+"] or model end
@@ -46,7 +52,7 @@ function M.public_parameters(model, names, strip)
       core.fail("'%s' has no name among those of %s", entry.name, whose)
     end
     local conversion = known.convert and conversions[known.convert[name]]
-    local shape = public_shape(entry.tensor)
+    local shape = public_shape(entry.tensor, name, known)
     if conversion then shape = conversion.shape(shape) end
     list[k] = { name = type(public) == "table" and public[1] or public, shape = shape, parameter = entry.tensor,
       own_name = entry.name, names = type(public) == "table" and public or nil, conversion = conversion }

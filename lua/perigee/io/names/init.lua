@@ -7,6 +7,7 @@
 ---                                             -- a name; theirs may be a list of names, whose tensors follow one
 ---                                             -- another along the first dimension here
 ---     convert = { [ours] = "..." },           -- tensors whose values differ: a conversion of io/conversions.lua
+---     pointwise = { "%.qkv%.weight$" },       -- our matrices, by patterns, that are 1×1 convolutions in a file
 ---     outputs = 2,                            -- a file's output layer has so many times the model's channels
 ---     ignored = { "head." },                  -- beginnings of names that a file may have and a model need not
 ---     fixed = { pos_embed = "position" },     -- tensors that may be there and must then agree with a model's buffer
