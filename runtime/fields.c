@@ -1,4 +1,4 @@
-/* The loader's fields: one sample at a time from a tensor, a file of records, files of one record, or PNG files. */
+/* The loader's fields: one sample at a time from a tensor, a file of records, files of one record, or pictures. */
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,7 +43,7 @@ pg_status pg_field_tensor(pg_field *f, int64_t count, pg_tensor *data, int augme
   return PG_OK;
 }
 
-static char *copied(const char *bytes, size_t length) {
+char *pg_field_copy(const char *bytes, size_t length) {
   char *copy = pg_host_calloc(length + 1, 1);
   if (copy) memcpy(copy, bytes, length);
   else pg_error(PG_ERROR_MEMORY, "loader: out of memory");
@@ -54,7 +54,7 @@ pg_status pg_field_file(pg_field *f, int64_t count, const char *path, int64_t of
   int64_t size = 0, wanted = 0;
   f->kind = PG_FIELD_FILE;
   f->offset = offset;
-  f->path = copied(path, strlen(path));
+  f->path = pg_field_copy(path, strlen(path));
   if (!f->path) return PG_ERROR_MEMORY;
   f->fd = pg_file_open(path, &size);
   if (f->fd < 0) return PG_ERROR_IO;
@@ -85,7 +85,7 @@ pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t 
   f->offset = offset;
   f->stride = stride;
   f->mirrored = mirrored;
-  f->path = copied(path, strlen(path));
+  f->path = pg_field_copy(path, strlen(path));
   if (!f->path) return PG_ERROR_MEMORY;
   int64_t end = mapped_end(f, count);
   if (end < 0)
@@ -108,27 +108,10 @@ pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t 
   return PG_OK;
 }
 
-pg_status pg_field_names(pg_field *f, int64_t count, const char *folder, const char *names, int64_t names_bytes) {
-  f->kind = PG_FIELD_FILES;
-  if (names_bytes < 1 || names_bytes > UINT32_MAX || names[names_bytes - 1])
-    return pg_error(PG_ERROR_ARGUMENT, "loader: names of %lld bytes; they are zero-terminated and at most 4 GiB",
-                    (long long)names_bytes);
-  f->path = copied(folder, strlen(folder));
-  f->names = copied(names, (size_t)names_bytes);
-  f->name_at = pg_host_calloc((size_t)count, sizeof *f->name_at);
-  if (!f->path || !f->names || !f->name_at) return pg_error(PG_ERROR_MEMORY, "loader: out of memory");
-  int64_t found = 0;
-  for (int64_t at = 0; at < names_bytes; at += (int64_t)strlen(names + at) + 1, found++)
-    if (found < count) f->name_at[found] = (uint32_t)at;
-  if (found != count)
-    return pg_error(PG_ERROR_ARGUMENT, "loader: %lld file names for %lld samples", (long long)found, (long long)count);
-  return PG_OK;
-}
-
 pg_status pg_field_header(pg_field *f, const void *header, int64_t header_bytes) {
   if (header_bytes < 0 || header_bytes > INT32_MAX)
     return pg_error(PG_ERROR_ARGUMENT, "loader: a header of %lld bytes", (long long)header_bytes);
-  f->header = copied(header, (size_t)header_bytes);
+  f->header = pg_field_copy(header, (size_t)header_bytes);
   f->offset = header_bytes;
   return f->header ? PG_OK : PG_ERROR_MEMORY;
 }
@@ -137,7 +120,7 @@ pg_status pg_field_below(pg_field *f, int64_t below, const char *what) {
   if (f->view.dtype != PG_INT64 || below < 1)
     return pg_error(PG_ERROR_ARGUMENT, "%s: %s numbers below %lld; expected int64, and at least 1", what,
                     pg_dtype_name(f->view.dtype), (long long)below);
-  f->what = copied(what, strlen(what));
+  f->what = pg_field_copy(what, strlen(what));
   if (!f->what) return PG_ERROR_MEMORY;
   f->below = below;
   return PG_OK;
@@ -147,57 +130,61 @@ void pg_field_free(pg_field *f) {
   if (f->kind == PG_FIELD_FILE && f->fd >= 0) close(f->fd);
   if (f->map) munmap((void *)(uintptr_t)f->map, (size_t)f->map_bytes);
   pg_tensor_release(f->tensor);
+  pg_field_members_free(f);
   pg_host_free(f->sound);
-  pg_host_free(f->path);
-  pg_host_free(f->names);
-  pg_host_free(f->name_at);
   pg_host_free(f->header);
   pg_host_free(f->what);
 }
 
 /* ---- reading ---- */
 
-static pg_status file_path(const pg_field *f, int64_t index, char path[PATH_MAX]) {
-  const char *name = f->names + f->name_at[index];
-  int length = snprintf(path, PATH_MAX, f->path[0] ? "%s/%s" : "%s%s", f->path, name);
-  return length < PATH_MAX ? PG_OK : pg_error(PG_ERROR_IO, "%.200s...: the path is too long", path);
+/* An error about a file of another size than the data set's first, by its beginning of up to 512 bytes. */
+static pg_status other_size(const pg_field *f, const char *label, const char *piece, int64_t size) {
+  const char *found = pg_file_recognise(piece, size < 512 ? size : 512);
+  if (found && found != pg_file_recognise(f->header, f->offset))
+    return pg_error(PG_ERROR_FORMAT, "%s: not like the data set's first file: it is %s", label, found);
+  return pg_error(PG_ERROR_FORMAT, "%s: it has %lld bytes, the data set's files have %lld", label, (long long)size,
+                  (long long)(f->offset + f->sample_bytes));
 }
 
-/* An error that says what a file is, if it is of another kind than the data set's first, whose header begins `header`. */
-static pg_status expect_kind(const pg_field *f, const char *path, int fd, int64_t size) {
-  char piece[512];
-  int64_t n = size < (int64_t)sizeof piece ? size : (int64_t)sizeof piece;
-  pg_status status = pg_file_read_at(fd, path, 0, piece, n);
-  if (status) return status;
-  const char *found = pg_file_recognise(piece, n);
-  if (!found || found == pg_file_recognise(f->header, f->offset)) return PG_OK;
-  return pg_error(PG_ERROR_FORMAT, "%s: not like the data set's first file: it is %s", path, found);
+static pg_status other_header(const char *label) {
+  return pg_error(PG_ERROR_FORMAT, "%s: its header is not that of the data set's first file", label);
 }
 
 /* A file of header and one record, the header being the one all files share. */
 static pg_status read_one_record(const pg_field *f, const char *path, int fd, int64_t size, uint8_t *out) {
-  if (size != f->offset + f->sample_bytes) {
-    pg_status status = expect_kind(f, path, fd, size);
-    if (status) return status;
-    return pg_error(PG_ERROR_FORMAT, "%s: it has %lld bytes, the data set's files have %lld", path, (long long)size,
-                    (long long)(f->offset + f->sample_bytes));
-  }
   char piece[512];
+  if (size != f->offset + f->sample_bytes) {
+    pg_status status = pg_file_read_at(fd, path, 0, piece, size < (int64_t)sizeof piece ? size : (int64_t)sizeof piece);
+    return status ? status : other_size(f, path, piece, size);
+  }
   for (int64_t at = 0; at < f->offset;) {
     int64_t now = f->offset - at < (int64_t)sizeof piece ? f->offset - at : (int64_t)sizeof piece;
     pg_status status = pg_file_read_at(fd, path, at, piece, now);
     if (status) return status;
-    if (memcmp(piece, f->header + at, (size_t)now))
-      return pg_error(PG_ERROR_FORMAT, "%s: its header is not that of the data set's first file", path);
+    if (memcmp(piece, f->header + at, (size_t)now)) return other_header(path);
     at += now;
   }
   return pg_file_read_at(fd, path, f->offset, out, f->sample_bytes);
 }
 
-static pg_status read_file(const pg_field *f, int64_t index, uint8_t *out) {
+/* The same of a member of an archive. */
+static pg_status read_member_record(const pg_field *f, int64_t index, bool mirrored, uint8_t *out) {
+  char label[PATH_MAX], *bytes = NULL;
+  int64_t size = 0;
+  pg_status status = pg_field_member(f, index, mirrored, label, &bytes, &size);
+  if (!status && size != f->offset + f->sample_bytes) status = other_size(f, label, bytes, size);
+  if (!status && memcmp(bytes, f->header, (size_t)f->offset)) status = other_header(label);
+  if (!status) memcpy(out, bytes + f->offset, (size_t)f->sample_bytes);
+  pg_host_free(bytes);
+  return status;
+}
+
+static pg_status read_file(const pg_field *f, int64_t index, bool mirrored, uint8_t *out) {
   char path[PATH_MAX];
   int64_t size = 0;
-  pg_status status = file_path(f, index, path);
+  if (f->archives) return read_member_record(f, index, mirrored, out);
+  pg_status status = pg_field_path(f, index, mirrored, path);
   if (status) return status;
   int fd = pg_file_open(path, &size);
   if (fd < 0) return PG_ERROR_IO;
@@ -206,18 +193,33 @@ static pg_status read_file(const pg_field *f, int64_t index, uint8_t *out) {
   return status;
 }
 
-static pg_status read_png(const pg_field *f, int64_t index, uint8_t *out) {
-  char path[PATH_MAX];
-  pg_picture picture;
+/* The picture of a sample as its file has it; `label` is what an error calls it. */
+static pg_status decode_picture(const pg_field *f, int64_t index, bool mirrored, char label[PATH_MAX],
+                                pg_picture *picture) {
+  char *bytes = NULL;
+  int64_t size = 0;
+  if (!f->archives) {
+    pg_status status = pg_field_path(f, index, mirrored, label);
+    return status ? status : pg_picture_read(picture, label);
+  }
+  pg_status status = pg_field_member(f, index, mirrored, label, &bytes, &size);
+  if (!status) status = pg_picture_from(picture, label, bytes, size);
+  pg_host_free(bytes);
+  return status;
+}
+
+static pg_status read_picture(const pg_field *f, int64_t index, bool mirrored, uint8_t *out) {
+  char label[PATH_MAX];
+  pg_picture picture = {0};
   int64_t height = f->view.shape[0], width = f->view.shape[1];
-  pg_status status = file_path(f, index, path);
-  if (!status) status = pg_picture_read(&picture, path);
+  pg_status status = decode_picture(f, index, mirrored, label, &picture);
   if (status) return status;
   if (picture.height == height && picture.width == width) memcpy(out, picture.pixels, (size_t)f->sample_bytes);
-  else if (f->resize) status = pg_picture_fit(&picture, out, height, width);
+  else if (f->resize == PG_RESIZE_FIT) status = pg_picture_fit(&picture, out, height, width);
+  else if (f->resize == PG_RESIZE_CROP) status = pg_picture_crop(&picture, out, height);
   else
     status = pg_error(PG_ERROR_FORMAT, "%s: the picture is %lldx%lld, the data set's are %lldx%lld (width x height)",
-                      path, (long long)picture.width, (long long)picture.height, (long long)width, (long long)height);
+                      label, (long long)picture.width, (long long)picture.height, (long long)width, (long long)height);
   pg_picture_free(&picture);
   return status;
 }
@@ -288,8 +290,8 @@ pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentatio
   case PG_FIELD_MAPPED:
     status = read_mapped(f, index + (a->flip ? f->mirrored / f->stride : 0), out);
     break;
-  case PG_FIELD_FILES: status = read_file(f, index, out); break;
-  default: status = read_png(f, index, out);
+  case PG_FIELD_FILES: status = read_file(f, index, a->flip, out); break;
+  default: status = read_picture(f, index, a->flip, out);
   }
   if (!status && f->below) status = check_below(f, index, out);
   if (status || !f->augment) return status;

@@ -74,6 +74,16 @@ int pg_file_open(const char *path, int64_t *bytes) {
   return fd;
 }
 
+pg_status pg_file_whole(const char *path, char **bytes, int64_t *size) {
+  int fd = pg_file_open(path, size);
+  if (fd < 0) return PG_ERROR_IO;
+  *bytes = pg_host_calloc((size_t)*size + 1, 1);
+  pg_status status =
+      *bytes ? pg_file_read_at(fd, path, 0, *bytes, *size) : pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+  close(fd);
+  return status;
+}
+
 pg_status pg_file_read_at(int fd, const char *path, int64_t offset, void *host, int64_t bytes) {
   for (char *to = host; bytes > 0;) {
     ssize_t got = pread(fd, to, (size_t)bytes, offset);

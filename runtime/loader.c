@@ -150,16 +150,37 @@ pg_status pg_loader_add_files(pg_loader *l, const char *folder, const char *name
   return keep_field(l, status);
 }
 
-pg_status pg_loader_add_png(pg_loader *l, const char *folder, const char *names, int64_t names_bytes, int64_t height,
+pg_status pg_loader_add_pictures(pg_loader *l, const char *folder, const char *names, int64_t names_bytes, int64_t height,
                             int64_t width, int resize, int augment) {
   pg_field *field = next_field(l);
   if (!field) return PG_ERROR_ARGUMENT;
   int64_t shape[3] = {height, width, 3};
   pg_status status = pg_field_shape(field, PG_UINT8, 3, shape, augment);
   if (!status) status = pg_field_names(field, l->options.count, folder, names, names_bytes);
-  field->kind = PG_FIELD_PNG;
+  if (!status && (resize < PG_RESIZE_NONE || resize > PG_RESIZE_CROP || (resize == PG_RESIZE_CROP && height != width)))
+    status = pg_error(PG_ERROR_ARGUMENT, "loader: pictures of %lldx%lld, resized by rule %d", (long long)width,
+                      (long long)height, resize);
+  field->kind = PG_FIELD_PICTURES;
   field->resize = resize;
   return keep_field(l, status);
+}
+
+static pg_status check_number(const pg_loader *l, int field) {
+  if (field >= 0 && field < l->n_fields && !l->ready) return PG_OK;
+  return pg_error(PG_ERROR_ARGUMENT, l->ready ? "loader: field %d of %d, after the first batch" : "loader: field %d of %d",
+                  field, l->n_fields);
+}
+
+pg_status pg_loader_archives(pg_loader *l, int field, const char *archives, int64_t archives_bytes, int n,
+                             const pg_place *places) {
+  pg_status status = check_number(l, field);
+  if (status) return status;
+  return pg_field_archives(&l->fields[field], l->options.count, archives, archives_bytes, n, places);
+}
+
+pg_status pg_loader_mirrored(pg_loader *l, int field, const char *folder, const pg_place *places) {
+  pg_status status = check_number(l, field);
+  return status ? status : pg_field_mirrored(&l->fields[field], l->options.count, folder, places);
 }
 
 pg_status pg_loader_below(pg_loader *l, int field, int64_t below, const char *what) {

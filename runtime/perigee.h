@@ -192,7 +192,7 @@ pg_status pg_file_read(const char *path, int64_t offset, void *host, int64_t byt
 pg_status pg_file_read_tensor(const char *path, int64_t offset, pg_tensor *t, uint32_t *crc);
 /* CRC-32 (that of zip and PNG) of the bytes [offset, offset + bytes). */
 pg_status pg_file_crc32(const char *path, int64_t offset, int64_t bytes, uint32_t *crc);
-/* What a file is that begins with these bytes, and what to do with it where something else was expected: "a JPEG picture;
+/* What a file is that begins with these bytes, and what to do with it where something else was expected: "a TIFF picture;
  * convert it to PNG". NULL: nothing known. */
 const char *pg_file_recognise(const void *beginning, int64_t bytes);
 /* The names in a folder, zero-terminated, one after another, in any order, "." and ".." too; *bytes is their length. If that
@@ -236,11 +236,30 @@ void pg_lock_free(pg_lock *l);
 /* Test hook: after `bytes` more, writes fail as on a full disk; bytes < 0 turns it off. */
 void pg_writer_fail_after(int64_t bytes);
 
-enum { PG_PNG_MAX_SIDE = 16384 };
-/* A new uint8 tensor [H,W,3]: grey and palette expanded, alpha dropped, 16 bits scaled to 8. */
-pg_status pg_png_read(pg_tensor **out, const char *path);
+/* Where a member of an archive lies: `packed` bytes at `offset`, as they are or deflated (RFC 1951) from `bytes`. */
+typedef struct pg_place {
+  int64_t offset, packed, bytes;
+  uint32_t crc;             /* where `summed`: CRC-32 of the unpacked bytes, which is checked */
+  int32_t archive;          /* which of several, from 0 */
+  int32_t deflated, summed; /* 0 or 1 */
+} pg_place;
+enum { PG_MEMBER_MAX_BYTES = 1 << 30 }; /* of one that is deflated or decoded */
+/* A member's bytes, unpacked, to host memory [place->bytes]; `archive` is the file, `name` what an error calls the member. */
+pg_status pg_member_read(const char *archive, const char *name, const pg_place *place, void *host);
+
+enum { PG_PICTURE_MAX_SIDE = 16384 };
+/* A PNG, JPEG or WebP file, told by how it begins, as a new uint8 tensor [H,W,3]: grey, palette and CMYK expanded, alpha
+ * dropped, 16 bits scaled to 8. */
+pg_status pg_picture_load(pg_tensor **out, const char *path);
+/* The same from the bytes of such a file; `name` is what an error calls it. */
+pg_status pg_picture_decode(pg_tensor **out, const char *name, const void *bytes, int64_t size);
+/* ADM's centre crop of a uint8 tensor [H,W,3], in one piece on the CPU: a new tensor [side,side,3]. */
+pg_status pg_picture_centre_crop(pg_tensor **out, const pg_tensor *image, int64_t side);
+int pg_webp_available(void);                /* 1 where libwebp is there, else 0 */
 /* uint8 [H,W,3] or [H,W,1], contiguous; the file appears whole or not at all. */
 pg_status pg_png_write(const char *path, const pg_tensor *image);
+/* The same at a writer's end; `packed` 0: without compression, which is fast. `path` is what an error calls it. */
+pg_status pg_png_encode(pg_writer *w, const char *path, const pg_tensor *image, int packed);
 
 /* ---- loader ---------------------------------------------------------------------------------- */
 
@@ -280,10 +299,19 @@ pg_status pg_loader_add_mapped(pg_loader *l, const char *path, int64_t offset, i
  * `header` and go on with one record of `shape`, nothing more: */
 pg_status pg_loader_add_files(pg_loader *l, const char *folder, const char *names, int64_t names_bytes,
                               const void *header, int64_t header_bytes, int dtype, int ndim, const int64_t *shape);
-/* One PNG a sample, decoded to uint8 [height,width,3]. resize: scaled (bicubic, antialiased) until the shorter side
- * fits, then cropped at the centre; otherwise another size is an error: */
-pg_status pg_loader_add_png(pg_loader *l, const char *folder, const char *names, int64_t names_bytes, int64_t height,
+/* One picture a sample (PNG, JPEG, WebP), decoded to uint8 [height,width,3]. resize PG_RESIZE_FIT: scaled
+ * (bicubic, antialiased) until the shorter side fits, then cropped at the centre; PG_RESIZE_CROP: ADM's centre crop, where
+ * height and width are equal; otherwise another size is an error: */
+enum { PG_RESIZE_NONE = 0, PG_RESIZE_FIT = 1, PG_RESIZE_CROP = 2 };
+pg_status pg_loader_add_pictures(pg_loader *l, const char *folder, const char *names, int64_t names_bytes, int64_t height,
                             int64_t width, int resize, int augment);
+/* The files of a field (added by pg_loader_add_files or _pictures, whose folder is then "") are members of archives, whose
+ * `n` names are zero-terminated, one after another: `places` [count]. */
+pg_status pg_loader_archives(pg_loader *l, int field, const char *archives, int64_t archives_bytes, int n,
+                             const pg_place *places);
+/* Where a sample is mirrored, such a field reads its file of the same name in another folder, or of other places [count]
+ * in the same archives: one of the two, the other NULL. */
+pg_status pg_loader_mirrored(pg_loader *l, int field, const char *folder, const pg_place *places);
 /* The int64 numbers of a field are checked as they are read: from 0 to `below` − 1. `what` begins the error: "mine: label". */
 pg_status pg_loader_below(pg_loader *l, int field, int64_t below, const char *what);
 /* A field that is not wanted is not read, and pg_loader_next takes NULL for it. */

@@ -3,7 +3,6 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "files.h"
 
@@ -63,47 +62,23 @@ static void to_rgb(png_structp png, png_infop info) {
 static void decode(png_structp png, png_infop info, png_job *job, pg_picture *out) {
   if (setjmp(png_jmpbuf(png))) return;
   png_set_read_fn(png, job, read_bytes);
-  png_set_user_limits(png, PG_PNG_MAX_SIDE, PG_PNG_MAX_SIDE);
+  png_set_user_limits(png, PG_PICTURE_MAX_SIDE, PG_PICTURE_MAX_SIDE);
   png_set_chunk_cache_max(png, 64);
   png_set_chunk_malloc_max(png, 8 << 20);
   png_read_info(png, info);
-  out->width = png_get_image_width(png, info);
-  out->height = png_get_image_height(png, info);
   to_rgb(png, info);
   int passes = png_set_interlace_handling(png);
   png_read_update_info(png, info);
+  job->status = pg_picture_room(out, job->path, png_get_image_height(png, info), png_get_image_width(png, info));
+  if (job->status) return;
   if (png_get_rowbytes(png, info) != 3 * (size_t)out->width) png_error(png, "it does not decode to 8-bit RGB");
-  out->pixels = pg_host_calloc((size_t)out->height, 3 * (size_t)out->width);
-  if (!out->pixels) {
-    out_of_memory(job);
-    return;
-  }
   for (int pass = 0; pass < passes; pass++)
     for (int64_t y = 0; y < out->height; y++) png_read_row(png, out->pixels + y * 3 * out->width, NULL);
   png_read_end(png, NULL);
 }
 
-/* The whole file in memory from pg_host_calloc. */
-static pg_status read_whole(const char *path, char **bytes, int64_t *size) {
-  int fd = pg_file_open(path, size);
-  if (fd < 0) return PG_ERROR_IO;
-  *bytes = pg_host_calloc((size_t)*size + 1, 1);
-  pg_status status =
-      *bytes ? pg_file_read_at(fd, path, 0, *bytes, *size) : pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
-  close(fd);
-  return status;
-}
-
-/* A file that does not begin as a PNG. */
-static pg_status expect_png(const char *path, const char *bytes, int64_t size) {
-  enum { SIGNATURE = 8, LOOKED_AT = 4096 };
-  if (size >= SIGNATURE && !png_sig_cmp((png_const_bytep)bytes, 0, SIGNATURE)) return PG_OK;
-  const char *found = pg_file_recognise(bytes, size < LOOKED_AT ? size : LOOKED_AT);
-  return pg_error(PG_ERROR_FORMAT, "%s: not a readable PNG: %s%s", path, found ? "it is " : "it begins otherwise",
-                  found ? found : "");
-}
-
-static pg_status decode_bytes(pg_picture *out, png_job *job) {
+pg_status pg_png_decode(pg_picture *out, const char *name, const void *bytes, int64_t size) {
+  png_job made = {.path = name, .bytes = bytes, .size = size}, *job = &made;
   png_infop info = NULL;
   png_structp png =
       png_create_read_struct_2(PNG_LIBPNG_VER_STRING, job, on_error, on_warning, job, png_allocate, png_release);
@@ -111,37 +86,7 @@ static pg_status decode_bytes(pg_picture *out, png_job *job) {
   if (info) decode(png, info, job, out);
   else out_of_memory(job);
   png_destroy_read_struct(&png, &info, NULL);
-  if (job->status) pg_picture_free(out);
   return job->status;
-}
-
-pg_status pg_picture_read(pg_picture *out, const char *path) {
-  char *bytes = NULL;
-  int64_t size = 0;
-  memset(out, 0, sizeof *out);
-  pg_status status = read_whole(path, &bytes, &size);
-  if (!status) status = expect_png(path, bytes, size);
-  png_job job = {.path = path, .bytes = bytes, .size = size};
-  if (!status) status = decode_bytes(out, &job);
-  pg_host_free(bytes);
-  return status;
-}
-
-void pg_picture_free(pg_picture *p) {
-  pg_host_free(p->pixels);
-  p->pixels = NULL;
-}
-
-pg_status pg_png_read(pg_tensor **out, const char *path) {
-  pg_picture picture;
-  *out = NULL;
-  pg_status status = pg_picture_read(&picture, path);
-  if (status) return status;
-  int64_t shape[3] = {picture.height, picture.width, 3};
-  status = pg_tensor_new(out, PG_CPU, PG_PURPOSE_OTHER, PG_UINT8, 3, shape);
-  if (!status) status = pg_tensor_write(*out, picture.pixels, shape[0] * shape[1] * 3);
-  pg_picture_free(&picture);
-  return status;
 }
 
 /* ---- writing ---- */
@@ -154,24 +99,30 @@ static void write_bytes(png_structp png, png_bytep from, size_t bytes) {
 
 static void flush_nothing(png_structp png) { (void)png; }
 
-static void encode(png_structp png, png_infop info, png_job *job, const uint8_t *pixels, const int64_t *shape) {
+static void encode(png_structp png, png_infop info, png_job *job, const uint8_t *pixels, const int64_t *shape,
+                   int packed) {
   if (setjmp(png_jmpbuf(png))) return;
   png_set_write_fn(png, job, write_bytes, flush_nothing);
   png_set_IHDR(png, info, (png_uint_32)shape[1], (png_uint_32)shape[0], 8,
                shape[2] == 3 ? PNG_COLOR_TYPE_RGB : PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE,
                PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  if (!packed) {
+    png_set_compression_level(png, 0);
+    png_set_filter(png, PNG_FILTER_TYPE_BASE, PNG_FILTER_NONE);
+  }
   png_write_info(png, info);
   for (int64_t y = 0; y < shape[0]; y++) png_write_row(png, pixels + y * shape[1] * shape[2]);
   png_write_end(png, NULL);
 }
 
-static pg_status write_pixels(pg_writer *writer, const char *path, const uint8_t *pixels, const int64_t *shape) {
+static pg_status write_pixels(pg_writer *writer, const char *path, const uint8_t *pixels, const int64_t *shape,
+                              int packed) {
   png_job job = {.path = path, .writer = writer};
   png_infop info = NULL;
   png_structp png =
       png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, png_allocate, png_release);
   if (png) info = png_create_info_struct(png);
-  if (info) encode(png, info, &job, pixels, shape);
+  if (info) encode(png, info, &job, pixels, shape, packed);
   else out_of_memory(&job);
   png_destroy_write_struct(&png, &info);
   return job.status;
@@ -180,22 +131,26 @@ static pg_status write_pixels(pg_writer *writer, const char *path, const uint8_t
 static pg_status check_image(const char *path, const pg_tensor *image) {
   const pg_view *v = pg_tensor_info(image);
   bool fits = v->dtype == PG_UINT8 && v->ndim == 3 && (v->shape[2] == 3 || v->shape[2] == 1);
-  for (int d = 0; fits && d < 2; d++) fits = v->shape[d] >= 1 && v->shape[d] <= PG_PNG_MAX_SIDE;
+  for (int d = 0; fits && d < 2; d++) fits = v->shape[d] >= 1 && v->shape[d] <= PG_PICTURE_MAX_SIDE;
   if (!fits)
     return pg_error(PG_ERROR_ARGUMENT, "%s: a picture is uint8 [H,W,3] or [H,W,1] with sides of 1 to %d, not %s %s",
-                    path, PG_PNG_MAX_SIDE, v->dtype == PG_UINT8 ? "uint8" : "another dtype's", pg_shape_text(v));
+                    path, PG_PICTURE_MAX_SIDE, v->dtype == PG_UINT8 ? "uint8" : "another dtype's", pg_shape_text(v));
   if (!pg_contiguous(v)) return pg_error(PG_ERROR_ARGUMENT, "%s: the picture is not contiguous", path);
   if (pg_tensor_device(image) != PG_CPU) return pg_error(PG_ERROR_ARGUMENT, "%s: the picture is not on the CPU", path);
   return PG_OK;
+}
+
+pg_status pg_png_encode(pg_writer *writer, const char *path, const pg_tensor *image, int packed) {
+  pg_status status = check_image(path, image);
+  const pg_view *v = pg_tensor_info(image);
+  return status ? status : write_pixels(writer, path, v->data, v->shape, packed);
 }
 
 pg_status pg_png_write(const char *path, const pg_tensor *image) {
   pg_writer *writer = NULL;
   pg_status status = check_image(path, image);
   if (!status) status = pg_writer_open(&writer, path);
-  if (status) return status;
-  const pg_view *v = pg_tensor_info(image);
-  status = write_pixels(writer, path, v->data, v->shape);
+  if (!status) status = pg_png_encode(writer, path, image, 1);
   if (!status) return pg_writer_commit(writer);
   pg_writer_abort(writer);
   return status;

@@ -5,13 +5,15 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "internal.h"
+#include "files.h"
 
 const char *pg_version(void) { return PERIGEE_VERSION; }
 
 const char *pg_library_versions(void) {
   static char text[160];
-  snprintf(text, sizeof text, "libpng %s, zlib %s", png_get_libpng_ver(NULL), zlibVersion());
+  const char *jpeg = pg_jpeg_version();
+  snprintf(text, sizeof text, "libpng %s, libjpeg %s, libwebp %s, zlib %s", png_get_libpng_ver(NULL),
+           jpeg ? jpeg : "missing", pg_webp_available() ? "found" : "missing", zlibVersion());
   return text;
 }
 

@@ -18,9 +18,9 @@ typedef struct kind {
 static const kind kinds[] = {
     KIND(0, "\x89PNG\r\n\x1a\n", "a PNG picture"),
     KIND(0, "\x93NUMPY", "a .npy array"),
-    KIND(0, "\xff\xd8\xff", "a JPEG picture; " TO_PNG),
+    KIND(0, "\xff\xd8\xff", "a JPEG picture"),
     KIND(0, "GIF8", "a GIF picture; " TO_PNG),
-    KIND(8, "WEBP", "a WebP picture; " TO_PNG),
+    KIND(8, "WEBP", "a WebP picture"),
     KIND(0, "II*\0", "a TIFF picture; " TO_PNG),
     KIND(0, "MM\0*", "a TIFF picture; " TO_PNG),
     KIND(0, "version https://git-lfs", "a Git LFS pointer, not the file itself; fetch the file with git lfs pull"),

@@ -480,7 +480,7 @@ describe("PNG", function()
     assert.same(picture:narrow(2, 2, 3):totable(), pg.load_png(in_folder "y.png"):totable())
     fails(function() png.save(in_folder "z.png", pg.zeros { 2, 2, 3 }) end, "z.png: a picture is uint8 [H,W,3]")
     put(in_folder "z.png", "no")
-    fails(function() png.load(in_folder "z.png") end, "z.png: not a readable PNG")
+    fails(function() png.load(in_folder "z.png") end, "z.png: not a picture that can be read")
   end)
 end)
 

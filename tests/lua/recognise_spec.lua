@@ -35,7 +35,7 @@ local KINDS = {
   { "\31\139\8\0", "gunzip" },
   { "\253" .. "7zXZ\0", "unxz" },
   { ("x"):rep(257) .. "ustar\0", "tar -xf" },
-  { "\255\216\255\224", "a JPEG picture; convert it to PNG" },
+  { "\255\216\255\224", "a JPEG picture", picture = true },
   { "\137HDF\r\n\26\n", "an HDF5 file" },
   { ("\0"):rep(100), "zeros" },
   { "", "empty" },
@@ -45,7 +45,7 @@ describe("a file of another kind", function()
   it("is recognised wherever a file is read", function()
     for k, kind in ipairs(KINDS) do
       local path = put("file" .. k, kind[1])
-      for _, read in ipairs { safetensors.open, npy.header, png.load } do
+      for _, read in ipairs { safetensors.open, npy.header, not kind.picture and png.load or nil } do
         fails(function() read(path) end, path, kind[2])
       end
       if not kind[3] then fails(function() weights.open(path) end, path, kind[2]) end

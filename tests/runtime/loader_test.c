@@ -289,7 +289,7 @@ static void files_give_what_memory_gives(void **state) {
   fwrite(data_of(images), 1, COUNT * PIXELS, file);
   fclose(file);
   assert_int_equal(pg_loader_new(&l, &options), PG_OK);
-  assert_int_equal(pg_loader_add_png(l, folder, names, names_bytes, SIDE, SIDE, 0, 1), PG_OK);
+  assert_int_equal(pg_loader_add_pictures(l, folder, names, names_bytes, SIDE, SIDE, 0, 1), PG_OK);
   assert_int_equal(pg_loader_add_file(l, in_folder("records"), 8, PG_UINT8, 3, shape, 1), PG_OK);
   batch a = new_batch(), b = new_batch();
   pg_tensor *second = new_tensor(PG_UINT8, 4, BATCH, SIDE, SIDE, 3), *fields[2] = {b.fields[0], second};
@@ -438,11 +438,11 @@ static void a_bad_file_comes_out_at_next(void **state) {
   pg_tensor *images = new_tensor(PG_UINT8, 4, BATCH, SIDE, SIDE, 3);
   put_file(in_folder("009.png"), "no picture", 10);
   assert_int_equal(pg_loader_new(&l, &options), PG_OK);
-  assert_int_equal(pg_loader_add_png(l, folder, names, names_bytes, SIDE, SIDE, 0, 0), PG_OK);
+  assert_int_equal(pg_loader_add_pictures(l, folder, names, names_bytes, SIDE, SIDE, 0, 0), PG_OK);
   assert_int_equal(pg_loader_next(l, 1, &images, NULL, NULL), PG_OK);
   for (int k = 0; k < 2; k++) { /* it stays there */
     assert_int_equal(pg_loader_next(l, 1, &images, NULL, NULL), PG_ERROR_FORMAT);
-    assert_message("009.png: not a readable PNG", NULL);
+    assert_message("009.png: not a picture that can be read", NULL);
   }
   assert_int_equal(pg_loader_seek(l, 2), PG_OK);
   assert_int_equal(pg_loader_next(l, 1, &images, NULL, NULL), PG_OK);
@@ -452,7 +452,7 @@ static void a_bad_file_comes_out_at_next(void **state) {
   pg_loader_free(l);
 
   assert_int_equal(pg_loader_new(&l, &options), PG_OK);
-  assert_int_equal(pg_loader_add_png(l, folder, names, names_bytes, SIDE + 1, SIDE, 0, 0), PG_OK);
+  assert_int_equal(pg_loader_add_pictures(l, folder, names, names_bytes, SIDE + 1, SIDE, 0, 0), PG_OK);
   pg_tensor *tall = new_tensor(PG_UINT8, 4, BATCH, SIDE + 1, SIDE, 3);
   assert_int_equal(pg_loader_next(l, 1, &tall, NULL, NULL), PG_ERROR_FORMAT);
   assert_message(".png: the picture is 6x6, the data set's are 6x7 (width x height)", NULL);
@@ -469,7 +469,7 @@ static pg_tensor *fitted(int64_t height, int64_t width, uint8_t (*value)(int64_t
   pg_loader_options options = {.count = 1, .batch = 1, .threads = 0, .depth = 1};
   pg_loader *l;
   assert_int_equal(pg_loader_new(&l, &options), PG_OK);
-  assert_int_equal(pg_loader_add_png(l, folder, "a.png", 6, to, to, 1, 0), PG_OK);
+  assert_int_equal(pg_loader_add_pictures(l, folder, "a.png", 6, to, to, 1, 0), PG_OK);
   assert_int_equal(pg_loader_next(l, 1, &out, NULL, NULL), PG_OK);
   pg_loader_free(l);
   pg_tensor_release(image);
@@ -518,9 +518,9 @@ static void says_what_does_not_fit(void **state) {
   assert_message("no fields", NULL);
   assert_int_equal(pg_loader_add_tensor(l, wrong, 0), PG_ERROR_ARGUMENT);
   assert_message("23 samples were announced, the tensor is [7,6,6,1]", NULL);
-  assert_int_equal(pg_loader_add_png(l, "x", "a\0b\0", 4, 8, 8, 0, 0), PG_ERROR_ARGUMENT);
+  assert_int_equal(pg_loader_add_pictures(l, "x", "a\0b\0", 4, 8, 8, 0, 0), PG_ERROR_ARGUMENT);
   assert_message("2 file names for 23 samples", NULL);
-  assert_int_equal(pg_loader_add_png(l, "x", "ab", 2, 8, 8, 0, 0), PG_ERROR_ARGUMENT);
+  assert_int_equal(pg_loader_add_pictures(l, "x", "ab", 2, 8, 8, 0, 0), PG_ERROR_ARGUMENT);
   int64_t shape[1] = {INT64_MAX};
   put_file(in_folder("few"), "12345678", 8);
   assert_int_equal(pg_loader_add_file(l, in_folder("few"), 0, PG_FLOAT32, 1, shape, 0), PG_ERROR_ARGUMENT);

@@ -75,7 +75,7 @@ static void check_kind(int colour, int depth, int interlaced) {
   size_t row = (size_t)(WIDTH * channels[colour] * depth + 7) / 8;
   pg_tensor *t;
   make_png(in_folder("a.png"), colour, depth, interlaced, bytes);
-  if (pg_png_read(&t, in_folder("a.png"))) fail_msg("%s", pg_last_error());
+  if (pg_picture_load(&t, in_folder("a.png"))) fail_msg("%s", pg_last_error());
   assert_int_equal(pg_tensor_info(t)->shape[0], HEIGHT);
   assert_int_equal(pg_tensor_info(t)->shape[1], WIDTH);
   assert_int_equal(pg_tensor_info(t)->shape[2], 3);
@@ -114,14 +114,14 @@ static void reads_what_it_wrote(void **state) {
   (void)state;
   pg_tensor *picture = random_picture(31, 33, 3), *got;
   assert_int_equal(pg_png_write(in_folder("a.png"), picture), PG_OK);
-  assert_int_equal(pg_png_read(&got, in_folder("a.png")), PG_OK);
+  assert_int_equal(pg_picture_load(&got, in_folder("a.png")), PG_OK);
   assert_memory_equal(pg_tensor_info(got)->data, pg_tensor_info(picture)->data, 31 * 33 * 3);
   pg_tensor_release(got);
   pg_tensor_release(picture);
 
   picture = random_picture(3, 1, 1);
   assert_int_equal(pg_png_write(in_folder("a.png"), picture), PG_OK);
-  assert_int_equal(pg_png_read(&got, in_folder("a.png")), PG_OK);
+  assert_int_equal(pg_picture_load(&got, in_folder("a.png")), PG_OK);
   for (int k = 0; k < 9; k++)
     assert_int_equal(((uint8_t *)pg_tensor_info(got)->data)[k], ((uint8_t *)pg_tensor_info(picture)->data)[k / 3]);
   pg_tensor_release(got);
@@ -147,7 +147,7 @@ static void a_full_disk_leaves_the_old_picture(void **state) {
   pg_writer_fail_after(-1);
   assert_message("a.png: cannot be written", "No space left");
   assert_int_equal(count_files(0), 1);
-  assert_int_equal(pg_png_read(&got, in_folder("a.png")), PG_OK);
+  assert_int_equal(pg_picture_load(&got, in_folder("a.png")), PG_OK);
   pg_tensor_release(got);
   pg_tensor_release(picture);
 }
@@ -162,16 +162,16 @@ static void says_what_is_wrong_with_a_file(void **state) {
   assert_int_equal(pg_file_read(in_folder("a.png"), 0, content, size), PG_OK);
 
   put_file(in_folder("short.png"), content, (size_t)size / 2);
-  assert_int_equal(pg_png_read(&t, in_folder("short.png")), PG_ERROR_FORMAT);
+  assert_int_equal(pg_picture_load(&t, in_folder("short.png")), PG_ERROR_FORMAT);
   assert_message("short.png: not a readable PNG", NULL);
   put_file(in_folder("text.png"), "hello, world", 12);
-  assert_int_equal(pg_png_read(&t, in_folder("text.png")), PG_ERROR_FORMAT);
-  assert_message("text.png: not a readable PNG", NULL);
+  assert_int_equal(pg_picture_load(&t, in_folder("text.png")), PG_ERROR_FORMAT);
+  assert_message("text.png: not a picture that can be read", NULL);
   put_file(in_folder("empty.png"), "", 0);
-  assert_int_equal(pg_png_read(&t, in_folder("empty.png")), PG_ERROR_FORMAT);
-  assert_int_equal(pg_png_read(&t, in_folder("none.png")), PG_ERROR_IO);
+  assert_int_equal(pg_picture_load(&t, in_folder("empty.png")), PG_ERROR_FORMAT);
+  assert_int_equal(pg_picture_load(&t, in_folder("none.png")), PG_ERROR_IO);
   assert_message("none.png: cannot be opened", "No such file");
-  assert_int_equal(pg_png_read(&t, folder), PG_ERROR_IO);
+  assert_int_equal(pg_picture_load(&t, folder), PG_ERROR_IO);
 
   uint32_t sides[2] = {0x7fffffff, 0x7fffffff}; /* a header of 2^31 x 2^31 with the right checksum */
   for (int k = 0; k < 8; k++) content[16 + k] = (uint8_t)(sides[k / 4] >> (24 - k % 4 * 8));
@@ -182,7 +182,7 @@ static void says_what_is_wrong_with_a_file(void **state) {
   }
   for (int k = 0; k < 4; k++) content[29 + k] = (uint8_t)(~crc >> (24 - k * 8));
   put_file(in_folder("huge.png"), content, (size_t)size);
-  assert_int_equal(pg_png_read(&t, in_folder("huge.png")), PG_ERROR_FORMAT);
+  assert_int_equal(pg_picture_load(&t, in_folder("huge.png")), PG_ERROR_FORMAT);
   assert_message("huge.png: not a readable PNG", NULL);
   assert_null(t);
 }
@@ -199,7 +199,7 @@ static void every_allocation_may_fail(void **state) {
   }
   for (pg_status status = PG_ERROR_MEMORY; status; reading++) {
     pg_memory_fail_after(reading);
-    status = pg_png_read(&got, in_folder("a.png"));
+    status = pg_picture_load(&got, in_folder("a.png"));
     pg_memory_fail_after(-1);
     assert_true(status == PG_OK || status == PG_ERROR_MEMORY);
   }
@@ -244,7 +244,7 @@ static void survives_mutations(void **state) {
     pg_tensor *t;
     memcpy(content, originals[k % KINDS], ROOM);
     put_file(in_folder("b.png"), content, mutate(content, (uint32_t)sizes[k % KINDS]));
-    pg_status status = pg_png_read(&t, in_folder("b.png"));
+    pg_status status = pg_picture_load(&t, in_folder("b.png"));
     assert_true(status == PG_OK || status == PG_ERROR_FORMAT);
     read += status == PG_OK;
     pg_tensor_release(t);

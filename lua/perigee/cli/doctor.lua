@@ -116,7 +116,11 @@ local function libraries()
   row("perigee", ffi.string(C.pg_version()))
   row("LuaJIT", (jit.version:gsub("^LuaJIT ", "")),
       not jit.status() and "its compiler is off on this system: Lua parts run slower" or nil)
-  for name, version in ffi.string(C.pg_library_versions()):gmatch "([%w+-]+) ([%w.+-]+)" do row(name, version) end
+  local wanted = { libjpeg = "JPEG pictures need it: sudo apt-get install libjpeg-dev",
+    libwebp = "WebP pictures need it: sudo apt-get install libwebp7" }
+  for name, version in ffi.string(C.pg_library_versions()):gmatch "([%w+-]+) ([%w.+-]+)" do
+    row(name, version, version == "missing" and wanted[name] or nil)
+  end
   row("lua-filesystem", module_version "lfs")
   local cairo = pcall(ffi.load, "libcairo.so.2")
   row("cairo", cairo and "found" or "missing",

@@ -154,7 +154,7 @@ end
 
 local function default_threads(sources)
   for _, source in pairs(sources) do
-    if source.folder then return math.max(1, math.min(8, math.floor(C.pg_threads() / 2))) end
+    if source.folder or source.archives then return math.max(1, math.min(8, math.floor(C.pg_threads() / 2))) end
   end
   return 1
 end
@@ -242,6 +242,13 @@ local function written(path)
   return (" %d %d"):format(attributes.size, attributes.modification)
 end
 
+--- What members of archives are: their names and where they lie.
+local function places_text(source, count)
+  local bytes = ffi.sizeof "pg_place" * count
+  return table.concat(source.names or {}, "\n") .. ffi.string(source.places, bytes)
+    .. (source.mirrored_places and ffi.string(source.mirrored_places, bytes) or "")
+end
+
 --- A few letters that change when the data do: of tensors every byte counts, of files their names, sizes and times of
 --- change.
 ---@return string
@@ -254,6 +261,10 @@ function Dataset:digest()
     local source = self.sources[field.name]
     add(("%s %s %s"):format(field.name, field.dtype, core.shape_text(field.shape)))
     if source.tensor then crc = C.pg_crc32(crc, source.tensor:pointer(), source.tensor:bytes())
+    elseif source.archives then
+      add(source.header or "")
+      add(places_text(source, self.count))
+      for _, path in ipairs(source.archives) do add(path .. written(path)) end
     elseif source.names then
       add(source.header or "")
       for _, name in ipairs(source.names) do add(name .. written(source.folder .. "/" .. name)) end
@@ -277,6 +288,9 @@ function Dataset:identity()
     add(("%s %s %s\n"):format(field.name, field.dtype, core.shape_text(field.shape)))
     if source.tensor then crc = C.pg_crc32(crc, source.tensor:pointer(), source.tensor:bytes())
     elseif source.path then add(("%d %d\n"):format(source.offset, files.size(source.path)))
+    elseif source.archives then
+      add(places_text(source, self.count))
+      for _, path in ipairs(source.archives) do add(("%d\n"):format(files.size(path))) end
     else
       local step = math.max(1, math.floor(self.count / SIZES))
       for k, name in ipairs(source.names) do

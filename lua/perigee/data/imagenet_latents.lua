@@ -8,8 +8,8 @@ local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local dataset = require "perigee.data.dataset"
 local files = require "perigee.io.files"
-local json = require "perigee.io.json"
 local npy = require "perigee.io.npy"
+local pictures = require "perigee.io.pictures"
 local tensor = require "perigee.core.tensor"
 
 local CHANNELS = 4      -- of the latent; the files hold twice as many
@@ -39,15 +39,7 @@ end
 
 --- The label of each latent, by its name.
 local function read_labels(path, names)
-  local listed = json.read(path).labels
-  if type(listed) ~= "table" then core.fail("%s: it has no list 'labels'", path) end
-  local by_name, labels = {}, {}
-  for _, pair in ipairs(listed) do by_name[tostring(pair[1]):gsub("\\", "/")] = pair[2] end
-  for k, name in ipairs(names) do
-    labels[k] = by_name[name]
-    if type(labels[k]) ~= "number" then core.fail("%s: it has no label for %s", path, name) end
-  end
-  return labels
+  return pictures.listed_labels(path, files.read(path), names, "") or core.fail("%s: it has no list 'labels'", path)
 end
 
 local function check_pairs(o, latents, latent_numbers, images, image_numbers)
@@ -95,8 +87,8 @@ local function check_deviations(folder, names)
 end
 
 local function find(self, o, side)
-  local folder, pictures = o.dir .. "/vae-sd", o.dir .. "/images"
-  for _, needed in ipairs { o.dir, folder, o.images and pictures or folder } do
+  local folder, images = o.dir .. "/vae-sd", o.dir .. "/images"
+  for _, needed in ipairs { o.dir, folder, o.images and images or folder } do
     if files.kind(needed) ~= "directory" then core.fail("data.imagenet_latents: no folder %s", needed) end
   end
   self.left_out = {}
@@ -111,9 +103,9 @@ local function find(self, o, side)
     labels = { tensor = dataset.labels(folder, read_labels(folder .. "/dataset.json", latents), o.classes) },
   }
   if o.images then
-    local names, image_numbers = numbered(pictures, "^img(%d+)%.png$", self.left_out)
+    local names, image_numbers = numbered(images, "^img(%d+)%.png$", self.left_out)
     check_pairs(o, latents, numbers, names, image_numbers)
-    sources.images = { folder = pictures, names = names }
+    sources.images = { folder = images, names = names }
   end
   return #latents, sources
 end

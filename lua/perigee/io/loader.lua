@@ -22,9 +22,13 @@ local M = {}
 ---@field mirrored? integer       bytes from a record to that of its mirror image
 ---@field seed? integer           the seed of the records' checksums (pg_record_crc32)
 ---@field folder? string          a folder with one file a sample
----@field names? string[]         their names in it
----@field header? string          the bytes that each of them begins with; without: they are PNG files
----@field resize? boolean         PNG files: scale and crop what has another size
+---@field archives? string[]      or archives, of which the files are members,
+---@field places? ffi.cdata*      and where they lie: pg_place [count]
+---@field names? string[]         their names; of members in archives that have none, it may be missing
+---@field header? string          the bytes that each of them begins with; without: they are pictures
+---@field resize? boolean|"crop"  pictures of another size are scaled and cropped; "crop": as ADM does
+---@field mirrored_folder? string     where the files of mirror images lie, under the same names,
+---@field mirrored_places? ffi.cdata* or, in archives, where
 ---@field augment? boolean        flip and crop this field
 
 ---@class perigee.Loader
@@ -34,7 +38,7 @@ Loader.__index = Loader
 
 local pointer = ffi.new "pg_loader *[1]"
 
-local function add_field(handle, field, source)
+local function add_field(handle, field, source, count)
   local augment, shape = source.augment and 1 or 0, tensor.int64_array(field.shape)
   if source.tensor then return C.pg_loader_add_tensor(handle, tensor.handle(source.tensor), augment) end
   local dtype = core.dtype_code[field.dtype]
@@ -44,13 +48,25 @@ local function add_field(handle, field, source)
   elseif source.path then
     return C.pg_loader_add_file(handle, source.path, source.offset, dtype, #field.shape, shape, augment)
   end
-  local names = table.concat(source.names, "\0") .. "\0"
+  local names = source.names and table.concat(source.names, "\0") .. "\0" or ("\0"):rep(count)
+  local folder = source.folder or ""
   if source.header then
-    return C.pg_loader_add_files(handle, source.folder, names, #names, source.header, #source.header, dtype,
-      #field.shape, shape)
+    return C.pg_loader_add_files(handle, folder, names, #names, source.header, #source.header, dtype, #field.shape,
+      shape)
   end
-  return C.pg_loader_add_png(handle, source.folder, names, #names, field.shape[1], field.shape[2],
-    source.resize and 1 or 0, augment)
+  local resize = source.resize == "crop" and C.PG_RESIZE_CROP or source.resize and C.PG_RESIZE_FIT or C.PG_RESIZE_NONE
+  return C.pg_loader_add_pictures(handle, folder, names, #names, field.shape[1], field.shape[2], resize, augment)
+end
+
+--- What field `number`, from 0, has more: archives, mirror images.
+local function complete_field(handle, number, source)
+  if source.archives then
+    local names = table.concat(source.archives, "\0") .. "\0"
+    check(C.pg_loader_archives(handle, number, names, #names, #source.archives, source.places))
+  end
+  if source.mirrored_folder or source.mirrored_places then
+    check(C.pg_loader_mirrored(handle, number, source.mirrored_folder, source.mirrored_places))
+  end
 end
 
 ---@class perigee.LoaderOptions
@@ -83,7 +99,8 @@ function M.new(o)
   local self = setmetatable({ handle = ffi.gc(pointer[0], C.pg_loader_free), step = -1, fields = o.fields }, Loader)
   self.targets, self.wanted, self.batch = ffi.new("pg_tensor *[?]", #o.fields), {}, {}
   for k, field in ipairs(o.fields) do
-    check(add_field(self.handle, field, o.sources[field.name]))
+    check(add_field(self.handle, field, o.sources[field.name], o.count))
+    complete_field(self.handle, k - 1, o.sources[field.name])
     if field.name == "labels" and o.classes then
       check(C.pg_loader_below(self.handle, k - 1, o.classes, (o.name or "loader") .. ": label"))
     end

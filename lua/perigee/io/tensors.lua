@@ -1,5 +1,5 @@
---- Tensors in files, by the ending of the name: .npy and .png hold one tensor, .safetensors a table of tensors by name,
---- and so do PyTorch's .pt and .pth.
+--- Tensors in files, by the ending of the name: .npy and .png hold one tensor (so do .jpg and .webp, which are only
+--- read), .safetensors a table of tensors by name, and so do PyTorch's .pt and .pth.
 local core = require "perigee.core.ffi"
 local tensor = require "perigee.core.tensor"
 
@@ -7,7 +7,7 @@ local M = {}
 
 local module_of = {
   npy = "perigee.io.npy", png = "perigee.io.png", safetensors = "perigee.io.safetensors", pt = "perigee.io.pytorch",
-  pth = "perigee.io.pytorch",
+  pth = "perigee.io.pytorch", jpg = "perigee.io.picture", jpeg = "perigee.io.picture", webp = "perigee.io.picture",
 }
 
 local function module_for(verb, path)
@@ -35,6 +35,7 @@ function M.load(path) return module_for("load", path).load(path) end
 ---@param metadata? table<string, string>
 function M.save(path, what, metadata)
   local file, ending = module_for("save", path)
+  if not file.save then core.fail("save: '%s': pictures are written as .png", path) end
   local one = tensor.is_tensor(what)
   if one == (ending ~= "npy" and ending ~= "png") then
     core.fail("save: '%s' takes %s", path,

@@ -1,17 +1,20 @@
---- Zip archives (APPNOTE 6.3, zip64 too). Reading: the directory, and where the bytes of stored entries lie. Nothing is
---- unpacked, and the directory is not trusted: every entry lies in the file by itself, and no name comes twice.
+--- Zip archives (APPNOTE 6.3, zip64 too). Reading: the directory, where the bytes of entries lie, and single entries,
+--- stored or deflated. Nothing is unpacked to the disk, and the directory is not trusted: every entry lies in the file
+--- by itself, no name comes twice or leads to another folder, and an entry's unpacked size is one that its bytes can
+--- have.
 --- Writing: stored entries, each beginning at a multiple of 64 bytes, always zip64.
 local bytes_of = require "perigee.base.bytes"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
+local members = require "perigee.io.members"
 local recognise = require "perigee.io.recognise"
 
 local M, little, number = {}, bytes_of.little, bytes_of.number
 
-local MAX_DIRECTORY = 2 ^ 26 -- bytes; of the directory
+local MAX_DIRECTORY = 2 ^ 28 -- bytes; of the directory: that of all of ImageNet has 1.2·2^27
 local LAST, MAX_COMMENT = 22, 65535 -- bytes of the end record, and of the comment after it
 local ENTRY, LOCAL = 46, 30 -- bytes of a directory's entry and of a local header, without their names
-local STORED = 0
+local STORED, DEFLATED = 0, 8
 
 ---@class perigee.ZipEntry
 ---@field name string
@@ -19,6 +22,7 @@ local STORED = 0
 ---@field packed integer    as in the file
 ---@field stored boolean    neither compressed nor encrypted: its bytes can be read where they lie
 ---@field header integer    offset of its local header
+---@field method integer    0: stored, 8: deflated
 ---@field crc integer       CRC-32, as the directory says
 
 ---@class perigee.ZipFile
@@ -86,7 +90,7 @@ end
 
 --- Names lead to no other folder.
 local function check_name(path, name)
-  if name == "" or name:find "%z" or name:sub(1, 1) == "/" or ("/" .. name .. "/"):find("/../", 1, true) then
+  if members.leads_elsewhere(name) then
     refuse(path, "an entry is named '%s'", (name:sub(1, 120):gsub("%c", "?")))
   end
 end
@@ -105,7 +109,7 @@ local function read_directory(path, size)
     check_name(path, name)
     if flags % 2 == 1 then refuse(path, "'%s' is encrypted", name) end
     local entry = { name = name, bytes = number(text, at + 24, 4), packed = number(text, at + 20, 4),
-      header = number(text, at + 42, 4), crc = number(text, at + 16, 4), stored = method == STORED }
+      header = number(text, at + 42, 4), crc = number(text, at + 16, 4), method = method, stored = method == STORED }
     widened(path, entry, text:sub(at + ENTRY + name_length + 1, at + ENTRY + name_length + extra_length))
     if entry.header + LOCAL + name_length > offset or entry.packed > offset - entry.header - LOCAL - name_length then
       refuse(path, "'%s' lies outside the file", name)
@@ -145,32 +149,56 @@ function M.open(path)
   return self
 end
 
+--- Where an entry's bytes begin in the file, as its own header says, which must agree with the directory's.
+local function begin_of(self, entry)
+  local name = entry.name
+  local header = files.read(self.path, entry.header, LOCAL + #name)
+  if header:sub(1, 4) ~= "PK\3\4" or number(header, 26, 2) ~= #name or header:sub(LOCAL + 1) ~= name then
+    refuse(self.path, "'%s' is another entry at its place", name)
+  end
+  local begins = LOCAL + #name + number(header, 28, 2)
+  if begins + entry.packed > entry.room then refuse(self.path, "'%s' overlaps the next entry", name) end
+  return entry.header + begins
+end
+
+local function entry_of(self, name)
+  return self.entries[name] or core.fail("%s: it has no entry '%s'", self.path, name)
+end
+
 --- Where a stored entry's bytes begin in the file, and how many they are. An error for one that is missing or
 --- compressed.
 ---@param name string
 ---@return integer offset
 ---@return integer bytes
 function Zip:place(name)
-  local entry = self.entries[name]
-  if not entry then core.fail("%s: it has no entry '%s'", self.path, name) end
+  local entry = entry_of(self, name)
   if not entry.stored then core.fail("%s: its entry '%s' is compressed; stored ones are read", self.path, name) end
-  local header = files.read(self.path, entry.header, LOCAL + #name)
-  if header:sub(1, 4) ~= "PK\3\4" or number(header, 26, 2) ~= #name or header:sub(LOCAL + 1) ~= name then
-    refuse(self.path, "'%s' is another entry at its place", name)
-  end
-  local begins = LOCAL + #name + number(header, 28, 2)
-  if begins + entry.bytes > entry.room then refuse(self.path, "'%s' overlaps the next entry", name) end
-  return entry.header + begins, entry.bytes
+  return begin_of(self, entry), entry.bytes
 end
 
---- A stored entry's bytes, at most `most` of them.
+--- Where an entry lies, for the runtime (pg_place).
+---@param name string
+---@return perigee.Member
+function Zip:member(name)
+  local entry = entry_of(self, name)
+  if not entry.stored and entry.method ~= DEFLATED then
+    core.fail("%s: its entry '%s' is compressed by method %d; stored and deflated ones are read", self.path, name,
+      entry.method)
+  end
+  return { offset = begin_of(self, entry), packed = entry.packed, bytes = entry.bytes, crc = entry.crc, summed = 1,
+    deflated = entry.stored and 0 or 1 }
+end
+
+--- An entry's bytes, at most `most` of them.
 ---@return string
 function Zip:read(name, most)
-  local offset, bytes = self:place(name)
-  if most and bytes > most then
-    core.fail("%s: its entry '%s' has %.0f bytes; at most %.0f are read", self.path, name, bytes, most)
+  local entry = entry_of(self, name)
+  if most and entry.bytes > most then
+    core.fail("%s: its entry '%s' has %.0f bytes; at most %.0f are read", self.path, name, entry.bytes, most)
   end
-  return files.read(self.path, offset, bytes)
+  local member = self:member(name)
+  if entry.stored then member.summed = 0 end -- PyTorch can be told to write none
+  return members.read(self.path, name, member)
 end
 
 -- ---- writing ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ end
 ---@param shape integer[]
 ---@param columns? integer
 function M.check(path, n, shape, columns)
-  local rows, most = sides(n, columns), core_ffi.C.PG_PNG_MAX_SIDE
+  local rows, most = sides(n, columns), core_ffi.C.PG_PICTURE_MAX_SIDE
   columns = select(2, sides(n, columns))
   local height, width = rows * shape[1], columns * shape[2]
   if height > most or width > most then
