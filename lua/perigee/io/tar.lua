@@ -44,9 +44,7 @@ local function check_sum(path, header, at)
     if k <= 148 or k > 156 then sum = sum + header:byte(k) end
   end
   if sum ~= number_of(path, header, 148, 8) then
-    local other = at == 0 and header:sub(258, 262) ~= "ustar"
-    refuse(path, other and (recognise.sentence(path) or "it does not begin with a header")
-      or "the header at byte %.0f is damaged", at)
+    refuse(path, "the header at byte %.0f is damaged", at)
   end
 end
 
@@ -111,11 +109,13 @@ end
 function M.open(path)
   local size = files.size(path)
   local self = setmetatable({ path = path, names = {}, entries = {} }, Tar)
+  local ours = size > BLOCK and files.read(path, 257, 5) == "ustar"
+  local other = not ours and recognise.sentence(path) -- the oldest archives have no mark
+  if other then refuse(path, "%s", other) end
   local at, next_one, zeros = 0, {}, ("\0"):rep(BLOCK)
   while true do
     if at + BLOCK > size then
-      refuse(path, at == 0 and (recognise.sentence(path) or "it has %.0f bytes")
-        or "it has no end; the download or copy did not finish", size)
+      refuse(path, "it has no end; the download or copy did not finish")
     end
     local header = files.read(path, at, BLOCK)
     if header == zeros then
