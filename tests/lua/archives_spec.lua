@@ -157,7 +157,7 @@ describe("a tar that lies", function()
     refused({ { "a", ("x"):rep(70000), { kind = "L" } } }, nil, "a name of 70000 bytes")
     refused({ { "a", "99 path=x\n", { kind = "x" } } }, nil, "a pax header is damaged")
     refused({ { "a", "text" } }, { ending = "" }, "it has no end; the download or copy did not finish")
-    refused({}, nil, "it is empty")
+    refused({}, nil, "it is zeros")
     fails(function() tar.open(fixtures .. "plain.jpg") end, "plain.jpg: not a tar archive", "it is a JPEG picture")
   end)
 

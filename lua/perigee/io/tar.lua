@@ -118,10 +118,7 @@ function M.open(path)
       refuse(path, "it has no end; the download or copy did not finish")
     end
     local header = files.read(path, at, BLOCK)
-    if header == zeros then
-      if at == 0 then refuse(path, "it is empty") end
-      return self
-    end
+    if header == zeros then return self end
     at = read_member(self, header, at, size, next_one)
   end
 end
