@@ -67,4 +67,45 @@ static pg_status expect_convolution(const pg_call *call, int kernel) {
   return PG_OK;
 }
 
+static pg_status expect_convolution_3x3(const pg_call *call) {
+  const convolution_3x3_views v = convolution_3x3_of(call);
+  const int64_t enlarge = convolution_3x3_ints_of(call).enlarge;
+  const int64_t *x = v.x->shape, *weight = v.weight->shape, *y = v.y->shape;
+  PG_EXPECT(is_images(v.x) && is_images(v.weight) && is_images(v.y) && (enlarge == 1 || enlarge == 2),
+            "convolution_3x3: expected x [B,C,H,W], weight [O,C,3,3] and y [B,O,..], none of them empty, and enlarge 1 "
+            "or 2, not %lld", (long long)enlarge);
+  PG_EXPECT(weight[1] == x[1] && weight[2] == 3 && weight[3] == 3 && y[0] == x[0] && y[1] == weight[0] &&
+                y[2] == enlarge * x[2] && y[3] == enlarge * x[3],
+            "convolution_3x3: x is %s, weight is %s, y is %s with enlarge %lld", pg_shape_text(v.x),
+            pg_shape_text(v.weight), pg_shape_text(v.y), (long long)enlarge);
+  PG_EXPECT(!pg_present(v.bias) || pg_numel(v.bias) == weight[0],
+            "convolution_3x3: weight is %s, bias is %s; expected [%lld]", pg_shape_text(v.weight),
+            pg_shape_text(v.bias), (long long)weight[0]);
+  return PG_OK;
+}
+
+/* Bytes of the enlarged images at the beginning of scratch, for devices that make them; 0 where they are x. */
+static int64_t enlarged_bytes(const pg_call *call) {
+  const convolution_3x3_views v = convolution_3x3_of(call);
+  const int64_t enlarge = convolution_3x3_ints_of(call).enlarge;
+  return enlarge == 1 ? 0 : pg_round_up(pg_numel(v.x) * enlarge * enlarge * pg_dtype_bytes(v.x->dtype), 256);
+}
+
+/* The call, which has been checked, as one of `convolution` over the enlarged images. */
+static pg_call plain_convolution(const pg_call *call) {
+  pg_call plain = *call;
+  const int64_t bytes = enlarged_bytes(call);
+  if (bytes) {
+    pg_view *x = &plain.v[1];
+    x->data = call->scratch;
+    for (int d = 2; d < 4; d++) x->shape[d] *= convolution_3x3_ints_of(call).enlarge;
+    x->stride[3] = 1, x->stride[2] = x->shape[3], x->stride[1] = x->shape[2] * x->stride[2];
+    x->stride[0] = x->shape[1] * x->stride[1];
+    plain.scratch = call->scratch ? (char *)call->scratch + bytes : NULL;
+    plain.scratch_bytes -= bytes;
+  }
+  for (int k = 0; k < 5; k++) plain.i[k] = 1;
+  return plain;
+}
+
 #endif

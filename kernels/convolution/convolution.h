@@ -40,4 +40,21 @@ PG_KERNEL(convolution_backward_weight, dweight, dy, x)
 PG_INTS(convolution_backward_weight, stride, top, bottom, left, right)
 PG_KERNEL_PLAN(convolution_backward_weight)
 
+/* Convolution by 3×3 kernels of images that are enlarged first, with a zero around them: with x̃ the images in which
+ * every pixel of x is a square of enlarge × enlarge pixels,
+ *
+ *   y[b,o,p,q] = bias[o] + Σ over c,i,j of weight[o,c,i,j] · x̃[b, c, p + i − 1, q + j − 1]
+ *
+ * The CPU goes through Winograd's transforms in float32 and float64 (cpu_winograd.h): less than half the multiplications,
+ * a quarter for enlarged images, and other last bits than those of `convolution`.
+ *
+ *   y       real [B,O,enlarge·H,enlarge·W]  =
+ *   x       real [B,C,H,W]
+ *   weight  real [O,C,3,3]
+ *   bias    real [O]          or absent
+ *   enlarge: 1 or 2 */
+PG_KERNEL(convolution_3x3, y, x, weight, bias)
+PG_INTS(convolution_3x3, enlarge)
+PG_KERNEL_PLAN(convolution_3x3)
+
 #endif

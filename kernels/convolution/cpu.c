@@ -14,6 +14,7 @@
 
 #include "convolution/check.h"
 #include "convolution/convolution.h"
+#include "convolution/cpu_winograd.h"
 #include "matmul/gemm.h"
 
 enum {
@@ -273,3 +274,55 @@ int64_t PG_CPU(convolution_backward_input_scratch)(const pg_call *call) { return
 int64_t PG_CPU(convolution_backward_weight_scratch)(const pg_call *call) {
   return scratch_of(call, CONVOLUTION_WEIGHT);
 }
+
+/* ---- 3×3 kernels ---- */
+
+#if PG_REAL == 2
+
+/* Every pixel of x as a square of two by two. */
+static void enlarge(real *to, const pg_view *x) {
+  const real *from = x->data;
+  const int64_t rows = x->shape[0] * x->shape[1] * x->shape[2], width = x->shape[3];
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < rows; r++) {
+    real *row = to + r * 4 * width;
+    for (int64_t c = 0; c < width; c++) row[2 * c] = row[2 * c + 1] = from[r * width + c];
+    memcpy(row + 2 * width, row, (size_t)(2 * width) * sizeof *row);
+  }
+}
+
+int64_t PG_CPU(convolution_3x3_scratch)(const pg_call *call) {
+  if (expect_convolution_3x3(call)) return -1;
+  const pg_call plain = plain_convolution(call);
+  const int64_t bytes = scratch_of(&plain, CONVOLUTION_FORWARD);
+  return bytes < 0 ? bytes : enlarged_bytes(call) + bytes;
+}
+
+pg_status PG_CPU(convolution_3x3)(const pg_call *call) {
+  const pg_status status = expect_convolution_3x3(call);
+  if (status) return status;
+  if (enlarged_bytes(call)) enlarge(call->scratch, convolution_3x3_of(call).x);
+  const pg_call plain = plain_convolution(call);
+  return run(&plain, CONVOLUTION_FORWARD);
+}
+
+#else
+
+int64_t PG_CPU(convolution_3x3_scratch)(const pg_call *call) {
+  if (expect_convolution_3x3(call)) return -1;
+  const convolution_3x3_views v = convolution_3x3_of(call);
+  const winograd w = winograd_of(v.x, v.y, convolution_3x3_ints_of(call).enlarge);
+  return winograd_scratch(&w);
+}
+
+pg_status PG_CPU(convolution_3x3)(const pg_call *call) {
+  const pg_status status = expect_convolution_3x3(call);
+  if (status) return status;
+  const convolution_3x3_views v = convolution_3x3_of(call);
+  const winograd w = winograd_of(v.x, v.y, convolution_3x3_ints_of(call).enlarge);
+  const int small = w.blocks == 1 && w.outputs * w.channels * w.tiles < PARALLEL_WORK;
+  run_winograd(&w, v.y->data, v.x->data, v.weight->data, v.bias->data, call->scratch, small ? 1 : pg_kernel_threads());
+  return PG_OK;
+}
+
+#endif

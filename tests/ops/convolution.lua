@@ -1,3 +1,5 @@
+local op = require "perigee.core.op"
+
 --- y by its definition, in Lua numbers: nested tables from float64 tensors.
 local function direct(x, weight, bias, stride, padding)
   local top, bottom, left, right = unpack(padding)
@@ -81,6 +83,34 @@ add({ 1, 1, 6, 6 }, { 2, 1, 1, 1 }, { stride = 2, bias = false, gradients = true
 add({ 1, 70, 3, 3 }, { 2, 70, 3, 3 }, { padding = 1, gradients = true })
 add({ 2, 2, 24, 25 }, { 60, 2, 3, 3 }, { padding = 1, gradients = true })
 
+--- 3×3 kernels, of images that are enlarged or not, against the same by `convolution`.
+local function add_3x3(x, outputs, enlarge, options)
+  options = options or {}
+  local inputs = { { shape = x }, { shape = { outputs, x[2], 3, 3 } } }
+  if options.bias ~= false then inputs[3] = { shape = { outputs } } end
+  cases[#cases + 1] = {
+    name = ("convolution_3x3 %s to %d channels, enlarged by %d"):format(table.concat(x, "x"), outputs, enlarge),
+    run = function(ops, images, kernels, bias)
+      return ops.convolution_3x3(images, kernels, bias, { enlarge = enlarge })
+    end,
+    inputs = inputs,
+    reference = function(_, images, kernels, bias)
+      return op.defined.convolution_3x3.plain { x = images, weight = kernels, bias = bias, enlarge = enlarge }
+    end,
+    gradients = options.gradients and { 1, 2, inputs[3] and 3 } or nil,
+  }
+end
+
+for enlarge = 1, 2 do
+  add_3x3({ 1, 1, 1, 1 }, 1, enlarge, { gradients = true })
+  add_3x3({ 2, 3, 5, 4 }, 2, enlarge, { gradients = true })
+  add_3x3({ 1, 2, 4, 7 }, 3, enlarge, { gradients = true, bias = false })
+  add_3x3({ 1, 5, 2, 33 }, 15, enlarge)
+  add_3x3({ 3, 31, 17, 3 }, 29, enlarge)
+  add_3x3({ 2, 64, 40, 33 }, 14, enlarge) -- several blocks of tiles
+end
+add_3x3({ 1, 300, 9, 65 }, 33, 1)
+
 local function wrong(name, x, weight, options, message, bias)
   cases[#cases + 1] = {
     name = "convolution " .. name,
@@ -100,5 +130,16 @@ wrong("with stride 0", { 1, 1, 4, 4 }, { 2, 1, 3, 3 }, { stride = 0 }, "stride i
 wrong("with two paddings", { 1, 1, 4, 4 }, { 2, 1, 3, 3 }, { padding = { 1, 1 } },
   "padding is [1,1]; expected a whole number, or { top, bottom, left, right }")
 wrong("with an unknown option", { 1, 1, 4, 4 }, { 2, 1, 3, 3 }, { dilation = 2 }, "unknown option 'dilation'")
+
+cases[#cases + 1] = {
+  name = "convolution_3x3 by another kernel",
+  run = function(ops, x, weight) return ops.convolution_3x3(x, weight) end,
+  inputs = { { shape = { 1, 2, 4, 4 } }, { shape = { 2, 2, 1, 3 } } },
+  error = "x is [1,2,4,4], weight is [2,2,1,3]; expected [B,C,H,W] and [O,C,3,3]" }
+cases[#cases + 1] = {
+  name = "convolution_3x3 enlarged by 3",
+  run = function(ops, x, weight) return ops.convolution_3x3(x, weight, nil, { enlarge = 3 }) end,
+  inputs = { { shape = { 1, 2, 4, 4 } }, { shape = { 2, 2, 3, 3 } } },
+  error = "enlarge is 3; expected 1 or 2" }
 
 return cases

@@ -2,6 +2,7 @@
 --- pictures. By default Stable Diffusion's, 8 pixels a latent's side and 4 channels; VA-VAE's (arXiv 2501.01423) by
 --- name. Pictures are in [−1, 1].
 local Convolution = require "perigee.nn.conv2d"
+local Convolution3x3 = require "perigee.nn.conv3x3"
 local GroupNorm = require "perigee.nn.group_norm"
 local Linear = require "perigee.nn.linear"
 local check = require "perigee.core.check"
@@ -14,8 +15,6 @@ local weights = require "perigee.io.weights"
 
 local EPSILON = 1e-6 -- of every group norm
 
-local function convolution3(inputs, outputs) return Convolution(inputs, outputs, 3, { padding = 1 }) end
-
 local function norm_silu(channels) return GroupNorm(channels, { epsilon = EPSILON, activation = "silu" }) end
 
 -- ---- one block -----------------------------------------------------------------------------------------------
@@ -23,8 +22,8 @@ local function norm_silu(channels) return GroupNorm(channels, { epsilon = EPSILO
 local Residual = module.class "autoencoder block"
 
 function Residual:build(inputs, outputs)
-  self.norm1, self.conv1 = norm_silu(inputs), convolution3(inputs, outputs)
-  self.norm2, self.conv2 = norm_silu(outputs), convolution3(outputs, outputs)
+  self.norm1, self.conv1 = norm_silu(inputs), Convolution3x3(inputs, outputs)
+  self.norm2, self.conv2 = norm_silu(outputs), Convolution3x3(outputs, outputs)
   if inputs ~= outputs then self.shortcut = Convolution(inputs, outputs, 1) end
 end
 
@@ -79,16 +78,15 @@ function Level:forward(x)
     x = block(x)
     if self.attentions then x = self.attentions[k](x) end
   end
-  if self.downsample then return self.downsample(x) end
-  if self.upsample then return self.upsample(ops.upsample_nearest(x)) end
-  return x
+  local resample = self.downsample or self.upsample
+  return resample and resample(x) or x
 end
 
 local Encoder = module.class "autoencoder encoder"
 
 function Encoder:build(o)
   local width = o.channels
-  self.input = convolution3(o.pictures, width)
+  self.input = Convolution3x3(o.pictures, width)
   self.levels = {}
   for k, times in ipairs(o.mult) do
     local level = Level(width, o.channels * times, o.blocks, o.attends[k])
@@ -99,7 +97,7 @@ function Encoder:build(o)
     self.levels[k] = level
   end
   self.middle = Middle(width)
-  self.norm, self.output = norm_silu(width), convolution3(width, 2 * o.latent)
+  self.norm, self.output = norm_silu(width), Convolution3x3(width, 2 * o.latent)
 end
 
 --- Pictures [B,3,H,W] -> [B,2·latent,h,w], before the last 1×1 convolution
@@ -114,14 +112,14 @@ local Decoder = module.class "autoencoder decoder"
 --- Its levels have the encoder's numbers, and run from the last, of the smallest size, to the first.
 function Decoder:build(o)
   local width = o.channels * o.mult[#o.mult]
-  self.input, self.middle, self.levels = convolution3(o.latent, width), Middle(width), {}
+  self.input, self.middle, self.levels = Convolution3x3(o.latent, width), Middle(width), {}
   for k = #o.mult, 1, -1 do
     local level = Level(width, o.channels * o.mult[k], o.blocks + 1, o.attends[k])
     width = o.channels * o.mult[k]
-    if k > 1 then level.upsample = convolution3(width, width) end
+    if k > 1 then level.upsample = Convolution3x3(width, width, { enlarge = 2 }) end
     self.levels[k] = level
   end
-  self.norm, self.output = norm_silu(width), convolution3(width, o.pictures)
+  self.norm, self.output = norm_silu(width), Convolution3x3(width, o.pictures)
 end
 
 --- [B,latent,h,w] -> pictures [B,3,H,W]

@@ -75,6 +75,50 @@ local convolution = op.define {
   flops = function(a) return 2 * op.numel(a.y.shape) * op.numel(a.weight.shape) / a.weight.shape[1] end,
 }
 
+--- The window of a 3×3 kernel over images with a zero around, for the backward pass.
+local function window_3x3(shape) return { stride = 1, top = 1, bottom = 1, left = 1, right = 1, height = shape[1],
+  width = shape[2] } end
+
+--- The gradient of images out of that of the enlarged ones: sums of squares of pixels.
+local function shrink(dx, enlarge)
+  if enlarge == 1 then return dx end
+  local b, c, h, w = unpack(dx.shape)
+  return ops.sum(ops.reshape(dx, { b, c, h / enlarge, enlarge, w / enlarge, enlarge }), { 4, 6 })
+end
+
+local convolution_3x3 = op.define {
+  name = "convolution_3x3",
+  inputs = { "x", "weight", "bias?" },
+  ints = { "enlarge" },
+  shape = function(a)
+    op.expect_one_dtype("convolution_3x3", a, { "x", "weight", "bias" })
+    local x, weight = a.x.shape, a.weight.shape
+    if #x ~= 4 or #weight ~= 4 or x[2] ~= weight[2] or weight[3] ~= 3 or weight[4] ~= 3 or op.numel(x) == 0
+      or op.numel(weight) == 0 then
+      fail("convolution_3x3: x is %s, weight is %s; expected [B,C,H,W] and [O,C,3,3], and no dimension of size 0",
+        text(x), text(weight))
+    elseif a.bias and not op.same_shape(a.bias.shape, { weight[1] }) then
+      fail("convolution_3x3: weight is %s, bias is %s; expected [%d]", text(weight), text(a.bias.shape), weight[1])
+    end
+    return { { { x[1], weight[1], a.enlarge * x[3], a.enlarge * x[4] }, a.x.dtype } }
+  end,
+  vjp = function(n, dy)
+    local x = n.x.shape
+    local function enlarged() return n.enlarge == 1 and n.x or ops.upsample_nearest(n.x, n.enlarge) end
+    return {
+      x = n:needs "x" and shrink(backward_input(dy, n.weight, window_3x3 { n.enlarge * x[3], n.enlarge * x[4] }),
+        n.enlarge) or nil,
+      weight = n:needs "weight" and backward_weight(dy, enlarged(), window_3x3 { 3, 3 }) or nil,
+      bias = n.bias and n:needs "bias" and ops.sum(dy, { 1, 3, 4 }) or nil,
+    }
+  end,
+  plain = function(a)
+    local x = a.enlarge == 1 and a.x or ops.upsample_nearest(a.x, a.enlarge)
+    return ops.convolution(x, a.weight, a.bias, { padding = 1 })
+  end,
+  flops = function(a) return 2 * op.numel(a.y.shape) * op.numel(a.weight.shape) / a.weight.shape[1] end,
+}
+
 local function is_whole(n, least) return type(n) == "number" and n % 1 == 0 and n >= least end
 
 --- Top, bottom, left and right of a padding.
@@ -101,5 +145,17 @@ return {
     local top, bottom, left, right = sides(o.padding)
     return convolution(x, weight, bias,
       { stride = o.stride, top = top, bottom = bottom, left = left, right = right })
+  end,
+
+  --- x [B,C,H,W] with weight [O,C,3,3] and bias [O] (or nil), with a zero around: [B,O,H,W], or [B,O,2·H,2·W] with
+  --- enlarge = 2, in which every pixel of x is first made a square of four. On the CPU, by Winograd's transforms: more
+  --- than twice as fast as `convolution`, with other last bits.
+  ---@param options? { enlarge?: integer }
+  convolution_3x3 = function(x, weight, bias, options)
+    local o = op.options("convolution_3x3", options, { enlarge = 1 })
+    if o.enlarge ~= 1 and o.enlarge ~= 2 then
+      fail("convolution_3x3: enlarge is %s; expected 1 or 2", tostring(o.enlarge))
+    end
+    return convolution_3x3(x, weight, bias, { enlarge = o.enlarge })
   end,
 }
