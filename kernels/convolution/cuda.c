@@ -87,3 +87,26 @@ static int64_t scratch(const pg_call *call, int kernel, int dtype) { return (voi
 ENTRIES(convolution, CONVOLUTION_FORWARD)
 ENTRIES(convolution_backward_input, CONVOLUTION_INPUT)
 ENTRIES(convolution_backward_weight, CONVOLUTION_WEIGHT)
+
+/* ---- 3×3 kernels: as convolution, over a copy of the images that are enlarged ---- */
+
+static pg_status run_3x3(const pg_call *call, int dtype) {
+  pg_status status = expect_convolution_3x3(call);
+  if (!status && enlarged_bytes(call))
+    status = dtype == PG_FLOAT32 ? convolution_enlarge_cuda_float32(call) : convolution_enlarge_cuda_bfloat16(call);
+  if (status) return status;
+  const pg_call plain = plain_convolution(call);
+  return run(&plain, CONVOLUTION_FORWARD, dtype);
+}
+
+static int64_t scratch_3x3(const pg_call *call, int dtype) {
+  if (expect_convolution_3x3(call)) return -1;
+  const pg_call plain = plain_convolution(call);
+  const int64_t bytes = scratch(&plain, CONVOLUTION_FORWARD, dtype);
+  return bytes < 0 ? bytes : enlarged_bytes(call) + bytes;
+}
+
+pg_status convolution_3x3_cuda_float32(const pg_call *call) { return run_3x3(call, PG_FLOAT32); }
+pg_status convolution_3x3_cuda_bfloat16(const pg_call *call) { return run_3x3(call, PG_BFLOAT16); }
+int64_t convolution_3x3_scratch_cuda_float32(const pg_call *call) { return scratch_3x3(call, PG_FLOAT32); }
+int64_t convolution_3x3_scratch_cuda_bfloat16(const pg_call *call) { return scratch_3x3(call, PG_BFLOAT16); }

@@ -127,3 +127,19 @@ pg_status PG_CUDA(convolution_own)(const pg_call *call, int kernel) {
   }
   return pg_launched(convolution_name(kernel));
 }
+
+/* Every pixel as a square of `times` by `times`; to is [rows·times, width·times]. */
+static __global__ void repeat_pixels(real *to, const real *from, int64_t total, int width, int times) {
+  PG_GRID_STRIDE(k, total) {
+    const int64_t row = k / (width * times), column = k % (width * times);
+    to[k] = from[row / times * width + column / times];
+  }
+}
+
+pg_status PG_CUDA(convolution_enlarge)(const pg_call *call) {
+  const pg_view *x = convolution_3x3_of(call).x;
+  const int64_t times = convolution_3x3_ints_of(call).enlarge, total = pg_numel(x) * times * times;
+  LAUNCH(repeat_pixels, pg_stride_blocks(total, THREADS), THREADS, 0, call->stream,
+         static_cast<real *>(call->scratch), pg_data<const real>(x), total, (int)x->shape[3], (int)times);
+  return pg_launched("convolution_3x3");
+}
