@@ -153,7 +153,8 @@ function M.stage(recipe, stage, options)
   local sizes = sizes_of(recipe, where, options.kept or nil)
   local parameters = parameters_of(recipe, stage, sizes)
   local plan = stage_program.plan(recipe, stage,
-    { batch = recipe.micro, parameters = parameters.trained, device = kernels, recompute = recipe.recompute })
+    { streams = signals.streams(signals.of_stage(stage.finish, stage.signals)), batch = recipe.micro,
+      parameters = parameters.trained, device = kernels, recompute = recipe.recompute })
   local cost, update = plan:cost(), update_bytes(recipe, sizes, parameters.moved)
   local memory, total = memory_of(recipe, sizes, parameters, plan.arena_bytes), 0
   local averages = sizes.low and parameters.flat * sizes.element or 0

@@ -10,6 +10,7 @@ local json = require "perigee.io.json"
 local layout = require "perigee.core.layout"
 local safetensors = require "perigee.io.safetensors"
 local tables = require "perigee.base.tables"
+local tensor = require "perigee.core.tensor"
 
 local M = { format = "perigee-checkpoint" }
 
@@ -36,7 +37,7 @@ local function state_of(run)
     policy_text = run.stage.finish.text, undecided = run.undecided or nil,
     precision = recipe.precision, batch = recipe.batch, isa = ffi.string(core.C.pg_cpu_isa()),
     threads = core.C.pg_threads(), settings = run:settings(), recipe_settings = run:recipe_settings(),
-    finished = run.finished, means = run.means:state(), data = recipe.data:identity(),
+    signals = run:kept_by_signals(), finished = run.finished, means = run.means:state(), data = recipe.data:identity(),
     device = run.device ~= "cpu" and device.description(run.device) or nil,
     choices = run.device ~= "cpu" and choices.all() or nil,
   }
@@ -46,7 +47,7 @@ end
 function M.save(run)
   files.make_folder(run.folder .. "/checkpoints")
   local path = M.path(run.folder, run.step)
-  safetensors.save(path, run:tensors(), { perigee = json.encode(state_of(run)) }, { sums = true })
+  safetensors.save(path, tables.merged(run:tensors(), run:tensors_of_signals()), { perigee = json.encode(state_of(run)) }, { sums = true })
   local steps = M.list(run.folder)
   for k = 1, #steps - run.recipe.keep do files.remove(M.path(run.folder, steps[k])) end
   return path
@@ -122,6 +123,21 @@ function M.digest(file, prefix)
   return ("%08x"):format(crc)
 end
 
+local SIGNAL = "^signal%." -- what signals keep
+
+--- The tensors that signals kept, by their names.
+---@return table<string, perigee.Tensor>
+function M.signal_tensors(file)
+  local tensors = {}
+  for _, name in ipairs(file.names) do
+    if name:match(SIGNAL) then
+      tensors[name] = tensor.empty(file.entries[name].shape, file.entries[name].dtype, { purpose = "signal" })
+      file:read(name, tensors[name])
+    end
+  end
+  return tensors
+end
+
 --- The parameter that a tensor's name says it is a moment of, or nil.
 local function of_moment(name) return name:match "^optimizer%.[^.]+%.(.+)$" end
 
@@ -148,7 +164,7 @@ function M.load_groups(file, groups)
     end
   end
   for _, name in ipairs(file.names) do
-    if not expected[name] and not frozen[of_moment(name)] then
+    if not expected[name] and not name:match(SIGNAL) and not frozen[of_moment(name)] then
       error(("%s: tensor '%s' %s belongs to nothing in this model"):format(file.path, name,
         core.shape_text(file.entries[name].shape)), 0)
     end

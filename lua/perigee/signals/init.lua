@@ -18,10 +18,14 @@ local M = {}
 ---  steps after it
 ---@field check fun(self: perigee.Signal, stage: table, recipe: perigee.Recipe)  an error where the stage cannot
 ---  measure it; nothing, by default
----@field measure fun(self: perigee.Signal, run: perigee.Run): number|table
+---@field measure fun(self: perigee.Signal, run: perigee.Run, state?: table): number|table, table?  its value, and what
+---  it keeps until the next reading (`state`, nil at first): numbers, texts, tables of them, and on its first level
+---  tensors; nil: what it kept before. Checkpoints hold it
+---@field stream? perigee.Stream  it is recorded into the step itself
 ---@field of_step? boolean  it is about the step just done, and can't be measured without one
+---@field of_process? boolean  what it keeps is this process's alone (a clock): no checkpoint holds it
 ---@field family? string
----@field measure_family? fun(members: perigee.Signal[], run: perigee.Run): table[]
+---@field measure_family? fun(members: perigee.Signal[], run: perigee.Run): table[]  of signals that keep nothing
 ---@field price? fun(members: perigee.Signal[], run: table): perigee.SignalPrice  where it takes more than a look
 
 --- The cost of one reading of a family: `batches` of `micro` images, each of so many flops by these calls, and the
@@ -31,6 +35,13 @@ local M = {}
 ---@field bytes number
 ---@field flops number
 ---@field calls table[]
+
+--- What a step says of each of its samples. It changes no bit of the training.
+---@class perigee.Stream
+---@field fork? fun(self: perigee.Signal, stage: table): string  the tap at which it needs the alignment's gradient apart
+---@field record fun(self: perigee.Signal, trace: perigee.StreamTrace): perigee.Value  [B,n]
+---@field absorb fun(self: perigee.Signal, state?: table, numbers: number[], times: number[]): table  the state with a
+---  step's numbers in it: n a sample, one sample after the other
 
 local Signal = {}
 Signal.__index = Signal
@@ -99,13 +110,29 @@ function M.families(list)
   return groups
 end
 
---- The values of signals by name, measured on a run.
-function M.measure(list, run)
+--- Those of a list that are recorded into the step.
+---@return perigee.Signal[]
+function M.streams(list)
+  local streams = {}
+  for _, signal in ipairs(list) do
+    if signal.stream then streams[#streams + 1] = signal end
+  end
+  return streams
+end
+
+--- The values of signals by name, measured on a run. `states`: what signals keep, by name, which is brought up to date.
+function M.measure(list, run, states)
   local values = {}
+  states = states or {}
   for _, members in ipairs(M.families(list)) do
     local first = members[1]
-    local measured = #members > 1 and first.measure_family(members, run) or { first:measure(run) }
-    for k, signal in ipairs(members) do values[signal.name] = measured[k] end
+    if #members > 1 then
+      local measured = first.measure_family(members, run)
+      for k, signal in ipairs(members) do values[signal.name] = measured[k] end
+    else
+      local value, state = first:measure(run, states[first.name])
+      values[first.name], states[first.name] = value, state or states[first.name]
+    end
   end
   return values
 end

@@ -15,16 +15,22 @@ local tables = require "perigee.base.tables"
 ---@field modules table<string, table<string, perigee.Module>>  by a loss's name and its own
 ---@field data perigee.Dataset
 ---@field batch table<string, perigee.Value>
+---@field batch_size integer
 ---@field labels? perigee.Value  int64 [B], where the data have them
 ---@field state perigee.Value    int64 [3]: what random ops draw by
 ---@field dtype perigee.Dtype
 ---@field kept? perigee.TeacherInputs  what stands for the teacher's forward pass
+---@field aligning boolean       the loss that is being recorded is one of the alignment's
+---@field forks table<string, { trunk: perigee.Value|false, branch: perigee.Value|false }>  by tap: its value as the
+---  student goes on with it, and as the alignment's losses read it, once one does
 local Context = {}
 Context.__index = Context
 
 --- `fields`: program, student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C]
---- or latents, labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept.
+--- or latents, labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept; forked: names of taps.
 function Context.new(fields)
+  fields.aligning, fields.forks = false, {}
+  for _, name in ipairs(fields.forked or {}) do fields.forks[name] = { trunk = false, branch = false } end
   return setmetatable(fields, Context)
 end
 
@@ -95,7 +101,10 @@ function Context:tap(name)
     core.fail("the student publishes no tap '%s'; it has %s", name, names[1] and table.concat(names, ", ")
       or ("none: call nn.taps.publish(\"%s\", value) in its forward"):format(name))
   end
-  return value
+  local fork = self.aligning and self.forks[name]
+  if not fork then return value end
+  fork.trunk, fork.branch = value, fork.branch or ops.branch(value)
+  return fork.branch
 end
 
 --- The teacher's patch grid for this student { rows, columns }.

@@ -95,7 +95,7 @@ local function load_checkpoint(run, state, file, path)
   end
   checkpoint.load_groups(file, groups)
   choices.take(state.choices)
-  run:restore(state, stage)
+  run:restore(state, stage, checkpoint.signal_tensors(file))
   local isa = ffi.string(C.pg_cpu_isa())
   note_machine(run, state, isa)
   if other_data then run.progress:line("note: %s", other_data) end

@@ -18,6 +18,7 @@ local parameters = require "perigee.stage.parameters"
 local Progress = require "perigee.record.progress"
 local schedules = require "perigee.schedules"
 local settings = require "perigee.train.settings"
+local signal_state = require "perigee.train.signal_state"
 local signals = require "perigee.signals"
 local stage_program = require "perigee.stage.program"
 local step_program = require "perigee.train.step"
@@ -99,6 +100,7 @@ function Run.new(recipe, options)
     stage = stage,                       -- name, index, begun, losses (by number and by name), finish, signals,
                                          -- finish_source
     policy_state = stage.finish:initial(),
+    signal_state = {},                   -- what signals keep from reading to reading, by name
     finished = false,
     sound = true,                        -- the tensors are those of `step`: no step is under way, and none gave a NaN
 
@@ -115,6 +117,7 @@ function Run.new(recipe, options)
     -- what runs the stage
     plan = false,                        -- of the gradients of one piece
     train_step = false,                  -- perigee.Step
+    streams = {},                        -- the signals that it records
     weights = {},                        -- of the losses, by name: tensors that programs read
     random_state = tensor.empty({ 3 }, "int64", { device = where }), -- of passes other than training steps
 
@@ -169,7 +172,8 @@ function Run:recipe_settings()
 end
 
 --- Takes over a checkpoint's state: step, stage, policy, and the settings that had been changed during the run.
-function Run:restore(state, stage)
+--- `tensors`: those that signals kept.
+function Run:restore(state, stage, tensors)
   self.step = state.step
   self.stage = live_stage(stage, state.stage_begun)
   local live, before, now = state.settings, state.recipe_settings, self:settings()
@@ -183,6 +187,8 @@ function Run:restore(state, stage)
   local kept = settings.policy(state, stage)
   set_policy(self.stage, kept.finish, kept.source)
   self.policy_state, self.finished, self.owes_decision = kept.state, kept.finished, kept.owed
+  signal_state.free(self.signal_state)
+  self.signal_state = signal_state.read(state.signals, tensors, self.stage.measured)
   self.means = means.new(state.means)
   self.loader:seek(self.step)
 end
@@ -227,8 +233,9 @@ function Run:build_stage()
     group:clear_gradients()
     for _, entry in ipairs(group:trained()) do trained[#trained + 1] = entry end
   end
+  self.streams = signals.streams(stage.measured)
   local plan, into = stage_program.plan(recipe, stage, {
-    batch = self.micro, parameters = trained, device = self.device, fixed_time = self.trace.fixed_time,
+    streams = self.streams, batch = self.micro, parameters = trained, device = self.device, fixed_time = self.trace.fixed_time,
     fixed_noise = self.trace.fixed_noise, drop_labels = self.trace.drop_labels, fuse = self.trace.fuse,
     recompute = fits.recomputes(recipe, self.device),
   })
@@ -251,7 +258,20 @@ end
 function Run:enter_stage(index)
   self.stage = live_stage(self.recipe.stages[index], self.step)
   self.policy_state = self.stage.finish:initial()
+  signal_state.free(self.signal_state)
+  self.signal_state = {}
   return self:build_stage()
+end
+
+--- Builds the stage's programs again where its policy has come to need other streams, or does without one.
+local function build_again(self, report)
+  local now, same = signals.streams(self.stage.measured), true
+  for k = 1, math.max(#now, #self.streams) do
+    same = same and now[k] and self.streams[k] and now[k].key == self.streams[k].key
+  end
+  if same then return end
+  self:collect(0, report)
+  self:build_stage()
 end
 
 -- ---- steps -------------------------------------------------------------------------------------------------------
@@ -316,7 +336,7 @@ function Run:queue_step(batch, execute)
   end)
   self.step, self.undecided = step, true
   self.pending[#self.pending + 1] = { step = step, reading = reading, stage = self.stage.name,
-    losses = self.stage.losses, lr = optimisers.rate(self.optim, step) }
+    losses = self.stage.losses, streams = self.streams, lr = optimisers.rate(self.optim, step) }
 end
 
 local function finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
@@ -342,14 +362,18 @@ end
 function Run:collect(left, report)
   while #self.pending > left do
     local pending = table.remove(self.pending, 1)
-    local losses, norm
-    naming_step(self, pending.step, function() losses, norm = self.train_step:numbers_of(pending.reading) end)
+    local losses, norm, samples
+    naming_step(self, pending.step, function() losses, norm, samples = self.train_step:numbers_of(pending.reading) end)
     for _, entry in ipairs(pending.losses) do
       expect_finite(self, pending.step, ("loss '%s'"):format(entry.name), losses[entry.name])
     end
     expect_finite(self, pending.step, "the gradient's norm", norm)
     self.losses, self.gradient_norm, self.sound = losses, norm, #self.pending == 0
     self.means:add(losses, norm)
+    for _, signal in ipairs(pending.streams) do
+      self.signal_state[signal.name] = signal.stream.absorb(signal, self.signal_state[signal.name],
+        samples[signal.name], samples.time)
+    end
     if report then
       report { step = pending.step, stage = pending.stage, lr = pending.lr, gradient_norm = norm, losses = losses }
     end
@@ -360,6 +384,7 @@ end
 ---@param report? fun(result: perigee.StepResult)
 ---@param batch? table<string, perigee.Tensor>
 function Run:advance(report, batch)
+  build_again(self, report)
   self:queue_step(batch)
   self:collect(self.lag, report)
 end
@@ -382,7 +407,7 @@ end
 local function event_of(self, report)
   local stage, due = self.stage, self:signals_due()
   if #due > 0 then self:collect(0, report) end
-  local values = signals.measure(due, self)
+  local values = signals.measure(due, self, self.signal_state)
   local event = stops.event({ step = self.step, stage = stage.name, stage_steps = self.step - stage.begun },
     stage.measured)
   for _, signal in ipairs(due) do
@@ -494,9 +519,17 @@ function Run:tensors()
   return all
 end
 
+--- What signals keep, without its tensors, for a checkpoint.
+function Run:kept_by_signals() return signal_state.plain(self.signal_state, self.stage.measured) end
+
+--- The tensors that signals keep, by checkpoint name.
+---@return table<string, perigee.Tensor>
+function Run:tensors_of_signals() return signal_state.tensors(self.signal_state) end
+
 --- Ends the loaders' threads and gives all memory back, that of the recipe's models too.
 function Run:free()
   self:free_programs()
+  signal_state.free(self.signal_state)
   self.loader:close()
   for _, group in ipairs(self.groups) do group:free() end
   self.groups = {}

@@ -24,12 +24,12 @@ local function planned_sum(groups, pieces, first, device)
   return #p.nodes > 0 and core.plan.build(p, {}, { device = device }) or nil
 end
 
---- The values that differ between pieces: inputs but for the losses' weights, and the losses.
+--- The values that differ between pieces: inputs but for the losses' weights, and the losses and samples' numbers.
 local function split_of(plan)
   local split = {}
   for _, slot in ipairs(plan.slots) do
     if slot.kind == "input" then split[slot.name] = not slot.name:match "^weight "
-    elseif slot.kind == "output" then split[slot.name] = slot.name:match "^loss " ~= nil end
+    elseif slot.kind == "output" then split[slot.name] = slot.name:match "^loss " ~= nil or slot.name:match "^sample " ~= nil end
   end
   return split
 end
@@ -47,6 +47,22 @@ local function parts_of(options)
   end
   parts[#parts + 1] = { plan = update.plan(options.optim, groups, device) }
   return parts
+end
+
+--- Where the samples' numbers lie, by stream: behind the first `before` numbers. The second result is how many numbers
+--- there are then.
+local function samples_of(plan, pieces, before)
+  local samples, names, sizes = {}, {}, {}
+  for _, slot in ipairs(plan.slots) do
+    local name = slot.kind == "output" and slot.name:match "^sample (.*)$"
+    if name then names[#names + 1], sizes[name] = name, pieces * slot.value:numel() end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    samples[name] = { first = before + 1, count = sizes[name] }
+    before = before + sizes[name]
+  end
+  return samples, before
 end
 
 ---@class perigee.StepOptions
@@ -67,11 +83,12 @@ end
 ---@return perigee.Step
 function M.build(options)
   local pieces, device, stat = options.pieces, options.device, op.stat(options.dtype)
+  local samples, count = samples_of(options.plan, pieces, #options.losses * pieces)
   local self = setmetatable({
     plan = options.plan, seed = options.seed, micro = options.micro, pieces = pieces, losses = options.losses,
-    readings = {},
-    -- each loss by pieces; the squared norm
-    numbers = tensor.empty({ #options.losses * pieces + 1 }, stat, { device = device }),
+    readings = {}, samples = samples,
+    -- each loss by pieces; what streams say of the samples; the squared norm
+    numbers = tensor.empty({ count + 1 }, stat, { device = device }),
     state = tensor.empty({ 3 * pieces }, "int64", { device = device }), hyper = update.hyper(options.optim, device),
     states = ffi.new("int64_t[?]", 3 * pieces),
   }, Step)
@@ -79,6 +96,9 @@ function M.build(options)
   for name, t in pairs(options.into) do into[name] = t end
   for k, entry in ipairs(options.losses) do
     into["loss " .. entry.name] = self.numbers:narrow(1, (k - 1) * pieces + 1, pieces)
+  end
+  for name, place in pairs(samples) do
+    into["sample " .. name] = self.numbers:narrow(1, place.first, place.count)
   end
   self.executable = core.executable.sequence(parts_of(options), { into = into })
   for k = 1, options.ahead + 1 do self.readings[k] = reading.new(device, stat, self.numbers.shape[1]) end
@@ -121,8 +141,9 @@ function Step:queue(inputs, given)
   return reading_of_step
 end
 
---- Waits for a reading: the losses by name, means over the pieces, and the gradient's norm before clipping.
----@return table<string, number> losses, number gradient_norm
+--- Waits for a reading: the losses by name, means over the pieces; the gradient's norm before clipping; and what streams
+--- say of the batch's samples, by their names and "time", a sample's numbers one after the other.
+---@return table<string, number> losses, number gradient_norm, table<string, number[]> samples
 function Step:numbers_of(held)
   local numbers, sums = held:wait(), {}
   for k, entry in ipairs(self.losses) do
@@ -131,7 +152,13 @@ function Step:numbers_of(held)
       sums[entry.name] = sums[entry.name] + numbers[(k - 1) * self.pieces + piece] / self.pieces
     end
   end
-  return sums, math.sqrt(numbers[#numbers])
+  local samples = {}
+  for name, place in pairs(self.samples) do
+    local list = {}
+    for k = 1, place.count do list[k] = numbers[place.first + k - 1] end
+    samples[name] = list
+  end
+  return sums, math.sqrt(numbers[#numbers]), samples
 end
 
 function Step:free()

@@ -305,6 +305,14 @@ local stop_view = op.define_view {
 }
 local function stop_gradient(x) return stop_view(x) end
 
+--- The same value under a name of its own: its gradient is that of what reads it here, and not elsewhere.
+local branch_view = op.define_view {
+  name = "branch",
+  layout = function(from) return from end,
+  vjp = function(_, dy) return { x = dy } end,
+}
+local function branch(x) return branch_view(x) end
+
 local exported = {
   reshape = reshape, view = view, permute = permute, transpose = transpose, t = t, narrow = narrow, step = step,
   select = select_entry, chunk = chunk, split = split, unbind = unbind, expand = expand, unsqueeze = unsqueeze,
@@ -312,5 +320,5 @@ local exported = {
 }
 local methods = { size = size_of }
 for name, body in pairs(exported) do methods[name] = body end
-exported.methods = methods
+exported.methods, exported.branch = methods, branch
 return exported
