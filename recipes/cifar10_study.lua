@@ -25,6 +25,7 @@ local o = pg.options {
   { "images", 96, "pictures a reading" },
   { "angle_ema", false, "read angles at the moving averages of the weights" },
   { "record", 0, "steps between logged gradient angles of blocks 1, 2 and 3; 0: none" },
+  { "streams", 0, "steps between readings of the angles and losses that are measured in the step; 0: none" },
   { "total", 3000, "steps in all" },
   { "batch", 32, "images a step" },
   { name = "precision", default = "float32", choices = { "float32", "bf16" }, help = "of activations and products" },
@@ -53,6 +54,18 @@ if o.record > 0 then
       name = "angle of block " .. block, block = block, time = { 0.02, 0.1, 0.3, 0.5, 0.8 }, images = o.images,
       from = o.record, every = o.record, ema = o.angle_ema,
     }
+  end
+end
+
+if o.streams > 0 then
+  local function add(s) recorded[#recorded + 1] = s end
+  if o.arm ~= "atta" then
+    add(signal.stream_angle { every = o.streams })
+    add(signal.loss_by_time { "features", every = o.streams })
+  end
+  add(signal.loss_by_time { "denoise", every = o.streams })
+  for _, decay in ipairs { 0.8, 0.95 } do -- over about 5 and 20 readings
+    add(signal.holistic_angle { name = "holistic angle " .. decay, decay = decay, from = o.streams, every = o.streams })
   end
 end
 

@@ -26,7 +26,7 @@ describe("the gradient angle", function()
   for _, precision in ipairs { "float64", "float32" } do
     it("is PyTorch's in " .. precision, function()
       local run, batch_at = probe_run(precision)
-      local probe = require("perigee.stage.gradient_angle").build(run, { angle.block })
+      local probe = require("perigee.stage.gradient_angle").build(run, { blocks = { angle.block } })
       local bound, sum = precision == "float64" and 1e-7 or 1e-4, 0 -- positions are float32 numbers
       for k = 1, 4 do
         local inputs = run:bind_weights(batch_at(k))
@@ -79,7 +79,7 @@ describe("the gradient angle", function()
         end
       end
     end
-    local probe = require("perigee.stage.gradient_angle").build(run, { 2 })
+    local probe = require("perigee.stage.gradient_angle").build(run, { blocks = { 2 } })
     local inputs = run:bind_weights(batch_at(3))
     inputs.state = run.random_state
     local cosine = probe:measure(1, function() return inputs end)[1].cosine

@@ -71,7 +71,7 @@ describe("stop.gradient_angle", function()
   it("needs the paper's signal unless told otherwise", function()
     local needed = stop.gradient_angle().needs[1]
     assert.same({ block = 5, time = { 0.02, 0.1, 0.5, 0.8 }, images = 2048, from = 50000, every = 10000,
-      name = "gradient_angle", ema = false }, needed.settings)
+      name = "gradient_angle", ema = false, parameters = "all", each = false }, needed.settings)
     for step, due in pairs { [49999] = false, [50000] = true, [55000] = false, [60000] = true, [80000] = true,
       [80001] = false } do
       assert.equal(due, needed:due(step))

@@ -34,7 +34,10 @@ return function(options)
       local h = ops.resize_tokens(context:tap("block " .. o.block),
         { from = context.student.grid, to = context:teacher_grid() })
       local projected = context.modules[o.name].projector(h)
-      return ops.feature_alignment(projected, ops.stop_gradient(context:teacher_features().patches))
+      local value = ops.feature_alignment(projected, ops.stop_gradient(context:teacher_features().patches))
+      context.left[o.name] = value
+      return value
     end,
+    per_sample = function(_, context) return -ops.mean(context.left[o.name].node.cosine, 2) end,
   }
 end

@@ -29,5 +29,9 @@ return function(options)
       local forward = context:forward()
       return ops.mse(forward.velocity, forward.target)
     end,
+    per_sample = function(_, context)
+      local forward = context:forward()
+      return ops.mse_per_sample(forward.velocity, forward.target)
+    end,
   }
 end

@@ -14,6 +14,8 @@ local M = {}
 ---@field place? string           where it was written: "recipe.lua:12"
 ---@field settings table          for config.json; what decides its value, but for `code`
 ---@field compute fun(self: perigee.Loss, context: perigee.Context): perigee.Value  one number
+---@field per_sample? fun(self: perigee.Loss, context: perigee.Context): perigee.Value  its value for each sample, [B],
+---  after compute()
 ---@field modules fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module): table<string,
 ---  perigee.Module>              modules trained with the student: nothing, by default
 ---@field validate? fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module)  errors before a run

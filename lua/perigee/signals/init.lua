@@ -20,7 +20,7 @@ local M = {}
 ---  measure it; nothing, by default
 ---@field measure fun(self: perigee.Signal, run: perigee.Run, state?: table): number|table, table?  its value, and what
 ---  it keeps until the next reading (`state`, nil at first): numbers, texts, tables of them, and on its first level
----  tensors; nil: what it kept before. Checkpoints hold it
+---  tensors, and as `held` what this process alone needs, with a method `free`; nil: what it kept before. Checkpoints hold it
 ---@field stream? perigee.Stream  it is recorded into the step itself
 ---@field of_step? boolean  it is about the step just done, and can't be measured without one
 ---@field of_process? boolean  what it keeps is this process's alone (a clock): no checkpoint holds it

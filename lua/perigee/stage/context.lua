@@ -21,6 +21,7 @@ local tables = require "perigee.base.tables"
 ---@field dtype perigee.Dtype
 ---@field kept? perigee.TeacherInputs  what stands for the teacher's forward pass
 ---@field aligning boolean       the loss that is being recorded is one of the alignment's
+---@field left table<string, perigee.Value>  what losses leave for signals, by their names
 ---@field forks table<string, { trunk: perigee.Value|false, branch: perigee.Value|false }>  by tap: its value as the
 ---  student goes on with it, and as the alignment's losses read it, once one does
 local Context = {}
@@ -29,7 +30,7 @@ Context.__index = Context
 --- `fields`: program, student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C]
 --- or latents, labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept; forked: names of taps.
 function Context.new(fields)
-  fields.aligning, fields.forks = false, {}
+  fields.aligning, fields.forks, fields.left = false, {}, {}
   for _, name in ipairs(fields.forked or {}) do fields.forks[name] = { trunk = false, branch = false } end
   return setmetatable(fields, Context)
 end

@@ -15,6 +15,7 @@ local signals = require "perigee.signals"
 ---@field below? number      -0.05
 ---@field patience? integer  1
 ---@field ema? boolean       false
+---@field parameters? "all"|"attention"|"mlp"  of the block: all
 
 ---@class perigee.stops
 ---@field gradient_angle fun(options?: perigee.GradientAngleOptions): perigee.Stop
@@ -26,9 +27,11 @@ return function(options)
     block = { "count", 5 }, time = { "numbers", { 0.02, 0.1, 0.5, 0.8 }, least = 0, most = 1 },
     images = { "count", 2048 }, from = { "natural", 50000 }, every = { "count", 10000 },
     below = { "number", -0.05 }, patience = { "count", 1 }, ema = { "boolean", false },
+    parameters = { "string", "all", choices = { "all", "attention", "mlp" } },
   })
   local signal = signals.gradient_angle {
     block = o.block, time = o.time, images = o.images, from = o.from, every = o.every, ema = o.ema,
+    parameters = o.parameters,
   }
   return {
     arguments = { o }, needs = { signal },
@@ -36,8 +39,9 @@ return function(options)
     first = function() return { below = 0 } end,
     decide = function(_, event, state)
       local reading = event[signal.name]
-      if reading == nil then return false, state end
-      local mean = type(reading) == "table" and reading.mean or reading
+      local mean = reading
+      if type(reading) == "table" then mean = reading.mean end
+      if mean == nil then return false, state end -- not due, or undefined
       local count = mean < o.below and state.below + 1 or 0
       local reason = count >= o.patience and ("gradient angle %.4f is below %g"):format(mean, o.below) or nil
       return reason ~= nil, { below = count }, reason

@@ -1,6 +1,6 @@
 --- What signals keep from reading to reading: running sums of a step's samples, running means of gradients. A state is
 --- a table; its tensors stand on its first level. Checkpoints hold both, so that a run that continues measures what it
---- would have measured.
+--- would have measured. They don't hold its field `held`, a thing of this process with a method `free`.
 local tables = require "perigee.base.tables"
 local tensor = require "perigee.core.tensor"
 
@@ -18,7 +18,7 @@ function M.plain(states, measured)
     if states[signal.name] and not signal.of_process then
       local kept = {}
       for field, value in pairs(states[signal.name]) do
-        if not tensor.is_tensor(value) then kept[field] = value end
+        if not tensor.is_tensor(value) and field ~= "held" then kept[field] = value end
       end
       plain[signal.name] = { key = signal.key, state = kept }
     end
@@ -68,6 +68,7 @@ function M.free(states)
     for _, value in pairs(state) do
       if tensor.is_tensor(value) then value:free() end
     end
+    if state.held then state.held:free() end
   end
 end
 
