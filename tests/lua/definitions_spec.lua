@@ -134,7 +134,11 @@ end
 local POLICIES = {
   "stop.ratio('features', 'denoise', { above = -100, times = 4 })",
   "stop.after(13)",
+  "stop.after(8, stop.plateau { loss = 'denoise', every = 1, patience = 3, by = 10 })",
+  "stop.stream_angle { below = 0.5, every = 3, bins = 2, take = { 1, 2 } }",
   "stop.plateau { loss = 'denoise', every = 1, patience = 6, by = 10 }",
+  "stop.plateau { of = signal.alignment_progress { from = 0, every = 2 }, field = 'features.cosine', by = 10, "
+    .. "patience = 3 }",
   "stop.any(stop.all(stop.ratio('features', 'denoise', { above = -100 }), stop.after(12)), stop.at_step(17))",
   "stop.custom { needs = { signal.ratio { 'features', 'denoise', every = 3 } }, name = 'own', function(event, state) "
     .. "local n = (state.n or 0) + (event.ratio and 1 or 0) return n >= 3, { n = n } end }",
@@ -178,13 +182,16 @@ describe("a stop of one file", function()
     it(("is typed into a run, kept through a kill, and replayed: %s"):format(text:match "^[^{]*"), function()
       local whole, killed = in_folder "whole", in_folder "killed"
       local function swap(run) typed(run, "run.stage.finish = " .. text) end
-      go(whole, { [3] = swap })
+      local function change(recipe) -- block 2 is the last that is aligned
+        recipe.stages[1].losses[3].loss = pg.loss.attention_alignment { student = { 1, 2 }, teacher = { 3, 4 } }
+      end
+      go(whole, { [3] = swap }, { change = change })
       local step, reason = end_of(whole)
       assert.is_true(step > 3 and step < 20, ("policy %d ended at %d"):format(number, step))
       for _, life in ipairs { 4, 8 } do -- before a checkpoint, so that the change is made again, and after one
         files.remove_tree(killed)
-        assert.has_error(function() go(killed, { [3] = swap, [life] = kill }) end)
-        go(killed, life == 4 and { [3] = swap } or {}, { resume = true })
+        assert.has_error(function() go(killed, { [3] = swap, [life] = kill }, { change = change }) end)
+        go(killed, life == 4 and { [3] = swap } or {}, { resume = true, change = change })
         assert.same({ step, reason }, { end_of(killed) })
         assert.is_true(tiny.checkpoint(whole, 22) == tiny.checkpoint(killed, 22))
       end
@@ -216,9 +223,9 @@ describe("a stop of one file", function()
 
   it("is found by its name, and a misspelt one is an error with the names that there are", function()
     assert.matches("unknown stop 'raio'; expected one of after, all, any, at_step, custom, gradient_angle, plateau, "
-      .. "ratio; did you mean \"ratio\"%?", message_of(function() return pg.stop.raio end))
+      .. "ratio, stream_angle, wall_clock; did you mean \"ratio\"%?", message_of(function() return pg.stop.raio end))
     assert.matches("unknown loss 'gram'; .*gram_alignment", message_of(function() return pg.loss.gram end))
-    assert.matches("unknown signal 'init'; expected one of gradient_angle, gradient_norm, loss, ratio",
+    assert.matches("unknown signal 'init'; expected one of .*, gradient_norm, .*, loss, .*ratio, ",
       message_of(function() return pg.signal.init end))
     assert.matches("unknown distribution of times 'unifrm'; .*did you mean \"uniform\"",
       message_of(function() return pg.time.unifrm end))

@@ -422,7 +422,7 @@ describe("the gradient angle of a block", function()
       local recipe = tiny.recipe()
       recipe.student.blocks[2]:freeze(...)
       return gradient_angle.price({ recipe = recipe, stage = recipe.stages[1], micro = 8, trace = {}, device = "cpu" },
-        { 2 }, 0)
+        { blocks = { 2 } }, 0)
     end
     assert.is_true(price("mlp").flops < price("mlp.output").flops)
     expect.fails(price, "gradient_angle: block 2 has no parameter that trains")

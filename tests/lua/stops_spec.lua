@@ -94,6 +94,140 @@ describe("stop.gradient_angle", function()
   end)
 end)
 
+describe("stop.stream_angle", function()
+  --- An event of a reading with these bins { count, mean, error }.
+  local function reading(step, ...)
+    local bins = {}
+    for k, bin in ipairs { ... } do bins[k] = { count = bin[1], mean = bin[2], error = bin[3] } end
+    return { step = step, stream_angle = { bins = bins } }
+  end
+
+  local function steps(count, make)
+    local list = {}
+    for k = 1, count do
+      list[2 * k - 1] = { step = 50 * k - 10 }
+      list[2 * k] = make(50 * k)
+    end
+    return list
+  end
+
+  it("ends at once on a clear reading, later on a small one, never above the threshold", function()
+    local function run(mean, below)
+      return (replay(stop.stream_angle { bins = 2, below = below or 0 },
+        steps(40, function(step) return reading(step, { 200, mean, 0.01 }, { 200, mean, 0.01 }) end)))
+    end
+    assert.equal(50, run(-0.05))
+    local later = run(-0.01)
+    assert.is_true(later > 200 and later < 1000, tostring(later))
+    assert.is_nil(run(0.001))
+    assert.is_nil(run(-0.05, -0.06))
+    assert.equal(50, run(-0.05, 0.01))
+  end)
+
+  it("reads the bins that it is told to, and those that have samples", function()
+    local function events(count)
+      return steps(20, function(step) return reading(step, { count, -0.3, 0.01 }, { 0 }, { 300, 0.2, 0.01 }) end)
+    end
+    assert.equal(50, (replay(stop.stream_angle { bins = 3, take = { 1, 2 } }, events(300))))
+    assert.is_nil((replay(stop.stream_angle { bins = 3, take = { 2, 3 } }, events(300))))
+    assert.is_nil((replay(stop.stream_angle { bins = 3, take = { 2 } }, events(300))))
+    assert.equal(100, (replay(stop.stream_angle { bins = 3, take = { 1 } }, events(15)))) -- 30 samples at least
+    local _, reason = replay(stop.stream_angle { bins = 3, take = { 1 } }, events(300))
+    assert.equal("mean cosine -0.3000 of 300 samples is below 0", reason)
+  end)
+
+  it("ends by mistake no oftener than it says, and sees a small change", function()
+    math.randomseed(7)
+    local function draw() return math.sqrt(-2 * math.log(1 - math.random())) * math.cos(2 * math.pi * math.random()) end
+    --- The share of so many runs that ends within 60 readings of 60 cosines each.
+    local function share(mean, alarm)
+      local ended = 0
+      for _ = 1, 300 do
+        local policy = stop.stream_angle { bins = 1, below = 0, alarm = alarm }
+        local state, done, k = policy:initial(), false, 0
+        while not done and k < 60 do
+          local sum, squares = 0, 0
+          for _ = 1, 60 do
+            local x = mean + 0.1 * draw()
+            sum, squares = sum + x, squares + x * x
+          end
+          local spread = math.sqrt((squares / 60 - (sum / 60) ^ 2) / 59)
+          done, state = policy:decide(reading(0, { 60, sum / 60, spread }), state)
+          k = k + 1
+        end
+        ended = ended + (done and 1 or 0)
+      end
+      return ended / 300
+    end
+    -- 300 runs: the share is uncertain by 0.023 at 0.2, and by 0.027 at 0.3
+    local at_most = share(0, 0.3)
+    assert.is_true(at_most <= 0.3 and at_most > 0.05, tostring(at_most))
+    assert.is_true(share(0, 0.05) < 0.05 + 2 * 0.0126)
+    assert.is_true(share(-0.02, 0.05) > 0.95)
+    assert.is_true(share(0.02, 0.3) < 0.02)
+  end)
+
+  it("refuses what makes no test", function()
+    assert.matches("take names bin 9 of 8", message_of(stop.stream_angle, { take = { 9 } }))
+    assert.matches("take names bin 2 twice", message_of(stop.stream_angle, { take = { 2, 2 } }))
+    assert.matches("take names no bins", message_of(stop.stream_angle, { take = {} }))
+    assert.matches("alarm", message_of(stop.stream_angle, { alarm = 0 }))
+  end)
+end)
+
+describe("stop.wall_clock", function()
+  local function at(step, seconds, since, stage_steps)
+    return { step = step, stage_steps = stage_steps or step, clock = seconds and { seconds = seconds, since = since } }
+  end
+
+  it("ends the stage after so much time, that of earlier processes too", function()
+    local policy = stop.wall_clock { minutes = 1, seconds = 30 }
+    assert.equal(40, (replay(policy, { at(10, 20, 1), at(20, 60, 1), at(25), at(30, 80, 1), at(40, 90, 1) })))
+    local step, reason = replay(policy, { at(10, 20, 1), at(20, 50, 1), at(30, 39, 2), at(40, 41, 2) })
+    assert.equal(40, step)
+    assert.equal("91 s of training done", reason)
+    -- a process whose first look comes later than the last one's last
+    assert.equal(30, (replay(policy, { at(10, 20, 1), at(20, 30, 1), at(30, 60, 2) })))
+  end)
+
+  it("counts a later stage from its beginning", function()
+    local policy = stop.wall_clock { seconds = 30 }
+    assert.equal(130, (replay(policy, { at(110, 1000, 1, 10), at(120, 1029, 1, 20), at(130, 1030, 1, 30) })))
+    assert.equal(130, (replay(policy, { at(110, 1000, 1, 10), at(120, 20, 2, 20), at(130, 30, 2, 30) })))
+    assert.matches("no time", message_of(stop.wall_clock, {}))
+  end)
+end)
+
+describe("stop.after with another stop", function()
+  it("asks that from then on, and hears nothing before", function()
+    local function event(step, value) return { step = step, stage_steps = step, denoise = value } end
+    local policy = stop.after(3, stop.plateau { loss = "denoise", patience = 2, by = 0.1 })
+    local events = { event(1, 0), event(2, 0), event(3, 0), event(4, 9), event(5, 9), event(6, 5), event(7, 5),
+      event(8, 5) }
+    assert.equal(8, (replay(policy, events)))
+    assert.equal("after(3, plateau(denoise, 2 readings))", policy.text)
+    assert.equal(5, (replay(stop.after(3, stop.at_step(5)), events)))
+    assert.equal(4, (replay(stop.after(3, stop.at_step(1)), events)))
+    assert.equal(104, stop.after(3, stop.at_step(1)):latest(100))
+    assert.matches("argument is a number, not a stop", message_of(stop.after, 3, 4))
+  end)
+end)
+
+describe("stop.plateau", function()
+  it("reads a part of a signal, which may rise", function()
+    local progress = signal.alignment_progress { every = 1, from = 1 }
+    local policy = stop.plateau { of = progress, field = "features.cosine", rising = true, patience = 2, by = 0.01 }
+    local function event(step, cosine)
+      return { step = step, alignment_progress = cosine and { features = { cosine = cosine } } or { features = {} } }
+    end
+    local step, reason = replay(policy, { event(1, 0.1), event(2, 0.5), event(3), event(4, 0.505), event(5, 0.6),
+      event(6, 0.6), event(7, 0.4) })
+    assert.equal(7, step)
+    assert.equal("alignment_progress.features.cosine: no better than 0.6 for 2 readings", reason)
+    assert.matches("`of` is a table; expected a signal", message_of(stop.plateau, { of = {} }))
+  end)
+end)
+
 describe("stops", function()
   local function steps(n, fields)
     local list = {}
@@ -227,7 +361,7 @@ describe("stop.plateau", function()
     assert.is_nil(replay(policy, events(5, 4, 3.95, 4.2, 3.89, 3.85, 3.8, 3.7)))
     assert.equal("plateau(features, 3 readings)", tostring(policy))
     assert.same({ "features", from = 0, every = 10 }, policy.needs[1].settings)
-    assert.matches("stop%.plateau: option 'loss' is missing", message_of(stop.plateau, {}))
+    assert.matches("expected `loss` or `of`, and not both", message_of(stop.plateau, {}))
   end)
 end)
 

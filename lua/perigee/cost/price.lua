@@ -125,18 +125,20 @@ local function reading(recipe, stage, members, on, kernels, averages)
     seconds = machine.seconds(on, cost.calls, recipe.dtype) * cost.batches }
 end
 
---- The readings of a stage's signals, and the bytes that one takes while it is made, with batches of its own (nil where
---- no signal takes any): one is made at a time.
+--- The readings of a stage's signals, and the bytes that they take, with batches of their own (nil where no signal
+--- takes any): one is made at a time, and those of signals that hold their program stay.
 local function readings_of(recipe, stage, on, kernels, sizes, averages)
-  local list, most = {}, nil
+  local list, most, held = {}, 0, 0
   for _, members in ipairs(signals.families(signals.of_stage(stage.finish, stage.signals))) do
     local one = reading(recipe, stage, members, on, kernels, averages)
     if one then
       list[#list + 1] = one
-      most = math.max(most or 0, one.bytes + sizes.batch / sizes.pieces * (sizes.on_cpu and 2 or 3))
+      local batches = sizes.batch / sizes.pieces * (sizes.on_cpu and 2 or 3)
+      most = math.max(most, (members[1].holds and 0 or one.bytes) + batches)
+      held = held + (members[1].holds and one.bytes or 0)
     end
   end
-  return list, most
+  return list, #list > 0 and held + most or nil
 end
 
 -- ---- stages -----------------------------------------------------------------------------------------------------

@@ -47,6 +47,20 @@ local function check_heads(o, student, teacher)
   end
 end
 
+--- The mean entropy of the teacher's maps: its cross-entropy with itself, below which the loss can't fall.
+local function entropy(self, context, o)
+  local sum
+  for _, pair in ipairs(self.pairs) do
+    local theirs, skip = context:teacher_attention(pair.teacher)
+    local attributes = { teacher_skip = skip }
+    if o.head_map then attributes.student_heads, attributes.teacher_heads = o.head_map.teacher, o.head_map.teacher
+    else attributes.heads = o.heads or math.min(context.student.heads, context.teacher.heads) end
+    local value = ops.attention_alignment(theirs:narrow(2, skip + 1, theirs.shape[2] - skip), theirs, attributes)
+    sum = sum and sum + value or value
+  end
+  return sum * (1 / #self.pairs)
+end
+
 ---@param options perigee.AttentionAlignmentOptions
 ---@return perigee.Loss
 return function(options)
@@ -82,6 +96,9 @@ return function(options)
         sum = sum and sum + value or value
       end
       return sum * (1 / #blocks)
+    end,
+    progress = function(self, context, value)
+      return { cross_entropy = value, teacher_entropy = entropy(self, context, o) }
     end,
   }
 end

@@ -38,6 +38,7 @@ return function(options)
       context.left[o.name] = value
       return value
     end,
+    progress = function(_, _, value) return { cosine = -value } end,
     per_sample = function(_, context) return -ops.mean(context.left[o.name].node.cosine, 2) end,
   }
 end

@@ -16,6 +16,8 @@ local M = {}
 ---@field compute fun(self: perigee.Loss, context: perigee.Context): perigee.Value  one number
 ---@field per_sample? fun(self: perigee.Loss, context: perigee.Context): perigee.Value  its value for each sample, [B],
 ---  after compute()
+---@field progress? fun(self: perigee.Loss, context: perigee.Context, value: perigee.Value): table<string,
+---  perigee.Value> how far its alignment has come, of what compute() gave: { loss = value }, by default
 ---@field modules fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module): table<string,
 ---  perigee.Module>              modules trained with the student: nothing, by default
 ---@field validate? fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module)  errors before a run

@@ -47,7 +47,8 @@ end
 function M.save(run)
   files.make_folder(run.folder .. "/checkpoints")
   local path = M.path(run.folder, run.step)
-  safetensors.save(path, tables.merged(run:tensors(), run:tensors_of_signals()), { perigee = json.encode(state_of(run)) }, { sums = true })
+  local tensors = tables.merged(run:tensors(), run:tensors_of_signals())
+  safetensors.save(path, tensors, { perigee = json.encode(state_of(run)) }, { sums = true })
   local steps = M.list(run.folder)
   for k = 1, #steps - run.recipe.keep do files.remove(M.path(run.folder, steps[k])) end
   return path

@@ -1,7 +1,7 @@
 --- The angle between the alignment's and the denoising loss's gradients with respect to a block's parameters: see
---- stage/gradient_angle.lua. `ema`: at the moving averages of the weights. Its value is { mean =, cosine = { one a
---- time }, time = {...}, images = }, or, where a gradient is zero, `undefined` in place of mean and cosine. `each` adds
---- the same of each alignment loss by itself, `by` name. Those that differ in their block alone are measured in one pass,
+--- stage/gradient_angle.lua. `ema`: at the moving averages of the weights. Its value is { mean =, cosine = { one a time
+--- }, time = {...}, images = }, or, where a gradient is zero, `undefined` in place of mean and cosine. `each` adds the
+--- same of each alignment loss by itself, `by` name. Those that differ in their block alone are measured in one pass,
 --- at the price of the deepest.
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"

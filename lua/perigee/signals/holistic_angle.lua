@@ -3,12 +3,11 @@
 --- training. Both gradients are exact. Besides the angle of each reading there is that of both gradients' running means
 --- over readings, in which the noise of single batches cancels before the cosine is taken.
 ---
---- Its value is { cosine =, averaged =, denoise =, alignment = the norms of this reading's gradients, readings = }; where
---- a gradient is zero, `undefined` says which, in place of the cosines. A reading takes about as long as a step of as
---- many images, so one of `micro` images every 100 steps adds 1 % at most.
+--- Its value is { cosine =, averaged =, denoise =, alignment = the norms of this reading's gradients, readings = };
+--- where a gradient is zero, `undefined` says which, in place of the cosines. A reading takes about as long as a step
+--- of as many images, so one of `micro` images every 100 steps adds 1 % at most.
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
-local ops = require "perigee.core.ops"
 local probe = require "perigee.stage.gradient_angle"
 local tensor = require "perigee.core.tensor"
 
@@ -95,7 +94,7 @@ return function(options)
     ema = { "boolean", false }, from = { "natural", 100 }, every = { "count", 100 },
   })
   return {
-    name = o.name, settings = o, measure = measure, price = price,
+    name = o.name, settings = o, holds = not o.ema, measure = measure, price = price,
     key = ("holistic_angle %s %s %s %g%s %d %d"):format(o.block or "", o.images or "", o.parameters, o.decay,
       o.ema and " ema" or "", o.from, o.every),
     check = function(self, stage, recipe) probe.check(stage, recipe.student, block_of(self, stage)) end,

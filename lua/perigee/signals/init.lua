@@ -20,9 +20,11 @@ local M = {}
 ---  measure it; nothing, by default
 ---@field measure fun(self: perigee.Signal, run: perigee.Run, state?: table): number|table, table?  its value, and what
 ---  it keeps until the next reading (`state`, nil at first): numbers, texts, tables of them, and on its first level
----  tensors, and as `held` what this process alone needs, with a method `free`; nil: what it kept before. Checkpoints hold it
+---  tensors, and as `held` what this process alone needs, with a method `free`; nil: what it kept before. Checkpoints
+---  hold it
 ---@field stream? perigee.Stream  it is recorded into the step itself
 ---@field of_step? boolean  it is about the step just done, and can't be measured without one
+---@field holds? boolean  a reading's memory stays until the stage ends
 ---@field of_process? boolean  what it keeps is this process's alone (a clock): no checkpoint holds it
 ---@field family? string
 ---@field measure_family? fun(members: perigee.Signal[], run: perigee.Run): table[]  of signals that keep nothing
@@ -38,7 +40,8 @@ local M = {}
 
 --- What a step says of each of its samples. It changes no bit of the training.
 ---@class perigee.Stream
----@field fork? fun(self: perigee.Signal, stage: table): string  the tap at which it needs the alignment's gradient apart
+---@field fork? fun(self: perigee.Signal, stage: table): string  the tap at which it needs the alignment's gradient
+---  apart
 ---@field record fun(self: perigee.Signal, trace: perigee.StreamTrace): perigee.Value  [B,n]
 ---@field absorb fun(self: perigee.Signal, state?: table, numbers: number[], times: number[]): table  the state with a
 ---  step's numbers in it: n a sample, one sample after the other

@@ -1,7 +1,8 @@
 --- The angle between the feature loss's and the denoising loss's gradients at the aligned block's output, measured in
 --- the training step itself: per sample of every step, by noise level. Its value is over the steps since the last
 --- reading: { mean =, error =, count =, bins = { { from =, to =, count =, mean =, error = }, one a bin of t } }. A bin
---- that saw no sample has no mean. Samples at which one of the gradients is zero have no angle: `undefined` counts them.
+--- that saw no sample has no mean. Samples at which one of the gradients is zero have no angle: `undefined` counts
+--- them.
 local bins = require "perigee.base.bins"
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"

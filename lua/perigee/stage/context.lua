@@ -28,7 +28,8 @@ local Context = {}
 Context.__index = Context
 
 --- `fields`: program, student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C]
---- or latents, labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept; forked: names of taps.
+--- or latents, labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept;
+--- forked: names of taps.
 function Context.new(fields)
   fields.aligning, fields.forks, fields.left = false, {}, {}
   for _, name in ipairs(fields.forked or {}) do fields.forks[name] = { trunk = false, branch = false } end

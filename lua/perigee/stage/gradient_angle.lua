@@ -30,6 +30,13 @@ local function side_of(loss)
   return loss.is_denoising and "denoise" or loss.needs_teacher and "alignment" or nil
 end
 
+--- An error unless a student has the block.
+function M.check_block(what, student, block)
+  if block > (student.blocks and student.depth or 0) then
+    core_ffi.fail("%s: block %d of a student with %d blocks", what, block, student.blocks and student.depth or 0)
+  end
+end
+
 --- An error unless the angle exists in a stage: it takes losses on both sides, and a student that has the block.
 function M.check(stage, student, block)
   local found = {}
@@ -37,9 +44,7 @@ function M.check(stage, student, block)
   if not found.denoise or not found.alignment then
     core_ffi.fail("gradient_angle: the stage '%s' needs a denoising and an alignment loss", stage.name)
   end
-  if block > (student.blocks and student.depth or 0) then
-    core_ffi.fail("gradient_angle: block %d of a student with %d blocks", block, student.blocks and student.depth or 0)
-  end
+  M.check_block("gradient_angle", student, block)
 end
 
 --- The losses whose gradients are compared, by side: the denoising loss and the weighted alignment, as one sum or each
@@ -193,10 +198,14 @@ function Probe:sum(batches, batch)
   end
 end
 
+--- The norm of a vector.
+---@return number
+function M.norm(a) return math.sqrt(dot(a, a)) end
+
 --- The cosine of two vectors; nil where one of them is zero, so that there is no angle.
 ---@return number? cosine, number norm_a, number norm_b
 function M.cosine(a, b)
-  local norm_a, norm_b = math.sqrt(dot(a, a)), math.sqrt(dot(b, b))
+  local norm_a, norm_b = M.norm(a), M.norm(b)
   if norm_a == 0 or norm_b == 0 then return nil, norm_a, norm_b end
   return dot(a, b) / math.max(norm_a * norm_b, 1e-300), norm_a, norm_b
 end
@@ -228,9 +237,9 @@ function Probe:measure(batches, batch)
   end)
 end
 
---- Builds a probe, calls `body(probe, batches, batch)` with random training images for it, and frees it. `batch(inputs)`
---- gives the function that Probe:sum takes. `how.held`: a probe that was built before, with the same options; `how.keep`:
---- it is not freed, but returned.
+--- Builds a probe, calls `body(probe, batches, batch)` with random training images for it, and frees it.
+--- `batch(inputs)` gives the function that Probe:sum takes. `how.held`: a probe that was built before, with the same
+--- options; `how.keep`: it is not freed, but returned.
 ---@param options perigee.ProbeOptions
 ---@param images integer
 ---@param how? { held?: perigee.GradientAngleProbe, keep?: boolean }

@@ -52,7 +52,8 @@ function M.trace(recipe, stage, options)
   local matching = recipe:flow_matching(stage)
   local student = recipe.student
   local context = Context.new {
-    program = p, batch_size = options.batch, student = student, teacher = recipe:teacher_model(), modules = recipe:loss_modules(),
+    program = p, batch_size = options.batch, student = student, teacher = recipe:teacher_model(),
+    modules = recipe:loss_modules(),
     data = recipe.data, batch = batch,
     labels = batch.labels, state = p:input("state", { 3 }, "int64"), dtype = recipe.dtype,
     kept = recipe.cache_teacher and teacher_taps.inputs(recipe, p, options.batch) or nil,

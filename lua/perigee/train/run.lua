@@ -95,6 +95,8 @@ function Run.new(recipe, options)
     batch_size = recipe.batch,
     micro = recipe.micro,                -- images a piece of the batch
 
+    began = { step = 0, clock = core_ffi.C.pg_clock_seconds(), time = os.time() }, -- in this process
+
     -- where it stands
     step = 0,                            -- steps done
     stage = stage,                       -- name, index, begun, losses (by number and by name), finish, signals,
@@ -174,7 +176,7 @@ end
 --- Takes over a checkpoint's state: step, stage, policy, and the settings that had been changed during the run.
 --- `tensors`: those that signals kept.
 function Run:restore(state, stage, tensors)
-  self.step = state.step
+  self.step, self.began.step = state.step, state.step
   self.stage = live_stage(stage, state.stage_begun)
   local live, before, now = state.settings, state.recipe_settings, self:settings()
   settings.take_over(now.optim, live.optim, before.optim)
@@ -235,7 +237,8 @@ function Run:build_stage()
   end
   self.streams = signals.streams(stage.measured)
   local plan, into = stage_program.plan(recipe, stage, {
-    streams = self.streams, batch = self.micro, parameters = trained, device = self.device, fixed_time = self.trace.fixed_time,
+    streams = self.streams, batch = self.micro, parameters = trained, device = self.device,
+    fixed_time = self.trace.fixed_time,
     fixed_noise = self.trace.fixed_noise, drop_labels = self.trace.drop_labels, fuse = self.trace.fuse,
     recompute = fits.recomputes(recipe, self.device),
   })
@@ -451,7 +454,9 @@ function Run:finish() self.finished, self.saved_step = true, false end
 ---@param stop perigee.Stop
 ---@param text? string
 function Run:set_finish(stop, text)
+  local before = self.stage.measured
   set_policy(self.stage, stop, text)
+  signal_state.drop(self.signal_state, before, self.stage.measured)
   self.policy_state = stop:initial()
 end
 

@@ -20,7 +20,7 @@ function M.plain(states, measured)
       for field, value in pairs(states[signal.name]) do
         if not tensor.is_tensor(value) and field ~= "held" then kept[field] = value end
       end
-      plain[signal.name] = { key = signal.key, state = kept }
+      if next(kept) then plain[signal.name] = { key = signal.key, state = kept } end
     end
   end
   return next(plain) and plain or nil
@@ -61,14 +61,31 @@ function M.read(plain, tensors, measured)
   return states
 end
 
---- Gives the memory of their tensors back.
+local function free(state)
+  for _, value in pairs(state) do
+    if tensor.is_tensor(value) then value:free() end
+  end
+  if state.held then state.held:free() end
+end
+
+--- Gives the memory of all states back.
 ---@param states table<string, table>
 function M.free(states)
-  for _, state in pairs(states) do
-    for _, value in pairs(state) do
-      if tensor.is_tensor(value) then value:free() end
+  for _, state in pairs(states) do free(state) end
+end
+
+--- Drops the states of signals that are not measured any more, or of which others of their name took the place.
+---@param states table<string, table>
+---@param before perigee.Signal[]
+---@param after perigee.Signal[]
+function M.drop(states, before, after)
+  local keys = {}
+  for _, signal in ipairs(after) do keys[signal.name] = signal.key end
+  for _, signal in ipairs(before) do
+    if states[signal.name] and keys[signal.name] ~= signal.key then
+      free(states[signal.name])
+      states[signal.name] = nil
     end
-    if state.held then state.held:free() end
   end
 end
 

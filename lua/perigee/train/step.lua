@@ -29,7 +29,9 @@ local function split_of(plan)
   local split = {}
   for _, slot in ipairs(plan.slots) do
     if slot.kind == "input" then split[slot.name] = not slot.name:match "^weight "
-    elseif slot.kind == "output" then split[slot.name] = slot.name:match "^loss " ~= nil or slot.name:match "^sample " ~= nil end
+    elseif slot.kind == "output" then
+      split[slot.name] = slot.name:match "^loss " ~= nil or slot.name:match "^sample " ~= nil
+    end
   end
   return split
 end
@@ -141,8 +143,8 @@ function Step:queue(inputs, given)
   return reading_of_step
 end
 
---- Waits for a reading: the losses by name, means over the pieces; the gradient's norm before clipping; and what streams
---- say of the batch's samples, by their names and "time", a sample's numbers one after the other.
+--- Waits for a reading: the losses by name, means over the pieces; the gradient's norm before clipping; and what
+--- streams say of the batch's samples, by their names and "time", a sample's numbers one after the other.
 ---@return table<string, number> losses, number gradient_norm, table<string, number[]> samples
 function Step:numbers_of(held)
   local numbers, sums = held:wait(), {}
