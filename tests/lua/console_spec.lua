@@ -498,6 +498,36 @@ describe("a console in a running trainer", function()
   end)
 end)
 
+describe("a console that is left", function()
+  it("is forgotten, with the tensors it kept", function()
+    local ffi = require "ffi"
+    local core = require "perigee.core.ffi"
+    local loaded = require("perigee.recipe.load").load(recipe, { values = { align = 1, total = 2 } }).value
+    local run = require("perigee.train.run").new(loaded, { folder = in_folder() })
+    run.step = 0
+    files.make_folder(in_folder())
+    local server = require("perigee.console.server").open(run, function() end)
+    local function attach()
+      local link, text = ffi.new "pg_console_link *[1]", json.encode { eval = "kept = pg.zeros(2^18)" }
+      core.check(core.C.pg_console_connect(link, in_folder "console.sock"))
+      core.check(core.C.pg_console_write(link[0], text, #text))
+      for _ = 1, 3 do server:poll(100) end
+      core.C.pg_console_disconnect(link[0])
+      server:poll(100)
+    end
+    attach()
+    local function held()
+      for _ = 1, 3 do collectgarbage() end
+      return tonumber(core.C.pg_memory_now(core.C.PG_CPU, -1)) / 2 ^ 20
+    end
+    local before = held()
+    for _ = 1, 10 do attach() end
+    assert.is_true(held() < before + 0.5)
+    server:close()
+    run:free()
+  end)
+end)
+
 describe("a run's folder from elsewhere", function()
   it("has a config.json of whose fields wrong types are one line each", function()
     local config = require "perigee.record.config"

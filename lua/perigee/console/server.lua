@@ -67,6 +67,15 @@ local function new_session(self)
   return session
 end
 
+--- Empties a session that is over. Its proxies lead to it and it holds them, a cycle through the values of weak tables,
+--- which the collector would keep for ever.
+local function forget(session)
+  for _, held in ipairs { session.environment, session.base } do
+    for key in next, held do rawset(held, key, nil) end
+  end
+  for key in next, session do session[key] = nil end
+end
+
 --- Evaluates a text in a session; returns the answer.
 function Console:evaluate(session, text, seconds)
   if not printable.is_utf8(text) then return { error = "the line is not UTF-8" } end
@@ -139,6 +148,7 @@ function Console:serve(started)
     self.sessions[from] = new_session(self)
     self:send(from, { hello = self:hello() })
   elseif event == C.PG_CONSOLE_CLOSED then
+    if self.sessions[from] then forget(self.sessions[from]) end
     self.sessions[from] = nil
   else
     local fine, request = pcall(json.decode, ffi.string(frame[0], bytes[0]), "request")
