@@ -255,6 +255,18 @@ static pg_writer *writer_new(const char *path) {
   return w;
 }
 
+/* A new temporary file, locked against pg_writer_sweep; -1 and errno EEXIST where another has it. */
+static int open_temporary(const char *path) {
+  struct stat info;
+  int fd = open_file(path, O_RDWR | O_CREAT | O_EXCL);
+  if (fd < 0) return -1;
+  bool taken = lock_file(fd) && errno == EWOULDBLOCK; /* a file system without locks has none to respect */
+  if (!taken && !fstat(fd, &info) && info.st_nlink > 0) return fd;
+  close(fd); /* it was swept before it was locked */
+  errno = EEXIST;
+  return -1;
+}
+
 pg_status pg_writer_open(pg_writer **out, const char *path) {
   static atomic_uint serial;
   *out = NULL;
@@ -262,7 +274,7 @@ pg_status pg_writer_open(pg_writer **out, const char *path) {
   if (!w) return pg_error(PG_ERROR_MEMORY, "%s: out of memory", path);
   for (int tries = 0; w->fd < 0 && tries < 1000; tries++) {
     sprintf(w->part, "%s.tmp-%d-%u", path, (int)getpid(), atomic_fetch_add(&serial, 1) % 1000000);
-    w->fd = open_file(w->part, O_RDWR | O_CREAT | O_EXCL);
+    w->fd = open_temporary(w->part);
     if (w->fd < 0 && errno != EEXIST) break;
   }
   if (w->fd < 0) {
@@ -482,6 +494,15 @@ void pg_writer_abort(pg_writer *w) {
   if (!w) return;
   unlink(w->part);
   writer_free(w);
+}
+
+pg_status pg_writer_sweep(const char *part) {
+  int fd = open_file(part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0) return errno == ENOENT ? PG_OK : io_error(part, "cannot be opened");
+  bool written = lock_file(fd) && errno == EWOULDBLOCK;
+  pg_status status = !written && unlink(part) && errno != ENOENT ? io_error(part, "cannot be removed") : PG_OK;
+  close(fd);
+  return status;
 }
 
 /* ---- locks ---- */

@@ -204,6 +204,8 @@ pg_status pg_folder_list(const char *path, char *names, int64_t room, int64_t *b
 typedef struct pg_writer pg_writer;
 
 pg_status pg_writer_open(pg_writer **out, const char *path);
+/* Removes a temporary file that a killed process left; one that a writer still holds, in whatever process, stays. */
+pg_status pg_writer_sweep(const char *part);
 /* The temporary file is `path`.part and outlives pg_writer_suspend and the process: what it holds is kept, *bytes says
  * how much, and writing continues at its end. One writer at a time may hold it. */
 pg_status pg_writer_resume(pg_writer **out, const char *path, int64_t *bytes);

@@ -97,8 +97,13 @@ describe("files", function()
       put(in_folder(("x.tmp-%d-0"):format(tonumber(number))), "")
     end
     put(in_folder "x.tmp", "")
+    put(in_folder "y.tmp-1-0", "")
+    files.sweep(in_folder(), "x")
+    assert.same({ "x.tmp", "y.tmp-1-0" }, files.list(in_folder()))
+    local w = files.writer(in_folder "z") -- under way: it stays
     files.sweep(in_folder())
-    assert.same({ "x.tmp" }, files.list(in_folder()))
+    w:commit()
+    assert.same({ "x.tmp", "z" }, files.list(in_folder()))
     files.sweep(in_folder "none")
   end)
 

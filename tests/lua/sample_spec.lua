@@ -58,8 +58,12 @@ describe("perigee sample", function()
     local status = perigee "sample @/runs/tiny --count 3 --out @/pictures"
     assert.equal(0, status)
     local first = files.read(in_folder "pictures/000002.png")
+    for _, name in ipairs { "000001.png", "samples.json" } do -- as a kill leaves them
+      files.write(in_folder("pictures/%s.tmp-1-0"):format(name), "")
+    end
     local _, text = perigee "sample @/runs/tiny --count 5 --out @/pictures --batch 2"
     assert.truthy(text:find "3 samples are there already", text)
+    for _, name in ipairs(files.list(in_folder "pictures")) do assert.is_nil(name:match "%.tmp", name) end
     assert.equal(first, files.read(in_folder "pictures/000002.png"))
     perigee "sample @/runs/tiny --count 5 --out @/again"
     for k = 0, 4 do

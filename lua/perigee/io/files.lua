@@ -81,11 +81,15 @@ function M.rename(from, to)
   if not renamed then core.fail("%s: cannot be renamed to %s: %s", from, to, message) end
 end
 
---- Removes the temporary files that writers did not finish (a kill, a power cut). The caller holds the folder's lock,
---- so that none of them is being written: a process number says nothing, in a container it is the same at every start.
-function M.sweep(folder)
+--- Removes the temporary files that killed writers left in a folder, of all files or of the one called `of`. A file
+--- that is being written is locked and stays: a process number would say nothing, in a container it is the same at
+--- every start.
+---@param folder string
+---@param of? string
+function M.sweep(folder, of)
   for _, name in ipairs(M.exists(folder) and M.list(folder) or {}) do
-    if name:match "%.tmp%-%d+%-%d+$" then M.remove(folder .. "/" .. name) end
+    local whole = name:match "^(.*)%.tmp%-%d+%-%d+$"
+    if whole and (not of or whole == of) then check(C.pg_writer_sweep(folder .. "/" .. name)) end
   end
 end
 

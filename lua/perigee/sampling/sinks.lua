@@ -27,6 +27,7 @@ end
 --- only taken up by the same. `there`: samples that were made by whatever, if the record is missing.
 local function same_settings(path, settings, there)
   local text = json.encode(settings) .. "\n"
+  files.sweep(files.split(path))
   if not files.exists(path) then
     if there then
       error(("%s is there, but not %s, which would say of what weights and settings it is; choose another --out, or "
@@ -47,6 +48,7 @@ local function png_folder(path, settings)
   local there
   for _, entry in ipairs(files.list(path)) do there = there or entry:match "^%d+%.png$" and path .. "/" .. entry end
   same_settings(path .. "/samples.json", settings, there)
+  files.sweep(path)
   local done = 0
   while files.exists(name(done)) do done = done + 1 end
   return {
@@ -88,7 +90,9 @@ end
 ---@param options { count: integer, columns?: integer, settings: table }  settings: what decides the samples
 function M.open(path, form, options)
   expect_form(path)
-  files.make_folder((files.split(path)))
+  local folder, name = files.split(path)
+  files.make_folder(folder)
+  files.sweep(folder, name)
   if path:match "%.npz$" then return archive(path, options.settings, form) end
   if path:match "%.npy$" then return at_once(path, function(samples) npy.save(path, samples) end) end
   if not form.pixels then

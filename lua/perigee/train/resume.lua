@@ -210,7 +210,7 @@ function M.begin(run, options)
   if options.from and #checkpoint.list(run.folder) == 0 then expect_unfinished(run, options.from) end
   files.make_folder(run.folder)
   if not run:hold_folder(options.wait) then return nil end
-  for _, part in ipairs { "", "/checkpoints", "/changes" } do files.sweep(run.folder .. part) end
+  for _, part in ipairs { "", "/checkpoints", "/changes", "/samples" } do files.sweep(run.folder .. part) end
   folder.check(run.folder, options.resume)
   run.progress:line("data: %s", run.recipe.data:summary())
   local how, event, other_data
