@@ -6,8 +6,6 @@ local core = require "perigee.core.ffi"
 local checkpoint = require "perigee.record.checkpoint"
 local Events = require "perigee.record.events"
 local files = require "perigee.io.files"
-local pg = require "perigee"
-local png = require "perigee.io.png"
 local tiny = require "tests.lua.tiny"
 
 local SWEEP = tonumber(os.getenv "PERIGEE_FAULT_SWEEP" or "")
@@ -123,12 +121,7 @@ describe("one system call that fails during", function()
   folder = dofile(core.home .. "/tests/lua/folder.lua")(setup, teardown)
 
   setup(function()
-    files.make_folder(at "")
-    for k = 1, 8 do
-      files.make_folder(at("data/" .. k % 2))
-      png.save(at(("data/%d/%d.png"):format(k % 2, k)), pg.full({ 16, 16, 3 }, 20 * k, "uint8"))
-    end
-    shell "cp tests/oracle/fixtures/haste_teacher.weights.safetensors @/work/teacher.safetensors"
+    require "tests.faults.place"(folder "work", 8)
     shell "cp -a @/work @/new"
     assert.equal(0, (perigee(train(false) .. " --steps 2")))
     shell "cp -a @/work @/half"

@@ -1,9 +1,11 @@
---- What faults_spec.lua trains: pictures in a folder, a teacher from a file whose features are cached, two stages,
+--- What the specs here train: pictures in a folder, a teacher from a file whose features are cached, two stages,
 --- previews; all that touches a disk, in a fraction of a second.
 local pg = require "perigee"
 local loss, stop = pg.loss, pg.stop
 
-local o = pg.options { { "folder", "", "where the data and the teacher are" } }
+local o = pg.options { { "folder", "", "where the data and the teacher are" }, { "align", 3, "steps with the teacher" },
+  { "total", 4, "steps in all" }, { "previews", 2, "steps between previews" }, { "checkpoints", 1, "and checkpoints" },
+  { "logs", 1, "and lines of the log" } }
 
 return pg.recipe {
   name    = "faults",
@@ -18,9 +20,9 @@ return pg.recipe {
   stages  = {
     { name = "align",
       losses = { { 1, loss.flow_matching() }, { 1, loss.feature_alignment { block = 1, hidden = 24 } } },
-      finish = stop.at_step(3) },
-    { name = "free", losses = { { 1, loss.flow_matching() } }, finish = stop.at_step(4) },
+      finish = stop.at_step(o.align) },
+    { name = "free", losses = { { 1, loss.flow_matching() } }, finish = stop.at_step(o.total) },
   },
   sample  = { count = 4, steps = 1 },
-  every   = { log = 1, checkpoint = 1, sample = 2 },
+  every   = { log = o.logs, checkpoint = o.checkpoints, sample = o.previews },
 }
