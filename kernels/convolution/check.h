@@ -94,9 +94,10 @@ static int64_t enlarged_bytes(const pg_call *call) {
 /* The call, which has been checked, as one of `convolution` over the enlarged images. */
 static pg_call plain_convolution(const pg_call *call) {
   pg_call plain = *call;
+  const convolution_ints window = {.stride = 1, .top = 1, .bottom = 1, .left = 1, .right = 1};
   const int64_t bytes = enlarged_bytes(call);
   if (bytes) {
-    pg_view *x = &plain.v[1];
+    pg_view *x = plain.v + (convolution_3x3_of(call).x - call->v); /* the views are convolution's, in its order */
     x->data = call->scratch;
     for (int d = 2; d < 4; d++) x->shape[d] *= convolution_3x3_ints_of(call).enlarge;
     x->stride[3] = 1, x->stride[2] = x->shape[3], x->stride[1] = x->shape[2] * x->stride[2];
@@ -104,7 +105,7 @@ static pg_call plain_convolution(const pg_call *call) {
     plain.scratch = call->scratch ? (char *)call->scratch + bytes : NULL;
     plain.scratch_bytes -= bytes;
   }
-  for (int k = 0; k < 5; k++) plain.i[k] = 1;
+  memcpy(plain.i, &window, sizeof window);
   return plain;
 }
 
