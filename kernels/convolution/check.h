@@ -97,7 +97,7 @@ static pg_call plain_convolution(const pg_call *call) {
   const convolution_ints window = {.stride = 1, .top = 1, .bottom = 1, .left = 1, .right = 1};
   const int64_t bytes = enlarged_bytes(call);
   if (bytes) {
-    pg_view *x = plain.v + (convolution_3x3_of(call).x - call->v); /* the views are convolution's, in its order */
+    pg_view *x = (pg_view *)convolution_of(&plain).x;
     x->data = call->scratch;
     for (int d = 2; d < 4; d++) x->shape[d] *= convolution_3x3_ints_of(call).enlarge;
     x->stride[3] = 1, x->stride[2] = x->shape[3], x->stride[1] = x->shape[2] * x->stride[2];
