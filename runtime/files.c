@@ -474,13 +474,25 @@ static pg_status sync_folder(pg_writer *w) {
   return status;
 }
 
-pg_status pg_writer_commit(pg_writer *w) {
+static pg_status put_in_place(pg_writer *w, bool synced) {
   pg_status status = w->failed ? earlier_failure(w) : PG_OK;
-  if (!status && sync_file(w->fd)) status = io_error(w->path, "cannot be synced");
+  if (!status && synced && sync_file(w->fd)) status = io_error(w->path, "cannot be synced");
   if (!status && rename_file(w->part, w->path)) status = io_error(w->path, "cannot be put in place");
   if (status) unlink(w->part);
-  else status = sync_folder(w);
+  else if (synced) status = sync_folder(w);
   writer_free(w);
+  return status;
+}
+
+pg_status pg_writer_commit(pg_writer *w) { return put_in_place(w, true); }
+
+pg_status pg_writer_place(pg_writer *w) { return put_in_place(w, false); }
+
+pg_status pg_disk_sync(const char *folder) {
+  int fd = open_file(folder, O_RDONLY | O_DIRECTORY);
+  if (fd < 0) return io_error(folder, "cannot be opened");
+  pg_status status = syncfs(fd) ? io_error(folder, "its disk cannot be synced") : PG_OK;
+  close(fd);
   return status;
 }
 

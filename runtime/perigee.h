@@ -186,6 +186,7 @@ pg_status pg_console_read(pg_console_link *link, int milliseconds, const char **
 /* Messages name the file. PG_ERROR_IO: the system refused; PG_ERROR_FORMAT: the file is too short or malformed. */
 pg_status pg_file_size(const char *path, int64_t *bytes);
 pg_status pg_disk_free(const char *folder, int64_t *bytes); /* what its disk has left for this user */
+pg_status pg_disk_sync(const char *folder); /* waits until all that was written to its disk is there */
 /* The file's bytes [offset, offset + bytes) to host memory. */
 pg_status pg_file_read(const char *path, int64_t offset, void *host, int64_t bytes);
 /* The bytes at `offset` fill a contiguous tensor on any device, as they are. *crc, unless NULL: their CRC-32. */
@@ -222,6 +223,8 @@ int64_t pg_writer_bytes(const pg_writer *w);
 pg_status pg_writer_crc32(pg_writer *w, int64_t offset, int64_t bytes, uint32_t *crc);
 /* Each of these ends the writer, also when it fails. */
 pg_status pg_writer_commit(pg_writer *w);
+/* As commit, but without waiting for the disk: for many files, which pg_disk_sync then makes outlast a power cut. */
+pg_status pg_writer_place(pg_writer *w);
 pg_status pg_writer_suspend(pg_writer *w);
 void pg_writer_abort(pg_writer *w);
 /* CRC-32 of what came before, `crc` (0: nothing), followed by these bytes. */

@@ -353,7 +353,7 @@ describe("ImageNet's latents", function()
     files.write(in_folder "images/00001/img00000004.jpg", "")
     assert.equal("6 pictures of 5 classes (1 file left out: images/00001/img00000004.jpg)", latents():summary())
     fails(function() for _ = 1, 2 do loader:next() end end, "img-mean-std-00000005.npy: it has")
-    fails(function() pg.data.imagenet_latents { dir = "x", batch = 1, flip = true } end, "can't be flipped")
+    fails(function() pg.data.imagenet_latents { dir = "x", batch = 1, crop = 1 } end, "can't be cropped")
   end)
 
   it("that hold log-variances are not taken for deviations", function()

@@ -1,20 +1,21 @@
---- ImageNet as REPA and HASTE keep it:
+--- ImageNet as REPA and HASTE keep it, and `perigee prepare` makes it:
 ---   images/ddddd/imgNNNNNNNN.png                raw pictures, for the teacher
----   vae-sd/ddddd/img-mean-std-NNNNNNNN.npy      float32 [8,h,w]: mean and standard deviation of the VAE's latent
+---   vae-sd/ddddd/img-mean-std-NNNNNNNN.npy      float32 [2C,h,w]: mean and standard deviation of the encoder's latent
 ---   vae-sd/dataset.json                         {"labels": [["ddddd/img-mean-std-NNNNNNNN.npy", label], ...]}
+---   vae-sd-mirrored/ddddd/...                   the same of the mirror images, where the data flip
 --- Picture and latent belong together by their number, which is checked. The student's input is drawn at every step:
---- z = (mean + std·ε)·0.18215.
+--- z = (mean + std·ε − shift)·scale.
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local dataset = require "perigee.data.dataset"
 local files = require "perigee.io.files"
+local latents = require "perigee.io.latents"
+local layout = require "perigee.core.layout"
+local manifests = require "perigee.io.manifest"
 local npy = require "perigee.io.npy"
 local pictures = require "perigee.io.pictures"
-local tensor = require "perigee.core.tensor"
 
-local CHANNELS = 4      -- of the latent; the files hold twice as many
-local SHRINK = 8        -- pixels a latent's pixel, along a side
-local SCALE = 0.18215   -- of the Stable Diffusion VAE
+local SHRINK = 8 -- pixels of a picture a latent's pixel has along a side, where the recipe does not say
 
 --- Names of the files in the folders of a folder that match a pattern, sorted, and the number in each. What else lies
 --- there goes to `left_out`, with FOLDER's last part before it.
@@ -42,81 +43,90 @@ local function read_labels(path, names)
   return pictures.listed_labels(path, files.read(path), names, "") or core.fail("%s: it has no list 'labels'", path)
 end
 
-local function check_pairs(o, latents, latent_numbers, images, image_numbers)
-  if #images ~= #latents then
+local function check_pairs(o, encoded, latent_numbers, images, image_numbers)
+  if #images ~= #encoded then
     core.fail("data.imagenet_latents: %s has %d pictures in images/ and %d latents in vae-sd/", o.dir, #images,
-      #latents)
+      #encoded)
   end
   for k, number in ipairs(latent_numbers) do
     if image_numbers[k] ~= number then
-      core.fail("data.imagenet_latents: %s: latent %s has no picture of its number (next comes %s)", o.dir, latents[k],
+      core.fail("data.imagenet_latents: %s: latent %s has no picture of its number (next comes %s)", o.dir, encoded[k],
         images[k])
     end
   end
 end
 
 --- The header that all latents begin with, from the first one.
-local function shared_header(path, side)
+local function shared_header(path, shape)
   local header = npy.header(path)
-  local s = header.shape
-  if header.dtype ~= "float32" or #s ~= 3 or s[1] ~= 2 * CHANNELS or s[2] ~= side or s[3] ~= side then
-    core.fail("%s: %s %s; expected float32 [%d,%d,%d]", path, header.dtype, core.shape_text(s), 2 * CHANNELS, side,
-      side)
+  if header.dtype ~= "float32" or not layout.same_shape(header.shape, shape) then
+    core.fail("%s: %s %s; expected float32 %s", path, header.dtype, core.shape_text(header.shape),
+      core.shape_text(shape))
   end
   return files.read(path, 0, header.offset)
 end
 
-local LOOKED_AT = 8 -- files, spread over all
-
---- An error where deviations are negative: then they are none.
-local function check_deviations(folder, names)
-  for k = 1, math.min(#names, LOOKED_AT) do
-    local path = folder .. "/" .. names[math.floor((k - 1) * #names / math.min(#names, LOOKED_AT)) + 1]
-    tensor.tidy(function()
-      local moments = npy.load(path)
-      local values = moments:reshape({ moments:numel() }):totable()
-      for at = #values / 2 + 1, #values do
-        if values[at] < 0 then
-          core.fail("%s: its deviations, channels %d to %d, hold %g, and no deviation is negative: the file seems to "
-            .. "hold mean and log-variance; write exp(0.5 * logvar) in the log-variance's place", path, CHANNELS + 1,
-            2 * CHANNELS, values[at])
-        end
-      end
-    end)
+--- An error where the latents are not those that the recipe's scale and shift are for.
+local function check_origin(o, folder, names)
+  local made = manifests.about(folder .. ".manifest")
+  for _, key in ipairs { "scale", "shift" } do
+    local own = o[key] or 0
+    if made and type(own) == "number" and made[key] ~= own then
+      core.fail("data.imagenet_latents: %s = %g, but the autoencoder that made %s has the %s %g; say %s = %g", key, own,
+        folder, key, made[key], key, made[key])
+    end
+  end
+  local means = latents.means(folder, names, o.channels)
+  if not o.shift and latents.are_edm2(means) then
+    core.fail("data.imagenet_latents: %s: the means of its channels (%s) are those of edm2's latents, which are of "
+      .. "pictures in [0, 1]; make them by perigee prepare, or train on edm2's as edm2 does: shift = { %s }, "
+      .. "scale = { %s }", folder, ("%.2f "):rep(#means):format(unpack(means)):sub(1, -2),
+      table.concat(latents.edm2.mean, ", "), ("%.4f "):rep(4):format(latents.scale_of_edm2()):sub(1, -2)
+        :gsub(" ", ", "))
   end
 end
 
-local function find(self, o, side)
-  local folder, images = o.dir .. "/vae-sd", o.dir .. "/images"
-  for _, needed in ipairs { o.dir, folder, o.images and images or folder } do
+local function expect_folders(...)
+  for _, needed in ipairs { ... } do
     if files.kind(needed) ~= "directory" then core.fail("data.imagenet_latents: no folder %s", needed) end
   end
+end
+
+--- The folder of the mirror images' latents: as many, under the same names.
+local function mirrored_folder(self, folder, names)
+  local mirrored = folder .. "-mirrored"
+  if files.kind(mirrored) ~= "directory" then
+    core.fail("data.imagenet_latents: flip = true needs the latents of the mirror images, and there is no folder %s; "
+      .. "perigee prepare --flips makes them", mirrored)
+  end
+  local others = numbered(mirrored, "^img%-mean%-std%-(%d+)%.npy$", self.left_out)
+  for k, name in ipairs(names) do
+    if others[k] ~= name then core.fail("%s: it has no %s", mirrored, name) end
+  end
+  return mirrored
+end
+
+local function find(self, o, shape)
+  local folder, images = o.dir .. "/vae-sd", o.dir .. "/images"
+  expect_folders(o.dir, folder, o.images and images or folder)
   self.left_out = {}
-  local latents, numbers = numbered(folder, "^img%-mean%-std%-(%d+)%.npy$", self.left_out)
-  if #latents == 0 then
+  local encoded, numbers = numbered(folder, "^img%-mean%-std%-(%d+)%.npy$", self.left_out)
+  if #encoded == 0 then
     core.fail("data.imagenet_latents: %s has no files like 00000/img-mean-std-00000000.npy", folder)
   end
-  local header = shared_header(folder .. "/" .. latents[1], side)
-  check_deviations(folder, latents)
+  local header = shared_header(folder .. "/" .. encoded[1], shape)
+  check_origin(o, folder, encoded)
   local sources = {
-    latents = { folder = folder, names = latents, header = header },
-    labels = { tensor = dataset.labels(folder, read_labels(folder .. "/dataset.json", latents), o.classes) },
+    latents = { folder = folder, names = encoded, header = header,
+      mirrored_folder = o.flip and mirrored_folder(self, folder, encoded) or nil },
+    labels = { tensor = dataset.labels(folder, read_labels(folder .. "/dataset.json", encoded), o.classes) },
   }
   if o.images then
     local names, image_numbers = numbered(images, "^img(%d+)%.png$", self.left_out)
-    check_pairs(o, latents, numbers, names, image_numbers)
-    sources.images = { folder = images, names = names }
+    check_pairs(o, encoded, numbers, names, image_numbers)
+    sources.images = { folder = images, names = names, augment = o.flip }
   end
-  return #latents, sources
-end
-
---- z [B,4,h,w] of a batch's means and deviations; a draw of the step's own for each sample.
-local function draw_latents(_, batch, state, dtype)
-  local ops = require "perigee.core.ops"
-  local moments = batch.latents:to(dtype)
-  local mean, deviation = moments:narrow(2, 1, CHANNELS), moments:narrow(2, CHANNELS + 1, CHANNELS)
-  local noise = ops.random_normal(mean.shape, { state = state, purpose = "latents", dtype = dtype })
-  return (mean + deviation * noise) * SCALE
+  return #encoded, sources
 end
 
 ---@class perigee.ImagenetLatentsOptions : perigee.DatasetOptions
@@ -124,6 +134,10 @@ end
 ---@field size? integer      side of the raw pictures, default 256
 ---@field classes? integer   default 1000
 ---@field images? boolean    read the raw pictures too, for a teacher; default true
+---@field channels? integer  of the latents, default 4
+---@field side? integer      of the latents, default size / 8
+---@field scale? number|number[]  of the latents, or of each channel; default 0.18215, Stable Diffusion's
+---@field shift? number|number[]  default 0
 
 ---@class perigee.data
 ---@field imagenet_latents fun(options: perigee.ImagenetLatentsOptions): perigee.Dataset
@@ -132,20 +146,27 @@ end
 ---@return perigee.Dataset
 return function(given)
   local o = check.options("data.imagenet_latents", given, dataset.spec {
-    dir = "string", size = { "integer", 256 }, classes = { "integer", 1000 }, images = { "boolean", true },
+    dir = "string", size = { "count", 256 }, classes = { "integer", 1000 }, images = { "boolean", true },
+    channels = { "count", 4 }, side = { "count" }, scale = { "number|numbers", 0.18215 },
+    shift = { "number|numbers" },
   })
-  if o.flip or o.crop > 0 then core.fail "data.imagenet_latents: latents can't be flipped or cropped" end
-  local side = o.size / SHRINK
-  if side % 1 ~= 0 then core.fail("data.imagenet_latents: size = %d is not a multiple of %d", o.size, SHRINK) end
+  if o.crop > 0 then core.fail "data.imagenet_latents: latents can't be cropped" end
+  local side = o.side or o.size / SHRINK
+  if side % 1 ~= 0 then
+    core.fail("data.imagenet_latents: size = %d is not a multiple of %d; give the latents' side", o.size, SHRINK)
+  end
+  local shape = { 2 * o.channels, side, side }
   local fields = {
-    { name = "latents", dtype = "float32", shape = { 2 * CHANNELS, side, side } },
+    { name = "latents", dtype = "float32", shape = shape },
     { name = "labels", dtype = "int64", shape = {} },
   }
   if o.images then fields[3] = { name = "images", dtype = "uint8", shape = { o.size, o.size, 3 } } end
+  local scaled = latents.scaled("data.imagenet_latents", o.channels, o.scale, o.shift or 0)
   return dataset.new {
-    name = "imagenet-latents", classes = o.classes, channels = CHANNELS, height = side, width = side, batch = o.batch,
-    shuffle = o.shuffle, threads = o.threads, depth = o.depth, image_size = o.images and o.size or nil, fields = fields,
-    latents = draw_latents,
-    find = function(self) return find(self, o, side) end,
+    name = "imagenet-latents", classes = o.classes, channels = o.channels, height = side, width = side,
+    batch = o.batch, flip = o.flip, shuffle = o.shuffle, threads = o.threads, depth = o.depth,
+    image_size = o.images and o.size or nil, fields = fields,
+    latents = function(_, batch, state, dtype) return scaled(latents.draw(batch.latents, state, dtype)) end,
+    find = function(self) return find(self, o, shape) end,
   }
 end

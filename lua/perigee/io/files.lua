@@ -108,6 +108,9 @@ function M.size(path)
   return tonumber(size[0])
 end
 
+--- Waits until all that was written to a folder's disk is there.
+function M.sync(folder) check(C.pg_disk_sync(folder)) end
+
 --- Bytes that a folder's disk has left.
 ---@return integer
 function M.free_space(folder)
@@ -213,6 +216,9 @@ function Writer:crc32(offset, bytes)
 end
 
 function Writer:commit() check(C.pg_writer_commit(ending(self))) end
+
+--- As commit, but without waiting for the disk; M.sync then makes what many writers placed outlast a power cut.
+function Writer:place() check(C.pg_writer_place(ending(self))) end
 function Writer:suspend() check(C.pg_writer_suspend(ending(self))) end
 function Writer:abort() if self.handle then C.pg_writer_abort(ending(self)) end end
 

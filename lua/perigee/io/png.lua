@@ -15,4 +15,11 @@ function M.save(path, image)
   check(C.pg_png_write(path, tensor.handle(image)))
 end
 
+--- The same at a writer's end, without compression, which is fast.
+---@param writer perigee.Writer
+---@param image perigee.Tensor  contiguous, on the CPU
+function M.append(writer, image)
+  check(C.pg_png_encode(writer.handle, writer.path, tensor.handle(image), 0))
+end
+
 return M

@@ -86,4 +86,13 @@ function Progress:show(text, share)
   io.flush()
 end
 
+--- As show, but no more often than one can follow: ten times a second on a terminal, every half minute elsewhere, and
+--- at the end, when `share` is 1.
+function Progress:follow(text, share)
+  local now = self.clock()
+  if share < 1 and now - self.shown < (self.terminal and 0.1 or 30) then return end
+  self.shown = now
+  self:show(self.prefix .. text, share)
+end
+
 return Progress
