@@ -270,6 +270,81 @@ describe("perigee prepare", function()
   end)
 end)
 
+describe("perigee prepare coco", function()
+  local coco = require "perigee.prepare.coco"
+  local function annotations(change)
+    local object = {
+      images = { { id = 30, file_name = "b.png" }, { id = 4, file_name = "a.jpg" } },
+      annotations = { { image_id = 30, caption = "b one" }, { image_id = 4, caption = "a one" },
+        { image_id = 30, caption = "b two" } },
+    }
+    if change then change(object) end
+    for _, key in ipairs { "images", "annotations" } do object[key] = object[key] and json.array(object[key]) end
+    json.write(in_folder "captions.json", object)
+    return in_folder "captions.json"
+  end
+  local function prepare_coco(o)
+    coco.run(tables.merged({ source = in_folder "source", dest = in_folder "out", annotations = annotations(),
+      size = 16, split = "train", workers = 1, batch = 2, device = "cpu", progress = quiet }, o))
+  end
+  before_each(function()
+    files.make_folder(in_folder "source")
+    files.write(in_folder "source/a.jpg", files.read(fixtures .. "plain.jpg"))
+    files.write(in_folder "source/b.png", files.read(fixtures .. "cmyk-jpg.png"))
+  end)
+
+  it("numbers pictures by their id, keeps captions, takes features that exist", function()
+    make_vae()
+    files.make_folder(in_folder "text/train")
+    npy.save(in_folder "text/train/0_0.npy", pg.full({ 77, 8 }, 3))
+    npy.save(in_folder "text/train/1_1.npy", pg.full({ 77, 8 }, 4))
+    npy.save(in_folder "text/empty_context.npy", pg.full({ 77, 8 }, 5))
+    prepare_coco { vae = in_folder "vae.safetensors", text = in_folder "text" }
+    local expected = picture.centre_crop(picture.load(fixtures .. "plain.jpg"), 16)
+    assert.same(expected:totable(), picture.load(in_folder "out/train/0.png"):totable())
+    assert.same({ { "a one" }, { "b one", "b two" } }, json.read(in_folder "out/train/captions.json"))
+    assert.equal(4, npy.load(in_folder "out/train/1_1.npy"):totable()[1][1])
+    assert.equal(5, npy.load(in_folder "out/empty_context.npy"):totable()[1][1])
+    assert.is_false(files.exists(in_folder "out/train/1_0.npy"))
+    prepare.run { source = in_folder "source", dest = in_folder "repa", size = 16, vae = in_folder "vae.safetensors",
+      workers = 1, batch = 2, device = "cpu", progress = quiet }
+    local repa = npy.load(in_folder "repa/vae-sd/00000/img-mean-std-00000001.npy")
+    local uvit = npy.load(in_folder "out/train/1.npy")
+    assert.is_true(pg.ops.allclose(repa:narrow(1, 1, 4), uvit:narrow(1, 1, 4)))
+    assert.is_true(pg.ops.allclose(repa:narrow(1, 5, 4), pg.ops.exp(uvit:narrow(1, 5, 4) * 0.5),
+      { relative = 1e-5, absolute = 1e-6 }))
+    local before = tree(in_folder "out")
+    prepare_coco { vae = in_folder "vae.safetensors", text = in_folder "text" }
+    expect_same(before, tree(in_folder "out"))
+  end)
+
+  it("says that features are missing", function()
+    local command = ("prepare coco %s %s --annotations %s --size 16"):format(in_folder "source", in_folder "out",
+      annotations())
+    local status, text = tiny.perigee(command)
+    assert.equal(0, status)
+    assert.matches("features of 0 captions; 3 are missing%. Perigee does not compute them", text)
+    npy.save(in_folder "x.npy", pg.zeros { 2, 3, 4 })
+    files.make_folder(in_folder "text/train")
+    files.rename(in_folder "x.npy", in_folder "text/train/0_0.npy")
+    fails(function() prepare_coco { text = in_folder "text" } end, "0_0.npy: float32 [2,3,4]; expected float32 [")
+    fails(function() prepare_coco { text = in_folder "none" } end, "no folder " .. in_folder "none/train")
+  end)
+
+  it("refuses annotations that are not COCO's", function()
+    local function refused(change, text)
+      local path = annotations(change)
+      fails(function() coco.annotations(path) end, "captions.json: not COCO's annotations of captions: " .. text)
+    end
+    refused(function(o) o.images = nil end, "it has no list 'images'")
+    refused(function(o) o.images[1].file_name = "../x.png" end, "picture 1 of its list has no number 'id', or no")
+    refused(function(o) o.images[2].id = 30 end, "two pictures have the id 30")
+    refused(function(o) o.annotations[3].image_id = 5 end, "caption 3 is of a picture that it does not list")
+    refused(function(o) o.annotations[1].caption = 7 end, "annotation 1 has no 'caption'")
+    refused(function(o) o.images, o.annotations = {}, {} end, "it lists no pictures")
+  end)
+end)
+
 describe("latents of unknown origin", function()
   --- Files of latents about means of channels, in a folder as other tools leave it.
   local function make(count, means_of)

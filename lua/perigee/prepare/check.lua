@@ -4,7 +4,7 @@ local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local latents = require "perigee.io.latents"
-local layout = require "perigee.prepare.layout"
+local layouts = require "perigee.prepare.layout"
 local manifests = require "perigee.io.manifest"
 local npy = require "perigee.io.npy"
 local picture = require "perigee.io.picture"
@@ -111,7 +111,8 @@ local function read_all(folder, names, read, progress, problem)
 end
 
 local function check_foreign(dest, progress, problem)
-  local images, encoded = dest .. "/" .. layout.images, dest .. "/" .. layout.latents
+  local layout = layouts.repa(dest)
+  local images, encoded = layout.images, layout.latents
   local pictures = files.exists(images) and names_below(images, "^img%d+%.png$") or {}
   local moments = files.exists(encoded) and names_below(encoded, "^img%-mean%-std%-%d+%.npy$") or {}
   if #pictures + #moments == 0 then
@@ -136,29 +137,33 @@ end
 
 -- ---- all ----------------------------------------------------------------------------------------------------
 
+--- Holds a layout's files against their manifests.
+---@param layout perigee.PrepareLayout
+local function check_own(layout, images, progress, problem)
+  check_whole(images, problem)
+  check_folder(layout.images, images, layout.image_name, "crc", progress, problem)
+  local encoded = manifests.read(layout.latents_manifest)
+  if not encoded then return end
+  check_whole(encoded, problem)
+  if encoded.about.list ~= images.about.list then problem("%s is of other pictures", encoded.path) end
+  check_folder(layout.latents, encoded, layout.latent_name, "crc", progress, problem)
+  if encoded.about.mirrored then
+    check_folder(layout.mirrored, encoded, layout.latent_name, "mirrored", progress, problem)
+  end
+end
+
 --- Checks a folder and changes nothing. Returns what is wrong.
 ---@param dest string
 ---@param progress perigee.Progress
 ---@return string[]
 function M.run(dest, progress)
   local found, problem = report(progress)
-  local images = manifests.read(dest .. "/images.manifest")
-  if not images then check_foreign(dest, progress, problem)
-  else
-    check_whole(images, problem)
-    check_folder(dest .. "/" .. layout.images, images, layout.image_name, "crc", progress, problem)
-    local encoded = manifests.read(dest .. "/" .. layout.latents .. ".manifest")
-    if encoded then
-      check_whole(encoded, problem)
-      if encoded.about.list ~= images.about.list then problem("%s is of other pictures", encoded.path) end
-      check_folder(dest .. "/" .. layout.latents, encoded, layout.latent_name, "crc", progress, problem)
-      if encoded.about.mirrored then
-        check_folder(dest .. "/" .. layout.mirrored, encoded, layout.latent_name, "mirrored", progress, problem)
-      end
-    end
-  end
+  local layout = layouts.repa(dest)
+  local images = manifests.read(layout.images_manifest)
+  if images then check_own(layout, images, progress, problem) else check_foreign(dest, progress, problem) end
   if #found > NAMED then progress:line("... and %d more", #found - NAMED) end
-  progress:line(#found == 0 and "%s: all is as it should be" or "%s: %d problems", dest, #found)
+  progress:line(#found == 0 and "%s: all is as it should be" or "%s: %d problem%s", dest, #found,
+    #found == 1 and "" or "s")
   return found
 end
 

@@ -1,7 +1,8 @@
 --- `perigee prepare`: pictures of any size to what recipes read, in REPA's layout (prepare/layout.lua).
 local files = require "perigee.io.files"
-local layout = require "perigee.prepare.layout"
+local gather = require("perigee.io.pictures").gather
 local latents = require "perigee.prepare.latents"
+local layouts = require "perigee.prepare.layout"
 local pictures = require "perigee.prepare.pictures"
 
 local M = {}
@@ -19,7 +20,7 @@ local M = {}
 ---@field progress perigee.Progress
 
 --- Holds a folder against other processes that prepare it while body() runs.
-local function with_lock(dest, body)
+function M.with_lock(dest, body)
   files.make_folder(dest)
   local lock, holder = files.lock(dest .. "/prepare.lock")
   if not lock then error(("%s: process %d prepares it now"):format(dest, holder), 0) end
@@ -38,21 +39,24 @@ local function count_of(manifest)
   return there, left_out
 end
 
---- Prepares a folder, or goes on where an earlier call was stopped.
+--- Prepares a folder in REPA's layout, or goes on where an earlier call was stopped.
 ---@param o perigee.PrepareOptions
 function M.run(o)
-  return with_lock(o.dest, function()
-    local images = pictures.run { source = o.source, dest = o.dest, size = o.size, workers = o.workers,
-      skip = o.skip or false, progress = o.progress }
+  M.with_lock(o.dest, function()
+    local set, layout = gather(o.source), layouts.repa(o.dest)
+    o.progress:line("%s: %d pictures%s", o.source, #set.names, set.classes and (" of %d classes"):format(#set.classes)
+      or set.labels and ", labels of dataset.json" or ", no labels")
+    local images = pictures.run(o, set, layout)
+    layouts.write_labels(layout.images, images, layout.image_name)
     local there, left_out = count_of(images)
-    o.progress:line("%s/%s: %d pictures of %dx%d%s", o.dest, layout.images, there, o.size, o.size,
+    o.progress:line("%s: %d pictures of %dx%d%s", layout.images, there, o.size, o.size,
       left_out > 0 and (", %d left out (%s says why)"):format(left_out, images.path) or "")
-    if o.vae then
-      local manifest = latents.run({ dest = o.dest, vae = o.vae, mirrored = o.flips or false, batch = o.batch,
-        workers = o.workers, device = o.device, progress = o.progress }, images)
-      o.progress:line("%s/%s: latents of %d channels, %dx%d%s", o.dest, layout.latents, manifest.about.channels,
-        manifest.about.side, manifest.about.side, o.flips and "; those of mirror images in " .. layout.mirrored or "")
-    end
+    if not o.vae then return end
+    local encoded = latents.run(o, images, layout)
+    layouts.write_labels(layout.latents, encoded, layout.latent_name)
+    if o.flips then layouts.write_labels(layout.mirrored, encoded, layout.latent_name) end
+    o.progress:line("%s: latents of %d channels, %dx%d%s", layout.latents, encoded.about.channels,
+      encoded.about.side, encoded.about.side, o.flips and "; those of mirror images in " .. layout.mirrored or "")
   end)
 end
 

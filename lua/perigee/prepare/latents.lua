@@ -4,7 +4,6 @@
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local kinds = require "perigee.io.weights_kind"
-local layout = require "perigee.prepare.layout"
 local loader = require "perigee.io.loader"
 local manifests = require "perigee.io.manifest"
 local models = require "perigee.models"
@@ -27,7 +26,7 @@ local function open_encoder(path, device)
 end
 
 --- The pictures that the manifest lists, in the order of their numbers.
-local function listed(folder, manifest, batch, workers)
+local function listed(layout, manifest, batch, workers)
   local size, names = manifest.about.size, {}
   for k, line in ipairs(manifest.lines) do
     if line.crc then names[#names + 1] = layout.image_name(k - 1) end
@@ -35,18 +34,19 @@ local function listed(folder, manifest, batch, workers)
   if #names == 0 then core.fail("%s lists no pictures", manifest.path) end
   return loader.new { count = #names, batch = batch, shuffle = false, threads = workers, depth = 3,
     fields = { { name = "images", dtype = "uint8", shape = { size, size, 3 } } },
-    sources = { images = { folder = folder, names = names } } }
+    sources = { images = { folder = layout.images, names = names } } }
 end
 
 --- Mean and deviation, [B,2C,h,w] on the CPU, of pictures [B,H,W,3].
 local function moments(self, pixels)
   local x = (pixels:to(self.device):to "float32" / 127.5 - 1):permute({ 1, 4, 2, 3 }):contiguous()
   local mean, deviation = self.model:encode(x)
-  return ops.concat({ mean, deviation }, 2):to("cpu"):contiguous()
+  local second = self.layout.log_variance and 2 * ops.log(deviation) or deviation
+  return ops.concat({ mean, second }, 2):to("cpu"):contiguous()
 end
 
 local function save(self, folder, number, latent)
-  local path = ("%s/%s/%s"):format(self.dest, folder, layout.latent_name(number))
+  local path = folder .. "/" .. self.layout.latent_name(number)
   self.make_folder[folder](path)
   return work.place(path, function(w)
     w:write(npy.header_text(latent.dtype, latent.shape)):write_tensor(latent)
@@ -70,15 +70,15 @@ local function write_batch(self, first)
   local mirrored = self.mirrored and moments(self, ops.flip(pixels, 3))
   for k, number in ipairs(numbers) do
     local line = lines[number - first + 1]
-    line.crc, line.bytes = save(self, layout.latents, number, latents:select(1, k))
-    if mirrored then line.mirrored = save(self, layout.mirrored, number, mirrored:select(1, k)) end
+    line.crc, line.bytes = save(self, self.layout.latents, number, latents:select(1, k))
+    if mirrored then line.mirrored = save(self, self.layout.mirrored, number, mirrored:select(1, k)) end
   end
   return lines
 end
 
 --- A function that gives the pictures from sample `number` on, up to the end of a batch, and how many they are.
-local function pictures_from(o, images)
-  local before, count, all = {}, 0, listed(o.dest .. "/" .. layout.images, images, o.batch, o.workers)
+local function pictures_from(o, images, layout)
+  local before, count, all = {}, 0, listed(layout, images, o.batch, o.workers)
   for k, line in ipairs(images.lines) do
     before[k - 1] = count
     if line.crc then count = count + 1 end
@@ -94,47 +94,43 @@ end
 --- The digest of a weights file's bytes.
 local function digest_of(path) return ("%08x"):format(files.crc32(path, 0, files.size(path))) end
 
----@class perigee.PrepareLatents
----@field dest string
----@field vae string       a weights file
----@field mirrored boolean
----@field batch integer
----@field workers integer
----@field device string
----@field progress perigee.Progress
-
---- Makes DEST/vae-sd, and vae-sd-mirrored.
----@param o perigee.PrepareLatents
----@param images perigee.Manifest  of the prepared pictures
----@return perigee.Manifest
-function M.run(o, images)
-  local folder = o.dest .. "/" .. layout.latents
-  local path = folder .. ".manifest"
-  if files.exists(folder) and not manifests.read(path) and #files.list(folder) > 0 then
+local function expect_own(layout)
+  local folder, path = layout.latents, layout.latents_manifest
+  if folder ~= layout.images and files.exists(folder) and not manifests.about(path) and #files.list(folder) > 0 then
     core.fail("%s is there, but not %s, which would say how it was made (edm2's latents look like these, and are of "
       .. "pictures in another range); choose another folder", folder, path)
   end
-  files.make_folder(folder)
-  local model = open_encoder(o.vae, o.device)
+end
+
+--- What the latents are, for their manifest's first line.
+local function about(o, images, model)
   local size = images.about.size
   if size % model.shrink ~= 0 then
     core.fail("--size %d: %s makes latents of pictures whose sides are multiples of %d", size, o.vae, model.shrink)
   end
-  local side = size / model.shrink
-  local manifest = manifests.open(path, { kind = "latents", count = images.about.count, list = images.about.list,
-    size = size, vae = digest_of(o.vae), channels = model.latent, side = side, mirrored = o.mirrored,
-    scale = model.scale, shift = model.shift })
-  local times = o.mirrored and 2 or 1
-  local self = { dest = o.dest, model = model, device = o.device, batch = o.batch, mirrored = o.mirrored,
-    pictures = images, make_folder = { [layout.latents] = work.folders(), [layout.mirrored] = work.folders() } }
-  if not manifest:is_whole() then
-    self.next = pictures_from(o, images)
-    work.run { folder = folder, manifest = manifest, what = o.mirrored and "latents, mirrored too" or "latents",
-      bytes = times * (8 * model.latent * side ^ 2 + 4096), progress = o.progress,
-      batch = function(first) return write_batch(self, first) end }
-  end
-  layout.write_labels(folder, manifest, layout.latent_name)
-  if o.mirrored then layout.write_labels(o.dest .. "/" .. layout.mirrored, manifest, layout.latent_name) end
+  return { kind = "latents", count = images.about.count, list = images.about.list, size = size,
+    vae = digest_of(o.vae), channels = model.latent, side = size / model.shrink, mirrored = o.flips or false,
+    scale = model.scale, shift = model.shift }
+end
+
+--- Makes the latents' files, and with `flips` those of the mirror images'. Returns their manifest.
+---@param o perigee.PrepareOptions
+---@param images perigee.Manifest  of the prepared pictures
+---@param layout perigee.PrepareLayout
+---@return perigee.Manifest
+function M.run(o, images, layout)
+  expect_own(layout)
+  local model = open_encoder(o.vae, o.device)
+  local told = about(o, images, model)
+  files.make_folder(layout.latents)
+  local manifest = manifests.open(layout.latents_manifest, told)
+  if manifest:is_whole() then return manifest end
+  local self = { layout = layout, model = model, device = o.device, mirrored = o.flips, pictures = images,
+    make_folder = { [layout.latents] = work.folders() }, next = pictures_from(o, images, layout) }
+  if o.flips then self.make_folder[layout.mirrored] = work.folders() end
+  work.run { folder = layout.latents, manifest = manifest, what = o.flips and "latents, mirrored too" or "latents",
+    bytes = (o.flips and 2 or 1) * (8 * told.channels * told.side ^ 2 + 4096), progress = o.progress,
+    batch = function(first) return write_batch(self, first) end }
   return manifest
 end
 

@@ -5,7 +5,19 @@
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 
-local M = { images = "images", latents = "vae-sd", mirrored = "vae-sd-mirrored" }
+local M = {}
+
+--- Where samples' files lie: folders, the manifests of what is in them, and functions from a sample's number to a name
+--- in its folder.
+---@class perigee.PrepareLayout
+---@field images string
+---@field images_manifest string
+---@field image_name fun(number: integer): string
+---@field latents string
+---@field latents_manifest string
+---@field latent_name fun(number: integer): string
+---@field mirrored? string
+---@field log_variance? boolean  latents are mean and log-variance
 
 local function of(pattern)
   return function(number)
@@ -14,8 +26,14 @@ local function of(pattern)
   end
 end
 
---- Names of a sample's files, relative to `images` and `latents`.
-M.image_name, M.latent_name = of "%s/img%s.png", of "%s/img-mean-std-%s.npy"
+--- REPA's, in a folder.
+---@return perigee.PrepareLayout
+function M.repa(dest)
+  local images, latents = dest .. "/images", dest .. "/vae-sd"
+  return { images = images, images_manifest = images .. ".manifest", image_name = of "%s/img%s.png",
+    latents = latents, latents_manifest = latents .. ".manifest", latent_name = of "%s/img-mean-std-%s.npy",
+    mirrored = latents .. "-mirrored" }
+end
 
 --- Writes FOLDER/dataset.json: the labels of a manifest's samples by their files' names.
 ---@param folder string

@@ -1,8 +1,7 @@
---- The first half of preparing: pictures of a folder or archive, cropped as ADM does, to PNG files in REPA's layout.
+--- The first half of preparing: pictures of a folder or archive, cropped as ADM does, to PNG files.
 local core = require "perigee.core.ffi"
 local failure = require "perigee.base.failure"
 local files = require "perigee.io.files"
-local layout = require "perigee.prepare.layout"
 local loader = require "perigee.io.loader"
 local manifests = require "perigee.io.manifest"
 local picture = require "perigee.io.picture"
@@ -69,7 +68,7 @@ local function write_batch(self, first)
     local line = { name = self.set.names[number + 1], label = self.set.labels and self.set.labels[number + 1] }
     local image, reason = pixels(number)
     if image then
-      local path = self.folder .. "/" .. layout.image_name(number)
+      local path = self.layout.images .. "/" .. self.layout.image_name(number)
       self.make_folder(path)
       line.crc, line.bytes = work.place(path, function(w) png.append(w, image) end)
     else
@@ -81,37 +80,25 @@ local function write_batch(self, first)
   return lines
 end
 
----@class perigee.PreparePictures
----@field source string
----@field dest string
----@field size integer
----@field workers integer
----@field skip boolean      leave out pictures that can't be read
----@field progress perigee.Progress
-
---- Makes DEST/images. Returns its manifest.
----@param o perigee.PreparePictures
+--- Makes the pictures' files. Returns their manifest.
+---@param o perigee.PrepareOptions
+---@param set perigee.Pictures
+---@param layout perigee.PrepareLayout
 ---@return perigee.Manifest
-function M.run(o)
-  local set = pictures.gather(o.source)
-  local folder = o.dest .. "/" .. layout.images
-  local path = folder .. ".manifest"
-  if files.exists(folder) and not manifests.read(path) and #files.list(folder) > 0 then
+function M.run(o, set, layout)
+  local folder, path = layout.images, layout.images_manifest
+  if files.exists(folder) and not manifests.about(path) and #files.list(folder) > 0 then
     core.fail("%s is there, but not %s, which would say how it was made; choose another folder", folder, path)
   end
   files.make_folder(folder)
   local manifest = manifests.open(path, { kind = "pictures", count = #set.names, size = o.size, list = digest(set),
     labels = set.labels ~= nil })
-  o.progress:line("%s: %d pictures%s", o.source, #set.names, set.classes and (" of %d classes"):format(#set.classes)
-    or set.labels and ", labels of dataset.json" or ", no labels")
-  if not manifest:is_whole() then
-    local self = { set = set, size = o.size, skip = o.skip, folder = folder, progress = o.progress,
-      make_folder = work.folders(), loader = cropped(set, o.size, o.workers) }
-    work.run { folder = folder, manifest = manifest, what = "pictures", bytes = 3 * o.size ^ 2 + 4096,
-      progress = o.progress, batch = function(first) return write_batch(self, first) end }
-    self.loader:close()
-  end
-  layout.write_labels(folder, manifest, layout.image_name)
+  if manifest:is_whole() then return manifest end
+  local self = { set = set, size = o.size, skip = o.skip, layout = layout, progress = o.progress,
+    make_folder = work.folders(), loader = cropped(set, o.size, o.workers) }
+  work.run { folder = folder, manifest = manifest, what = "pictures", bytes = 3 * o.size ^ 2 + 4096,
+    progress = o.progress, batch = function(first) return write_batch(self, first) end }
+  self.loader:close()
   return manifest
 end
 
