@@ -2,7 +2,7 @@
 --- folder is given, else the drawn shapes; the teacher's weights come from a file (tests/gpu/teacher.lua makes random
 --- ones).
 local pg = require "perigee"
-local loss, stop = pg.loss, pg.stop
+local loss, signal, stop = pg.loss, pg.signal, pg.stop
 
 local o = pg.options {
   { "data", "", "CIFAR-10, as recipes/cifar10.lua takes it; none: shapes" },
@@ -40,8 +40,15 @@ local features  = loss.feature_alignment   { block = model.depth / 2, hidden = s
 local attention = loss.attention_alignment(size.layers)
 
 -- the policy of the paper, with a threshold that is not reached: every run has the same steps
-local finish = stop.at_step(o.align)
+local finish, signals = stop.at_step(o.align), {}
 if o.angle > 0 then
+  signals = {
+    signal.stream_angle { every = o.angle }, signal.loss_by_time { "denoise", every = o.angle },
+    signal.loss_by_time { "features", every = o.angle },
+    signal.holistic_angle { from = o.angle, every = o.angle },
+    signal.alignment_progress { from = o.angle, every = o.angle },
+    signal.average_distance { every = o.angle },
+  }
   finish = stop.any(stop.gradient_angle { block = model.depth / 2, time = { 0.1, 0.5 }, images = o.batch,
                                           from = o.angle, every = o.angle, below = -1.5 }, finish)
 end
@@ -58,7 +65,8 @@ return pg.recipe {
   ema       = 0.99,
 
   stages = {
-    { name = "align", losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } }, finish = finish },
+    { name = "align", losses = { { 1.0, denoise }, { 0.5, features }, { 0.5, attention } }, finish = finish,
+      signals = signals },
     { name = "free", losses = { { 1.0, denoise } }, finish = stop.at_step(o.total) },
   },
 

@@ -51,6 +51,14 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
       ("%s: %.9g, on the CPU %.9g"):format(what, got, expected))
   end
 
+  --- The same numbers in two values, which may be tables.
+  local function near_values(expected, got, tolerance, what)
+    if type(expected) == "number" then return near(expected, got, tolerance, what) end
+    for key, value in pairs(type(expected) == "table" and expected or {}) do
+      near_values(value, got[key], tolerance, what .. "." .. key)
+    end
+  end
+
   --- The same steps, stages and signals, losses and norms within a relative tolerance.
   local function expect_alike(expected_folder, folder, tolerance)
     local expected, got = events(expected_folder, "step"), events(folder, "step")
@@ -68,7 +76,7 @@ describe("training on cuda, over tests/cuda_on_cpu,", function()
     assert.equal(#signals, #measured)
     for k, signal in ipairs(signals) do
       assert.equal(signal.name, measured[k].name)
-      if type(signal.value) == "number" then near(signal.value, measured[k].value, 10 * tolerance, signal.name) end
+      near_values(signal.value, measured[k].value, 10 * tolerance, signal.name)
     end
   end
 

@@ -198,6 +198,52 @@ describe("stop.wall_clock", function()
   end)
 end)
 
+describe("stop.metric", function()
+  it("ends when evaluations have turned, each counted once", function()
+    local function at(step, value, of_step) return { step = step, ["metric fid"] = value
+      and { value = value, step = of_step or step } or { undefined = "none yet" } } end
+    local events = { at(100), at(200, 9), at(300, 8), at(400, 8.5), at(500, 8.5, 400), at(600, 8.05), at(700, 8.3),
+      at(800, 8.4), at(900, 7) }
+    local step, reason = replay(stop.metric { "fid" }, events)
+    assert.equal(600, step)
+    assert.equal("fid 8.05, the best was 8", reason)
+    assert.equal(800, (replay(stop.metric { "fid", by = 0.1 }, events)))
+    assert.equal(400, (replay(stop.metric { "fid", by = 0.1, patience = 1 }, events)))
+    assert.equal(300, (replay(stop.metric { "fid", rising = true, patience = 1 }, events)))
+  end)
+
+  it("reads the evaluations that another process writes into the log, and a replay those that are there", function()
+    local function change(recipe)
+      recipe.stages[1].finish = stop.any(stop.metric { "distance", of = "teacher", every = 1, patience = 1 },
+        stop.at_step(9))
+    end
+    local folder = in_folder "run"
+    local log = { [2] = { 7, "teacher" }, [3] = { 1, "classifier" }, [4] = { 6, "teacher" }, [6] = { 6.5, "teacher" } }
+    local function console(run)
+      return { between_steps = function()
+        local found = log[run.step]
+        if not found then return end
+        local events = require("perigee.record.events").open(folder)
+        events:write { event = "evaluation", step = run.step, name = found[2], distance = found[1] }
+        events:close()
+      end, close = function() end }
+    end
+    local recipe = tiny.recipe { checkpoint = 0 }
+    change(recipe)
+    require("perigee.train").train(recipe, { folder = folder, quiet = true, console = console }):free()
+    local text = files.read(folder .. "/events.jsonl")
+    assert.is_truthy(text:find('"reason":"distance 6.5, the best was 6"', 1, true), text)
+    text = text:gsub('[^\n]*"event":"signal"[^\n]*\n', "")
+    files.write(folder .. "/events.jsonl", text)
+    local run = require("perigee.replay.recorded").read(folder)
+    local policy = stop.metric { "distance", of = "teacher", every = 1, patience = 1 }
+    assert.same({ 6, "distance 6.5, the best was 6" }, (function()
+      local answer = require("perigee.replay").ask(run, run:stage(), policy)
+      return { answer.step, answer.reason }
+    end)())
+  end)
+end)
+
 describe("stop.after with another stop", function()
   it("asks that from then on, and hears nothing before", function()
     local function event(step, value) return { step = step, stage_steps = step, denoise = value } end

@@ -5,7 +5,7 @@ local M = {}
 
 --- What a field must be: a type, "objects" (a list of them), or the fields of an object. All may be missing.
 local FIELDS = {
-  options = {}, batch = "number", stages = "objects",
+  options = {}, batch = "number", seed = "number", stages = "objects",
   command = { recipe = {}, command = { device = "string", seed = "number", threads = "number", console = "boolean" } },
 }
 local STAGE = { name = "string", signals = "objects" }

@@ -117,6 +117,20 @@ local function wrong(event)
   end
 end
 
+--- The `evaluation` events of a log, which other processes may write while the run goes on; none where there is no log.
+---@param folder string
+---@return table[]
+function Events.evaluations(folder)
+  local list, path = {}, folder .. "/events.jsonl"
+  if not files.exists(path) then return list end
+  for line in files.read(path):gmatch "[^\n]+" do
+    local fine, event
+    if line:find('"evaluation"', 1, true) then fine, event = pcall(json.decode, line) end
+    if fine and not wrong(event) and event.event == "evaluation" then list[#list + 1] = event end
+  end
+  return list
+end
+
 --- Reads a log: a list of events. A last line cut short by a crash is left out; so is any other that is no event, and
 --- `tell` is called with a sentence about it.
 ---@param folder string

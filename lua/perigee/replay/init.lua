@@ -47,6 +47,12 @@ local function values_of(recorded, stage, signal, last)
   expect_same(recorded, stage, signal)
   local values, means = recorded.signals[signal.name], false
   if not values and signal.kind == "loss" then values, means = recorded.losses[signal.name], true end
+  if not values and signal.of_evaluations then
+    values = {}
+    for step = stage.from + 1, #recorded.evaluations > 0 and last or 0 do
+      if signal:due(step) then values[step] = signal:of_evaluations(recorded.evaluations, step) end
+    end
+  end
   local found = keys_within(values or {}, stage, last)
   for _, step in ipairs(found) do
     if signal:due(step) then return values, means end

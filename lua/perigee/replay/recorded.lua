@@ -19,6 +19,7 @@ local M = {}
 ---@field stages perigee.ReplayedStage[]
 ---@field last integer     the last step that the log knows
 ---@field signals table<string, table<integer, any>>    values of signals: name -> step -> value
+---@field evaluations table[]  its `evaluation` events
 ---@field losses table<string, table<integer, number>>  values of `step` events: name -> step -> value
 local Recorded = {}
 Recorded.__index = Recorded
@@ -36,6 +37,7 @@ local function take(recorded, event)
     if before then before.to, before.reason = step, event.reason end
   end
   if kind == "stage" then recorded.stages[#recorded.stages + 1] = { name = event.stage, from = step, signals = {} }
+  elseif kind == "evaluation" then table.insert(recorded.evaluations, event)
   elseif kind == "signal" then put(recorded.signals, event.name, step, event.value)
   elseif kind == "step" and type(event.losses) == "table" then
     for name, value in pairs(event.losses) do put(recorded.losses, name, step, value) end
@@ -54,7 +56,7 @@ function M.read(path, label, tell)
     error(("%s is not a run: events.jsonl is missing"):format(path), 0)
   end
   local recorded = setmetatable({ label = label or path:match "[^/]+$" or path, path = path, stages = {}, last = 0,
-    signals = {}, losses = {} }, Recorded)
+    signals = {}, losses = {}, evaluations = {} }, Recorded)
   for _, event in ipairs(Events.read(path, tell)) do take(recorded, event) end
   if #recorded.stages == 0 then error(("%s: the log names no stage"):format(path), 0) end
   local described_by = files.exists(path .. "/config.json") and config.read(path) or {}

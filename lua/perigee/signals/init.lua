@@ -26,6 +26,8 @@ local M = {}
 ---@field of_step? boolean  it is about the step just done, and can't be measured without one
 ---@field holds? boolean  a reading's memory stays until the stage ends
 ---@field of_process? boolean  what it keeps is this process's alone (a clock): no checkpoint holds it
+---@field of_evaluations? fun(self: perigee.Signal, events: table[], step: integer): table  its value at a step by the
+---  log's evaluations, for a replay
 ---@field family? string
 ---@field measure_family? fun(members: perigee.Signal[], run: perigee.Run): table[]  of signals that keep nothing
 ---@field price? fun(members: perigee.Signal[], run: table): perigee.SignalPrice  where it takes more than a look

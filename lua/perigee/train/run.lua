@@ -511,6 +511,10 @@ function Run:close_log()
   self.events = false
 end
 
+--- The evaluations that the run's log tells of.
+---@return table[]
+function Run:evaluations() return self.folder and Events.evaluations(self.folder) or {} end
+
 --- The folder holds a checkpoint of this step.
 function Run:mark_saved() self.saved_step = self.step end
 
