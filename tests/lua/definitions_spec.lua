@@ -222,8 +222,8 @@ describe("a stop of one file", function()
   end)
 
   it("is found by its name, and a misspelt one is an error with the names that there are", function()
-    assert.matches("unknown stop 'raio'; expected one of after, all, any, at_step, custom, gradient_angle, metric, plateau, "
-      .. "ratio, stream_angle, wall_clock; did you mean \"ratio\"%?", message_of(function() return pg.stop.raio end))
+    assert.matches("unknown stop 'raio'; expected one of after, all, any, at_step, .*ratio, .*; did you mean "
+      .. "\"ratio\"%?", message_of(function() return pg.stop.raio end))
     assert.matches("unknown loss 'gram'; .*gram_alignment", message_of(function() return pg.loss.gram end))
     assert.matches("unknown signal 'init'; expected one of .*, gradient_norm, .*, loss, .*ratio, ",
       message_of(function() return pg.signal.init end))
