@@ -14,7 +14,9 @@ local tensor, ops = core.tensor, core.ops
 ---@field signal perigee.signals
 ---@field data perigee.data
 ---@field optim perigee.optim
+---@field path perigee.paths
 ---@field time perigee.times
+---@field weighting perigee.weightings
 ---@field schedule perigee.schedules
 ---@field sampler perigee.samplers
 ---@field train perigee.training
@@ -90,7 +92,8 @@ function pg.options(declaration) return require("perigee.recipe.options").declar
 local parts = {
   recipe = "perigee.recipe", train = "perigee.train",
   nn = "perigee.nn", models = "perigee.models", data = "perigee.data", optim = "perigee.optim",
-  loss = "perigee.losses", time = "perigee.times", schedule = "perigee.schedules", stop = "perigee.stops",
+  loss = "perigee.losses", path = "perigee.paths", time = "perigee.times",
+  weighting = "perigee.weightings", schedule = "perigee.schedules", stop = "perigee.stops",
   signal = "perigee.signals", sampler = "perigee.samplers",
 }
 

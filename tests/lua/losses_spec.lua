@@ -5,6 +5,7 @@ local core = require "perigee.core"
 local losses = require "perigee.losses"
 local models = require "perigee.models"
 local oracle = require "tests.lua.oracle"
+local paths = require "perigee.paths"
 local tables = require "perigee.base.tables"
 local times = require "perigee.times"
 local weights = require "perigee.io.weights"
@@ -29,7 +30,9 @@ describe("paths", function()
       local velocity = student(x_t, fixture.t, fixture.y)
       oracle.near("velocity", velocity, fixture[path .. ".velocity"])
       local loss = losses.flow_matching { path = path }
-      local value = loss:compute { forward = function() return { velocity = velocity, target = target } end }
+      local context = Context.new { path = loss.path, dtype = "float32" }
+      context.result = { prediction = velocity, velocity = velocity, target = target, x_t = x_t, t = fixture.t }
+      local value = loss:compute(context)
       near_number("loss", value:item(), number(fixture[path .. ".loss"]), 1e-5)
     end)
 
@@ -37,8 +40,8 @@ describe("paths", function()
       for mu = 0, 1 do
         local expected = fixture[("%s.lognormal.%d"):format(path, mu)]
         local time = times.log_normal { mu = mu }
-        oracle.near("float32", time:of(fixture.z, path), expected, 1e-6)
-        oracle.near("float64", time:of(fixture.z:to "float64", path), expected, 1e-14)
+        oracle.near("float32", time:of(fixture.z, paths.of(path)), expected, 1e-6)
+        oracle.near("float64", time:of(fixture.z:to "float64", paths.of(path)), expected, 1e-14)
       end
     end)
   end
@@ -46,13 +49,13 @@ describe("paths", function()
   it("times are drawn from their distributions", function()
     local state = tensor.tensor({ 3, 5, 0 }, "int64")
     local count = 20000
-    local uniform = times.uniform():draw(count, state, "float64", "linear")
+    local uniform = times.uniform():draw(count, state, "float64", paths.linear())
     assert.is_true(math.abs(uniform:mean():item() - 0.5) < 0.01)
     for path, inverse in pairs {
       linear = function(t) return ops.log(t / (1 - t)) end,
       cosine = function(t) return ops.log(ops.sin(t * (math.pi / 2)) / ops.cos(t * (math.pi / 2))) end,
     } do
-      local z = inverse(times.log_normal({ mu = 1, deviation = 0.5 }):draw(count, state, "float64", path))
+      local z = inverse(times.log_normal({ mu = 1, deviation = 0.5 }):draw(count, state, "float64", paths.of(path)))
       local mean = z:mean():item()
       assert.is_true(math.abs(mean - 1) < 0.02, path)
       assert.is_true(math.abs(((z - mean) * (z - mean)):mean():item() - 0.25) < 0.01, path)

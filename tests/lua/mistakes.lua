@@ -200,7 +200,7 @@ M.recipes = {
   { "an option of a loss", recipe "stage.losses = { { 1, loss.flow_matching { pth = 'linear' } } } --!",
     "loss.flow_matching: unknown option 'pth'; did you mean \"path\"?" },
   { "a path that is none", recipe "stage.losses = { { 1, loss.flow_matching { path = 'curved' } } } --!",
-    "loss.flow_matching: option 'path' is curved; expected one of linear, cosine" },
+    "unknown path 'curved'; expected one of cosine, diffusion, linear" },
   { "a distribution of times as text", recipe "stage.losses = { { 1, loss.flow_matching { time = 'uniform' } } } --!",
     "loss.flow_matching: option 'time' is a string (uniform); expected a distribution, such as pg.time.uniform()" },
   { "a projector of no width", recipe "local x = loss.feature_alignment { block = 1, hidden = 0 } --!",
@@ -248,8 +248,8 @@ M.recipes = {
     "sit_s_2: the name fixes 'depth' to 12" },
 
   -- sampling
-  { "a sampler that is none", recipe "o.sample = { sampler = 'ddim' }",
-    "unknown sampler 'ddim'; expected one of dopri5, euler, heun, sde" },
+  { "a sampler that is none", recipe "o.sample = { sampler = 'plms' }",
+    "unknown sampler 'plms'; expected one of ddim, ddpm, dopri5, euler, heun, sde" },
   { "guidance of less than nothing", recipe "o.sample = { cfg = -1 }",
     "recipe: sample: option 'cfg' is a number (-1); expected a number from 0" },
   { "guidance without end", recipe "o.sample = { cfg = 1 / 0 }", "recipe: sample: option 'cfg' is a number (inf)" },
@@ -341,7 +341,7 @@ M.models = {
   { "a tap published twice", model { publish = "nn.taps.publish('block 1', h) nn.taps.publish('block 1', h) --!" },
     "the tap 'block 1' is published twice" },
   { "no result", model { output = "local _ = ops.unpatchify(self.out(h), { patch = 8, size = self.size })" },
-    "the student, a student, returns nil for x [64,3,32,32]; expected a velocity of x's shape" },
+    "the student, a student, returns nil for x [64,3,32,32]; expected a prediction of x's shape" },
   { "a table for a result", model { output = "return { h }" }, "returns a table for x [64,3,32,32]" },
   { "a result of another shape", model { output = "return self.out(h)" },
     "the student, a student, returns symbolic float32 [64,16,192]" },

@@ -150,7 +150,7 @@ describe("perigee sample", function()
 
   it("tells mistakes in one line", function()
     for command, message in pairs {
-      ["sample @/runs/tiny --sampler foo"] = "unknown sampler 'foo'; expected one of dopri5, euler, heun, sde",
+      ["sample @/runs/tiny --sampler foo"] = "unknown sampler 'foo'; expected one of ddim, ddpm, dopri5, ",
       ["sample @/runs/none"] = "no run or checkpoint at",
       ["sample @/runs/tiny --interval 1"] = "expected LOW:HIGH",
       ["sample @/runs/tiny --labels 1,9"] = "--labels 1,9: expected balanced, drawn, data, or numbers from 0 to 7",
@@ -160,7 +160,7 @@ describe("perigee sample", function()
       ["sample @/runs/tiny --count 0"] = "--count: 0 is too small, the least is 1",
       ["sample @/runs/tiny --sampler huen"] = 'did you mean "heun"?',
       ["sample @/runs/tiny --sampler dopri5 --steps 9"] =
-        "sample: 'steps' is an option of euler, heun, sde; dopri5 has atol, rtol",
+        "sample: 'steps' is an option of ddim, ddpm, euler, heun, sde; dopri5 has atol, rtol",
       ["sample @/runs/tiny --rtol 1e-3"] = "sample: 'rtol' is an option of dopri5; euler has steps",
       ["sample @/runs/tiny --sampler dopri5 --rtol inf"] = "expected a number from 0",
       ["sample @/runs/tiny --cfg -1"] = "--cfg: -1 is too small, the least is 0",

@@ -4,6 +4,7 @@ local expect = require "tests.lua.expect"
 local field = require "perigee.sampling.field"
 local generate = require "perigee.sampling.generate"
 local ops = require "perigee.core.ops"
+local paths = require "perigee.paths"
 local samplers = require "perigee.samplers"
 local sampling = require "perigee.recipe.sampling"
 local tables = require "perigee.base.tables"
@@ -36,7 +37,7 @@ local function mixture_velocity(path, centres, weights_of)
   return function(x, t, labels)
     local states, numbers, flat = x:reshape({ x.shape[1], -1 }):totable(), labels:totable(), {}
     for b, state in ipairs(states) do
-      local alpha, sigma, d_alpha, d_sigma = samplers.path(path, type(t) == "table" and t[b] or t)
+      local alpha, sigma, d_alpha, d_sigma = paths.of(path):at(type(t) == "table" and t[b] or t)
       local variance = alpha ^ 2 * spread + sigma ^ 2
       local parts, total, largest = {}, 0, -math.huge
       local y = numbers[b] + 1

@@ -1,6 +1,6 @@
 """Writes fixtures/. With --check, computes everything again in float32 and says how far that is from them.
 
-    python3 tests/oracle/make.py [--vit-tiny FILE] [--check]
+    python3 tests/oracle/make.py [--vit-tiny FILE] [--dit FOLDER] [--check]
 """
 
 import argparse
@@ -14,6 +14,7 @@ import build_alignment
 import build_autoencoder
 import build_basics
 import build_convolution
+import build_diffusion
 import build_dopri5
 import build_frechet
 import build_haste
@@ -30,7 +31,7 @@ import store
 FOLDER = Path(__file__).parent / "fixtures"
 
 
-def fixtures(vit_tiny):
+def fixtures(vit_tiny, dit):
     yield from build_student.build()
     yield from build_haste.build()
     yield from build_parameters.build()
@@ -43,6 +44,7 @@ def fixtures(vit_tiny):
     yield from build_convolution.build()
     yield from build_autoencoder.build()
     yield from build_official.build()
+    yield from build_diffusion.build(dit)
     yield from build_ops.build()
 
 
@@ -65,13 +67,14 @@ def compare(fixture):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vit-tiny", metavar="FILE", help="vit_tiny_patch16_224.safetensors, for vit_tiny_real")
+    parser.add_argument("--dit", metavar="FOLDER", help="a clone of facebookresearch/DiT, for diffusion")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.check:
         store.compute = torch.float32
     FOLDER.mkdir(exist_ok=True)
-    for fixture in fixtures(options.vit_tiny):
+    for fixture in fixtures(options.vit_tiny, options.dit):
         if options.check:
             compare(fixture)
         else:
@@ -85,6 +88,8 @@ def main():
         (FOLDER / "autoencoder_kl.names").write_text(build_autoencoder.names())
     if not options.vit_tiny:
         print("vit_tiny_real left as it is: give --vit-tiny FILE to make it again")
+    if not options.dit:
+        print("diffusion left as it is: give --dit FOLDER to make it again")
 
 
 if __name__ == "__main__":

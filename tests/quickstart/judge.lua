@@ -52,7 +52,8 @@ end
 function M.samples(path, count)
   local recipe, state = restore.open(path)
   local images, labels = {}, {}
-  local settings = sampling.settings("sample", { count = count, seed = 1234 }, recipe.student, recipe.sample)
+  local settings = sampling.settings("sample", { count = count, seed = 1234 }, recipe.student, recipe.sample,
+    recipe:path())
   generate.each(recipe, settings, { batch = 100 }, function(_, pictures, numbers)
     images[#images + 1], labels[#labels + 1] = pictures:clone(), numbers:clone()
   end)

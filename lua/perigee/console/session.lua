@@ -362,7 +362,8 @@ function Session:sample(options)
   local of, given = hidden[self], tables.copy(options or {})
   local path = check.value("run:sample: path", given.path or "samples.png", { "string" })
   given.path = nil
-  local settings = require("perigee.recipe.sampling").settings("run:sample", given, of.recipe.student, of.recipe.sample)
+  local settings = require("perigee.recipe.sampling").settings("run:sample", given, of.recipe.student, of.recipe.sample,
+    of.recipe:path())
   local images = require("perigee.sampling.generate").all(of.recipe, settings, { device = of.inner.device })
   require("perigee.io.png").save(path, require("perigee.sampling.grid").join(images))
   return path

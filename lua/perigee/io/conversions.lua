@@ -6,22 +6,27 @@ local tensor = require "perigee.core.tensor"
 
 local M = {}
 
---- The last layer of a model with a learned sigma has 2·C outputs a pixel, of which the first C are the prediction.
+--- The last layer of a model with a learned variance has 2·C outputs a pixel, of which the first C are the prediction.
+--- A model here has either both or the first C alone.
 local function with_sigma(sign)
   local function doubled(shape) return { 2 * shape[1], unpack(shape, 2) } end
   return {
-    shape = doubled,
+    shape = function(shape, model) return model.learned_variance and shape or doubled(shape) end,
     inward = function(theirs, model)
       local shape, channels = theirs.shape, model.channels
       local pixels = theirs:reshape { shape[1] / (2 * channels), 2 * channels, shape[2] or 1 }
       local kept = ops.mul(pixels:narrow(2, 1, channels), sign)
-      return kept:reshape { shape[1] / 2, unpack(shape, 2) }
+      if not model.learned_variance then return kept:reshape { shape[1] / 2, unpack(shape, 2) } end
+      return ops.concat({ kept, pixels:narrow(2, channels + 1, channels) }, 2):reshape(shape)
     end,
     outward = function(ours, model)
       local shape, channels = ours.shape, model.channels
-      local pixels = ops.mul(ours:reshape { shape[1] / channels, channels, shape[2] or 1 }, sign)
-      local unused = tensor.empty(pixels.shape, pixels.dtype):fill_(0)
-      return ops.concat({ pixels, unused }, 2):reshape(doubled(shape))
+      local given = (model.learned_variance and 2 or 1) * channels
+      local pixels = ours:reshape { shape[1] / given, given, shape[2] or 1 }
+      local prediction = ops.mul(pixels:narrow(2, 1, channels), sign)
+      local variance = model.learned_variance and pixels:narrow(2, channels + 1, channels)
+        or tensor.empty(prediction.shape, pixels.dtype):fill_(0)
+      return ops.concat({ prediction, variance }, 2):reshape(model.learned_variance and shape or doubled(shape))
     end,
   }
 end

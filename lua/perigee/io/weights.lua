@@ -53,7 +53,7 @@ function M.public_parameters(model, names, strip)
     end
     local conversion = known.convert and conversions[known.convert[name]]
     local shape = public_shape(entry.tensor, name, known)
-    if conversion then shape = conversion.shape(shape) end
+    if conversion then shape = conversion.shape(shape, model) end
     list[k] = { name = type(public) == "table" and public[1] or public, shape = shape, parameter = entry.tensor,
       own_name = entry.name, names = type(public) == "table" and public or nil, conversion = conversion }
   end

@@ -1,5 +1,6 @@
 --- SiT (Ma et al. 2024, arXiv 2401.08740): a transformer over patches of a noised latent or image, conditioned on
---- time and class by adaptive layer norm (adaLN-zero; Peebles, Xie 2022, arXiv 2212.09748). It predicts the velocity.
+--- time and class by adaptive layer norm (adaLN-zero; Peebles, Xie 2022, arXiv 2212.09748). It predicts the velocity,
+--- or what its loss says. DiT is the same with a second output for the variance (models/dit.lua).
 local Attention = require "perigee.nn.attention"
 local LabelEmbedding = require "perigee.nn.label_embedding"
 local Linear = require "perigee.nn.linear"
@@ -72,6 +73,7 @@ end
 ---@field classes integer
 ---@field null_label integer
 ---@field drop_label number
+---@field learned_variance boolean  forward returns a second value
 local Sit = module.class "sit"
 Sit.public_names = "repa" -- of io/names
 
@@ -87,6 +89,7 @@ local rules = {
   mlp_ratio = { "number", 4 },
   time_features = { "count", 256 },
   recompute = { "boolean", false },
+  learned_variance = { "boolean", false },
   label_deviation = { "number", 0.02 },
   time_deviation = { "number", 0.02 },
   weights = { "string" },
@@ -103,6 +106,7 @@ local rules = {
 ---@field mlp_ratio? number     4
 ---@field time_features? integer  width of the time's sinusoids: 256
 ---@field recompute? boolean    compute blocks again in the backward pass instead of keeping what they saved
+---@field learned_variance? boolean  a second output of x's shape, for loss.variational_bound: false
 ---@field label_deviation? number  of the label table's first values: 0.02; short runs learn faster from larger ones
 ---@field time_deviation? number   of the time MLP's first weights: 0.02
 ---@field weights? string          a file of weights to start from (docs/weights.md), instead of random numbers
@@ -138,8 +142,9 @@ local function build(self, name, options)
   self.grid = { size[1] / patch, size[2] / patch }
   self.tokens = self.grid[1] * self.grid[2]
   self.classes, self.null_label, self.drop_label = options.classes, options.classes, options.drop_label
-  self.recompute, self.settings = options.recompute, options
+  self.recompute, self.settings, self.learned_variance = options.recompute, options, options.learned_variance
   self.weights, self.names, self.take = options.weights, options.names, options.take
+  if self.learned_variance then self.public_names = "dit" end
 
   self.patch_embedding = PatchEmbedding(self.channels, patch, width)
   self.position = position_buffer(width, self.grid)
@@ -147,7 +152,7 @@ local function build(self, name, options)
   self.label_embedding = LabelEmbedding(self.classes, width, options.label_deviation)
   self.blocks = {}
   for k = 1, self.depth do self.blocks[k] = Block(width, self.heads, math.floor(width * options.mlp_ratio)) end
-  self.final = Final(width, patch * patch * self.channels)
+  self.final = Final(width, patch * patch * self.channels * (self.learned_variance and 2 or 1))
   self:assign_names()
 end
 
@@ -168,7 +173,8 @@ function Sit:check_inputs(x, t, y)
   end
 end
 
---- Velocity for x [B,C,H,W] at times t [B] (0: data, 1: noise) and labels y [B]. Publishes "embedded", "conditioning",
+--- The prediction [B,C,H,W] for x [B,C,H,W] at times t [B] (0: data, 1: noise) and labels y [B]; with a learned
+--- variance, that too, [B,C,H,W]: where from β̃ (−1) to β (1) its log lies. Publishes "embedded", "conditioning",
 --- "block i" and "qkv of block i".
 function Sit:forward(x, t, y)
   self:check_inputs(x, t, y)
@@ -182,9 +188,13 @@ function Sit:forward(x, t, y)
     else h = block(h, c, number) end
     taps.publish("block " .. number, h)
   end
-  return ops.unpatchify(self.final(h, c), {
-    patch = self.patch, order = "channels_last", channels = self.channels, size = self.size,
+  local made = ops.unpatchify(self.final(h, c), {
+    patch = self.patch, order = "channels_last", channels = self.channels * (self.learned_variance and 2 or 1),
+    size = self.size,
   })
+  if not self.learned_variance then return made end
+  local parts = made:chunk(2, 2)
+  return parts[1], parts[2]
 end
 
 --- Labels for training: each becomes the null label with the probability `drop_label`.
@@ -211,17 +221,32 @@ local sizes = {
 }
 
 --- A size of the paper under its name: the name says depth, width, heads and patch, the options the rest.
-local function named(name, fixed)
+local function named(name, fixed, defaults)
   return function(options)
     for key in pairs(options or {}) do
       if fixed[key] then
-        core.fail("%s: the name fixes '%s' to %s; use sit { ... } for another", name, key, fixed[key])
+        core.fail("%s: the name fixes '%s' to %s; use %s { ... } for another", name, key, fixed[key], name:match "^%l+")
       end
     end
     local self = setmetatable({}, Sit)
-    build(self, name, tables.merged(options, fixed))
+    build(self, name, tables.merged(defaults, tables.merged(options, fixed)))
     return self
   end
+end
+
+--- All sizes, as FAMILY_s_2 ... FAMILY_xl_8.
+---@param family string
+---@param defaults? table  options that hold unless they are given
+---@return table<string, fun(options?: perigee.SitNamedOptions): perigee.Sit>
+function Sit.all_sizes(family, defaults)
+  local made = {}
+  for letter, size in pairs(sizes) do
+    for _, patch in ipairs { 2, 4, 8 } do
+      local name = ("%s_%s_%d"):format(family, letter, patch)
+      made[name] = named(name, { depth = size.depth, width = size.width, heads = size.heads, patch = patch }, defaults)
+    end
+  end
+  return made
 end
 
 ---@class perigee.models
@@ -238,11 +263,6 @@ end
 ---@field sit_xl_2 fun(options?: perigee.SitNamedOptions): perigee.Sit
 ---@field sit_xl_4 fun(options?: perigee.SitNamedOptions): perigee.Sit
 ---@field sit_xl_8 fun(options?: perigee.SitNamedOptions): perigee.Sit
-local M = { sit = Sit }
-for letter, size in pairs(sizes) do
-  for _, patch in ipairs { 2, 4, 8 } do
-    local name = ("sit_%s_%d"):format(letter, patch)
-    M[name] = named(name, { depth = size.depth, width = size.width, heads = size.heads, patch = patch })
-  end
-end
+local M = Sit.all_sizes "sit"
+M.sit = Sit
 return M

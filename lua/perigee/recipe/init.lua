@@ -200,7 +200,6 @@ function M.new(given)
   if type(o.data.batch) ~= "number" or not o.data.fields then
     core.fail "recipe: data is a table; expected a data set, such as pg.data.shapes { batch = 16 }"
   end
-  o.sample = require("perigee.recipe.sampling").settings("recipe: sample", o.sample, o.student)
   if o.stages.losses then core.fail "recipe: stages is one stage; expected a list: { { name = ..., losses = ... } }" end
   if #o.stages == 0 then core.fail "recipe: stages lists no stage" end
   local stages, names = {}, {}
@@ -221,6 +220,7 @@ function M.new(given)
     end
   end
   o.stages = stages
+  o.sample = require("perigee.recipe.sampling").settings("recipe: sample", o.sample, o.student, nil, Recipe.path(o))
   local batch = o.data.batch
   o.batch, o.micro = batch, o.micro or batch
   if batch % o.micro ~= 0 then core.fail("recipe: micro = %d does not divide batch = %d", o.micro, batch) end
@@ -286,6 +286,13 @@ function Recipe:flow_matching(stage)
   local found = stage and find(stage)
   for _, s in ipairs(self.stages) do found = found or find(s) end
   return found
+end
+
+--- The path of the student's loss, if it has a denoising one.
+---@return perigee.Path?
+function Recipe:path()
+  local matching = Recipe.flow_matching(self)
+  return matching and matching.path
 end
 
 --- The modules that losses train with the student: loss name -> { name -> module }, made once.

@@ -4,6 +4,7 @@ local check = require "perigee.core.check"
 local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core.ffi"
 local nearest = require "perigee.base.nearest"
+local paths = require "perigee.paths"
 local samplers = require "perigee.samplers"
 local tables = require "perigee.base.tables"
 
@@ -11,7 +12,7 @@ local tables = require "perigee.base.tables"
 ---@field count? integer       64
 ---@field cfg? number          guidance scale; 1, the default, is none
 ---@field interval? number[]   { low, high }: times in which guidance acts: { 0, 1 }
----@field sampler? string      euler; the names are those of lua/perigee/samplers/
+---@field sampler? string      euler, on a diffusion ddpm; the names are those of lua/perigee/samplers/
 ---@field seed? integer        0
 ---@field labels? "balanced"|"drawn"|"data"|integer[]  round the classes, the default; drawn uniformly; those of the
 ---  data set's records, the default where the student takes other inputs too; or a list, in turn
@@ -27,7 +28,7 @@ local COMMON = {
   { "cfg", { "number", 1, least = 0, instead = "for guidance in a part of the times, set interval = { low, high }" },
     "guidance scale; 1 is none" },
   { "interval", { "numbers", { 0, 1 }, length = 2, least = 0, most = 1 }, "times in which guidance acts" },
-  { "sampler", { "string", "euler" } },
+  { "sampler", { "string" } },
   { "seed", { "natural", 0 }, "seed of noise and drawn labels" },
   { "labels", { "string|table" }, "balanced, drawn, data, or classes such as 3 or 1,5,7" },
   { "conditions", { "table" },
@@ -120,12 +121,15 @@ end
 ---@param given perigee.SampleSettings
 ---@param student perigee.Module
 ---@param otherwise? perigee.SampleSettings  settings in full that hold where `given` says nothing
+---@param path? perigee.Path              of the student's loss: linear
 ---@return perigee.SampleSettings
-function M.settings(what, given, student, otherwise)
+function M.settings(what, given, student, otherwise, path)
+  path = path or paths.linear()
   otherwise = otherwise or {}
   local spec = {}
   for _, entry in ipairs(COMMON) do spec[entry[1]] = entry[2] end
-  local name = given.sampler or otherwise.sampler or spec.sampler[2]
+  local name = given.sampler or otherwise.sampler or samplers.default(path)
+  samplers.expect_path(name, path)
   for key, rule in pairs(samplers.find(name).options) do spec[key] = rule end
   check_owner(what, given, name)
   local kept = {}
@@ -135,6 +139,7 @@ function M.settings(what, given, student, otherwise)
     all.conditions = tables.merged(otherwise.conditions, given.conditions)
   end
   local o = check.options(what, all, spec)
+  o.sampler = name
   check_guidance(what, o, student)
   if o.labels == nil then o.labels = #conditions.of(student) > 1 and "data" or "balanced" end
   if o.conditions then check_conditions(what, o.conditions, student) end
@@ -192,7 +197,7 @@ function M.describe(settings)
   local own = samplers.find(settings.sampler).options
   for _, key in ipairs(tables.sorted_keys(own)) do
     parts[#parts + 1] = own[key][1] == "count" and ("%d %s"):format(settings[key], key)
-      or ("%s %g"):format(key, settings[key])
+      or ("%s %s"):format(key, type(settings[key]) == "number" and ("%g"):format(settings[key]) or settings[key])
   end
   for _, name in ipairs(tables.sorted_keys(settings.conditions or {})) do
     local value = settings.conditions[name]
@@ -254,7 +259,7 @@ function M.from_command(options, recipe)
     if value ~= nil and parse[name] then value = parse[name](value, recipe.student.classes) end
     given[name] = value
   end
-  return M.settings("sample", given, recipe.student, recipe.sample)
+  return M.settings("sample", given, recipe.student, recipe.sample, recipe:path())
 end
 
 return M

@@ -14,7 +14,7 @@ return {
       x = tensor.tidy(function()
         local t, dt = times[k], times[k + 1] - times[k]
         local v = field(x, t)
-        local alpha, sigma, d_alpha, d_sigma = samplers.path(o.path, t)
+        local alpha, sigma, d_alpha, d_sigma = o.path:at(t)
         local r, w = alpha / d_alpha, 2 * t
         local score = (v * r - x) * (1 / (sigma * sigma - r * d_sigma * sigma))
         local moved = x + (v - score * (w / 2)) * dt

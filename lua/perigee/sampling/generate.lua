@@ -71,7 +71,8 @@ function M.each(recipe, settings, options, take)
       local labels = conditioned.labels
       local velocity = field.new(executable, student, list, conditioned, {
         scale = settings.cfg, low = settings.interval[1], high = settings.interval[2], dtype = recipe.dtype,
-        captures = o.captures,
+        captures = o.captures, path = matching.path, prediction = matching.prediction,
+        least_sigma = matching.least_sigma,
       })
       local how = { sampler = settings.sampler, path = matching.path, noise = noise,
         each = o.progress and function(part) o.progress(done + wanted * part) end or nil }

@@ -35,7 +35,7 @@ end
 ---@return string path
 function M.save(run, given)
   local recipe = run.recipe
-  local settings = sampling.settings("sample", given or {}, recipe.student, recipe.sample)
+  local settings = sampling.settings("sample", given or {}, recipe.student, recipe.sample, recipe:path())
   local form = generate.form(recipe)
   local path = ("%s/samples/step-%07d.%s"):format(run.folder, run.step, form.pixels and "png" or "npy")
   if form.pixels then grid.check(path, settings.count, form.shape) end

@@ -6,6 +6,7 @@ local contract = require "perigee.stage.student"
 local core = require "perigee.core.ffi"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
+local paths = require "perigee.paths"
 local tables = require "perigee.base.tables"
 
 ---@class perigee.Context
@@ -28,9 +29,10 @@ local Context = {}
 Context.__index = Context
 
 --- `fields`: program, student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C]
---- or latents, labels), state (int64 [3]), path, time, dtype; optional t, noise to fix what is otherwise drawn; kept;
---- forked: names of taps.
+--- or latents, labels), state (int64 [3]), path, time, prediction, dtype; optional t, noise to fix what is otherwise
+--- drawn; kept; forked: names of taps.
 function Context.new(fields)
+  fields.path = fields.path and paths.of(fields.path)
   fields.aligning, fields.forks, fields.left = false, {}, {}
   for _, name in ipairs(fields.forked or {}) do fields.forks[name] = { trunk = false, branch = false } end
   return setmetatable(fields, Context)
@@ -78,19 +80,65 @@ local function forward(self)
   local x0 = self:target_images()
   local t = self.t or self.time:draw(x0.shape[1], self.state, op.stat(self.dtype), self.path)
   local noise = self.noise or ops.random_normal(x0.shape, { state = self.state, purpose = "noise", dtype = self.dtype })
-  local x_t, target = ops.interpolant(x0, noise, t, { path = self.path })
+  local x_t, velocity = self.path:noised(x0, noise, t)
   local given, count = conditions.values(self)
-  local velocity, published = taps.collect(function() return (self.student(x_t, t, unpack(given, 1, count))) end)
-  contract.expect_velocity(self.student, velocity, x_t)
-  return { velocity = velocity, target = target, x_t = x_t, t = t, noise = noise, taps = published }
+  local variance
+  local prediction, published = taps.collect(function()
+    local first, second = self.student(x_t, self.path:told(t), unpack(given, 1, count))
+    variance = second
+    return first
+  end)
+  contract.expect_prediction(self.student, prediction, x_t)
+  return { prediction = prediction, variance = variance, x_t = x_t, t = t, noise = noise, target = velocity,
+    taps = published }
 end
 
---- The student's forward pass: { velocity, target, x_t, t, noise, taps }.
----@return { velocity: perigee.Value, target: perigee.Value, x_t: perigee.Value, t: perigee.Value,
----  noise: perigee.Value, taps: table<string, perigee.Value> }
+--- The student's forward pass: what it returns, `prediction` and perhaps `variance`; `velocity`, the prediction as one,
+--- and `target`, the path's; x_t, t, noise, taps.
+---@return { prediction: perigee.Value, variance?: perigee.Value, velocity: perigee.Value, target: perigee.Value,
+---  x_t: perigee.Value, t: perigee.Value, noise: perigee.Value, taps: table<string, perigee.Value> }
 function Context:forward()
-  self.result = self.result or self.program:trace(forward, self)
+  if not self.result then
+    self.result = self.program:trace(forward, self)
+    self.result.velocity = self:estimate "velocity"
+  end
   return self.result
+end
+
+--- α, σ and their derivatives at the batch's times: values [B] in the dtype of statistics, or numbers.
+---@return perigee.NoiseLevel
+function Context:noise_level()
+  local alpha, sigma, d_alpha, d_sigma = self.path:coefficients(self:forward().t)
+  return { alpha = alpha, sigma = sigma, d_alpha = d_alpha, d_sigma = d_sigma }
+end
+
+--- A value of one kind as another, at the batch's times.
+local function converted(self, value, from, to)
+  if from == to then return value end
+  local result, stat = self.result, op.stat(self.dtype)
+  local shape = { result.t.shape[1] }
+  for d = 2, #value.shape do shape[d] = 1 end
+  local level = self:noise_level()
+  for name, c in pairs(level) do level[name] = type(c) == "number" and c or c:reshape(shape) end
+  return paths.convert(value:to(stat), from, to, result.x_t:to(stat), level, self.least_sigma):to(value.dtype)
+end
+
+--- The student's prediction as velocity, noise or data, [B,C,H,W].
+---@param kind perigee.Prediction
+---@return perigee.Value
+function Context:estimate(kind)
+  return converted(self, self:forward().prediction, self.prediction or "velocity", kind)
+end
+
+--- What such an estimate should be.
+---@param kind perigee.Prediction
+---@return perigee.Value
+function Context:sought(kind)
+  local result = self:forward()
+  if kind == "data" then return self:target_images() end
+  if kind == "noise" then return result.noise end
+  if (self.least_sigma or 0) > 0 then return converted(self, self:target_images(), "data", "velocity") end
+  return result.target
 end
 
 --- A value the student published in its forward pass.

@@ -61,12 +61,12 @@ function M.expect(student, fields, who)
   end
 end
 
---- An error unless `velocity` is what a student should return at x.
-function M.expect_velocity(student, velocity, x)
-  local is_value = program.is_value(velocity)
-  if is_value and layout.same_shape(velocity.shape, x.shape) then return end
-  core.fail("%s returns %s for x %s; expected a velocity of x's shape", called(student),
-    type(velocity) == "table" and not is_value and "a table" or tostring(velocity), core.shape_text(x.shape))
+--- An error unless `prediction` is what a student should return at x.
+function M.expect_prediction(student, prediction, x)
+  local is_value = program.is_value(prediction)
+  if is_value and layout.same_shape(prediction.shape, x.shape) then return end
+  core.fail("%s returns %s for x %s; expected a prediction of x's shape", called(student),
+    type(prediction) == "table" and not is_value and "a table" or tostring(prediction), core.shape_text(x.shape))
 end
 
 return M

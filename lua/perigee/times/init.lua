@@ -5,6 +5,6 @@
 ---@class perigee.Time
 ---@field name string
 ---@field draw fun(self: perigee.Time, count: integer, state: perigee.Value, dtype: perigee.Dtype,
----  path: string): perigee.Value  [count]
+---  path: perigee.Path): perigee.Value  [count]
 
 return require("perigee.core.room").open { module = "perigee.times", what = "distribution of times" }

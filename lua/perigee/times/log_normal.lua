@@ -1,5 +1,5 @@
---- sigma = exp(z), z ~ N(mu, deviation^2); t = sigma/(1 + sigma) on the linear path, (2/pi)·atan(sigma) on the cosine
---- path.
+--- The times where log(σ/α) is normal, N(mu, deviation²): sigmoid(z) on the linear path (logit-normal, Stable Diffusion
+--- 3, arXiv 2403.03206).
 local check = require "perigee.core.check"
 local ops = require "perigee.core.ops"
 
@@ -11,7 +11,7 @@ local ops = require "perigee.core.ops"
 ---@field log_normal fun(options?: perigee.LogNormalOptions): perigee.LogNormal
 
 ---@class perigee.LogNormal : perigee.Time
----@field of fun(self: perigee.LogNormal, z: perigee.Value, path: string): perigee.Value  the times that belong to
+---@field of fun(self: perigee.LogNormal, z: perigee.Value, path: perigee.Path): perigee.Value  the times that belong to
 ---  standard normal draws z
 
 ---@param options? perigee.LogNormalOptions
@@ -20,11 +20,7 @@ return function(options)
   local o = check.options("time.log_normal", options or {}, { mu = { "number", 0 }, deviation = { "number", 1 } })
   return {
     name = "log_normal", mu = o.mu, deviation = o.deviation,
-    of = function(_, z, path)
-      local log_sigma = z * o.deviation + o.mu
-      if path == "cosine" then return ops.atan(ops.exp(log_sigma)) * (2 / math.pi) end
-      return ops.sigmoid(log_sigma)
-    end,
+    of = function(_, z, path) return path:time_at(z * o.deviation + o.mu) end,
     draw = function(self, count, state, dtype, path)
       return self:of(ops.random_normal({ count }, { state = state, purpose = "time", dtype = dtype }), path)
     end,
