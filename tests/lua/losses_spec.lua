@@ -248,7 +248,7 @@ describe("feature_alignment", function()
   local function context(hidden, teacher, projector, grids)
     return {
       student = { grid = grids.student_grid }, modules = { features = { projector = projector } },
-      teacher_grid = function() return grids.teacher_grid end,
+      left = {}, teacher_grid = function() return grids.teacher_grid end,
       teacher_features = function() return { patches = teacher } end,
       tap = function(_, name)
         assert.equal("block 1", name)

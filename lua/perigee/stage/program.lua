@@ -59,8 +59,6 @@ function M.trace(recipe, stage, options)
     kept = recipe.cache_teacher and teacher_taps.inputs(recipe, p, options.batch) or nil,
     path = matching and matching.path, time = matching and matching.time,
     prediction = matching and matching.prediction, least_sigma = matching and matching.least_sigma,
-    path = matching and matching.path, time = matching and matching.time,
-    prediction = matching and matching.prediction, least_sigma = matching and matching.least_sigma,
     drop_labels = options.drop_labels ~= false, forked = forked_by(stage, options.streams),
     t = options.fixed_time and p:input("time", { options.batch }, stat) or nil,
     noise = options.fixed_noise and p:input("noise",
