@@ -245,6 +245,39 @@ describe("weightings", function()
   end)
 end)
 
+describe("a DiT", function()
+  local in_folder = dofile(require("perigee.core.ffi").home .. "/tests/lua/folder.lua")(before_each, after_each)
+
+  local function recipe()
+    return pg.recipe {
+      name = "dit", student = models.dit { depth = 1, width = 16, heads = 2, size = 32, patch = 8, channels = 3, classes = 8 },
+      data = pg.data.shapes { batch = 4, count = 8 }, optim = pg.optim.adamw { lr = 1e-3 },
+      stages = { { name = "train", finish = pg.stop.at_step(4),
+        losses = { { 1, pg.loss.flow_matching { path = "diffusion", prediction = "noise" } },
+          { 1, pg.loss.variational_bound() } } } },
+      every = { log = 1, checkpoint = 2 }, sample = { count = 2, steps = 3, cfg = 1.5 },
+    }
+  end
+
+  it("trains, resumes and draws samples by DDPM", function()
+    local tiny, files = require "tests.lua.tiny", require "perigee.io.files"
+    assert.equal("ddpm", recipe().sample.sampler)
+    local whole, parts = in_folder "whole", in_folder "parts"
+    tiny.train({}, { recipe = recipe(), folder = whole })
+    tiny.train({}, { recipe = recipe(), folder = parts, steps = 2 })
+    tiny.train({}, { recipe = recipe(), folder = parts, resume = true })
+    assert.equal(tiny.checkpoint(whole, 4), tiny.checkpoint(parts, 4))
+    local picture = "/samples/step-0000004.png"
+    assert.equal(files.read(whole .. picture), files.read(parts .. picture))
+  end)
+
+  it("says at the recipe's line which samplers draw it", function()
+    local given = recipe()
+    assert.matches("euler is not for the path 'diffusion'", message_of(require("perigee.recipe.sampling").settings,
+      "sample", { sampler = "euler" }, given.student, given.sample, given:path()))
+  end)
+end)
+
 describe("times", function()
   local state = tensor.tensor({ 3, 5, 0 }, "int64")
 
