@@ -263,9 +263,13 @@ describe("a DiT", function()
     local tiny, files = require "tests.lua.tiny", require "perigee.io.files"
     assert.equal("ddpm", recipe().sample.sampler)
     local whole, parts = in_folder "whole", in_folder "parts"
-    tiny.train({}, { recipe = recipe(), folder = whole })
+    local run = tiny.train({}, { recipe = recipe(), folder = whole, keep = true })
+    require("perigee.sampling.preview").save(run)
+    run:free()
     tiny.train({}, { recipe = recipe(), folder = parts, steps = 2 })
-    tiny.train({}, { recipe = recipe(), folder = parts, resume = true })
+    run = tiny.train({}, { recipe = recipe(), folder = parts, resume = true, keep = true })
+    require("perigee.sampling.preview").save(run)
+    run:free()
     assert.equal(tiny.checkpoint(whole, 4), tiny.checkpoint(parts, 4))
     local picture = "/samples/step-0000004.png"
     assert.equal(files.read(whole .. picture), files.read(parts .. picture))
