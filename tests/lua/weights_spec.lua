@@ -192,12 +192,14 @@ describe("a vision transformer's weights", function()
     assert.same(model.blocks[15].mlp.output.weight:totable(), again.blocks[15].mlp.output.weight:totable())
   end)
 
-  it("that no model holds are named", function()
-    local x = pg.zeros { 1 }
-    safetensors.save(in_folder "clip.safetensors", { ["vision_model.embeddings.class_embedding"] = x,
-      ["vision_model.pre_layrnorm.weight"] = x, ["vision_model.encoder.layers.0.self_attn.q_proj.weight"] = x })
-    fails(function() teacher(in_folder "clip.safetensors"):materialise() end, "it is CLIP as Hugging Face saves it",
-      "the models here lack a norm before the blocks")
+  it("that another model holds are named", function()
+    safetensors.save(in_folder "vae.safetensors", { ["encoder.conv_in.weight"] = pg.zeros { 1 },
+      ["decoder.conv_in.weight"] = pg.zeros { 1 }, ["quant_conv.weight"] = pg.zeros { 1 },
+      ["decoder.up_blocks.0.resnets.0.conv1.weight"] = pg.zeros { 1 } })
+    fails(function() teacher(in_folder "vae.safetensors"):materialise() end, "it is an AutoencoderKL of diffusers")
+    local clip = oracle.path "encoder_clip.weights"
+    fails(function() teacher(clip):materialise() end, clip,
+      "it is CLIP as Hugging Face saves it; the model's blocks.1.scale1.gamma has no name there")
   end)
 end)
 

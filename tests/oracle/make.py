@@ -1,6 +1,6 @@
 """Writes fixtures/. With --check, computes everything again in float32 and says how far that is from them.
 
-    python3 tests/oracle/make.py [--vit-tiny FILE] [--dit FOLDER] [--check]
+    python3 tests/oracle/make.py [--vit-tiny FILE] [--dit FOLDER] [--encoders] [--check]
 """
 
 import argparse
@@ -16,6 +16,7 @@ import build_basics
 import build_convolution
 import build_diffusion
 import build_dopri5
+import build_encoders
 import build_frechet
 import build_haste
 import build_official
@@ -31,11 +32,13 @@ import store
 FOLDER = Path(__file__).parent / "fixtures"
 
 
-def fixtures(vit_tiny, dit):
+def fixtures(vit_tiny, encoders, dit):
     yield from build_student.build()
     yield from build_haste.build()
     yield from build_parameters.build()
     yield from build_teacher.build(vit_tiny)
+    if encoders:
+        yield from build_encoders.build()
     yield from build_frechet.build()
     yield from build_samplers.build()
     yield from build_dopri5.build()
@@ -68,13 +71,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vit-tiny", metavar="FILE", help="vit_tiny_patch16_224.safetensors, for vit_tiny_real")
     parser.add_argument("--dit", metavar="FOLDER", help="a clone of facebookresearch/DiT, for diffusion")
+    parser.add_argument("--encoders", action="store_true", help="encoder_* too, which takes transformers and timm")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.check:
         store.compute = torch.float32
     FOLDER.mkdir(exist_ok=True)
-    for fixture in fixtures(options.vit_tiny, options.dit):
+    for fixture in fixtures(options.vit_tiny, options.encoders, options.dit):
         if options.check:
             compare(fixture)
         else:

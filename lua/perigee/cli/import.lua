@@ -41,9 +41,8 @@ end
 --- The table of names under which a model is written.
 local function own_names(model, kind)
   if model.public_names then return model.public_names end
-  if kind.table.family == "autoencoder_kl" then return kind.names end
-  local tables_of_hf = { dinov2_hf = "dinov2", dinov2_swiglu_hf = "dinov2_swiglu" }
-  return tables_of_hf[kind.names] or (kind.names:match "^dinov2" and kind.names) or "timm"
+  local own = { dinov2_hf = "dinov2", dinov2_swiglu_hf = "dinov2_swiglu", mae = "timm" }
+  return own[kind.names] or kind.names
 end
 
 local function is_bfloat16(file)

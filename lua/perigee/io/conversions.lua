@@ -55,6 +55,15 @@ local function reverse_time(given)
   end)
 end
 
+--- The bias [3·D] of queries, keys and values with 0 for the keys': DINOv3 masks that.
+local function without_key_bias(given)
+  local width = given.shape[1] / 3
+  local keys = tensor.empty({ width }, given.dtype):fill_(0)
+  return ops.concat({ given:narrow(1, 1, width), keys, given:narrow(1, 2 * width + 1, width) }, 1)
+end
+
+M.no_key_bias = { shape = function(shape) return shape end, inward = without_key_bias, outward = without_key_bias }
+
 M.reversed_time = { shape = function(shape) return shape end, inward = reverse_time, outward = reverse_time }
 
 return M

@@ -17,14 +17,14 @@ local function translator(from, to, step)
   end
 end
 
---- One of ours -> theirs: a name, or a list of them.
+--- One of ours -> theirs: a name, or a list of them; false in it is a part that theirs lack.
 local function outward_of(pair)
   if type(pair[2]) == "string" then return translator(pair[1], pair[2], -1) end
   local each = {}
-  for k, theirs in ipairs(pair[2]) do each[k] = translator(pair[1], theirs, -1) end
+  for k, theirs in ipairs(pair[2]) do each[k] = theirs and translator(pair[1], theirs, -1) end
   return function(name)
     local list = {}
-    for k, translate in ipairs(each) do list[k] = translate(name) end
+    for k, translate in ipairs(each) do list[k] = translate and translate(name) end
     return list[1] and list
   end
 end
@@ -37,7 +37,7 @@ local function translators(names)
   for _, pair in ipairs(names) do
     table.insert(both.outward, outward_of(pair))
     for _, theirs in ipairs(type(pair[2]) == "table" and pair[2] or { pair[2] }) do
-      table.insert(both.inward, translator(theirs, pair[1], 1))
+      if theirs then table.insert(both.inward, translator(theirs, pair[1], 1)) end
     end
   end
   made[names] = both
@@ -61,12 +61,12 @@ function M.outward(names, ours) return first(translators(names).outward, ours) e
 --- Our name for one of theirs, or nil.
 function M.inward(names, theirs) return first(translators(names).inward, theirs) end
 
---- Does a name begin as one of these lists says?
+--- Does a name begin as one of these lists says? "#" in an entry is a position.
 ---@param lists (string[]|nil)[]
 function M.is_ignored(name, lists)
   for _, list in pairs(lists) do
     for _, beginning in ipairs(list) do
-      if name:sub(1, #beginning) == beginning then return true end
+      if name:find("^" .. beginning:gsub("[%.%-]", "%%%0"):gsub("#", "%%d+")) then return true end
     end
   end
   return false

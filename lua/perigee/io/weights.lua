@@ -35,24 +35,39 @@ local function public_shape(t, name, known)
   return shape
 end
 
+--- Without its leading dimensions of 1.
+local function without_ones(shape)
+  local first = 1
+  while shape[first] == 1 and shape[first + 1] do first = first + 1 end
+  return { unpack(shape, first) }
+end
+
+--- A name with "#" for its positions, as tables of names write them.
+local function numbered(name) return (name:gsub("%.%d+%.", ".#.")) end
+
 --- The model whose names are meant: the group's member that `strip` begins with, or the model itself.
 local function subject(model, strip) return strip and model[strip:match "^[%w_]+"] or model end
 
 --- A model's parameters as public checkpoints have them: a list of { name, shape, parameter, own_name }; `names`, where
 --- it is several tensors there, and `conversion`, where its values are others. A parameter that the table doesn't know
---- is an error. `strip` is the beginning of our names that goes first, as "student.".
-function M.public_parameters(model, names, strip)
+--- is an error, which names `file` where that is to be read. `strip` is the beginning of our names that goes first, as
+--- "student.".
+---@param file? perigee.WeightsFile
+function M.public_parameters(model, names, strip, file)
   local list, known = {}, table_of(names)
   for k, entry in ipairs(model:named_parameters()) do
     local name = entry.name
     if strip and name:sub(1, #strip) == strip then name = name:sub(#strip + 1) end
     local public = translation.outward(known, name)
-    if not public then
+    if not public and file and known.what then
+      core.fail("%s: it is %s; the model's %s has no name there", file.path, known.what, entry.name)
+    elseif not public then
       local whose = type(names) == "table" and "the model's public_names" or names
       core.fail("'%s' has no name among those of %s", entry.name, whose)
     end
-    local conversion = known.convert and conversions[known.convert[name]]
+    local conversion = known.convert and conversions[known.convert[name] or known.convert[numbered(name)]]
     local shape = public_shape(entry.tensor, name, known)
+    if known.flat and known.flat[name] then shape = without_ones(shape) end
     if conversion then shape = conversion.shape(shape, model) end
     list[k] = { name = type(public) == "table" and public[1] or public, shape = shape, parameter = entry.tensor,
       own_name = entry.name, names = type(public) == "table" and public or nil, conversion = conversion }
@@ -89,12 +104,12 @@ local function check_fixed(file, name, buffer)
   end)
 end
 
---- Where a wanted tensor lies in the file: the names of its parts, and their shape.
+--- Where a wanted tensor lies in the file: the names of its parts, false for one that the file lacks, and their shape.
 local function parts_of(file, entry, prefix, known)
   local names, shape = {}, entry.shape
   for k, public in ipairs(entry.names or { entry.name }) do
-    local misspelt = known.aliases and known.aliases[public]
-    names[k] = prefix .. (misspelt and not file.entries[prefix .. public] and misspelt or public)
+    local misspelt = public and known.aliases and known.aliases[public]
+    names[k] = public and prefix .. (misspelt and not file.entries[prefix .. public] and misspelt or public)
   end
   if entry.names then shape = { shape[1] / #names, unpack(shape, 2) } end
   return names, shape
@@ -105,13 +120,13 @@ local function check(file, wanted, prefix, expected, known, ignored)
   for _, entry in ipairs(wanted) do
     local names, shape = parts_of(file, entry, prefix, known)
     for _, name in ipairs(names) do
-      expected[name] = true
       local found = file.entries[name]
-      if not found then
+      if name then expected[name] = true end
+      if name and not found then
         core.fail("%s: tensor '%s' is missing; the model's %s needs it, %s", file.path, name, entry.own_name,
           core.shape_text(shape))
       end
-      if not layout.same_shape(found.shape, shape) then
+      if name and not layout.same_shape(found.shape, shape) then
         core.fail("%s: tensor '%s' is %s; the model's %s needs %s", file.path, name, core.shape_text(found.shape),
           entry.own_name, core.shape_text(shape))
       end
@@ -128,8 +143,13 @@ end
 
 --- A wanted tensor as the model has it.
 local function read(file, entry, prefix, known, model)
-  local names, parts = parts_of(file, entry, prefix, known), {}
-  for k, name in ipairs(names) do parts[k] = file:read(name) end
+  local names, shape = parts_of(file, entry, prefix, known)
+  local parts, like = {}, nil
+  for k, name in ipairs(names) do
+    parts[k] = name and file:read(name) or false
+    like = like or parts[k]
+  end
+  for k, part in ipairs(parts) do parts[k] = part or tensor.empty(shape, like.dtype):fill_(0) end
   local t = parts[2] and ops.concat(parts, 1) or parts[1]
   if entry.conversion then t = entry.conversion.inward(t, model) end
   return t:reshape(entry.parameter.shape)
@@ -150,11 +170,11 @@ function M.load(file, model, options)
   local prefix = options.prefix or ""
   local names = options.names or "auto"
   if names == "auto" then names = model.public_names or kinds.expect(file, model.class_name).names end
-  local wanted = M.public_parameters(model, names, options.strip)
+  local wanted = M.public_parameters(model, names, options.strip, file)
   local known, expected, whole = table_of(names), {}, subject(model, options.strip)
   for name, field in pairs(known.fixed or {}) do
     local buffer = whole[field]
-    if buffer and file.entries[prefix .. name] then
+    if buffer and rawget(buffer, "role") == "buffer" and file.entries[prefix .. name] then
       expected[prefix .. name] = true
       check_fixed(file, prefix .. name, buffer)
     end
@@ -180,10 +200,10 @@ function M.export(model, names, strip)
     t = t:reshape(entry.shape)
     for k, name in ipairs(entry.names or { entry.name }) do
       local rows = entry.names and t.shape[1] / #entry.names
-      tensors[name] = rows and t:narrow(1, (k - 1) * rows + 1, rows) or t
+      if name then tensors[name] = rows and t:narrow(1, (k - 1) * rows + 1, rows) or t end
     end
   end
-  for name, field in pairs(table_of(names).fixed or {}) do tensors[name] = whole[field] end
+  for name, field in pairs(table_of(names).fixed or {}) do tensors[name] = tensors[name] or whole[field] end
   return tensors
 end
 

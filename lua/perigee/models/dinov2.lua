@@ -5,8 +5,6 @@ local core = require "perigee.core.ffi"
 local tables = require "perigee.base.tables"
 local Vit = require("perigee.models.vit").vit
 
-local IMAGENET = { mean = { 0.485, 0.456, 0.406 }, std = { 0.229, 0.224, 0.225 } }
-
 ---@class perigee.Dinov2Options : perigee.VitNamedOptions
 ---@field with_registers? boolean  false
 
@@ -22,7 +20,7 @@ for size, w in pairs(sizes) do
   local name = ("dinov2_vit_%s_14"):format(size)
   local make = Vit.named(name, {
     width = w[1], heads = w[2], depth = w[3], patch = 14, layer_scale = true, swiglu = size == "g",
-  }, { stored = 37, mean = IMAGENET.mean, std = IMAGENET.std })
+  }, { stored = 37, mean = Vit.IMAGENET.mean, std = Vit.IMAGENET.std })
 
   M[name] = function(options)
     local all = tables.merged(options)

@@ -1,44 +1,27 @@
---- Vision transformers (Dosovitskiy et al. 2020, arXiv 2010.11929) as teachers: timm's and DINOv2's (Oquab et al.
---- 2023, arXiv 2304.07193), with class and register tokens, LayerScale, and positions resampled to other grids.
-local Attention = require "perigee.nn.attention"
+--- Vision transformers (Dosovitskiy et al. 2020, arXiv 2010.11929) as teachers: one model, whose options
+--- (vit/options.lua) make it timm's, DINO's, MAE's, CLIP's, ...: with class and register tokens or without, and with
+--- positions that are learned, fixed or rotary, resampled to other grids.
+local EncoderBlock = require "perigee.nn.encoder_block"
 local LayerNorm = require "perigee.nn.layernorm"
-local LayerScale = require "perigee.nn.layer_scale"
 local Linear = require "perigee.nn.linear"
-local Mlp = require "perigee.nn.mlp"
 local PatchEmbedding = require "perigee.nn.patch_embedding"
-local SwiGlu = require "perigee.nn.swiglu"
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
+local position = require "perigee.nn.position"
+local register_neurons = require "perigee.nn.register_neurons"
+local rotary = require "perigee.nn.rotary"
 local tables = require "perigee.base.tables"
 local taps = require "perigee.nn.taps"
 local tensor = require "perigee.core.tensor"
-local weights = require "perigee.io.weights"
+local vit_options = require "perigee.models.vit.options"
+local vit_weights = require "perigee.models.vit.weights"
 
-local EPSILON = 1e-6 -- of every layer norm
-local HALF = { 0.5, 0.5, 0.5 }
-
--- ---- one block -----------------------------------------------------------------------------------------------
-
-local Block = module.class "vit block"
-
-function Block:build(o, hidden)
-  self.norm1, self.norm2 = LayerNorm(o.width, { epsilon = EPSILON }), LayerNorm(o.width, { epsilon = EPSILON })
-  self.attention = Attention(o.width, o.heads)
-  self.mlp = o.swiglu and SwiGlu(o.width, hidden) or Mlp(o.width, hidden, { activation = "gelu_" .. o.gelu })
-  if o.layer_scale then self.scale1, self.scale2 = LayerScale(o.width), LayerScale(o.width) end
-end
-
---- x [B,N,D] -> [B,N,D]
-function Block:forward(x, number)
-  local attended = self.attention(self.norm1(x), "qkv of block " .. number)
-  x = self.scale1 and self.scale1(x, attended) or x + attended
-  local transformed = self.mlp(self.norm2(x))
-  return self.scale2 and self.scale2(x, transformed) or x + transformed
-end
+local EPSILON = 1e-6 -- of every layer norm, where neither an option nor a file of weights says another
+local GELUS = { erf = "gelu_erf", tanh = "gelu_tanh", quick = "quick_gelu" }
 
 -- ---- the model -----------------------------------------------------------------------------------------------
 
@@ -53,87 +36,22 @@ end
 ---@field grid integer[]    { rows, columns } of patch tokens
 ---@field stored integer[]  grid of the position embedding
 ---@field prefix integer    tokens before the patches: the class token and the registers
+---@field class_rows integer  1, or 0 without a class token
 ---@field classes integer?
 local Vit = module.class "vit"
 
-local rules = {
-  depth = "count",
-  width = "count",
-  heads = "count",
-  patch = "count",
-  image = { "size" },
-  stored = { "size" },
-  channels = { "count", 3 },
-  weights = { "string" },
-  names = { "string", "auto" },
-  take = { "string" },
-  registers = { "natural", 0 },
-  layer_scale = { "boolean", false },
-  gelu = { "string", "erf", choices = { "erf", "tanh" } },
-  swiglu = { "boolean", false },
-  mlp_ratio = { "number", 4 },
-  classes = { "count" },
-  mean = { "numbers", HALF },
-  std = { "numbers", HALF },
-  resize = { "table", {} },
-  position = { "table", {} },
-}
-
---- Options of a named model, which decides depth, width, heads, patch and the kind of its blocks.
----@class perigee.VitNamedOptions
----@field image? integer|integer[]   what pictures are resized to; by default what the stored positions are for
----@field stored? integer|integer[]  grid of the position embedding, the image's by default; a weights file's own wins
----@field weights? string            a file of weights (docs/weights.md); without one, random numbers
----@field names? string              the table of names of that file; by default it is recognised
----@field take? string               the part of the file: "ema", "model", "teacher"; by default what comes first there
----@field classes? integer           a linear head on the class token
----@field mean? number[]             of the pictures' channels; 0.5 each
----@field std? number[]
----@field resize? { mode?: "bicubic"|"bilinear", antialias?: boolean }
----@field position? { antialias?: boolean }
-
----@class perigee.VitOptions : perigee.VitNamedOptions
----@field depth integer
----@field width integer
----@field heads integer
----@field patch integer
----@field registers? integer         0
----@field layer_scale? boolean       false
----@field gelu? "erf"|"tanh"
----@field swiglu? boolean            false
----@field mlp_ratio? number          4
-
-local resize_rules = {
-  mode = { "string", "bicubic", choices = { "bicubic", "bilinear" } },
-  antialias = { "boolean", false },
-}
-local position_rules = { antialias = { "boolean", true } }
-
---- DINOv2's giant has a hidden width of 2/3 of ratio · width, rounded up to a multiple of 8.
-local function hidden_width(o)
-  local hidden = math.floor(o.width * o.mlp_ratio)
-  return o.swiglu and math.floor((math.floor(hidden * 2 / 3) + 7) / 8) * 8 or hidden
-end
-
-local function check_geometry(name, o)
-  if o.width % o.heads ~= 0 then core.fail("%s: width %d does not divide into %d heads", name, o.width, o.heads) end
-  for _, key in ipairs { "mean", "std" } do
-    if #o[key] ~= o.channels then
-      core.fail("%s: '%s' has %d entries for %d channels", name, key, #o[key], o.channels)
-    end
-  end
-  if not o.image and not o.stored then core.fail("%s: option 'image' is missing: the size of its pictures", name) end
-  o.image, o.stored = o.image and check.size(o.image), o.stored and check.size(o.stored)
-  o.follows_student = o.image == nil
-  o.image = o.image or { o.stored[1] * o.patch, o.stored[2] * o.patch }
-  if o.image[1] % o.patch ~= 0 or o.image[2] % o.patch ~= 0 then
-    core.fail("%s: image %dx%d does not divide into patches of %d", name, o.image[1], o.image[2], o.patch)
-  end
-  o.stored = o.stored or { o.image[1] / o.patch, o.image[2] / o.patch }
-end
-
-local function position_parameter(stored, width)
-  return module.parameter({ 1, 1 + stored[1] * stored[2], width }, initialise.normal(0.02))
+--- Positions of the class token and of the grid `stored`, [1,class + N,D]: a parameter, or MoCo v3's fixed sinusoids,
+--- in which the class token's are 0. Nil where they are rotary.
+function Vit:stored_positions()
+  local rows, columns, width = self.stored[1], self.stored[2], self.width
+  local shape = { 1, self.class_rows + rows * columns, width }
+  if self.position_options.kind == "rotary" then return nil end
+  if self.position_options.kind == "learned" then return module.parameter(shape, initialise.normal(0.02)) end
+  return module.buffer(shape, function()
+    local patches = position.sincos_2d(width, rows, columns, true)
+    return self.class_rows == 0 and patches
+      or ops.concat({ tensor.empty({ 1, 1, width }, patches.dtype):fill_(0), patches }, 2)
+  end)
 end
 
 --- A number for each channel, as a buffer [1,C,1,1].
@@ -143,15 +61,36 @@ local function channel_buffer(list)
   return module.buffer({ 1, #values, 1, 1 }, function() return tensor.tensor(values, { 1, #values, 1, 1 }) end)
 end
 
+local function build_layers(self, o)
+  self.patch_embedding = PatchEmbedding(o.channels, o.patch, o.width, { bias = o.patch_bias })
+  if o.class_token then self.class_token = module.parameter({ 1, 1, o.width }, initialise.normal(0.02)) end
+  if o.registers > 0 then
+    self.register_tokens = module.parameter({ 1, o.registers, o.width }, initialise.normal(0.02))
+  end
+  self.position = self:stored_positions()
+  local epsilon = o.epsilon or EPSILON
+  if o.pre_norm then self.pre_norm = LayerNorm(o.width, { epsilon = epsilon }) end
+  self.blocks = {}
+  for k = 1, o.depth do
+    self.blocks[k] = EncoderBlock { width = o.width, heads = o.heads, hidden = o.hidden, epsilon = epsilon,
+      layer_scale = o.layer_scale, swiglu = o.swiglu, activation = GELUS[o.gelu] }
+  end
+  if o.final_norm then self.norm = LayerNorm(o.width, { epsilon = epsilon }) end
+  if o.classes then self.head = Linear(o.width, o.classes) end
+end
+
 local function build(self, name, options)
-  local o = check.options(name, options, rules)
-  o.resize = check.options(name .. ".resize", o.resize, resize_rules)
-  o.position = check.options(name .. ".position", o.position, position_rules)
-  check_geometry(name, o)
+  local o = vit_options(name, options)
+  if o.test_registers then
+    local what, given = name .. ".test_registers.neurons", o.test_registers
+    self.moved, self.added = register_neurons.by_block(what, given.neurons, o.depth, o.hidden), given.count
+  end
   self.name, self.depth, self.width, self.heads, self.patch = name, o.depth, o.width, o.heads, o.patch
   self.head_size, self.channels, self.image = o.width / o.heads, o.channels, o.image
   self.grid = { o.image[1] / o.patch, o.image[2] / o.patch }
-  self.stored, self.registers, self.prefix, self.classes = o.stored, o.registers, 1 + o.registers, o.classes
+  self.class_rows = o.class_token and 1 or 0
+  self.stored, self.registers, self.classes = o.stored, o.registers, o.classes
+  self.prefix = self.class_rows + o.registers + (self.added or 0)
   self.follows_student = o.follows_student
   self.weights, self.names, self.take, self.position_options = o.weights, o.names, o.take, o.position
   self.resize = o.resize
@@ -159,17 +98,7 @@ local function build(self, name, options)
   for key, value in pairs(o) do
     if key ~= "weights" then self.settings[key] = value end
   end
-
-  self.patch_embedding = PatchEmbedding(o.channels, o.patch, o.width)
-  self.class_token = module.parameter({ 1, 1, o.width }, initialise.normal(0.02))
-  if o.registers > 0 then
-    self.register_tokens = module.parameter({ 1, o.registers, o.width }, initialise.normal(0.02))
-  end
-  self.position = position_parameter(o.stored, o.width)
-  self.blocks = {}
-  for k = 1, o.depth do self.blocks[k] = Block(o, hidden_width(o)) end
-  self.norm = LayerNorm(o.width, { epsilon = EPSILON })
-  if o.classes then self.head = Linear(o.width, o.classes) end
+  build_layers(self, o)
   local factors, shifts = {}, {} -- (x − mean)/std = x·factor + shift
   for k = 1, o.channels do factors[k], shifts[k] = 1 / o.std[k], -o.mean[k] / o.std[k] end
   self.pixel_factor, self.pixel_shift = channel_buffer(factors), channel_buffer(shifts)
@@ -199,7 +128,7 @@ local function input_size(self, input)
 end
 
 --- Pictures [B,C,H,W] in [0,1]: normalised per channel, then resized to `input` (n or { height, width }; by default the
---- model's own size).
+--- model's own size). The two commute: a resampling's weights sum to 1.
 function Vit:preprocess(images, input)
   if not op.is_operand(images) then
     core.fail("%s: expected pictures [B,%d,H,W] in [0,1], got a %s", self.name, self.channels, type(images))
@@ -212,36 +141,61 @@ function Vit:preprocess(images, input)
   })
 end
 
---- Positions of the class token [1,1,D] and of the patches [1,rows·columns,D], resampled where the grid is another.
+--- Positions of the class token [1,1,D] and of the patches [1,rows·columns,D], resampled where the grid is another. Nil
+--- where there are none.
 local function positions(self, grid, dtype)
-  local position = self.position:to(dtype)
-  local patches = ops.resize_tokens(position, {
-    from = self.stored, to = grid, skip = 1, mode = "bicubic", antialias = self.position_options.antialias,
+  if not self.position then return nil, nil end
+  local all, skip = self.position:to(dtype), self.class_rows
+  local patches = ops.resize_tokens(all, {
+    from = self.stored, to = grid, skip = skip, mode = "bicubic", antialias = self.position_options.antialias,
   })
-  return position:narrow(2, 1, 1), patches
+  return skip == 1 and all:narrow(2, 1, 1) or nil, patches
 end
 
 --- Tokens [B,prefix+N,D] of preprocessed pictures: class, registers (which have no position), patches.
-local function embed(self, x)
-  local batch, grid = x.shape[1], { x.shape[3] / self.patch, x.shape[4] / self.patch }
+local function embed(self, x, grid)
+  local batch = x.shape[1]
   local class_position, patch_positions = positions(self, grid, x.dtype)
-  local class = self.class_token:to(x.dtype) + class_position
-  local parts = { class:expand { batch, 1, self.width } }
-  if self.register_tokens then
-    parts[2] = self.register_tokens:to(x.dtype):expand { batch, self.registers, self.width }
+  local patches, parts = self.patch_embedding(x), {}
+  if patch_positions then patches = patches + patch_positions end
+  local function add(token, count) parts[#parts + 1] = token:expand { batch, count, self.width } end
+  if self.class_token then
+    local class = self.class_token:to(x.dtype)
+    add(class_position and class + class_position or class, 1)
   end
-  parts[#parts + 1] = self.patch_embedding(x) + patch_positions
-  return ops.concat(parts, 2)
+  if self.register_tokens then add(self.register_tokens:to(x.dtype), self.registers) end
+  if self.added then add(patches:narrow(2, 1, 1) * 0, self.added) end
+  parts[#parts + 1] = patches
+  return parts[2] and ops.concat(parts, 2) or patches
 end
 
---- Tokens after the final norm [B,prefix+N,D], for preprocessed pictures. Publishes "block i" and "qkv of block i".
+--- The change that test-time registers make to the hidden layer of a block, or nil.
+local function change_of(self, number)
+  local neurons = self.moved and self.moved[number]
+  return neurons and function(hidden)
+    return register_neurons.move(hidden, neurons, self.prefix - self.added + 1, self.added, self.class_rows)
+  end
+end
+
+--- Rotary turns of a grid's patches, or nil.
+local function turns_of(self, grid, x)
+  if self.position_options.kind ~= "rotary" then return nil end
+  local turns = rotary.grid(grid, self.head_size,
+    { base = self.position_options.base, centres = true, dtype = op.stat(x.dtype) })
+  return tensor.is_tensor(x) and turns:to(x.device) or turns
+end
+
+--- Tokens after the final norm, if the model has one, [B,prefix+N,D], for preprocessed pictures. Publishes "block i"
+--- and "qkv of block i".
 function Vit:tokens(x)
-  local h = embed(self, x)
+  local grid = { x.shape[3] / self.patch, x.shape[4] / self.patch }
+  local h, turns = embed(self, x, grid), turns_of(self, grid, x)
+  if self.pre_norm then h = self.pre_norm(h) end
   for number, block in ipairs(self.blocks) do
-    h = block(h, number)
+    h = block(h, number, turns, change_of(self, number))
     taps.publish("block " .. number, h)
   end
-  return self.norm(h)
+  return self.norm and self.norm(h) or h
 end
 
 local feature_rules = {
@@ -261,7 +215,7 @@ function Vit:logits(qkv)
   return ops.mul(ops.matmul(q, k), 1 / math.sqrt(self.head_size))
 end
 
---- Patch tokens after the final norm [B,N,D] of pictures [B,C,H,W] in [0,1], and a table of what else was asked for:
+--- Patch tokens, as `tokens` has them, [B,N,D] of pictures [B,C,H,W] in [0,1], and a table of what else was asked for:
 --- `qkv` by layer (packed, [B,prefix+N,3,H,d], the first `teacher.prefix` tokens being class and registers), `logits`
 --- by layer, `class_token` [B,D].
 --- `grid` is the patch grid to work on, { rows, columns }; or `input` the size in pixels; by default the model's own.
@@ -269,6 +223,7 @@ end
 ---  grid?: integer[] }
 function Vit:features(images, options)
   options = check.options(self.name .. ".features", options or {}, feature_rules)
+  if options.class_token and not self.class_token then core.fail("%s: it has no class token", self.name) end
   local input = options.grid and self:grid_input(options.grid) or options.input
   local function take(collected, layers, convert)
     local list = {}
@@ -287,6 +242,26 @@ function Vit:features(images, options)
   return tokens:narrow(2, self.prefix + 1, tokens.shape[2] - self.prefix), extra
 end
 
+local find_rules = { threshold = "number", block = { "count" }, count = { "count", 10 }, input = { "size" } }
+
+--- The neurons of the MLPs that are largest where the output of block `block` (by default the last) has patches whose
+--- norm is above `threshold`, for pictures [B,C,H,W] in [0,1]: the first `count` (10) pairs { block, neuron }, for the
+--- option `test_registers`, each with its mean absolute value there as `score`. The model must be materialised. The
+--- paper takes norms above 150 for DINOv2, and averages over 500 pictures.
+---@param options { threshold: number, block?: integer, count?: integer, input?: integer|integer[] }
+---@return { [1]: integer, [2]: integer, score: number }[]
+function Vit:find_register_neurons(images, options)
+  local o = check.options(self.name .. ".find_register_neurons", options, find_rules)
+  if (o.block or 1) > self.depth then core.fail("%s: block %d of %d", self.name, o.block, self.depth) end
+  return tensor.tidy(function()
+    local _, collected = taps.collect(self.tokens, self, self:preprocess(images, o.input))
+    local hiddens = {}
+    for k = 1, self.depth do hiddens[k] = taps.read(collected, "neurons of block " .. k) end
+    return register_neurons.find(hiddens, taps.read(collected, "block " .. (o.block or self.depth)), o.threshold,
+      self.prefix, o.count)
+  end)
+end
+
 --- Class logits [B,classes] of pictures [B,C,H,W] in [0,1].
 function Vit:classify(images, input)
   if not self.head then core.fail("%s: no head; give the option 'classes'", self.name) end
@@ -299,38 +274,6 @@ function Vit:forward(images, options) return self:features(images, options) end
 
 -- ---- weights -------------------------------------------------------------------------------------------------
 
---- The file as if its positions had a row for the class token, of zeros: where timm folds that row into the class token
---- (DINOv2 with registers), the tensor `place` holds the patches' alone.
-local function with_class_row(self, file, place)
-  local entry = file.entries[place]
-  local shape = entry and entry.shape
-  local side = shape and #shape == 3 and math.sqrt(shape[2])
-  if not side or not (side % 1 == 0 or shape[2] + 1 == self.position.shape[2]) then return file end
-  local entries = tables.merged(file.entries,
-    { [place] = tables.merged(entry, { shape = { shape[1], shape[2] + 1, shape[3] } }) })
-  local function read(_, name)
-    local t = file:read(name)
-    if name ~= place then return t end
-    return ops.concat({ ops.fill({ shape[1], 1, shape[3] }, { value = 0, dtype = t.dtype }), t }, 2)
-  end
-  return setmetatable({ entries = entries, read = read }, { __index = file })
-end
-
---- Takes over the position grid that the weights file has, before anything refers to the parameter.
-local function adopt_stored_grid(self, file, place)
-  local entry = file.entries[place]
-  local shape = entry and entry.shape
-  if not shape or #shape ~= 3 or shape[2] == self.position.shape[2] then return end
-  local side = math.sqrt(shape[2] - 1)
-  if side % 1 ~= 0 then
-    core.fail("%s: %s %s is not a square grid, with or without a class token; give the option 'stored'",
-      file.path, place, core.shape_text(shape))
-  end
-  self.stored = { side, side }
-  self.position = position_parameter(self.stored, self.width)
-  self:assign_names()
-end
-
 --- Materialises from the weights file, which must be there.
 ---@param options? { dtype?: string, device?: string, purpose?: string }
 function Vit:load(options)
@@ -341,15 +284,7 @@ end
 --- As for every module; a model with a weights file reads its parameters from there.
 function Vit:materialise(options)
   if not self.weights then return module.Module.materialise(self, options) end
-  local file = weights.open(self.weights)
-  local names = self.names == "dinov2" and self.settings.swiglu and "dinov2_swiglu" or self.names
-  local kind = weights.kind(file, "vit", { names = names, take = self.take })
-  local place = kind.prefix .. weights.public_name(kind.names, "position")
-  file = with_class_row(self, file, place)
-  adopt_stored_grid(self, file, place)
-  local result = module.Module.materialise(self, tables.merged({ initialise = false }, options))
-  weights.load(file, self, { names = kind.names, prefix = kind.prefix })
-  return result
+  return vit_weights.materialise(self, options)
 end
 
 -- ---- named sizes ---------------------------------------------------------------------------------------------
@@ -366,22 +301,35 @@ function Vit.named(name, fixed, defaults)
       if fixed[key] ~= nil then core.fail("%s: the name fixes '%s'; use vit { ... } for another", name, key) end
     end
     local self = setmetatable({}, Vit)
-    build(self, name, tables.merged(defaults, options, fixed))
+    local all = tables.merged(defaults, options, fixed)
+    for _, key in ipairs { "resize", "position" } do -- tables of options, each with its own defaults
+      if type(all[key]) == "table" then all[key] = tables.merged(defaults[key] or {}, all[key]) end
+    end
+    build(self, name, all)
     return self
   end
 end
+
+Vit.IMAGENET = { mean = { 0.485, 0.456, 0.406 }, std = { 0.229, 0.224, 0.225 } }
 
 ---@class perigee.models
 ---@field vit fun(options: perigee.VitOptions): perigee.Vit
 ---@field vit_tiny_patch16_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
 ---@field vit_small_patch16_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
+---@field vit_small_patch32_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
+---@field vit_base_patch8_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
 ---@field vit_base_patch16_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
+---@field vit_base_patch32_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
 ---@field vit_large_patch16_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
+---@field vit_huge_patch14_224 fun(options?: perigee.VitNamedOptions): perigee.Vit
 local M = { vit = Vit }
 
-local sizes = { tiny = { 192, 3, 12 }, small = { 384, 6, 12 }, base = { 768, 12, 12 }, large = { 1024, 16, 24 } }
+local sizes = { tiny = { 192, 3, 12, 16 }, small = { 384, 6, 12, 16, 32 }, base = { 768, 12, 12, 8, 16, 32 },
+  large = { 1024, 16, 24, 16 }, huge = { 1280, 16, 32, 14 } }
 for size, w in pairs(sizes) do
-  local name = ("vit_%s_patch16_224"):format(size)
-  M[name] = Vit.named(name, { width = w[1], heads = w[2], depth = w[3], patch = 16 }, { stored = 14 })
+  for _, patch in ipairs { unpack(w, 4) } do
+    local name = ("vit_%s_patch%d_224"):format(size, patch)
+    M[name] = Vit.named(name, { width = w[1], heads = w[2], depth = w[3], patch = patch }, { stored = 224 / patch })
+  end
 end
 return M

@@ -19,7 +19,11 @@ function Mlp:build(width, hidden, options)
   self.output = Linear(hidden, width)
 end
 
---- x [B,N,width] -> [B,N,width]
-function Mlp:forward(x) return self.output(self.hidden(x)) end
+--- x [B,N,width] -> [B,N,width]; `change` may put something else in place of the hidden layer [B,N,hidden].
+---@param change? fun(hidden: perigee.Value): perigee.Value
+function Mlp:forward(x, change)
+  local hidden = self.hidden(x)
+  return self.output(change and change(hidden) or hidden)
+end
 
 return Mlp

@@ -1,5 +1,6 @@
 --- Patch embedding: an image cut into square patches, each projected to a token. The convolution with kernel = stride =
 --- patch that public checkpoints hold, [D,C,p,p], is this weight [D,C·p·p] under another shape.
+local check = require "perigee.core.check"
 local initialise = require "perigee.nn.initialise"
 local core = require "perigee.core.ffi"
 local module = require "perigee.nn.module"
@@ -8,16 +9,21 @@ local ops = require "perigee.core.ops"
 local PatchEmbedding = module.class "patch embedding"
 
 ---@class perigee.nn
----@field patch_embedding fun(channels: integer, patch: integer, width: integer): perigee.Module
+---@field patch_embedding fun(channels: integer, patch: integer, width: integer, options?: table): perigee.Module
+
+local rules = { bias = { "boolean", true } }
 
 ---@param channels integer
 ---@param patch integer
 ---@param width integer
-function PatchEmbedding:build(channels, patch, width)
+---@param options? { bias?: boolean }  true
+function PatchEmbedding:build(channels, patch, width, options)
   self.channels, self.patch = channels, patch
   self.weight = module.parameter({ width, channels * patch * patch }, initialise.xavier_uniform,
     { public_shape = { width, channels, patch, patch } })
-  self.bias = module.parameter({ width }, initialise.zeros)
+  if check.options("patch_embedding", options or {}, rules).bias then
+    self.bias = module.parameter({ width }, initialise.zeros)
+  end
 end
 
 --- x [B,C,H,W] -> [B,(H/p)(W/p),D], row by row

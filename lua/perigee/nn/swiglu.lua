@@ -15,10 +15,12 @@ function SwiGlu:build(width, hidden)
   self.output = Linear(hidden, width)
 end
 
---- x [B,N,width] -> [B,N,width]
-function SwiGlu:forward(x)
+--- x [B,N,width] -> [B,N,width]; `change` may put something else in place of the product [B,N,hidden].
+---@param change? fun(hidden: perigee.Value): perigee.Value
+function SwiGlu:forward(x, change)
   local halves = self.hidden(x):chunk(2)
-  return self.output(ops.mul(ops.silu(halves[1]), halves[2]))
+  local hidden = ops.mul(ops.silu(halves[1]), halves[2])
+  return self.output(change and change(hidden) or hidden)
 end
 
 return SwiGlu

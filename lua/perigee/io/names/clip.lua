@@ -1,6 +1,21 @@
--- CLIP's own releases (TorchScript): recognised, and not held by the models here.
+-- CLIP's picture towers as their authors release them (TorchScript): REPA takes the tokens before ln_post.
 return {
   what = "CLIP as its authors release it",
-  marks = { "visual.class_embedding", "visual.ln_pre.weight", "visual.transformer.resblocks.0.attn.in_proj_weight" },
-  missing = "a norm before the blocks, QuickGELU and layer norms with epsilon 1e-5",
+  family = "vit",
+  marks = { "class_embedding", "ln_pre.weight", "transformer.resblocks.0.attn.in_proj_weight" },
+  flat = { class_token = true, position = true },
+  epsilon = 1e-5,
+  { "class_token", "class_embedding" },
+  { "position", "positional_embedding" },
+  { "patch_embedding.*", "conv1.*" },
+  { "pre_norm.*", "ln_pre.*" },
+  { "blocks.#.norm1.*", "transformer.resblocks.#.ln_1.*" },
+  { "blocks.#.norm2.*", "transformer.resblocks.#.ln_2.*" },
+  { "blocks.#.attention.qkv.weight", "transformer.resblocks.#.attn.in_proj_weight" },
+  { "blocks.#.attention.qkv.bias", "transformer.resblocks.#.attn.in_proj_bias" },
+  { "blocks.#.attention.projection.*", "transformer.resblocks.#.attn.out_proj.*" },
+  { "blocks.#.mlp.hidden.*", "transformer.resblocks.#.mlp.c_fc.*" },
+  { "blocks.#.mlp.output.*", "transformer.resblocks.#.mlp.c_proj.*" },
+  { "norm.*", "ln_post.*" },
+  ignored = { "ln_post.", "proj" },
 }

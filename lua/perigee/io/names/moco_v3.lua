@@ -11,4 +11,5 @@ return require("perigee.io.names").like(require "perigee.io.names.timm", {
   what = "MoCo v3",
   ignored = { "head.", "fc." },
   aliases = aliases,
+  fixed = { pos_embed = "position" },
 })

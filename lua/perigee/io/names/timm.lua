@@ -9,6 +9,7 @@ return {
   { "register_tokens", "reg_token" },
   { "position", "pos_embed" },
   { "patch_embedding.*", "patch_embed.proj.*" },
+  { "pre_norm.*", "norm_pre.*" },
   { "blocks.#.norm1.*", "blocks.#.norm1.*" },
   { "blocks.#.norm2.*", "blocks.#.norm2.*" },
   { "blocks.#.attention.qkv.*", "blocks.#.attn.qkv.*" },
@@ -19,5 +20,5 @@ return {
   { "blocks.#.mlp.output.*", "blocks.#.mlp.fc2.*" },
   { "norm.*", "norm.*" },
   { "head.*", "head.*" },
-  ignored = { "head.", "fc_norm.", "pre_logits." },
+  ignored = { "head.", "norm.", "fc_norm.", "pre_logits." },
 }

@@ -1,4 +1,4 @@
--- ViT and DeiT as Hugging Face's transformers save them.
+-- ViT, DeiT and MAE as Hugging Face's transformers save them.
 local function qkv(head) return { head .. ".query.*", head .. ".key.*", head .. ".value.*" } end
 
 return {
@@ -17,5 +17,6 @@ return {
   { "blocks.#.mlp.output.*", "encoder.layer.#.output.dense.*" },
   { "norm.*", "layernorm.*" },
   { "head.*", "classifier.*" },
-  ignored = { "classifier.", "pooler.", "embeddings.mask_token", "decoder." },
+  epsilon = 1e-12,
+  ignored = { "classifier.", "pooler.", "embeddings.mask_token", "decoder.", "layernorm." },
 }

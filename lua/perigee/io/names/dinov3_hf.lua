@@ -1,0 +1,23 @@
+-- DINOv3 as Hugging Face's transformers save it. Keys have no bias.
+return {
+  what = "DINOv3 as Hugging Face saves it",
+  family = "vit",
+  marks = { "embeddings.cls_token", "embeddings.register_tokens", "layer.0.attention.q_proj.weight",
+    "layer.0.mlp.up_proj.weight" },
+  epsilon = 1e-5,
+  { "class_token", "embeddings.cls_token" },
+  { "register_tokens", "embeddings.register_tokens" },
+  { "patch_embedding.*", "embeddings.patch_embeddings.*" },
+  { "blocks.#.norm1.*", "layer.#.norm1.*" },
+  { "blocks.#.norm2.*", "layer.#.norm2.*" },
+  { "blocks.#.attention.qkv.weight", { "layer.#.attention.q_proj.weight", "layer.#.attention.k_proj.weight",
+    "layer.#.attention.v_proj.weight" } },
+  { "blocks.#.attention.qkv.bias", { "layer.#.attention.q_proj.bias", false, "layer.#.attention.v_proj.bias" } },
+  { "blocks.#.attention.projection.*", "layer.#.attention.o_proj.*" },
+  { "blocks.#.scale1.gamma", "layer.#.layer_scale1.lambda1" },
+  { "blocks.#.scale2.gamma", "layer.#.layer_scale2.lambda1" },
+  { "blocks.#.mlp.hidden.*", "layer.#.mlp.up_proj.*" },
+  { "blocks.#.mlp.output.*", "layer.#.mlp.down_proj.*" },
+  { "norm.*", "norm.*" },
+  ignored = { "embeddings.mask_token", "rope_embeddings." },
+}
