@@ -64,7 +64,6 @@ local function seems(file)
   elseif kind.prefixes[1] ~= "" then
     lines[2] = ("its weights are under '%s'"):format(clean(kind.prefixes[1]:sub(1, -2)))
   end
-  if kind.table.missing then lines[#lines + 1] = "the models here do not hold it: they lack " .. kind.table.missing end
   if kind.table.note then lines[#lines + 1] = kind.table.note end
   return lines
 end

@@ -4,6 +4,7 @@
 local core = require "perigee.core.ffi"
 local lfs = require "lfs"
 local nearest = require "perigee.base.nearest"
+local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -62,7 +63,7 @@ local function names_of(options)
 end
 
 --- A table whose fields are a room's things, loaded when first used. `members`: what it holds besides. An unknown name
---- is an error with the list and the nearest name.
+--- is an error with the list, in a room of families that of the name's family, and the nearest name.
 ---@param options perigee.RoomOptions
 ---@param members? table
 function M.open(options, members)
@@ -75,7 +76,9 @@ function M.open(options, members)
       if file and families then value = value[name] end
       if value == nil then
         local names = names_of(options)
-        local list = table.concat(names, ", ")
+        local list = families and file and tables.sorted_keys(require(module .. "." .. file)) or families
+          and M.names(module) or names
+        list = table.concat(list, ", ") .. (families and not file and ", or a name that begins so" or "")
         for key in next, room do names[#names + 1] = key end
         core.fail("unknown %s '%s'; expected one of %s%s", options.what, tostring(name), list,
           nearest.hint(tostring(name), names))

@@ -194,13 +194,9 @@ function M.expect(file, family, options)
   end
   local other = not kind and family and M.recognise(file)
   if other then
-    core.fail("%s: it is %s%s", file.path, other.table.what, other.table.missing
-      and "; the models here lack " .. other.table.missing or (", which a model of another family holds"))
+    core.fail("%s: it is %s, which a model of another family holds", file.path, other.table.what)
   end
   if not kind then core.fail("%s: %s", file.path, M.sentence(why)) end
-  if kind.table.missing then
-    core.fail("%s: it is %s; the models here lack %s", file.path, kind.table.what, kind.table.missing)
-  end
   kind.prefix = taken(file, kind.prefixes, options.take)
   return kind
 end

@@ -16,7 +16,7 @@
 ---     aliases = { [name] = "misspelt" },      -- names that some files have instead
 ---     plain = true,                           -- taken where several tables fit and say the same
 ---     of_model = "^SiT",                      -- what a training script's argument `model` begins with
----     note = "...", missing = "..." }         -- what an import should say; what the models here lack for it
+---     note = "..." }                          -- what an import should say
 local room = require "perigee.core.room"
 
 local M = {}
