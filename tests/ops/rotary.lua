@@ -34,12 +34,11 @@ case({ 2, 32, 3, 2, 66 }, { skip = 5 }, true)
 for interleaved, expected in pairs { [false] = { -3, -4, 1, 2 }, [true] = { -2, 1, -4, 3 } } do
   cases[#cases + 1] = {
     name = "rotary by a right angle" .. (interleaved and ", interleaved" or ""),
-    run = function(ops, x)
-      local right = ops.cast(ops.fill({ 1, 1, 1, 2 }, { value = math.pi / 2, dtype = "float64" }),
-        x.dtype == "float64" and "float64" or "float32")
-      return ops.rotary(x, ops.concat({ ops.cos(right), ops.sin(right) }, 3), { interleaved = interleaved })
+    run = function(ops, x, turns)
+      return ops.rotary(x, ops.cast(turns, x.dtype == "float64" and "float64" or "float32"), { interleaved = interleaved })
     end,
-    inputs = { { values = { { { { { 1, 2, 3, 4 } }, { { 1, 2, 3, 4 } }, { { 5, 6, 7, 8 } } } } } } },
+    inputs = { { values = { { { { { 1, 2, 3, 4 } }, { { 1, 2, 3, 4 } }, { { 5, 6, 7, 8 } } } } } },
+      { values = { { { { 0, 0 }, { 1, 1 } } } } } },
     reference = function() return { { { { expected }, { expected }, { { 5, 6, 7, 8 } } } } } end,
     tolerance = tolerance,
   }
