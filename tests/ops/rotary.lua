@@ -35,7 +35,8 @@ for interleaved, expected in pairs { [false] = { -3, -4, 1, 2 }, [true] = { -2, 
   cases[#cases + 1] = {
     name = "rotary by a right angle" .. (interleaved and ", interleaved" or ""),
     run = function(ops, x, turns)
-      return ops.rotary(x, ops.cast(turns, x.dtype == "float64" and "float64" or "float32"), { interleaved = interleaved })
+      local stat = x.dtype == "float64" and "float64" or "float32"
+      return ops.rotary(x, ops.cast(turns, stat), { interleaved = interleaved })
     end,
     inputs = { { values = { { { { { 1, 2, 3, 4 } }, { { 1, 2, 3, 4 } }, { { 5, 6, 7, 8 } } } } } },
       { values = { { { { 0, 0 }, { 1, 1 } } } } } },
