@@ -161,6 +161,7 @@ static int peer_frame(peer *p, const char **frame, int64_t *bytes) {
   p->in.start += p->taken;
   p->taken = 0;
   int64_t n = frame_length(p);
+  if (n == -2) peer_end(p); /* it stood behind a frame that was handed out */
   if (n < 0) return 0;
   *frame = p->in.data + p->in.start + HEADER;
   *bytes = n;
@@ -265,7 +266,7 @@ static int waiting(const peer *p) {
   if (!p->announced || p->closed) return 1;
   peer ahead = *p;
   ahead.in.start = used + p->taken;
-  return frame_length(&ahead) >= 0;
+  return frame_length(&ahead) != -1;
 }
 
 int pg_console_poll(pg_console *c, int milliseconds) {

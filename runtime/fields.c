@@ -91,8 +91,6 @@ pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t 
   if (end < 0)
     return pg_error(PG_ERROR_ARGUMENT, "%s: %lld records of %lld bytes, %lld apart, from byte %lld make no sense", path,
                     (long long)count, (long long)f->sample_bytes, (long long)stride, (long long)offset);
-  f->sound = pg_host_calloc((size_t)(mirrored / stride + count), sizeof *f->sound);
-  if (!f->sound) return pg_error(PG_ERROR_MEMORY, "loader: out of memory");
   int fd = pg_file_open(path, &size);
   if (fd < 0) return PG_ERROR_IO;
   pg_status status = PG_OK;
@@ -105,7 +103,8 @@ pg_status pg_field_mapped(pg_field *f, int64_t count, const char *path, int64_t 
     return status ? status : pg_error(PG_ERROR_IO, "%s: %lld bytes cannot be mapped", path, (long long)size);
   f->map = map;
   f->map_bytes = size;
-  return PG_OK;
+  f->sound = pg_host_calloc((size_t)(mirrored / stride + count), sizeof *f->sound); /* fewer than the file has bytes */
+  return f->sound ? PG_OK : pg_error(PG_ERROR_MEMORY, "loader: out of memory");
 }
 
 pg_status pg_field_header(pg_field *f, const void *header, int64_t header_bytes) {
@@ -267,13 +266,15 @@ static void shift(uint8_t *pixels, int64_t height, int64_t width, int64_t channe
   }
 }
 
-static pg_status check_below(const pg_field *f, int64_t index, const uint8_t *sample) {
+static pg_status check_below(const pg_field *f, int64_t index, bool mirrored, const uint8_t *sample) {
+  char label[PATH_MAX];
   for (int64_t at = 0, number; at < f->sample_bytes; at += (int64_t)sizeof number) {
     memcpy(&number, sample + at, sizeof number);
-    if (number < 0 || number >= f->below)
-      return pg_error(PG_ERROR_FORMAT, "%s %lld of sample %lld%s%s; with %lld classes they are 0 to %lld", f->what,
-                      (long long)number, (long long)index, f->path ? " in " : "", f->path ? f->path : "",
-                      (long long)f->below, (long long)f->below - 1);
+    if (number >= 0 && number < f->below) continue;
+    pg_field_label(f, index, mirrored, label);
+    return pg_error(PG_ERROR_FORMAT, "%s %lld of sample %lld%s%s; with %lld classes they are 0 to %lld", f->what,
+                    (long long)number, (long long)index, *label ? " in " : "", label, (long long)f->below,
+                    (long long)f->below - 1);
   }
   return PG_OK;
 }
@@ -293,7 +294,7 @@ pg_status pg_field_sample(const pg_field *f, int64_t index, const pg_augmentatio
   case PG_FIELD_FILES: status = read_file(f, index, a->flip, out); break;
   default: status = read_picture(f, index, a->flip, out);
   }
-  if (!status && f->below) status = check_below(f, index, out);
+  if (!status && f->below) status = check_below(f, index, a->flip, out);
   if (status || !f->augment) return status;
   const int64_t *shape = f->view.shape;
   if (a->flip) mirror(out, shape[0], shape[1], shape[2]);

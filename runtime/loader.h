@@ -78,6 +78,8 @@ pg_status pg_field_mirrored(pg_field *f, int64_t count, const char *folder, cons
 void pg_field_members_free(pg_field *f);
 /* The path of a sample's file in the folder. */
 pg_status pg_field_path(const pg_field *f, int64_t index, bool mirrored, char path[PATH_MAX]);
+/* Where a sample lies, for an error: its file, or its archive and member; "" where it is in memory. */
+void pg_field_label(const pg_field *f, int64_t index, bool mirrored, char label[PATH_MAX]);
 /* The bytes of a sample's file in an archive, in memory from pg_host_calloc, also after an error the caller's to free;
  * `label` is what an error calls it. */
 pg_status pg_field_member(const pg_field *f, int64_t index, bool mirrored, char label[PATH_MAX], char **bytes,

@@ -80,13 +80,15 @@ static pg_status name_places(uint32_t **out, int64_t count, const char *names, i
   if (bytes < 1 || bytes > UINT32_MAX || names[bytes - 1])
     return pg_error(PG_ERROR_ARGUMENT, "loader: names of %lld bytes; they are zero-terminated and at most 4 GiB",
                     (long long)bytes);
+  int64_t found = 0;
+  for (int64_t k = 0; k < bytes; k += (int64_t)strlen(names + k) + 1) found++;
+  if (found != count)
+    return pg_error(PG_ERROR_ARGUMENT, "loader: %lld file names for %lld samples", (long long)found, (long long)count);
   uint32_t *at = *out = pg_host_calloc((size_t)count, sizeof *at);
   if (!at) return pg_error(PG_ERROR_MEMORY, "loader: out of memory");
-  int64_t found = 0;
-  for (int64_t k = 0; k < bytes; k += (int64_t)strlen(names + k) + 1, found++)
-    if (found < count) at[found] = (uint32_t)k;
-  if (found == count) return PG_OK;
-  return pg_error(PG_ERROR_ARGUMENT, "loader: %lld file names for %lld samples", (long long)found, (long long)count);
+  int64_t n = 0;
+  for (int64_t k = 0; k < bytes; k += (int64_t)strlen(names + k) + 1) at[n++] = (uint32_t)k;
+  return PG_OK;
 }
 
 pg_status pg_field_names(pg_field *f, int64_t count, const char *folder, const char *names, int64_t names_bytes) {
@@ -145,15 +147,36 @@ pg_status pg_field_path(const pg_field *f, int64_t index, bool mirrored, char pa
   return length < PATH_MAX ? PG_OK : pg_error(PG_ERROR_IO, "%.200s...: the path is too long", path);
 }
 
+static const pg_place *place_of(const pg_field *f, int64_t index, bool mirrored) {
+  return (mirrored && f->mirrored_places ? f->mirrored_places : f->places) + index;
+}
+
+static const char *archive_of(const pg_field *f, const pg_place *place) {
+  return f->archives + f->archive_at[place->archive];
+}
+
+/* What a member is called, or its number where it has no name. */
+static const char *member_name(const pg_field *f, int64_t index, char number[32]) {
+  const char *name = f->names + f->name_at[index];
+  snprintf(number, 32, "sample %lld", (long long)index);
+  return *name ? name : number;
+}
+
+void pg_field_label(const pg_field *f, int64_t index, bool mirrored, char label[PATH_MAX]) {
+  char number[32];
+  if (f->archives)
+    snprintf(label, PATH_MAX, "%s: %s", archive_of(f, place_of(f, index, mirrored)), member_name(f, index, number));
+  else if (f->names) pg_field_path(f, index, mirrored, label);
+  else snprintf(label, PATH_MAX, "%s", f->path ? f->path : "");
+}
+
 pg_status pg_field_member(const pg_field *f, int64_t index, bool mirrored, char label[PATH_MAX], char **bytes,
                           int64_t *size) {
-  const pg_place *place = (mirrored && f->mirrored_places ? f->mirrored_places : f->places) + index;
-  const char *archive = f->archives + f->archive_at[place->archive], *name = f->names + f->name_at[index];
+  const pg_place *place = place_of(f, index, mirrored);
   char number[32];
+  const char *archive = archive_of(f, place), *name = member_name(f, index, number);
   int64_t all = 0;
-  snprintf(number, sizeof number, "sample %lld", (long long)index);
-  if (!*name) name = number;
-  snprintf(label, PATH_MAX, "%s: %s", archive, name);
+  pg_field_label(f, index, mirrored, label);
   int fd = pg_file_open(archive, &all);
   if (fd < 0) return PG_ERROR_IO;
   pg_status status = check_place(archive, name, place, all);

@@ -99,7 +99,8 @@ pg_status pg_tensor_view(pg_tensor **out, pg_tensor *base, int64_t offset, int d
   int64_t start = (char *)base->view.data - (char *)base->storage->data, shift = 0, end = 0;
   overflow |= __builtin_mul_overflow(offset, size, &shift);
   overflow |= __builtin_add_overflow(start, shift, &start);
-  overflow |= __builtin_mul_overflow(last + 1, size, &end);
+  overflow |= __builtin_add_overflow(last, 1, &end);
+  overflow |= __builtin_mul_overflow(end, size, &end);
   overflow |= __builtin_add_overflow(end, start, &end);
   if (overflow || start < 0 || (n > 0 && end > base->storage->bytes))
     return pg_error(PG_ERROR_ARGUMENT, "view: it would reach byte %lld of a storage of %lld bytes", (long long)end,

@@ -187,7 +187,16 @@ local function jobs_of(options)
   return list
 end
 
+--- Fuzzes the readers, or the one of that name.
+local function fuzz(options)
+  local home = assert(os.getenv "PERIGEE_HOME" or require("perigee.core.ffi").home)
+  local status = os.execute(("%s/tests/fuzz/run %g %s"):format(quote(home), options.fuzz,
+    options.filter and quote(options.filter) or ""))
+  return status == 0 and 0 or 1
+end
+
 local function run(options)
+  if options.fuzz then return fuzz(options) end
   check_tools()
   local total = { passed = 0, failed = 0, skipped = 0, failures = {} }
   for _, job in ipairs(jobs_of(options)) do
@@ -208,7 +217,8 @@ return {
   description = "Builds the tests and has CTest run them (docs/testing.md). Without a choice of parts: luacheck;\n"
     .. "C tests; Lua tests, the ops' on every instruction set of this machine; the CUDA kernels' compile for GPUs,\n"
     .. "where there is nvcc; C tests and the ops' Lua tests under AddressSanitizer and UndefinedBehaviorSanitizer,\n"
-    .. "the CUDA kernels' on the CPU among them; the loader's tests under ThreadSanitizer.",
+    .. "the CUDA kernels' on the CPU among them; the loader's tests under ThreadSanitizer; and, where clang has\n"
+    .. "libFuzzer, each fuzzed reader for a second.",
   options = {
     { name = "c", default = false, help = "only the C tests" },
     { name = "lua", default = false, help = "only the Lua tests" },
@@ -217,6 +227,8 @@ return {
       help = "only the tests under AddressSanitizer and UndefinedBehaviorSanitizer" },
     { name = "tsan", default = false, help = "only the loader's tests under ThreadSanitizer" },
     { name = "nvcc", default = false, help = "only the CUDA kernels' compile for GPUs" },
+    { name = "fuzz", type = "integer", min = 1, value = "SECONDS",
+      help = "fuzz each reader for so long instead (clang with libFuzzer), or the one that --filter names" },
     { name = "slow", default = false, help = "the launcher's tests too, which take minutes" },
     { name = "filter", type = "string", value = "PATTERN",
       help = "only files whose name matches; where none does, Lua tests whose name matches" },

@@ -38,7 +38,7 @@ local function take(recorded, event)
   end
   if kind == "stage" then recorded.stages[#recorded.stages + 1] = { name = event.stage, from = step, signals = {} }
   elseif kind == "evaluation" then table.insert(recorded.evaluations, event)
-  elseif kind == "signal" then put(recorded.signals, event.name, step, event.value)
+  elseif kind == "signal" and event.name then put(recorded.signals, event.name, step, event.value)
   elseif kind == "step" and type(event.losses) == "table" then
     for name, value in pairs(event.losses) do put(recorded.losses, name, step, value) end
   end

@@ -29,7 +29,7 @@ for class = 0, 255 do classes[class] = {} end
 local function in_class(c, class)
   local known = classes[class][c]
   if known == nil then
-    known = plain_find(char(c), "^%" .. char(class)) ~= nil
+    known = plain_find(char(c), "[%" .. char(class) .. "]") ~= nil -- in a set %b, %f and %1 are letters
     classes[class][c] = known
   end
   return known
@@ -251,16 +251,20 @@ end
 function M.find(text, pattern, from, plain)
   local ms, first, anchored = prepared("find", text, pattern)
   from = beginning(ms, from)
-  if plain then return plain_find(ms.text, ms.pattern, from, true) end
+  if plain or not plain_find(ms.pattern, "[%^$*+?.(%[%%-]") then -- as Lua, which then looks no further at a ")"
+    return plain_find(ms.text, ms.pattern, from, true)
+  end
   local s, stop = search(ms, from, first, anchored)
-  if s then return s, stop - 1, captures(ms, s, stop) end
+  if not s then return nil end
+  return s, stop - 1, captures(ms, s, stop)
 end
 
 function M.match(text, pattern, from)
   local ms, first, anchored = prepared("match", text, pattern)
   from = beginning(ms, from)
   local s, stop = search(ms, from, first, anchored)
-  if s then return captures(ms, s, stop, true) end
+  if not s then return nil end
+  return captures(ms, s, stop, true)
 end
 
 function M.gmatch(text, pattern)
