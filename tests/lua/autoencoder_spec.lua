@@ -22,11 +22,12 @@ local CASES = {
 local drawn = {} -- the fixtures' weights
 
 --- A fixture's weights, by the formula of its builder: { diffusers' name, CompVis', tensor }.
-local function formula_weights(case)
-  if drawn[case] then return drawn[case] end
+local function formula_weights(case, key)
+  if drawn[case .. (key or "")] then return drawn[case .. (key or "")] end
   local _, settings = oracle.load("autoencoder_" .. case)
-  drawn[case] = {}
-  for number, entry in ipairs(settings.tensors) do
+  local list = {}
+  drawn[case .. (key or "")] = list
+  for number, entry in ipairs(settings[key or "tensors"]) do
     local name, shape, compvis = unpack(entry)
     local s, count, times = number, layout.numel(shape), math.sqrt(3 * shape[1] / layout.numel(shape))
     local shift = name:match "weight$" and 1 or 0
@@ -38,9 +39,9 @@ local function formula_weights(case)
       local u = 2 * s / 2147483647 - 1
       if k >= 0 then values[k] = #shape == 1 and shift + u / 5 or u * times end
     end
-    drawn[case][number] = { name, compvis, t }
+    list[number] = { name, compvis, t }
   end
-  return drawn[case]
+  return list
 end
 
 --- The weights under other names: of diffusers, or of CompVis with attention's matrices as 1×1 convolutions.
@@ -167,5 +168,68 @@ describe("AutoencoderKL", function()
     fails(function() model:encode(pg.zeros(1, 3, 20, 32)) end,
       "pictures are [1,3,20,32]; expected [B,3,H,W] with H and W multiples of 8")
     fails(function() model:decode(pg.zeros(1, 8, 3, 3)) end, "latents are [1,8,3,3]; expected [B,4,H,W]")
+  end)
+end)
+
+describe("a tiny autoencoder", function()
+  local function save(key, prefix)
+    local tensors = {}
+    for _, entry in ipairs(formula_weights("tiny", key)) do
+      local name = prefix and entry[1]:match("^" .. prefix .. "(.*)$") or not prefix and entry[1]
+      if name then tensors[name] = entry[3] end
+    end
+    safetensors.save(in_folder "tiny.safetensors", tensors)
+    return in_folder "tiny.safetensors"
+  end
+
+  local function open(path, options)
+    local model = models.autoencoder_tiny(tables.merged({ weights = path, channels = 8 }, options))
+    model:materialise()
+    return model
+  end
+
+  it("encodes and decodes as diffusers' does", function()
+    local expected = oracle.load "autoencoder_tiny"
+    local model = open(save "tensors")
+    local mean, deviation = model:encode(expected.picture)
+    oracle.near("encoded", mean, expected.encoded, 1e-5)
+    assert.equal(0, deviation:abs():max():item())
+    oracle.near("decoded", model:decode(expected.code), expected.decoded, 1e-5)
+  end)
+
+  it("is an encoder or a decoder as they are released, and may have a branch with a norm", function()
+    local expected = oracle.load "autoencoder_tiny"
+    local decoder = models.autoencoder { weights = save "decoder" }
+    decoder:materialise()
+    assert.equal(5, decoder.latent)
+    oracle.near("decoded", decoder:decode(expected["decoder.code"]), expected["decoder.decoded"], 1e-5)
+    local encoder = models.autoencoder { weights = save("tensors", "encoder%.layers%.") }
+    encoder:materialise()
+    oracle.near("encoded", (encoder:encode(expected.picture)), expected.encoded, 1e-5)
+    fails(function() encoder:decode(expected.code) end, "autoencoder_tiny: it has no decoder")
+  end)
+end)
+
+describe("the autoencoder of a file", function()
+  it("is the one that its names and shapes say", function()
+    local model = models.autoencoder { weights = saved("f16", as_compvis) }
+    assert.equal("autoencoder_kl", model.class_name)
+    assert.same({ 8, 16, 1 }, { model.latent, model.shrink, model.scale })
+    model:materialise()
+    hold("f16", model, 1e-5)
+    assert.equal(0.18215, models.autoencoder({ weights = saved("f8", as_older) }).scale)
+    assert.equal(0.25, models.autoencoder({ weights = saved("f8", as_older), scale = 0.25 }).scale)
+  end)
+
+  it("is an error where the file is something else", function()
+    local sit = models.sit { width = 16, depth = 1, heads = 2, classes = 3, size = { 4, 6 } }
+    sit:materialise()
+    weights.save(in_folder "sit.safetensors", sit, { names = "repa" })
+    fails(function() models.autoencoder { weights = in_folder "sit.safetensors" } end,
+      "it is SiT as REPA and HASTE save it, not an autoencoder")
+    safetensors.save(in_folder "else.safetensors", { x = pg.zeros(2) })
+    fails(function() models.autoencoder { weights = in_folder "else.safetensors" } end,
+      "else.safetensors: its names are in no known table")
+    fails(function() models.autoencoder {} end, "option 'weights' is missing")
   end)
 end)

@@ -1,4 +1,5 @@
-"""AutoencoderKL of diffusers with few channels: what it makes of pictures and latents, its weights being a formula's.
+"""Autoencoders with few channels, diffusers' own and a decoder of TAESD's kin: what they make of pictures and latents,
+the weights being a formula's.
 
 Weights are not stored. A generator (Park and Miller's, 16807·s mod 2^31 − 1) begins for the k-th tensor by name, from 1,
 at s = k and leaves ten numbers out; then a number is u = 2·s / (2^31 − 1) − 1. Norms' weights are 1 + u/5, biases u/5,
@@ -79,6 +80,53 @@ def build():
             fixture.put_all("", {"picture": picture, "mean": found.mean, "std": found.std, "code": code,
                                  "decoded": model.decode(code).sample})
         yield fixture
+    yield from build_tiny()
+
+
+class Block(torch.nn.Module):
+    """TAESD's block with the branch that FLUX.2's has (taesd.py of github.com/madebyollin/taesd), in our own words."""
+
+    def __init__(self, width, pool):
+        super().__init__()
+        layer, relu = (lambda: torch.nn.Conv2d(width, width, 3, padding=1)), torch.nn.ReLU()
+        self.conv = torch.nn.Sequential(layer(), relu, layer(), relu, layer())
+        self.pool = torch.nn.Sequential(
+            torch.nn.Conv2d(width, 4 * width, 1, bias=False), torch.nn.GroupNorm(4, 4 * width), relu,
+            torch.nn.Conv2d(4 * width, width, 1, bias=False)) if pool else None
+
+    def forward(self, x):
+        if self.pool:
+            x = x + self.pool(x)
+        return torch.relu(self.conv(x) + x)
+
+
+class Limit(torch.nn.Module):
+    def forward(self, x):
+        return torch.tanh(x / 3) * 3
+
+
+def tiny_decoder(latent, width):
+    layers = [Limit(), torch.nn.Conv2d(latent, width, 3, padding=1), torch.nn.ReLU()]
+    for stage in range(3):
+        layers += [Block(width, stage == 0) for _ in range(3)]
+        layers += [torch.nn.Upsample(scale_factor=2), torch.nn.Conv2d(width, width, 3, padding=1, bias=False)]
+    return torch.nn.Sequential(*layers, Block(width, False), torch.nn.Conv2d(width, 3, 3, padding=1)).to(store.compute)
+
+
+def build_tiny():
+    from diffusers import AutoencoderTiny
+    draw = store.Draw(43)
+    both = AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4).to(store.compute)
+    fixture = store.Fixture("autoencoder_tiny", tensors=[entry[:2] for entry in fill(both, 4)])
+    picture, code = draw.uniform(1, 3, 24, 32, low=-1.0), draw.normal(2, 4, 3, 5, scale=2.0)
+    decoder = tiny_decoder(5, 8)
+    fixture.settings["decoder"] = [entry[:2] for entry in fill(decoder, 4)]
+    other = draw.normal(1, 5, 3, 4)
+    with torch.no_grad():
+        fixture.put_all("", {"picture": picture, "encoded": both.encode(picture).latents, "code": code,
+                             "decoded": both.decode(code).sample, "decoder.code": other,
+                             "decoder.decoded": decoder(other) * 2 - 1})
+    yield fixture
 
 
 def names():

@@ -35,7 +35,7 @@ end
 local function options_of(file, kind)
   local family = kind.table.family
   if family == "sit" then return sit_options(file, kind) end
-  return family == "autoencoder_kl" and require("perigee.models").autoencoder_kl.options_of(file, kind) or {}
+  return family:match "^autoencoder_" and require("perigee.models")[family].options_of(file, kind) or {}
 end
 
 --- The table of names under which a model is written.

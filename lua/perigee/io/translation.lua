@@ -61,6 +61,19 @@ function M.outward(names, ours) return first(translators(names).outward, ours) e
 --- Our name for one of theirs, or nil.
 function M.inward(names, theirs) return first(translators(names).inward, theirs) end
 
+--- The shapes of a file's tensors by our names, of those that the kind's table knows.
+---@param file perigee.WeightsFile
+---@param kind perigee.WeightsKind
+---@return table<string, integer[]>
+function M.shapes_inward(file, kind)
+  local shapes = {}
+  for name, entry in pairs(file.entries) do
+    local own = name:sub(1, #kind.prefix) == kind.prefix and M.inward(kind.table, name:sub(#kind.prefix + 1))
+    if own then shapes[own] = entry.shape end
+  end
+  return shapes
+end
+
 --- Does a name begin as one of these lists says? "#" in an entry is a position.
 ---@param lists (string[]|nil)[]
 function M.is_ignored(name, lists)

@@ -83,6 +83,9 @@ M.open = weights_file.open
 --- What a file is, for models of a family, and which part of it is taken.
 M.kind = kinds.expect
 
+--- What a file is, of whichever family, or why it is not known (io/weights_kind.lua).
+M.recognise, M.sentence = kinds.recognise, kinds.sentence
+
 --- An error unless a tensor of the file equals a materialised buffer to 1e-4.
 local function check_fixed(file, name, buffer)
   local found = file:info(name)

@@ -236,11 +236,7 @@ end
 ---@param kind perigee.WeightsKind
 ---@return perigee.AutoencoderKlOptions
 local function options_of(file, kind)
-  local shapes, o = {}, { mult = {}, blocks = 0, attention = {} }
-  for name, entry in pairs(file.entries) do
-    local own = name:sub(1, #kind.prefix) == kind.prefix and translation.inward(kind.table, name:sub(#kind.prefix + 1))
-    if own then shapes[own] = entry.shape end
-  end
+  local shapes, o = translation.shapes_inward(file, kind), { mult = {}, blocks = 0, attention = {} }
   o.channels, o.pictures = shapes["encoder.input.weight"][1], shapes["encoder.input.weight"][2]
   o.latent, o.moments = shapes["decoder.input.weight"][2], shapes["quant.weight"] ~= nil
   local function level(k, rest) return shapes[("encoder.levels.%d.%s"):format(k, rest)] end
