@@ -1,4 +1,4 @@
---- The autoencoder that a file of weights holds, of whichever family: for commands, which are given a file and no model.
+--- The autoencoder that a file of weights holds, of whichever family: for commands, which are given a file alone.
 local core = require "perigee.core.ffi"
 local models = require "perigee.models"
 local weights = require "perigee.io.weights"
@@ -6,13 +6,18 @@ local weights = require "perigee.io.weights"
 local FAMILIES = { autoencoder_kl = true, autoencoder_tiny = true }
 
 ---@class perigee.models
----@field autoencoder fun(options: { weights: string, take?: string, scale?: number, shift?: number }):
----  perigee.AutoencoderKl|perigee.AutoencoderTiny
+---@field autoencoder fun(options: perigee.AutoencoderOptions): perigee.AutoencoderKl|perigee.AutoencoderTiny
+
+---@class perigee.AutoencoderOptions
+---@field weights string  the file
+---@field take? string    the part of it; by default what comes first there
+---@field scale? number   what a student is trained on is (latent − shift)·scale
+---@field shift? number
 
 local M = {}
 
---- Reads the file's names and shapes, which decide the model's options; `scale` and `shift`, which no shape shows, are
---- Stable Diffusion's 0.18215 and 0 for 4 channels and 1 and 0 for others, unless they are given. No tensor is read.
+--- Reads the file's names and shapes, which decide the model's options. No shape shows `scale` and `shift`: they are
+--- the model's own, and 1 and 0 for an AutoencoderKL of other than 4 channels, unless they are given.
 function M.autoencoder(options)
   if type(options) ~= "table" or type(options.weights) ~= "string" then
     core.fail "autoencoder: option 'weights' is missing: the file that says what it is"
@@ -23,10 +28,8 @@ function M.autoencoder(options)
   local family = kind.table.family
   if not FAMILIES[family] then core.fail("%s: it is %s, not an autoencoder", file.path, kind.table.what) end
   local found = models[family].options_of(file, kind)
-  if family == "autoencoder_kl" then
-    found.scale = options.scale or found.latent == 4 and 0.18215 or 1
-    found.shift = options.shift
-  end
+  found.scale, found.shift = options.scale, options.shift
+  if family == "autoencoder_kl" and not found.scale and found.latent ~= 4 then found.scale = 1 end
   found.weights, found.names, found.take = options.weights, kind.names, options.take
   return models[family](found)
 end

@@ -93,14 +93,16 @@ end
 ---@field pictures integer  channels of pictures: 3
 ---@field latent integer    channels of latents
 ---@field shrink integer    pixels of a picture a latent's pixel has along a side: 8
----@field scale number      1
----@field shift number      0
+---@field scale number      what a student is trained on is (latent − shift)·scale
+---@field shift number
 local Autoencoder = module.class "autoencoder_tiny"
 
 ---@class perigee.AutoencoderTinyOptions
 ---@field latent? integer    channels of a latent: 4
 ---@field channels? integer  64
 ---@field pool? boolean      a branch through a group norm at the smallest size (FLUX.2's): false
+---@field scale? number      of the latents that students are trained on, (latent − shift)·scale: 1
+---@field shift? number      0
 ---@field half? "both"|"encoder"|"decoder"  what there is of it: the releases are a file each
 ---@field weights? string    a file of weights (docs/weights.md); without one, random numbers
 ---@field names? string      the table of names of that file; by default it is recognised
@@ -110,6 +112,8 @@ local rules = {
   latent = { "count", 4 },
   channels = { "count", 64 },
   pool = { "boolean", false },
+  scale = { "number", 1 },
+  shift = { "number", 0 },
   half = { "string", "both", choices = { "both", "encoder", "decoder" } },
   weights = { "string" },
   names = { "string", "auto" },
@@ -120,7 +124,7 @@ local rules = {
 function Autoencoder:build(options)
   local o = check.options("autoencoder_tiny", options or {}, rules)
   self.name, self.latent, self.pictures, self.shrink = "autoencoder_tiny", o.latent, 3, 2 ^ (STAGES - 1)
-  self.scale, self.shift = 1, 0
+  self.scale, self.shift = o.scale, o.shift
   self.weights, self.names, self.take = o.weights, o.names, o.take
   if o.half ~= "decoder" then self.encoder = Encoder(o) end
   if o.half ~= "encoder" then self.decoder = Decoder(o) end
@@ -174,7 +178,8 @@ function Autoencoder.options_of(file, kind)
   local encodes, decodes = shapes["encoder.input.weight"], shapes["decoder.input.weight"]
   return {
     latent = decodes and decodes[2] or shapes["encoder.output.weight"][1], channels = (encodes or decodes)[1],
-    pool = (shapes["decoder.stages.1.blocks.1.pool1.weight"] or shapes["encoder.stages.4.blocks.1.pool1.weight"]) ~= nil,
+    pool = (shapes["decoder.stages.1.blocks.1.pool1.weight"]
+      or shapes["encoder.stages.4.blocks.1.pool1.weight"]) ~= nil,
     half = encodes and decodes and "both" or encodes and "encoder" or "decoder",
   }
 end

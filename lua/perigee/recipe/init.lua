@@ -20,6 +20,8 @@
 ---                                  kept for it (false, more memory): kept on a GPU that has room, else computed again
 ---@field keep? integer             checkpoints kept: 3
 ---@field sample? perigee.SampleSettings  how samples are drawn, during the run and by `perigee sample`
+---@field decode? perigee.AutoencoderKl|perigee.AutoencoderTiny  makes pictures of a student's latents, when samples
+---  are drawn
 ---@field threads? integer          processor threads: all that the process may use
 ---@field cache_teacher? boolean|perigee.CacheTeacher  keep what losses read of the teacher on disk: false
 
@@ -178,6 +180,7 @@ function M.new(given)
     test = { "table" }, micro = { "count" }, recompute = { "boolean" },
     optim = { "table", optim.adamw() }, ema = { "number", AVERAGES, least = 0, below = 1 },
     stages = "table", every = { "table", {} }, keep = { "count", 3 }, sample = { "table", {} },
+    decode = { "table", words = "an autoencoder, such as pg.models.autoencoder_kl { weights = \"FILE\" }" },
     device = { "string", "cpu" }, threads = { "count" }, tf32 = { "boolean", false },
   }, "ema")
   if not core.device_code[o.device] then

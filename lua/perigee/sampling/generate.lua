@@ -3,7 +3,9 @@
 local conditions = require "perigee.stage.conditions"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
+local decoders = require "perigee.sampling.decoder"
 local field = require "perigee.sampling.field"
+local pixels = require "perigee.sampling.pixels"
 local samplers = require "perigee.samplers"
 local values = require "perigee.sampling.values"
 local ops, tensor = core.ops, core.tensor
@@ -15,13 +17,26 @@ local M = {}
 ---@field dtype string    uint8, of latents float32
 ---@field shape integer[] { height, width, channels }, of latents { channels, height, width }
 
---- How a recipe's samples come out. The data set's `decode` turns what the student makes into pictures; without one,
---- 1 or 3 channels are taken for pictures, and other numbers of channels stay latents.
+--- The autoencoder that decodes a recipe's samples: the given one, or the recipe's own; nil: none does.
 ---@param recipe perigee.Recipe
+---@param decode? table|false  false: none
+local function autoencoder_of(recipe, decode)
+  local model = decode == nil and recipe.decode or decode or nil
+  if model then decoders.check(model, recipe.student) end
+  return model
+end
+
+--- How a recipe's samples come out. An autoencoder decodes them: `decode`, or the recipe's. Otherwise the data set's
+--- `decode` turns what the student makes into pictures; without one, 1 or 3 channels are taken for pictures, and other
+--- numbers of channels stay latents.
+---@param recipe perigee.Recipe
+---@param decode? table|false  an autoencoder; false: latents stay latents
 ---@return perigee.SampleForm
-function M.form(recipe)
+function M.form(recipe, decode)
   local student, decoded = recipe.student, recipe.data.decode ~= nil
   local channels, height, width = student.channels, student.size[1], student.size[2]
+  local model = autoencoder_of(recipe, decode)
+  if model then return { pixels = true, dtype = "uint8", shape = decoders.shape(model, student.size) } end
   if not decoded and channels ~= 1 and channels ~= 3 then
     return { pixels = false, dtype = "float32", shape = { channels, height, width } }
   end
@@ -39,6 +54,9 @@ end
 ---@field batch? integer     samples at a time, at most `count`: 64
 ---@field captures? table<perigee.Tensor, perigee.Tensor>  what stands for the student's parameters
 ---@field device? string     cpu
+---@field decode? table|false  the autoencoder that decodes samples: the recipe's; false: none
+---@field tile? integer      side of the tiles in which it decodes larger latents, in their pixels
+---@field pixels? "floor"|"dit"  how values become bytes (sampling/pixels.lua): floor
 ---@field progress? fun(done: number)  of settings.count
 
 --- Draws samples in batches and hands each to `take(first, images, labels)`: the first one's number from 0, samples
@@ -59,7 +77,10 @@ function M.each(recipe, settings, options, take)
   local executable = field.compile(student, list, batch,
     { captures = o.captures, dtype = recipe.dtype, device = o.device })
   local shape = { batch, student.channels, student.size[1], student.size[2] }
-  local form, done = M.form(recipe), 0
+  local form, done, to_bytes = M.form(recipe, o.decode), 0, pixels[o.pixels or "floor"]
+  local model = autoencoder_of(recipe, o.decode)
+  local decoder = model and decoders.open(model, student.size,
+    { batch = math.min(batch, decoders.BATCH), tile = o.tile, device = o.device })
   while done < count do
     local first, wanted = begin + done, math.min(batch, count - done)
     local samples, labels = tensor.tidy(function()
@@ -78,10 +99,10 @@ function M.each(recipe, settings, options, take)
         each = o.progress and function(part) o.progress(done + wanted * part) end or nil }
       for key in pairs(samplers.find(settings.sampler).options) do how[key] = settings[key] end
       local x = samplers.integrate(velocity, noise(0), how)
+      if wanted < batch then x, labels = x:narrow(1, 1, wanted), labels:narrow(1, 1, wanted):contiguous() end
+      if decoder then return decoder:decode(x, to_bytes), labels end
       local made = (recipe.data.decode and recipe.data:decode(x) or x):to "float32"
-      local samples = form.pixels and ops.images_to_bytes(made) or made
-      if wanted == batch then return samples, labels end
-      return samples:narrow(1, 1, wanted):contiguous(), labels:narrow(1, 1, wanted):contiguous()
+      return form.pixels and to_bytes(made) or made:contiguous(), labels
     end)
     take(first, samples, labels)
     samples:free()
@@ -89,6 +110,7 @@ function M.each(recipe, settings, options, take)
   end
   given:close()
   executable:free()
+  if decoder then decoder:close() end
 end
 
 --- The samples of each() as one tensor.

@@ -21,6 +21,7 @@ end
 function M.check(recipe)
   if not M.is_possible(recipe) then return end
   recipe:validate()
+  core.at(recipe.place, generate.form, recipe)
   recipe.student:assume_dtype(recipe.dtype)
   local list = conditions.resolve(recipe.student, recipe.data)
   core.at(recipe.place, field.trace, recipe.student, list, math.min(recipe.sample.count, 64), recipe.dtype)
