@@ -77,7 +77,7 @@ M.recipes = {
   -- the recipe's fields
   { "an unknown key", recipe "o.stdent = 3", "recipe: unknown option 'stdent'; did you mean \"student\"?" },
   { "an unknown key that resembles none", recipe "o.network = 3",
-    "recipe: unknown option 'network'; expected one of cache_teacher, data, device, ema," },
+    "recipe: unknown option 'network'; expected one of cache_teacher, data, decode, device, ema," },
   { "PyTorch's word", recipe "o.data = pg.data.shapes { batchsize = 4 } --!",
     "data.shapes: unknown option 'batchsize'" },
   { "no name", recipe "o.name = nil", "recipe: option 'name' is missing" },
