@@ -9,7 +9,7 @@
 #include "resize/resize.h"
 
 typedef struct geometry {
-  int cubic, antialias;
+  int cubic, antialias, corner;
   int64_t outer, inner;       /* x is [outer, skip + h·w, inner]: (B·C, 1) for images, (B, width) for tokens */
   int64_t h, w, h2, w2, skip; /* sizes of x and y */
 } geometry;
@@ -35,7 +35,7 @@ PG_FUNCTION void support_of(const geometry *g, int64_t n, int64_t n2, int64_t i,
     if (*first < 0) *first = 0;
     if (*last > n - 1) *last = n - 1;
   } else {
-    *centre = scale * ((double)i + 0.5) - 0.5;
+    *centre = g->corner ? scale * (double)i : scale * ((double)i + 0.5) - 0.5;
     *first = (int64_t)floor(*centre) - (g->cubic ? 1 : 0);
     *last = *first + (g->cubic ? 3 : 1);
   }
@@ -93,7 +93,7 @@ static inline char *place_band(band *m, char *at) {
 /* resize_backward has resize's attributes. */
 static pg_status read_geometry(geometry *g, const char *name, const pg_call *call, const pg_view *x, const pg_view *y) {
   const resize_ints i = resize_ints_of(call);
-  g->cubic = i.mode == 1, g->antialias = i.antialias == 1;
+  g->cubic = i.mode == 1, g->antialias = i.antialias == 1, g->corner = i.corner == 1;
   g->h = i.height, g->w = i.width, g->h2 = i.to_height, g->w2 = i.to_width;
   g->skip = i.skip;
   int tokens = i.tokens == 1, grid = tokens ? 1 : 2; /* the dimension where the grid begins */
@@ -105,6 +105,7 @@ static pg_status read_geometry(geometry *g, const char *name, const pg_call *cal
   PG_EXPECT(x->shape[grid] == n && y->shape[grid] == n2 && (tokens || (x->shape[3] == g->w && y->shape[3] == g->w2)),
             "%s: x is %s, y is %s, but the sizes are %lld + %lld×%lld and %lld×%lld", name, pg_shape_text(x),
             pg_shape_text(y), (long long)g->skip, (long long)g->h, (long long)g->w, (long long)g->h2, (long long)g->w2);
+  PG_EXPECT(!(g->corner && g->antialias), "%s: corner and antialias exclude each other", name);
   g->outer = tokens ? x->shape[0] : x->shape[0] * x->shape[1];
   g->inner = 1;
   for (int d = 2; tokens && d < x->ndim; d++) g->inner *= x->shape[d];

@@ -10,11 +10,12 @@
  *   x  real  [B,C,H,W]     or  [B,skip+H·W,..]     the first `skip` tokens of every sequence are left out
  *   mode       0 bilinear, 1 bicubic
  *   antialias  0 or 1
+ *   corner     1: output i lies at i·H/H2, without half-pixel centres (TensorFlow's first resize_bilinear); no antialias
  *   tokens     0: x is [B,C,H,W]; 1: x is [B,skip+H·W,..]
  *   height, width, to_height, to_width: H, W, H2, W2
  *   skip       0 for images */
 PG_KERNEL(resize, y, x)
-PG_INTS(resize, mode, antialias, tokens, height, width, to_height, to_width, skip)
+PG_INTS(resize, mode, antialias, corner, tokens, height, width, to_height, to_width, skip)
 PG_KERNEL_PLAN(resize)
 
 /* resize_backward: the transposed linear map; left-out tokens get zeros.
@@ -22,7 +23,7 @@ PG_KERNEL_PLAN(resize)
  *   dy  real  y's shape
  *   attributes as above */
 PG_KERNEL(resize_backward, dx, dy)
-PG_INTS(resize_backward, mode, antialias, tokens, height, width, to_height, to_width, skip)
+PG_INTS(resize_backward, mode, antialias, corner, tokens, height, width, to_height, to_width, skip)
 PG_KERNEL_PLAN(resize_backward)
 
 #endif

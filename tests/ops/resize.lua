@@ -13,13 +13,13 @@ end
 local function triangle(x) return math.max(1 - math.abs(x), 0) end
 
 --- weights[i][k]: what output i takes from input k.
-local function weights(from, to, mode, antialias)
+local function weights(from, to, mode, antialias, corner)
   local scale = from / to
   local stretch = antialias and math.max(scale, 1) or 1
   local reach = (mode == "bicubic" and 2 or 1) * stretch
   local rows = {}
   for i = 0, to - 1 do
-    local centre, row, sum = (i + 0.5) * scale - 0.5, {}, 0
+    local centre, row, sum = corner and i * scale or (i + 0.5) * scale - 0.5, {}, 0
     for k = 0, from - 1 do row[k] = 0 end
     for k = math.floor(centre - reach), math.ceil(centre + reach) do
       local at = math.max(0, math.min(from - 1, k))
@@ -36,8 +36,9 @@ local function weights(from, to, mode, antialias)
 end
 
 --- planes[plane][k], k over height·width, at another size.
-local function resample(planes, height, width, to, mode, antialias)
-  local down, across, result = weights(height, to[1], mode, antialias), weights(width, to[2], mode, antialias), {}
+local function resample(planes, height, width, to, mode, antialias, corner)
+  local down, across = weights(height, to[1], mode, antialias, corner), weights(width, to[2], mode, antialias, corner)
+  local result = {}
   for p, plane in ipairs(planes) do
     result[p] = {}
     for i = 0, to[1] - 1 do
@@ -56,9 +57,10 @@ local function resample(planes, height, width, to, mode, antialias)
   return result
 end
 
-local function images(x, to, mode, antialias)
+local function images(x, to, mode, antialias, corner)
   local s = x.shape
-  local planes = resample(x:reshape({ s[1] * s[2], s[3] * s[4] }):totable(), s[3], s[4], to, mode, antialias)
+  local planes = resample(x:reshape({ s[1] * s[2], s[3] * s[4] }):totable(), s[3], s[4], to, mode, antialias,
+    corner)
   return tensor.tensor(planes, x.dtype):reshape { s[1], s[2], to[1], to[2] }
 end
 
@@ -101,6 +103,24 @@ for _, mode in ipairs { "bilinear", "bicubic" } do
     end
   end
 end
+for _, size in ipairs { { 7, 5, 13, 4 }, { 1, 3, 5, 1 }, { 31, 3, 1, 7 }, { 3, 2, 2, 33 } } do
+  for _, mode in ipairs { "bilinear", "bicubic" } do
+    cases[#cases + 1] = {
+      name = ("resize %s from the corner %dx%d to %dx%d"):format(mode, unpack(size)),
+      run = function(ops, x) return ops.resize(x, { size = { size[3], size[4] }, mode = mode, corner = true }) end,
+      inputs = { { shape = { 2, 1, size[1], size[2] } } },
+      reference = function(_, x) return images(x, { size[3], size[4] }, mode, false, true) end,
+      gradients = { 1 },
+      tolerance = tolerance,
+    }
+  end
+end
+cases[#cases + 1] = {
+  name = "resize from the corner with antialias",
+  run = function(ops, x) return ops.resize(x, { size = 2, antialias = true, corner = true }) end,
+  inputs = { { shape = { 1, 1, 4, 4 } } },
+  error = "resize: corner and antialias exclude each other",
+}
 cases[#cases + 1] = {
   name = "resize_tokens to the same grid leaves the first tokens out",
   run = function(ops, x) return ops.resize_tokens(x, { from = { 2, 2 }, to = { 2, 2 }, skip = 1 }) end,

@@ -5,7 +5,7 @@ local ops = require "perigee.core.ops"
 local fail, text = op.fail, op.shape_text
 
 local modes = { bilinear = 0, bicubic = 1 }
-local ints = { "mode", "antialias", "tokens", "height", "width", "to_height", "to_width", "skip" }
+local ints = { "mode", "antialias", "corner", "tokens", "height", "width", "to_height", "to_width", "skip" }
 
 local function same_attributes(n)
   local attributes = {}
@@ -71,14 +71,17 @@ end
 
 return {
   --- Images [B,C,H,W] at another size. Options: size, { height, width }; mode, "bilinear" (default) or "bicubic";
-  --- antialias.
+  --- antialias; corner: pixel i of the result lies at i·H/height of x, without half-pixel centres, as TensorFlow's first
+  --- resize_bilinear has it.
+  ---@param options { size: integer|integer[], mode?: string, antialias?: boolean, corner?: boolean }
   resize = function(x, options)
-    local o = op.options("resize", options, { size = false, mode = "bilinear", antialias = false })
+    local o = op.options("resize", options, { size = false, mode = "bilinear", antialias = false, corner = false })
+    if o.corner and o.antialias then fail "resize: corner and antialias exclude each other" end
     local mode = mode_code("resize", o.mode)
     local height, width = size_of("resize", "size", o.size)
     if #x.shape ~= 4 then fail("resize: x is %s; expected [B,C,H,W]", text(x.shape)) end
     if height == x.shape[3] and width == x.shape[4] then return x end
-    return resize(x, { mode = mode, antialias = o.antialias, tokens = 0, height = x.shape[3],
+    return resize(x, { mode = mode, antialias = o.antialias, corner = o.corner, tokens = 0, height = x.shape[3],
       width = x.shape[4], to_height = height, to_width = width, skip = 0 })
   end,
 
@@ -96,7 +99,7 @@ return {
     if height == to_height and width == to_width then
       return o.skip > 0 and ops.narrow(x, 2, o.skip + 1, height * width) or x
     end
-    return resize(x, { mode = mode, antialias = o.antialias, tokens = 1, height = height, width = width,
+    return resize(x, { mode = mode, antialias = o.antialias, corner = false, tokens = 1, height = height, width = width,
       to_height = to_height, to_width = to_width, skip = o.skip })
   end,
 }
