@@ -42,6 +42,7 @@ end
 
 local KINDS = {
   zip = "a PyTorch file", legacy = "a PyTorch file of the older form", torchscript = "a TorchScript archive",
+  tensorflow = "a frozen graph of TensorFlow",
 }
 
 --- A checkpoint of Perigee in words, or nil.

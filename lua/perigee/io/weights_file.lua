@@ -1,14 +1,15 @@
---- Opens a file of tensors by names, of any kind: safetensors, the index of several, PyTorch's. All have `path`,
---- `names`, `entries`, `info` and `read`.
+--- Opens a file of tensors by names, of any kind: safetensors, the index of several, PyTorch's, a frozen graph of
+--- TensorFlow's. All have `path`, `names`, `entries`, `info` and `read`.
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local pytorch = require "perigee.io.pytorch"
 local safetensors = require "perigee.io.safetensors"
 local shards = require "perigee.io.shards"
+local tensorflow_graph = require "perigee.io.tensorflow_graph"
 
 local M = {}
 
----@alias perigee.WeightsFile perigee.SafetensorsFile|perigee.ShardedFile|perigee.PytorchFile
+---@alias perigee.WeightsFile perigee.SafetensorsFile|perigee.ShardedFile|perigee.PytorchFile|perigee.TensorflowGraph
 
 --- REPA's older checkpoints call the blocks after the aligned one decoder_blocks.0, 1, ...: these get the numbers that
 --- follow the last of blocks.
@@ -36,6 +37,7 @@ function M.open(path)
   if pytorch.begins(path) then return number_decoder_blocks(pytorch.open(path)) end
   local text = files.read(path, 0, math.min(files.size(path), 4096))
   if text:sub(1, 1) == "{" and text:find('"weight_map"', 1, true) then return shards.open(path) end
+  if tensorflow_graph.begins(path) then return tensorflow_graph.open(path) end
   return safetensors.open(path)
 end
 
