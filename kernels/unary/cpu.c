@@ -2,6 +2,7 @@
 
 #include "cpu_loop.h"
 #include "cpu_unit_stride.h"
+#include "unary/half.h"
 #include "unary/unary.h"
 #include "unary/check.h"
 

@@ -1,5 +1,6 @@
 #include "cuda_loop.h"
 
+#include "unary/half.h"
 #include "unary/unary.h"
 #include "unary/check.h"
 

@@ -30,7 +30,8 @@
   X(affine, a * x + b)                         \
   X(clamp, PG_LIMITED(x, a, b))                \
   X(power, PG_MATH(pow)(x, a))                 \
-  X(atan, PG_MATH(atan)(x))
+  X(atan, PG_MATH(atan)(x))                    \
+  X(round_to_half, pg_round_to_half(x)) /* half.h */
 #define PG_LIMITED(x, low, high) ((x) < (low) ? (low) : (x) > (high) ? (high) : (x))
 
 /* Those of integers, in unsigned arithmetic, which wraps around. */

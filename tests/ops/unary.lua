@@ -22,6 +22,14 @@ local function round(x) -- ties to even
   return low % 2 == 0 and low or low + 1
 end
 
+--- The nearest number of float16, by its spacing.
+local function round_to_half(x)
+  if math.abs(x) >= 65520 then return x * math.huge end
+  local _, exponent = math.frexp(x)
+  local spacing = 2 ^ (math.max(exponent, -13) - 11)
+  return round(x / spacing) * spacing
+end
+
 local functions = {
   neg = { function(x) return -x end },
   abs = { math.abs },
@@ -40,6 +48,7 @@ local functions = {
   floor = { math.floor, flat = true },
   round = { round, flat = true },
   sign = { function(x) return x > 0 and 1 or x < 0 and -1 or 0 end, flat = true },
+  round_to_half = { round_to_half, flat = true },
   reciprocal = { function(x) return 1 / x end, range = { 0.2, 4 } },
 }
 local names = {}
@@ -79,6 +88,15 @@ for name, values in pairs {
 end
 
 local function case(t) cases[#cases + 1] = t end
+
+case { -- ties, numbers too small to be normal, and too large
+  name = "round_to_half at the ends", dtypes = { "float32", "float64" },
+  inputs = { { values = { 0, 1 + 2 ^ -11, 1 + 3 * 2 ^ -11, 2 - 2 ^ -12, -65519, 65520, -65520, 2 ^ -25, 3 * 2 ^ -25,
+    2 ^ -14 - 2 ^ -25, -5.3e-6, huge, -huge, nan } } },
+  run = function(ops, x) return ops.round_to_half(x) end,
+  elementwise = function(x) return x ~= x and x or round_to_half(x) end,
+  tolerance = { float32 = 1e-12, float64 = 1e-12 },
+}
 
 case {
   name = "affine", run = function(ops, x) return ops.affine(x, 2.5, -0.75) end, inputs = { { shape = { 7, 33 } } },

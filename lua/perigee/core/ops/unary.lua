@@ -24,7 +24,7 @@ function gradient.erf(n, dy)
   return ops.mul(dy, ops.mul(ops.exp(ops.neg(ops.square(n.x))), 2 / math.sqrt(math.pi)))
 end
 function gradient.floor() end -- constant between its steps
-gradient.round, gradient.sign = gradient.floor, gradient.floor
+gradient.round, gradient.sign, gradient.round_to_half = gradient.floor, gradient.floor, gradient.floor
 function gradient.reciprocal(n, dy) return ops.mul(dy, ops.neg(ops.square(n.y))) end
 function gradient.affine(n, dy) return ops.mul(dy, n.a) end
 function gradient.clamp(n, dy)
