@@ -35,7 +35,7 @@ PG_FUNCTION void support_of(const geometry *g, int64_t n, int64_t n2, int64_t i,
     if (*first < 0) *first = 0;
     if (*last > n - 1) *last = n - 1;
   } else {
-    *centre = g->corner ? scale * (double)i : scale * ((double)i + 0.5) - 0.5;
+    *centre = g->corner ? (double)((float)i * ((float)n / (float)n2)) : scale * ((double)i + 0.5) - 0.5;
     *first = (int64_t)floor(*centre) - (g->cubic ? 1 : 0);
     *last = *first + (g->cubic ? 3 : 1);
   }

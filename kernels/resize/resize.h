@@ -10,7 +10,8 @@
  *   x  real  [B,C,H,W]     or  [B,skip+H·W,..]     the first `skip` tokens of every sequence are left out
  *   mode       0 bilinear, 1 bicubic
  *   antialias  0 or 1
- *   corner     1: output i lies at i·H/H2, without half-pixel centres (TensorFlow's first resize_bilinear); no antialias
+ *   corner     1: output i lies at i·H/H2, without half-pixel centres (TensorFlow's first
+ *              resize_bilinear, whose places are float32); no antialias
  *   tokens     0: x is [B,C,H,W]; 1: x is [B,skip+H·W,..]
  *   height, width, to_height, to_width: H, W, H2, W2
  *   skip       0 for images */

@@ -20,19 +20,16 @@ local function greatest(t) return t:abs():max():item() end
 
 describe("the eigenvalues of a symmetric matrix", function()
   for _, n in ipairs { 1, 2, 3, 31, 33, 64 } do
-    it(("put it together again, with vectors of length one (%d)"):format(n), function()
+    it(("have the sums of its powers (%d)"):format(n), function()
       local x = normal({ n, n }, n)
       local a = x + x:transpose(1, 2)
-      local values, vectors = symmetric.decompose(a)
-      local transposed = vectors:transpose(1, 2):contiguous()
-      assert.is_true(greatest(ops.matmul(transposed, vectors * values:reshape { n, 1 }) - a) < 1e-13 * n)
-      local unit = ops.matmul(vectors, transposed)
-      for k = 1, n do assert.is_true(math.abs(unit:totable()[k][k] - 1) < 1e-13) end
-      assert.is_true(math.abs(unit:abs():sum():item() - n) < 1e-11)
-      local alone, list = symmetric.eigenvalues(a):totable(), values:totable()
-      table.sort(alone)
-      table.sort(list)
-      for k = 1, n do assert.is_true(math.abs(alone[k] - list[k]) < 1e-12) end
+      local values, sums, power = symmetric.eigenvalues(a), { 0, 0, 0 }, a
+      for p = 1, 3 do -- the trace of Aᵖ is the sum of the eigenvalues' p-th powers
+        for k = 1, n do sums[p] = sums[p] + power:totable()[k][k] end
+        local expected = (values ^ p):sum():item()
+        assert.is_true(math.abs(sums[p] - expected) < 1e-12 * n * greatest(values) ^ p)
+        power = ops.matmul(power, a)
+      end
     end)
   end
 
@@ -50,7 +47,7 @@ describe("the eigenvalues of a symmetric matrix", function()
   it("of matrices without full rank are found too", function()
     for _, t in ipairs { ops.fill({ 5, 5 }, { value = 0, dtype = "float64" }),
       ops.fill({ 40, 40 }, { value = 3, dtype = "float64" }) } do
-      local values = symmetric.decompose(t):totable()
+      local values = symmetric.eigenvalues(t):totable()
       table.sort(values)
       local n = #values
       assert.is_true(math.abs(values[n] - (n == 40 and 120 or 0)) < 1e-12)
@@ -58,6 +55,23 @@ describe("the eigenvalues of a symmetric matrix", function()
     end
     assert.has_error(function() symmetric.eigenvalues(normal({ 2, 3 }, 1)) end,
       "eigenvalues: [2,3] is not a square matrix")
+  end)
+end)
+
+describe("the root of a symmetric matrix", function()
+  for _, case in ipairs { { 1, 1 }, { 2, 2 }, { 31, 31 }, { 33, 20 }, { 64, 3 } } do
+    local n, rank = unpack(case)
+    it(("times its transpose is the matrix (%d, rank %d)"):format(n, rank), function()
+      local x = normal({ n, rank }, n)
+      local a = ops.matmul(x, x:transpose(1, 2):contiguous())
+      local root = symmetric.root(a)
+      assert.same({ n, rank }, root.shape)
+      assert.is_true(greatest(ops.matmul(root, root:transpose(1, 2):contiguous()) - a) < 1e-13 * n)
+    end)
+  end
+
+  it("of zero is zero", function()
+    assert.equal(0, greatest(symmetric.root(ops.fill({ 5, 5 }, { value = 0, dtype = "float64" }))))
   end)
 end)
 
@@ -73,6 +87,18 @@ describe("the Fréchet distance", function()
       assert.is_true(math.abs(frechet.distance(a, a)) <= bound)
     end)
   end
+
+  it("is the same of features that come in pieces", function()
+    local whole, sums = fixture["wide.a"]:to "float64", frechet.sums(33)
+    for first = 1, 200, 64 do sums:add(whole:narrow(1, first, math.min(64, 201 - first)):contiguous() + 1e4) end
+    local pieces, moments = sums:moments(), frechet.moments(whole)
+    assert.equal(200, pieces.count)
+    local bound = 2000 * 1e4 * 2 ^ -52 -- the rows' own rounding, with 1e4 added
+    assert.is_true(greatest(pieces.mean - 1e4 - moments.mean) < bound)
+    assert.is_true(greatest(pieces.covariance - moments.covariance) < bound)
+    assert.has_error(function() frechet.sums(3):moments() end,
+      "Fréchet distance: features of 0 pictures; expected 2 or more")
+  end)
 
   it("of commuting covariances is known", function()
     local function gaussian(mean, variances)

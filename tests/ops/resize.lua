@@ -1,5 +1,6 @@
 --- Held against a direct sum over all inputs with weights worked out here, not separably. That these are PyTorch's
 --- conventions is tested with its fixtures (tests/lua/resize_spec.lua).
+local ffi = require "ffi"
 local tensor = require "perigee.core.tensor"
 
 local tolerance = { float32 = 3e-6, float64 = 1e-12, bfloat16 = 2e-2 }
@@ -10,6 +11,8 @@ local function cubic(x, a)
   return x < 2 and a * (x ^ 3 - 5 * x ^ 2 + 8 * x - 4) or 0
 end
 
+local function float32(x) return tonumber(ffi.cast("float", x)) end
+
 local function triangle(x) return math.max(1 - math.abs(x), 0) end
 
 --- weights[i][k]: what output i takes from input k.
@@ -19,7 +22,7 @@ local function weights(from, to, mode, antialias, corner)
   local reach = (mode == "bicubic" and 2 or 1) * stretch
   local rows = {}
   for i = 0, to - 1 do
-    local centre, row, sum = corner and i * scale or (i + 0.5) * scale - 0.5, {}, 0
+    local centre, row, sum = corner and float32(i * float32(scale)) or (i + 0.5) * scale - 0.5, {}, 0
     for k = 0, from - 1 do row[k] = 0 end
     for k = math.floor(centre - reach), math.ceil(centre + reach) do
       local at = math.max(0, math.min(from - 1, k))

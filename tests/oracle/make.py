@@ -19,6 +19,7 @@ import build_dopri5
 import build_encoders
 import build_frechet
 import build_haste
+import build_inception
 import build_official
 import build_ops
 import build_parameters
@@ -40,6 +41,7 @@ def fixtures(vit_tiny, encoders, dit):
     if encoders:
         yield from build_encoders.build()
     yield from build_frechet.build()
+    yield from build_inception.build()
     yield from build_samplers.build()
     yield from build_dopri5.build()
     yield from build_alignment.build()

@@ -1,18 +1,29 @@
 --- perigee eval: how near a run's samples are to pictures that it did not see; how often a classifier is right about
---- them.
+--- them; the numbers that papers give, of runs and of files of samples.
 local M = {
-  summary = "Fréchet distances of runs' samples; a classifier's accuracy",
-  usage = "RUN|CHECKPOINT... [options]",
-  description = "Draws samples from each run's newest checkpoint (or the given one) and prints their Fréchet\n"
-    .. "distance to pictures that training did not see, on the features of one encoder or several. Beside\n"
-    .. "it stand the distances that real pictures have at the same number, and the distance that is left\n"
-    .. "when the number of samples goes to infinity. Of a run that trains a classifier the accuracy on\n"
-    .. "those pictures is printed. Results are also written into each run's events.jsonl.",
+  summary = "FID and its relatives; distances on other features; a classifier's accuracy",
+  usage = "RUN|CHECKPOINT|SAMPLES... [options]",
+  description = "With --inception: FID, sFID, Inception score, precision and recall as the ADM evaluator computes\n"
+    .. "them, and the kernel distance, of each run's samples, or of SAMPLES (.npz, .npy, or a folder of PNGs),\n"
+    .. "against --reference. What was interrupted is taken up again. Without it: the Fréchet distance of each\n"
+    .. "run's samples to pictures that training did not see, on the features of one encoder or several; of a\n"
+    .. "run that trains a classifier, its accuracy. Results are also written into each run's events.jsonl.",
 }
 
 function M.options()
   local list = {
-    { name = "count", type = "integer", default = 2000, min = 2, help = "samples of each run" },
+    { name = "count", type = "integer", min = 2,
+      help = "samples of each run (default: 2000; with --inception 50000), pictures of SAMPLES (all)" },
+    { name = "inception", type = "string", value = "FILE",
+      help = "the weights of FID's network: classify_image_graph_def.pb, or weights-inception-2015-12-05-....pth" },
+    { name = "reference", type = "string", value = "REF",
+      help = "an .npz as VIRTUAL_imagenet256_labeled.npz, or pictures as SAMPLES; needs --inception" },
+    { name = "convention", type = "choice", default = "adm", choices = require("perigee.models.inception").inception.conventions,
+      help = "how pictures are resized and scaled for the network" },
+    { name = "distances", type = "choice", default = "float16", choices = { "float16", "float32" },
+      help = "of precision and recall: float16, as the ADM evaluator's, or float32" },
+    { name = "make_reference", type = "string", value = "PICTURES",
+      help = "write the reference of these pictures to OUT.npz: perigee eval --make-reference PICTURES OUT.npz" },
     { name = "features", type = "list", value = "JUDGE",
       help = "teacher (the recipe's), a run that trained a classifier, or MODEL:WEIGHTS; may be repeated" },
     { name = "against", type = "string", value = "DATA",
@@ -23,7 +34,7 @@ function M.options()
     { name = "device", type = "string", default = "cpu", help = "where samples are drawn and judged: cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
   }
-  for k, option in ipairs(require("perigee.recipe.sampling").command_options()) do table.insert(list, 4 + k, option) end
+  for k, option in ipairs(require("perigee.recipe.sampling").command_options()) do table.insert(list, 9 + k, option) end
   return list
 end
 
@@ -221,7 +232,10 @@ end
 
 function M.run(options)
   local core = require "perigee.core.ffi"
+  if options.make_reference or options.inception then return require("perigee.metrics.command").run(options) end
   if not options[1] then error("perigee eval needs a run's folder or a checkpoint", 0) end
+  if options.reference then fail "--reference needs --inception FILE, the weights of FID's network" end
+  options.count = options.count or 2000
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   require("perigee.core.device").choose(options.device)
   core.check(core.C.pg_signals_install())

@@ -12,6 +12,7 @@ local files = require "perigee.io.files"
 local layout = require "perigee.core.layout"
 local nearest = require "perigee.base.nearest"
 local npy = require "perigee.io.npy"
+local tensor = require "perigee.core.tensor"
 local zip = require "perigee.io.zip"
 
 local M, little = {}, bytes_of.little
@@ -43,11 +44,20 @@ end
 
 -- ---- reading ----------------------------------------------------------------------------------------------------
 
+--- The names of an archive's arrays, in its order.
+---@return string[]
+function M.names(path)
+  local names = {}
+  for k, entry in ipairs(zip.open(path).names) do names[k] = entry:gsub("%.npy$", "") end
+  return names
+end
+
 --- The shape and dtype of the array of a name, without reading it: as of a .npy file, its offset in the archive. An
 --- archive with one array gives that one. Arrays are stored, as numpy.savez does.
 ---@param path string
 ---@param name string
 ---@return perigee.NpyHeader
+---@return integer crc  CRC-32 of the entry, as the archive says it
 function M.header(path, name)
   local archive = zip.open(path)
   local entry = archive.entries[name .. ".npy"] and name .. ".npy" or #archive.names == 1 and archive.names[1]
@@ -60,10 +70,39 @@ function M.header(path, name)
   if not archive.entries[entry].stored then
     core.fail("%s: '%s' is compressed; write it with numpy.savez", path, entry)
   end
-  return npy.header(path, archive:place(entry))
+  return npy.header(path, archive:place(entry)), archive.entries[entry].crc
+end
+
+--- Reads the array of a name.
+---@return perigee.Tensor
+function M.load(path, name)
+  local header = M.header(path, name)
+  return files.read_tensor(path, header.offset, tensor.empty(header.shape, header.dtype))
 end
 
 -- ---- writing ----------------------------------------------------------------------------------------------------
+
+--- Writes an archive of arrays, which numpy.load reads: body(add) calls add(name, dtype, shape, pieces) for each, where
+--- pieces(append) calls append(t) for tensors that together are the array, row after row. The file appears whole or not
+--- at all.
+---@param path string
+---@param body fun(add: fun(name: string, dtype: string, shape: integer[], pieces: fun(append: fun(t: perigee.Tensor))))
+function M.save(path, body)
+  zip.save(path, function(archive)
+    body(function(name, dtype, shape, pieces)
+      local text, bytes = npy.header_text(dtype, shape), layout.numel(shape) * core.dtype_bytes[dtype]
+      archive:add(name .. ".npy", #text + bytes, function(w)
+        local begins = w:bytes()
+        w:write(text)
+        pieces(function(t) w:write_tensor(t) end)
+        if w:bytes() ~= begins + #text + bytes then
+          core.fail("%s: array '%s' has %.0f bytes; expected %.0f", path, name, w:bytes() - begins - #text, bytes)
+        end
+        return w:crc32(begins, #text + bytes)
+      end)
+    end)
+  end)
+end
 
 ---@class perigee.NpzWriter
 ---@field count integer  samples written so far

@@ -3,8 +3,8 @@
 ---
 ---   |m₁ − m₂|² + Tr(C₁ + C₂ − 2·(C₁·C₂)^½)
 ---
---- With C₁ = B·Bᵀ the product's eigenvalues are those of the symmetric Bᵀ·C₂·B, so that no root of a general matrix is
---- needed. Everything is float64.
+--- With C₁ = B·Bᵀ the product's eigenvalues, but for zeros, are those of the symmetric Bᵀ·C₂·B, so that no root of a
+--- general matrix is needed, and few samples need little work. Everything is float64.
 local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
 local symmetric = require "perigee.metrics.symmetric"
@@ -35,15 +35,46 @@ function M.moments(features)
   return { count = count, mean = mean, covariance = covariance }
 end
 
---- B = V·diag(√λ), C = B·Bᵀ; what rounding makes negative of λ is zero.
+---@class perigee.MomentSums
+local Sums = {}
+Sums.__index = Sums
+
+--- Moments of features that come in pieces: memory holds sums alone, taken about the first piece's mean.
+---@param width integer
+---@return perigee.MomentSums
+function M.sums(width)
+  local function zeros(shape) return ops.fill(shape, { value = 0, dtype = "float64" }) end
+  return setmetatable({ count = 0, sum = zeros { 1, width }, products = zeros { width, width } }, Sums)
+end
+
+---@param features perigee.Tensor  [n,D]
+function Sums:add(features)
+  local count, width = features.shape[1], features.shape[2]
+  local x = features:to "float64"
+  self.origin = self.origin or tensor.outlive(tensor.tidy, function() return x:mean(1):reshape { 1, width } end)
+  tensor.tidy(function()
+    local centred = x - self.origin
+    self.sum:copy_(self.sum + centred:sum(1):reshape { 1, width })
+    self.products:copy_(self.products + ops.matmul(centred:transpose(1, 2):contiguous(), centred))
+  end)
+  self.count = self.count + count
+end
+
+---@return perigee.Moments
+function Sums:moments()
+  local n = self.count
+  if n < 2 then core.fail("Fréchet distance: features of %d pictures; expected 2 or more", n) end
+  local mean, covariance = tensor.tidy(function()
+    local shift = self.sum * (1 / n)
+    local outer = ops.matmul(shift:transpose(1, 2):contiguous(), shift)
+    return self.origin + shift, (self.products - outer * n) * (1 / (n - 1))
+  end)
+  return { count = n, mean = mean, covariance = covariance }
+end
+
+--- B, of C = B·Bᵀ.
 local function root_of(moments)
-  if not moments.root then
-    moments.root = tensor.outlive(tensor.tidy, function()
-      local values, vectors = symmetric.decompose(moments.covariance)
-      local roots = ops.sqrt(ops.maximum(values, 0)):reshape { values.shape[1], 1 }
-      return (vectors * roots):transpose(1, 2):contiguous()
-    end)
-  end
+  moments.root = moments.root or tensor.outlive(symmetric.root, moments.covariance)
   return moments.root
 end
 

@@ -1,8 +1,9 @@
---- Eigenvalues and eigenvectors of real symmetric matrices in float64: Householder's reduction to tridiagonal form,
---- then the QL method with implicit shifts (Golub and Van Loan, Matrix Computations, §8.3). Rows are worked on as they
---- lie in memory.
+--- Eigenvalues and roots of real symmetric matrices in float64. Eigenvalues: Householder's reduction to tridiagonal
+--- form, then the QL method with implicit shifts (Golub and Van Loan, Matrix Computations, §8.3). Roots: Cholesky's
+--- method with pivots (§4.2.8). Rows are worked on as they lie in memory.
 local core = require "perigee.core.ffi"
 local ffi = require "ffi"
+local ops = require "perigee.core.ops"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -10,11 +11,10 @@ local M = {}
 local EPSILON = 2 ^ -52
 local MOST = 60 -- sweeps for one eigenvalue; a few are usual
 
---- Replaces a (n·n numbers) by its reduction: diagonal and off-diagonal (n each, the last of the second zero). Row k
---- keeps, from column k + 1 on, the vector v of the reflection 1 − scale[k]·v·vᵀ.
+--- The diagonal and the off-diagonal (n each, the last of the second zero) of a's tridiagonal form; a (n·n numbers) is
+--- lost.
 local function tridiagonal(a, n)
-  local diagonal, off, scale = ffi.new("double[?]", n), ffi.new("double[?]", n), ffi.new("double[?]", n)
-  local w = ffi.new("double[?]", n)
+  local diagonal, off, w = ffi.new("double[?]", n), ffi.new("double[?]", n), ffi.new("double[?]", n)
   for k = 0, n - 3 do
     local v = a + k * n
     local square = 0
@@ -24,16 +24,16 @@ local function tridiagonal(a, n)
     off[k], diagonal[k] = norm, v[k]
     if norm ~= 0 then
       v[k + 1] = v[k + 1] - norm
-      scale[k] = -1 / (norm * v[k + 1])
+      local scale = -1 / (norm * v[k + 1]) -- of the reflection 1 − scale·v·vᵀ
       -- the rest becomes A − v·wᵀ − w·vᵀ with w = s·A·v − ½·s²·(vᵀ·A·v)·v
       local across = 0
       for i = k + 1, n - 1 do
         local row, sum = a + i * n, 0
         for j = k + 1, n - 1 do sum = sum + row[j] * v[j] end
-        w[i] = scale[k] * sum
+        w[i] = scale * sum
         across = across + w[i] * v[i]
       end
-      for i = k + 1, n - 1 do w[i] = w[i] - 0.5 * scale[k] * across * v[i] end
+      for i = k + 1, n - 1 do w[i] = w[i] - 0.5 * scale * across * v[i] end
       for i = k + 1, n - 1 do
         local row, vi, wi = a + i * n, v[i], w[i]
         for j = k + 1, n - 1 do row[j] = row[j] - vi * w[j] - wi * v[j] end
@@ -42,38 +42,11 @@ local function tridiagonal(a, n)
   end
   for k = math.max(n - 2, 0), n - 1 do diagonal[k] = a[k * n + k] end
   if n > 1 then off[n - 2] = a[(n - 2) * n + n - 1] end
-  return diagonal, off, scale
-end
-
---- The reflections' product, transposed: its rows turn the tridiagonal form's eigenvectors into the matrix's.
-local function reflections(a, n, scale)
-  local q = ffi.new("double[?]", n * n)
-  for k = 0, n - 1 do q[k * n + k] = 1 end
-  for k = n - 3, 0, -1 do
-    local v = a + k * n
-    if scale[k] ~= 0 then
-      for i = k + 1, n - 1 do
-        local row, sum = q + i * n, 0
-        for j = k + 1, n - 1 do sum = sum + row[j] * v[j] end
-        sum = sum * scale[k]
-        for j = k + 1, n - 1 do row[j] = row[j] - sum * v[j] end
-      end
-    end
-  end
-  return q
-end
-
---- Turns rows i and i + 1 of z by an angle.
-local function rotate(z, n, i, c, s)
-  local low, high = z + i * n, z + (i + 1) * n
-  for k = 0, n - 1 do
-    local x, y = low[k], high[k]
-    low[k], high[k] = c * x - s * y, s * x + c * y
-  end
+  return diagonal, off
 end
 
 --- One implicit QL sweep over rows l ... m of d (diagonal) and e (off-diagonal).
-local function sweep(d, e, l, m, n, z)
+local function sweep(d, e, l, m)
   local g = (d[l + 1] - d[l]) / (2 * e[l])
   local r = math.sqrt(g * g + 1)
   g = d[m] - d[l] + e[l] / (g + (g >= 0 and r or -r))
@@ -91,13 +64,12 @@ local function sweep(d, e, l, m, n, z)
     r = (d[i] - g) * s + 2 * c * b
     p = s * r
     d[i + 1], g = g + p, c * r - b
-    if z then rotate(z, n, i, c, s) end
   end
   d[l], e[l], e[m] = d[l] - p, g, 0
 end
 
---- Makes the off-diagonal zero, up to rounding of the largest entries; z's rows, where given, become eigenvectors.
-local function diagonalise(d, e, n, z)
+--- Makes the off-diagonal zero, up to rounding of the largest entries.
+local function diagonalise(d, e, n)
   local small = 0
   for k = 0, n - 1 do small = math.max(small, EPSILON * (math.abs(d[k]) + math.abs(e[k]))) end
   for l = 0, n - 1 do
@@ -106,7 +78,7 @@ local function diagonalise(d, e, n, z)
       while m < n - 1 and math.abs(e[m]) > small do m = m + 1 end
       if m == l then break end
       if count > MOST then core.fail("eigenvalues: no convergence in %d sweeps; are all numbers finite?", MOST) end
-      sweep(d, e, l, m, n, z)
+      sweep(d, e, l, m)
     end
   end
 end
@@ -129,16 +101,45 @@ function M.eigenvalues(t)
   return tensor.tensor(d, { n }, "float64")
 end
 
---- Eigenvalues [n] and, as rows, eigenvectors of length one [n,n] of a symmetric matrix: A = Vᵀ·diag(values)·V.
+--- A root B of a symmetric matrix C [n,n] without negative eigenvalues: C = B·Bᵀ, B float64 [n,r] with r the rank, up
+--- to rounding of C's largest diagonal element.
 ---@param t perigee.Tensor
----@return perigee.Tensor values, perigee.Tensor vectors
-function M.decompose(t)
+---@return perigee.Tensor
+function M.root(t)
   local n = t.shape[1]
   local a = working_copy(t)
-  local d, e, scale = tridiagonal(a, n)
-  local z = reflections(a, n, scale)
-  diagonalise(d, e, n, z)
-  return tensor.tensor(d, { n }, "float64"), tensor.tensor(z, { n, n }, "float64")
+  local rest, largest = ffi.new("double[?]", n), 0 -- the diagonal of what is left of C
+  for k = 0, n - 1 do
+    rest[k] = a[k * n + k]
+    largest = math.max(largest, rest[k])
+  end
+  local root, rank = ffi.new("double[?]", n * n), 0 -- rows: B's columns
+  while rank < n do
+    local pivot = 0
+    for k = 1, n - 1 do
+      if rest[k] > rest[pivot] then pivot = k end
+    end
+    if rest[pivot] <= n * EPSILON * largest or rest[pivot] ~= rest[pivot] then break end
+    local row = root + rank * n
+    for k = 0, n - 1 do row[k] = a[pivot * n + k] end
+    for j = 0, rank - 1 do
+      local earlier = root + j * n
+      local factor = earlier[pivot]
+      if factor ~= 0 then
+        for k = 0, n - 1 do row[k] = row[k] - factor * earlier[k] end
+      end
+    end
+    local scale = 1 / math.sqrt(rest[pivot])
+    for k = 0, n - 1 do
+      row[k] = row[k] * scale
+      rest[k] = rest[k] - row[k] * row[k]
+    end
+    rest[pivot], rank = 0, rank + 1
+  end
+  if rank == 0 then return ops.fill({ n, 1 }, { value = 0, dtype = "float64" }) end
+  return tensor.tidy(function()
+    return tensor.tensor(root, { n, n }, "float64"):narrow(1, 1, rank):transpose(1, 2):contiguous()
+  end)
 end
 
 return M

@@ -1,5 +1,5 @@
---- The Inception network that FID and its relatives are defined by (Szegedy et al. 2015, arXiv 1512.00567): TensorFlow's
---- inception-2015-12-05, with 1008 outputs. It differs from torchvision's: mean pools don't count the padding, and the
+--- The Inception network that FID and its relatives are defined by (Szegedy et al. 2015, arXiv 1512.00567):
+--- TensorFlow's inception-2015-12-05, with 1008 outputs. It differs from torchvision's: mean pools don't count the padding, and the
 --- last block pools the largest. A convolution's batch norm (epsilon 1e-3) is folded into weight and bias when weights
 --- are loaded.
 ---
@@ -40,8 +40,8 @@ local STEM = {
 }
 
 -- A block is a list of branches, whose results are concatenated. A branch is a sequence of convolutions; "mean",
--- "largest": a pool of 3x3 that keeps the size; "shrink": the largest of 3x3 with stride 2. Its last convolutions may be
--- a fork, a list of two that both see what is before them.
+-- "largest": a pool of 3x3 that keeps the size; "shrink": the largest of 3x3 with stride 2. Its last convolutions may
+-- be a fork, a list of two that both see what is before them.
 
 local function block_a(pooled)
   return {
@@ -101,8 +101,9 @@ end
 
 local BLOCKS = {
   { "Mixed_5b", "mixed", block_a(32) }, { "Mixed_5c", "mixed_1", block_a(64) }, { "Mixed_5d", "mixed_2", block_a(64) },
-  { "Mixed_6a", "mixed_3", block_b() }, { "Mixed_6b", "mixed_4", block_c(128) }, { "Mixed_6c", "mixed_5", block_c(160) },
-  { "Mixed_6d", "mixed_6", block_c(160) }, { "Mixed_6e", "mixed_7", block_c(192) }, { "Mixed_7a", "mixed_8", block_d() },
+  { "Mixed_6a", "mixed_3", block_b() }, { "Mixed_6b", "mixed_4", block_c(128) },
+  { "Mixed_6c", "mixed_5", block_c(160) }, { "Mixed_6d", "mixed_6", block_c(160) },
+  { "Mixed_6e", "mixed_7", block_c(192) }, { "Mixed_7a", "mixed_8", block_d() },
   { "Mixed_7b", "mixed_9", block_e "mean" }, { "Mixed_7c", "mixed_10", block_e "largest" },
 }
 
