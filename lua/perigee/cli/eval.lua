@@ -4,21 +4,22 @@ local M = {
   summary = "FID and its relatives; distances on other features; a classifier's accuracy",
   usage = "RUN|CHECKPOINT|SAMPLES... [options]",
   description = "With --inception: FID, sFID, Inception score, precision and recall as the ADM evaluator computes\n"
-    .. "them, and the kernel distance, of each run's samples, or of SAMPLES (.npz, .npy, or a folder of PNGs),\n"
-    .. "against --reference. What was interrupted is taken up again. Without it: the Fréchet distance of each\n"
-    .. "run's samples to pictures that training did not see, on the features of one encoder or several; of a\n"
-    .. "run that trains a classifier, its accuracy. Results are also written into each run's events.jsonl.",
+    .. "them, and the kernel distance, of each run's samples, or of SAMPLES (.npz, .npy, a folder or an archive\n"
+    .. "of pictures), against --reference. What was interrupted is taken up again. Without it: the Fréchet\n"
+    .. "distance of each run's samples to pictures that training did not see, on the features of one encoder or\n"
+    .. "several; of a run that trains a classifier, its accuracy. Results are also written into events.jsonl.",
 }
 
 function M.options()
+  local conventions = require("perigee.models.inception").inception.conventions
   local list = {
     { name = "count", type = "integer", min = 2,
       help = "samples of each run (default: 2000; with --inception 50000), pictures of SAMPLES (all)" },
     { name = "inception", type = "string", value = "FILE",
-      help = "the weights of FID's network: classify_image_graph_def.pb, or weights-inception-2015-12-05-....pth" },
+      help = "FID's network: classify_image_graph_def.pb or weights-inception-2015-12-05-6726825d.pth" },
     { name = "reference", type = "string", value = "REF",
       help = "an .npz as VIRTUAL_imagenet256_labeled.npz, or pictures as SAMPLES; needs --inception" },
-    { name = "convention", type = "choice", default = "adm", choices = require("perigee.models.inception").inception.conventions,
+    { name = "convention", type = "choice", default = "adm", choices = conventions,
       help = "how pictures are resized and scaled for the network" },
     { name = "distances", type = "choice", default = "float16", choices = { "float16", "float32" },
       help = "of precision and recall: float16, as the ADM evaluator's, or float32" },
@@ -29,7 +30,8 @@ function M.options()
     { name = "against", type = "string", value = "DATA",
       help = "test (the recipe's, the default), train, or a .npy file, uint8 [N,H,W,3]" },
     { name = "size", type = "integer",
-      help = "side that the judges' pictures are resized to (default: what each was made for)" },
+      help = "side that judges' pictures are resized to (default: what each was made for); with --inception, that "
+        .. "files of pictures are cropped to" },
     { name = "json", type = "boolean", default = false, help = "print JSON" },
     { name = "device", type = "string", default = "cpu", help = "where samples are drawn and judged: cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },

@@ -54,7 +54,7 @@ local function of_run(path, options, shown)
 end
 
 local function of_pictures(path, options)
-  local source = picture_source.open(path)
+  local source = picture_source.open(path, { size = options.size })
   return options.count and picture_source.first(source, options.count) or source
 end
 
@@ -104,7 +104,7 @@ end
 -- ---- the command --------------------------------------------------------------------------------------------------
 
 local function make_reference(options, network, shown)
-  local out = options[1] or fail "--make-reference PICTURES needs OUT.npz: perigee eval --make-reference PICTURES OUT.npz"
+  local out = options[1] or fail "--make-reference: expected perigee eval --make-reference PICTURES OUT.npz"
   if not out:match "%.npz$" then fail("%s: expected OUT.npz", out) end
   if files.exists(out) then fail("%s is there already; remove it or choose another name", out) end
   local source = of_pictures(options.make_reference, options)

@@ -1,5 +1,5 @@
---- The kernel distance, KID (Bińkowski et al. 2018, arXiv 1801.01401): the unbiased estimate of the squared maximum mean
---- discrepancy under the kernel (x·y/D + 1)³, over random subsets of both sets. It has no bias from their sizes.
+--- The kernel distance, KID (Bińkowski et al. 2018, arXiv 1801.01401): the unbiased estimate of the squared maximum
+--- mean discrepancy under the kernel (x·y/D + 1)³, over random subsets of both sets. It has no bias from their sizes.
 local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
 local tensor = require "perigee.core.tensor"

@@ -4,8 +4,7 @@
 ---
 --- Squared distances are |u|² − 2·u·v + |v|², at least 0. The evaluator computes them in float16, a block of 10,000 by
 --- 10,000 at a time, and a block in which some is not finite in float32. Here a sum is made in float32 and each result
---- rounded to float16. A third of float16's digits goes into the distances' size, so that points tie: counts differ from
---- those in float32 by some tenths of a percent.
+--- rounded to float16. So rough, distances tie, and counts differ from those in float32 in the third digit.
 local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
 local tensor = require "perigee.core.tensor"
@@ -26,8 +25,8 @@ local function distances(u, v, half)
   return d:maximum(0), ops.isfinite(d):to("float32"):mean():item() == 1
 end
 
---- Calls reduce(distances, first row in the strip, u's and v's rows in the block) for the strips of a block of rows u and
---- v; in float16 where all its distances are finite then. Returns what `reduce` returned, in order.
+--- Calls reduce(distances [n,m], first, n) for strips of n of the rows u, from the first, and all rows v; in float16
+--- where all distances of the block are finite then. Returns lists of what `reduce` returned, in order.
 local function of_block(u, v, half, reduce)
   local results = {}
   for first = 1, u.shape[1], STRIP do

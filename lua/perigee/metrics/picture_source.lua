@@ -1,12 +1,13 @@
---- Pictures to evaluate, one after the other: an .npz or .npy file, uint8 [N,H,W,3] or [N,H,W,1], or a folder of PNGs.
---- A grey picture has three equal channels. `key` names the pictures by their content, whatever the file is called.
+--- Pictures to evaluate, one after the other: an .npz or .npy file, uint8 [N,H,W,3] or [N,H,W,1], or a folder or an
+--- archive of picture files. A grey picture has three equal channels. `key` names the pictures: an array's by its
+--- content, whatever its file is called.
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local npy = require "perigee.io.npy"
 local npz = require "perigee.io.npz"
 local ops = require "perigee.core.ops"
+local picture = require "perigee.io.picture"
 local pictures = require "perigee.io.pictures"
-local png = require "perigee.io.png"
 local tensor = require "perigee.core.tensor"
 
 local M = {}
@@ -56,38 +57,39 @@ local function of_array(path, header, crc)
     end }, Source)
 end
 
---- The PNG files of a folder: those in it, or else those of its folders, a class each.
-local function list_of(folder)
-  local names = {}
-  for _, name in ipairs(files.list(folder)) do
-    if name:lower():match "%.png$" then names[#names + 1] = name end
-  end
-  return names[1] and names or (pictures.scan(folder))
-end
-
-local function of_folder(folder)
-  local names, told = list_of(folder), {}
-  for k, name in ipairs(names) do
-    local stat = files.stat(folder .. "/" .. name)
-    told[k] = ("%s %.0f %.0f"):format(name, stat.bytes, stat.changed)
-  end
-  local text = table.concat(told, "\n")
-  local first = png.load(folder .. "/" .. names[1])
-  local height, width = first.shape[1], first.shape[2]
-  local function load(name)
-    local picture = png.load(folder .. "/" .. name)
-    if picture.shape[1] ~= height or picture.shape[2] ~= width then
-      core.fail("%s/%s: it has %dx%d pixels (width x height), %s has %dx%d; expected pictures of one size", folder, name,
-        picture.shape[2], picture.shape[1], names[1], width, height)
+--- Pictures in files or in an archive, cropped to `side` pixels where that is given; else they have one size.
+local function of_files(path, side)
+  local set, told = pictures.gather(path), {}
+  if set.folder then
+    for k, name in ipairs(set.names) do
+      local stat = files.stat(path .. "/" .. name)
+      told[k] = ("%s %.0f %.0f"):format(name, stat.bytes, stat.changed)
     end
-    return picture
+  else
+    local stat = files.stat(path)
+    told[1] = ("%.0f %.0f"):format(stat.bytes, stat.changed)
   end
-  return setmetatable({ name = folder, count = #names, height = height, width = width,
-    key = ("folder %d %08x %s"):format(#names, core.C.pg_crc32(0, text, #text), folder),
+  local function load(name)
+    local loaded = set.folder and picture.load(path .. "/" .. name)
+      or picture.decode(path .. "/" .. name, set.archive:read(name))
+    return side and picture.centre_crop(loaded, side) or loaded
+  end
+  local first, text = load(set.names[1]), table.concat(told, "\n")
+  local height, width = first.shape[1], first.shape[2]
+  local function checked(name)
+    local loaded = load(name)
+    if loaded.shape[1] ~= height or loaded.shape[2] ~= width then
+      core.fail("%s/%s: it has %dx%d pixels (width x height), %s has %dx%d; expected pictures of one size, or --size",
+        path, name, loaded.shape[2], loaded.shape[1], set.names[1], width, height)
+    end
+    return loaded
+  end
+  return setmetatable({ name = path, count = #set.names, height = height, width = width,
+    key = ("files %d %08x %s %s"):format(#set.names, core.C.pg_crc32(0, text, #text), tostring(side), path),
     read = function(_, begin, count)
       return tensor.tidy(function()
         local parts = {}
-        for k = 1, count do parts[k] = load(names[begin + k - 1]) end
+        for k = 1, count do parts[k] = checked(set.names[begin + k - 1]) end
         return ops.stack(parts, 1)
       end)
     end }, Source)
@@ -104,25 +106,17 @@ function M.first(source, count)
   return setmetatable(fewer, { __index = source })
 end
 
---- Pictures that are in memory already, uint8 [N,H,W,3].
----@param images perigee.Tensor
----@param name string
----@param key string
-function M.of(images, name, key)
-  return setmetatable({ name = name, key = key, count = images.shape[1], height = images.shape[2],
-    width = images.shape[3],
-    read = function(_, first, count) return coloured(images:narrow(1, first, count):contiguous()) end }, Source)
-end
-
 ---@param path string
+---@param options? { size?: integer }  ADM's centre crop of picture files to this side
 ---@return perigee.PictureSource
-function M.open(path)
-  local kind = files.kind(path)
-  if kind == "directory" then return of_folder(path) end
-  if not kind then core.fail("%s: no such file or folder", path) end
-  if path:match "%.npy$" then return of_array(path, npy.header(path), files.crc32(path, 0, files.size(path))) end
-  if path:match "%.npz$" then return of_array(path, npz.header(path, "arr_0")) end
-  core.fail("%s: expected pictures: an .npz or .npy file, or a folder of PNGs", path)
+function M.open(path, options)
+  local side = options and options.size
+  if not files.exists(path) then core.fail("%s: no such file or folder", path) end
+  local array = path:match "%.np([yz])$"
+  if array and side then core.fail("%s: --size crops files of pictures, not arrays", path) end
+  if array == "y" then return of_array(path, npy.header(path), files.crc32(path, 0, files.size(path))) end
+  if array == "z" then return of_array(path, npz.header(path, "arr_0")) end
+  return of_files(path, side)
 end
 
 return M

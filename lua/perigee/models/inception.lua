@@ -1,7 +1,7 @@
 --- The Inception network that FID and its relatives are defined by (Szegedy et al. 2015, arXiv 1512.00567):
---- TensorFlow's inception-2015-12-05, with 1008 outputs. It differs from torchvision's: mean pools don't count the padding, and the
---- last block pools the largest. A convolution's batch norm (epsilon 1e-3) is folded into weight and bias when weights
---- are loaded.
+--- TensorFlow's inception-2015-12-05, with 1008 outputs. It differs from torchvision's: mean pools don't count the
+--- padding, and the last block pools the largest. A convolution's batch norm (epsilon 1e-3) is folded into weight and
+--- bias when weights are loaded.
 ---
 --- Weights are read from TensorFlow's own classify_image_graph_def.pb, or from its PyTorch form
 --- weights-inception-2015-12-05-6726825d.pth (torch-fidelity's; pytorch-fid's pt_inception-... is the same file).

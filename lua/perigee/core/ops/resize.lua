@@ -71,8 +71,8 @@ end
 
 return {
   --- Images [B,C,H,W] at another size. Options: size, { height, width }; mode, "bilinear" (default) or "bicubic";
-  --- antialias; corner: pixel i of the result lies at i·H/height of x, without half-pixel centres, as TensorFlow's first
-  --- resize_bilinear has it.
+  --- antialias; corner: pixel i of the result lies at i·H/height of x, without half-pixel centres, as TensorFlow's
+  --- first resize_bilinear has it.
   ---@param options { size: integer|integer[], mode?: string, antialias?: boolean, corner?: boolean }
   resize = function(x, options)
     local o = op.options("resize", options, { size = false, mode = "bilinear", antialias = false, corner = false })
@@ -99,7 +99,7 @@ return {
     if height == to_height and width == to_width then
       return o.skip > 0 and ops.narrow(x, 2, o.skip + 1, height * width) or x
     end
-    return resize(x, { mode = mode, antialias = o.antialias, corner = false, tokens = 1, height = height, width = width,
-      to_height = to_height, to_width = to_width, skip = o.skip })
+    return resize(x, { mode = mode, antialias = o.antialias, corner = false, tokens = 1, height = height,
+      width = width, to_height = to_height, to_width = to_width, skip = o.skip })
   end,
 }
