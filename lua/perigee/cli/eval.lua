@@ -30,8 +30,7 @@ function M.options()
     { name = "against", type = "string", value = "DATA",
       help = "test (the recipe's, the default), train, or a .npy file, uint8 [N,H,W,3]" },
     { name = "size", type = "integer",
-      help = "side that judges' pictures are resized to (default: what each was made for); with --inception, that "
-        .. "files of pictures are cropped to" },
+      help = "side that judges' pictures are resized to; with --inception, that files are cropped to" },
     { name = "json", type = "boolean", default = false, help = "print JSON" },
     { name = "device", type = "string", default = "cpu", help = "where samples are drawn and judged: cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
@@ -131,16 +130,7 @@ local function open_run(path, options)
 end
 
 local function record(run, event)
-  event.event, event.step = "evaluation", run.step
-  local function tell(message) io.stderr:write("note: ", printable.text(message), "\n") end
-  local fine, events = pcall(require("perigee.record.events").open, run.folder, tell)
-  if not fine then
-    tell(("the result is not in the run's log: %s"):format(tostring(events)))
-    return event
-  end
-  events:write(event)
-  events:close()
-  return event
+  return require("perigee.record.evaluation").record(run.folder, run.step, event)
 end
 
 --- A classifier: its accuracy.
@@ -232,9 +222,42 @@ local function print_distances(rows, shared, options)
   print "stays."
 end
 
+local COLUMNS = {
+  { "FID", "fid", "%.4f" }, { "sFID", "sfid", "%.4f" }, { "IS", "inception_score", "%.3f" },
+  { "precision", "precision", "%.4f" }, { "recall", "recall", "%.4f" }, { "KID", "kid", "%.6f" },
+}
+
+--- Papers' numbers, a line for each run or file.
+local function print_numbers(rows, options, against)
+  local heads, lines = { "pictures" }, {}
+  for k, column in ipairs(COLUMNS) do heads[k + 1] = column[1] end
+  for r, row in ipairs(rows) do
+    lines[r] = { name = row.path:gsub("/+$", ""):match "[^/]+$", ("%d"):format(row.result.count) }
+    for k, column in ipairs(COLUMNS) do
+      local value = row.result[column[2]]
+      lines[r][k + 1] = value and column[3]:format(value) or "-"
+    end
+  end
+  printable.print(("against %s; pictures as %s sees them%s"):format(against.name, options.convention, against.points and
+    ("; precision, recall and KID against %d pictures, distances in %s"):format(against.pictures, options.distances)
+    or ""))
+  printable.print(table.concat(require("perigee.compare.table").lines(heads, lines, 120), "\n"))
+end
+
+--- eval --inception.
+local function run_inception(options)
+  local rows, against = require("perigee.metrics.command").run(options)
+  if not rows then return 0 end
+  if options.json then
+    for k, row in ipairs(rows) do rows[k] = { run = row.path, result = row.result } end
+    print(require("perigee.io.json").encode(rows))
+  else print_numbers(rows, options, against) end
+  return 0
+end
+
 function M.run(options)
   local core = require "perigee.core.ffi"
-  if options.make_reference or options.inception then return require("perigee.metrics.command").run(options) end
+  if options.make_reference or options.inception then return run_inception(options) end
   if not options[1] then error("perigee eval needs a run's folder or a checkpoint", 0) end
   if options.reference then fail "--reference needs --inception FILE, the weights of FID's network" end
   options.count = options.count or 2000

@@ -1,10 +1,10 @@
 --- `perigee eval --inception FILE`: the numbers that papers give, of runs and of files of samples, and references to
 --- compare them with.
 local core = require "perigee.core.ffi"
+local evaluation = require "perigee.record.evaluation"
 local files = require "perigee.io.files"
 local five_numbers = require "perigee.metrics.five_numbers"
 local inception_features = require "perigee.metrics.inception_features"
-local json = require "perigee.io.json"
 local picture_source = require "perigee.metrics.picture_source"
 local progress = require "perigee.record.progress"
 local reference = require "perigee.metrics.reference"
@@ -64,41 +64,15 @@ local function evaluate(path, options, network, against, shown)
   if is_run(path) then source, run = of_run(path, options, shown) else source = of_pictures(path, options) end
   local set = network:features(source, bar(shown, source.name, source.count))
   local event = five_numbers.compare(network, set, against, { half = options.distances == "float16" })
-  event.event, event.name, event.against = "evaluation", "inception " .. options.convention, against.name
+  event.name, event.against = "inception " .. options.convention, against.name
   event.distances = event.precision and options.distances or nil
   event.samples = ("%d: %s"):format(event.count, run and run.how or source.name)
   if run then
-    event.step = run.step
-    local log = require("perigee.record.events").open(run.folder)
-    log:write(event)
-    log:close()
+    evaluation.record(run.folder, run.step, event)
     run.recipe.student:dematerialise()
   end
   inception_features.forget(set)
   return event
-end
-
--- ---- what is printed ----------------------------------------------------------------------------------------------
-
-local COLUMNS = {
-  { "FID", "fid", "%.4f" }, { "sFID", "sfid", "%.4f" }, { "IS", "inception_score", "%.3f" },
-  { "precision", "precision", "%.4f" }, { "recall", "recall", "%.4f" }, { "KID", "kid", "%.6f" },
-}
-
-local function print_numbers(rows, options, against)
-  local heads, lines = { "pictures" }, {}
-  for k, column in ipairs(COLUMNS) do heads[k + 1] = column[1] end
-  for r, row in ipairs(rows) do
-    lines[r] = { name = row.path:gsub("/+$", ""):match "[^/]+$", ("%d"):format(row.result.count) }
-    for k, column in ipairs(COLUMNS) do
-      local value = row.result[column[2]]
-      lines[r][k + 1] = value and column[3]:format(value) or "-"
-    end
-  end
-  print(("against %s; pictures as %s sees them%s"):format(against.name, options.convention, against.points and
-    ("; precision, recall and KID against %d pictures, distances in %s"):format(against.pictures, options.distances)
-    or ""))
-  print(table.concat(require("perigee.compare.table").lines(heads, lines, 120), "\n"))
 end
 
 -- ---- the command --------------------------------------------------------------------------------------------------
@@ -113,7 +87,13 @@ local function make_reference(options, network, shown)
     options.convention, kept)
 end
 
---- The whole command; `options` are those of cli/eval.lua.
+---@class perigee.EvaluatedRow
+---@field path string
+---@field result perigee.FiveNumbers  and what the event says
+
+--- The command; `options` are those of cli/eval.lua. Returns what was evaluated, in order, and against what; nothing
+--- where a reference was made.
+---@return perigee.EvaluatedRow[]?, perigee.EvaluationReference?
 function M.run(options)
   local make = options.make_reference
   if not options.inception then fail "--make-reference needs --inception FILE, the weights of FID's network" end
@@ -131,24 +111,21 @@ function M.run(options)
   local shown = progress.new { clock = core.C.pg_clock_seconds, quiet = options.json }
   local network = inception_features.open(options.inception,
     { convention = options.convention, device = options.device })
-  if make then make_reference(options, network, shown)
-  else
-    local show, rows, results = nil, {}, {}
-    local against = reference.open(network, options.reference, function(done, count)
+  if make then make_reference(options, network, shown) end
+  local show, rows, against = nil, {}, nil
+  if not make then
+    against = reference.open(network, options.reference, function(done, count)
       show = show or bar(shown, options.reference, count)
       show(done)
     end)
     for k, path in ipairs(options) do
-      local event = evaluate(path, options, network, against, shown)
-      rows[k] = { path = path, result = event }
-      results[k] = { run = path, result = event }
+      rows[k] = { path = path, result = evaluate(path, options, network, against, shown) }
     end
-    shown:close()
-    if options.json then print(json.encode(results)) else print_numbers(rows, options, against) end
   end
+  shown:close()
   network:free()
   restore.keep_choices()
-  return 0
+  if not make then return rows, against end
 end
 
 return M
