@@ -250,7 +250,8 @@ describe("a DiT", function()
 
   local function recipe()
     return pg.recipe {
-      name = "dit", student = models.dit { depth = 1, width = 16, heads = 2, size = 32, patch = 8, channels = 3, classes = 8 },
+      name = "dit", student = models.dit { depth = 1, width = 16, heads = 2, size = 32, patch = 8, channels = 3,
+        classes = 8 },
       data = pg.data.shapes { batch = 4, count = 8 }, optim = pg.optim.adamw { lr = 1e-3 },
       stages = { { name = "train", finish = pg.stop.at_step(4),
         losses = { { 1, pg.loss.flow_matching { path = "diffusion", prediction = "noise" } },

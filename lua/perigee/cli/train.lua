@@ -19,6 +19,8 @@ local M = {
       help = "begin where that run stands or stood: its newest checkpoint, or the given one" },
     { name = "console", type = "boolean", default = true, help = "let `perigee attach` in",
       off = "don't let `perigee attach` in" },
+    { name = "tensorboard", type = "boolean", default = false,
+      help = "write losses, signals, samples and stages for TensorBoard too, into the run's folder" },
     { name = "quiet", type = "boolean", default = false, help = "print nothing but errors" },
   },
 }
@@ -34,7 +36,7 @@ local function resume_command()
   return line .. " --resume"
 end
 
-local KEPT = { "device", "seed", "threads", "console" } -- of the command's options, for --resume
+local KEPT = { "device", "seed", "threads", "console", "tensorboard" } -- of the command's options, for --resume
 
 --- The part of a command line that decides how a run continues.
 local function kept(said)
@@ -73,7 +75,8 @@ function M.run(options)
   preview.check(recipe)
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
-    quiet = options.quiet, recipe_path = options.recipe_path, recipe_options = tables.copy(options.recipe_options),
+    quiet = options.quiet, tensorboard = options.tensorboard, recipe_path = options.recipe_path,
+    recipe_options = tables.copy(options.recipe_options),
     said = kept(options.said),
     sample = preview.save,
     console = options.console and require("perigee.console.server").open or nil,

@@ -1,14 +1,10 @@
---- A recorded run as curves: every number in its events under a name, its stages, its configuration. A run that is
---- still going reads like one that has ended; a last line cut short is left out.
----
----   loss.denoise                       the losses of `step` events
----   step.gradient_norm                 what else they hold
----   signal.gradient_angle.cosine[2]    a signal's value, or its parts
----   EVENT.NAME.FIELD                   the numbers of any other event; NAME where it has a `name`
+--- A recorded run as curves: every number in its events under a name (record/numbers.lua), its stages, its
+--- configuration. A run that is still going reads like one that has ended; a last line cut short is left out.
 local config = require "perigee.record.config"
 local Events = require "perigee.record.events"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
+local numbers = require "perigee.record.numbers"
 
 local M = {}
 
@@ -44,10 +40,6 @@ local M = {}
 local Record = {}
 Record.__index = Record
 
-local NO_CURVES = { start = true, resume = true, fork = true } -- what they say is said once
-
-local function is_numbers(x) return type(x) == "table" and json.is_array(x) and type(x[1]) == "number" end
-
 local function add_number(record, name, step, number)
   local series = record.series[name]
   if not series then
@@ -57,38 +49,14 @@ local function add_number(record, name, step, number)
   series.steps[#series.steps + 1], series.values[#series.values + 1] = step, number
 end
 
---- A list's elements, called by the times they belong to where those are given.
-local function add_list(record, name, step, list, times)
-  local names = record.parts[name] or {}
-  record.parts[name] = names
-  for k, number in ipairs(list) do
-    if type(number) == "number" then add_number(record, ("%s[%d]"):format(name, k), step, number) end
-    names[k] = is_numbers(times) and #times == #list and ("t = %g"):format(times[k]) or ("[%d]"):format(k)
-  end
-end
-
---- The numbers of an event's fields, and of the tables in them.
-local function add(record, name, step, fields)
-  for key, value in pairs(fields) do
-    local whole = key == "value" and name or name .. "." .. tostring(key)
-    if type(value) == "number" then add_number(record, whole, step, value)
-    elseif is_numbers(value) then
-      if key ~= "time" then add_list(record, whole, step, value, fields.time) end
-    elseif type(value) == "table" and value ~= json.null then add(record, whole, step, value) end
-  end
-end
-
 local function take(record, event)
-  if NO_CURVES[event.event] then return end
-  local name, values = event.name or event.path, {}
-  for key, value in pairs(event) do
-    if key ~= "step" then values[key] = value end
-  end
-  if event.event == "step" then
-    if type(values.losses) == "table" then add(record, "loss", event.step, values.losses) end
-    values.losses, values.steps = nil, nil
-  end
-  add(record, type(name) == "string" and event.event .. "." .. name or event.event, event.step, values)
+  numbers.each(event, function(name, number, list, place, called)
+    if list then
+      record.parts[list] = record.parts[list] or {}
+      record.parts[list][place] = called
+    end
+    if number then add_number(record, name, event.step, number) end
+  end)
 end
 
 local function take_stage(record, event)

@@ -7,6 +7,7 @@ local MOST_WAITING = 8 * 2 ^ 20 -- bytes of lines that are kept while they can't
 
 ---@class perigee.Events
 ---@field tell fun(message: string)
+---@field heard? fun(event: table)
 ---@field cut boolean       the file ends in a part of a line
 ---@field outage { reason: string, from?: integer, to?: integer, lines: string[], next: integer, bytes: integer,
 ---  lost: integer }|false  since a line could not be written: those that wait, and how many found no room
@@ -16,11 +17,12 @@ Events.__index = Events
 --- The log of a run, to append to. `tell` gets a sentence when it can't be written, and when it can be again.
 ---@param folder string
 ---@param tell? fun(message: string)
+---@param heard? fun(event: table)  called with every event, whether it could be written or not
 ---@return perigee.Events
-function Events.open(folder, tell)
+function Events.open(folder, tell, heard)
   local path = folder .. "/events.jsonl"
-  return setmetatable({ path = path, writer = files.append(path), tell = tell or function() end, cut = false,
-    outage = false }, Events)
+  return setmetatable({ path = path, writer = files.append(path), tell = tell or function() end, heard = heard,
+    cut = false, outage = false }, Events)
 end
 
 --- Appends a text; false and the reason where that fails. A line that was cut short before is made one that no reader
@@ -78,6 +80,7 @@ end
 --- Appends an event that tells of what has been done. Training does not depend on it: what can't be written waits.
 ---@param event table
 function Events:write(event)
+  if self.heard then self.heard(event) end
   local line = json.encode(event) .. "\n"
   if self:catch_up() then
     local fine, reason = attempt(self, line)
@@ -94,6 +97,7 @@ function Events:write_first(event)
   if not self:catch_up() then error(self.outage.reason, 0) end
   local fine, reason = attempt(self, line)
   if not fine then error(reason, 0) end
+  if self.heard then self.heard(event) end
 end
 
 --- Ends the log. Lines that still wait are lost, and said to be.

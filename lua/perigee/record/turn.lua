@@ -24,4 +24,12 @@ function M.wait(run, text, attempt)
   return got
 end
 
+--- Waits for some seconds. False: a signal came.
+---@param seconds number
+---@return boolean
+function M.pause(seconds)
+  if core.C.pg_signals_pending() == 0 then ffi.C.poll(nil, 0, math.ceil(seconds * 1000)) end
+  return core.C.pg_signals_pending() == 0
+end
+
 return M

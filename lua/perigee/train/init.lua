@@ -56,6 +56,7 @@ end
 ---@field resume? boolean        continue from the newest checkpoint, if there is one
 ---@field from? string           begin where another run stood: its folder, or one of its checkpoints
 ---@field wait? boolean          if another process trains in the folder, wait for it instead of failing
+---@field tensorboard? boolean   write the log for TensorBoard too
 ---@field quiet? boolean
 ---@field prefix? string         what begins the lines shown
 ---@field console? fun(run: perigee.Run, save: function): perigee.Console  opens the run's folder to consoles
@@ -73,7 +74,8 @@ function M.train(recipe, options)
   folder.check(options.folder, options.resume)
   local continues = options.from ~= nil or options.folder ~= nil and #checkpoint.list(options.folder) > 0
   local run = Run.new(recipe, {
-    continues = continues, folder = options.folder, device = options.device or recipe.device, train = M.train,
+    continues = continues, folder = options.folder, tensorboard = options.tensorboard,
+    device = options.device or recipe.device, train = M.train,
     progress = Progress.new { quiet = options.quiet, prefix = options.prefix, clock = core.C.pg_clock_seconds },
   })
   local fine, outcome = xpcall(function() return train(run, options) end, failure.handler)

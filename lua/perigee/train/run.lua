@@ -6,6 +6,7 @@ local choices = require "perigee.record.choices"
 local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local device = require "perigee.core.device"
+local Board = require "perigee.record.tensorboard"
 local Events = require "perigee.record.events"
 local failure = require "perigee.base.failure"
 local fits = require "perigee.cost.fits"
@@ -88,6 +89,7 @@ function Run.new(recipe, options)
     -- given
     recipe = recipe,
     folder = options.folder or false,    -- false: nothing is written
+    tensorboard = options.tensorboard or false, -- the log is written for TensorBoard too
     continues = options.continues or false, -- a checkpoint will be loaded
     device = where,
     progress = progress,
@@ -493,7 +495,8 @@ function Run:hold_folder(wait)
 end
 
 function Run:open_log()
-  self.events = Events.open(self.folder, function(message) self.progress:line("note: %s", message) end)
+  local function tell(message) self.progress:line("note: %s", message) end
+  self.events = Events.open(self.folder, tell, self.tensorboard and Board.listener(self.folder, tell) or nil)
 end
 
 --- Appends an event to the run's log, if it has one. One that can't be written now is written later.
