@@ -9,7 +9,7 @@ return {
     steps = { "count", 250, help = "from noise to data" },
     spacing = { "string", "even", choices = { "even", "stride" }, help = "even, or stride: every n-th step from 0" },
     variance = { "string", "learned", choices = { "learned", "large", "small" },
-      help = "learned, if the student learns it, otherwise large: beta; small: the posterior's" },
+      help = "learned, where it is; large: beta; small: the posterior's" },
   },
   noise = true, discrete = true,
   integrate = function(field, x, o)
