@@ -2,28 +2,15 @@
 --- and behind it the standard deviation of the encoder's normal distribution, not scaled; pictures go in as
 --- x/127.5 − 1, as REPA's do. With `mirrored`, those of the mirror images lie in a folder of their own.
 local core = require "perigee.core.ffi"
+local encoders = require "perigee.prepare.encoder"
 local files = require "perigee.io.files"
-local kinds = require "perigee.io.weights_kind"
 local loader = require "perigee.io.loader"
 local manifests = require "perigee.io.manifest"
-local models = require "perigee.models"
 local npy = require "perigee.io.npy"
 local ops = require "perigee.core.ops"
-local weights = require "perigee.io.weights"
 local work = require "perigee.prepare.work"
 
 local M = {}
-
---- The autoencoder of a weights file, on a device.
-local function open_encoder(path, device)
-  local file = weights.open(path)
-  local kind = kinds.expect(file, "autoencoder_kl", {})
-  local options = models.autoencoder_kl.options_of(file, kind)
-  options.weights = path
-  local model = models.autoencoder_kl(options)
-  model:materialise { device = device }
-  return model
-end
 
 --- The pictures that the manifest lists, in the order of their numbers.
 local function listed(layout, manifest, batch, workers)
@@ -35,14 +22,6 @@ local function listed(layout, manifest, batch, workers)
   return loader.new { count = #names, batch = batch, shuffle = false, threads = workers, depth = 3,
     fields = { { name = "images", dtype = "uint8", shape = { size, size, 3 } } },
     sources = { images = { folder = layout.images, names = names } } }
-end
-
---- Mean and deviation, [B,2C,h,w] on the CPU, of pictures [B,H,W,3].
-local function moments(self, pixels)
-  local x = (pixels:to(self.device):to "float32" / 127.5 - 1):permute({ 1, 4, 2, 3 }):contiguous()
-  local mean, deviation = self.model:encode(x)
-  local second = self.layout.log_variance and 2 * ops.log(deviation) or deviation
-  return ops.concat({ mean, second }, 2):to("cpu"):contiguous()
 end
 
 local function save(self, folder, number, latent)
@@ -66,8 +45,8 @@ local function write_batch(self, first)
   end
   if #numbers == 0 then return lines end
   pixels = pixels:narrow(1, 1, #numbers)
-  local latents = moments(self, pixels)
-  local mirrored = self.mirrored and moments(self, ops.flip(pixels, 3))
+  local latents = self.encoder:encode(pixels)
+  local mirrored = self.mirrored and self.encoder:encode(ops.flip(pixels, 3))
   for k, number in ipairs(numbers) do
     local line = lines[number - first + 1]
     line.crc, line.bytes = save(self, self.layout.latents, number, latents:select(1, k))
@@ -105,9 +84,6 @@ end
 --- What the latents are, for their manifest's first line.
 local function about(o, images, model)
   local size = images.about.size
-  if size % model.shrink ~= 0 then
-    core.fail("--size %d: %s makes latents of pictures whose sides are multiples of %d", size, o.vae, model.shrink)
-  end
   return { kind = "latents", count = images.about.count, list = images.about.list, size = size,
     vae = digest_of(o.vae), channels = model.latent, side = size / model.shrink, mirrored = o.flips or false,
     scale = model.scale, shift = model.shift }
@@ -120,17 +96,21 @@ end
 ---@return perigee.Manifest
 function M.run(o, images, layout)
   expect_own(layout)
-  local model = open_encoder(o.vae, o.device)
-  local told = about(o, images, model)
+  local encoder = encoders.open { weights = o.vae, size = images.about.size, batch = o.batch, device = o.device,
+    log_variance = layout.log_variance }
+  local told = about(o, images, encoder.model)
   files.make_folder(layout.latents)
   local manifest = manifests.open(layout.latents_manifest, told)
-  if manifest:is_whole() then return manifest end
-  local self = { layout = layout, model = model, device = o.device, mirrored = o.flips, pictures = images,
-    make_folder = { [layout.latents] = work.folders() }, next = pictures_from(o, images, layout) }
+  local self = { layout = layout, encoder = encoder, mirrored = o.flips, pictures = images,
+    make_folder = { [layout.latents] = work.folders() } }
   if o.flips then self.make_folder[layout.mirrored] = work.folders() end
-  work.run { folder = layout.latents, manifest = manifest, what = o.flips and "latents, mirrored too" or "latents",
-    bytes = (o.flips and 2 or 1) * (8 * told.channels * told.side ^ 2 + 4096), progress = o.progress,
-    batch = function(first) return write_batch(self, first) end }
+  if not manifest:is_whole() then
+    self.next = pictures_from(o, images, layout)
+    work.run { folder = layout.latents, manifest = manifest, what = o.flips and "latents, mirrored too" or "latents",
+      bytes = (o.flips and 2 or 1) * (8 * told.channels * told.side ^ 2 + 4096), progress = o.progress,
+      batch = function(first) return write_batch(self, first) end }
+  end
+  encoder:close()
   return manifest
 end
 
