@@ -33,7 +33,13 @@ static pg_status expect_gated_residual_backward(const pg_call *call) {
   PG_EXPECT(is_gate(v.gate, v.dout) && (!pg_present(v.dgate) || pg_same_shape(v.gate, v.dgate)),
             "gated_residual_backward: dout is %s, gate is %s; gate and dgate must be [B,1,D] or [1,1,D]",
             pg_shape_text(v.dout), pg_shape_text(v.gate));
+  PG_EXPECT(!pg_present(v.dbias) || pg_numel(v.dbias) == v.dout->shape[2],
+            "gated_residual_backward: dout is %s, dbias is %s; it must be [D]", pg_shape_text(v.dout),
+            pg_shape_text(v.dbias));
   return PG_OK;
 }
+
+/* The sums that a chunk of rows is added up in: none, or one of [dgate], [dbias], [dgate, dbias]. */
+static int64_t summed_rows(const gated_residual_backward_views *v) { return pg_present(v->dgate) + pg_present(v->dbias); }
 
 #endif

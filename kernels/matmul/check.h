@@ -33,6 +33,15 @@ static pg_status expect_epilogue(const matmul_views *v, int64_t activation, int6
   return PG_OK;
 }
 
+static pg_status expect_column_sums(const matmul_views *v, int64_t activation, int64_t n) {
+  if (!pg_present(v->column_sums)) return PG_OK;
+  PG_EXPECT(pg_numel(v->column_sums) == n && activation > ACTIVATION_DERIVATIVE && !pg_present(v->bias) &&
+              !pg_present(v->sums) && pg_numel(v->out) > 0,
+            "matmul: column_sums is %s, out is %s, activation %lld; they go with a derivative, and with no bias or sums",
+            pg_shape_text(v->column_sums), pg_shape_text(v->out), (long long)activation);
+  return PG_OK;
+}
+
 static pg_status matmul_check(const pg_call *call) {
   const matmul_views v = matmul_of(call);
   const matmul_ints i = matmul_ints_of(call);
@@ -50,6 +59,7 @@ static pg_status matmul_check(const pg_call *call) {
   pg_status status = expect_broadcast(a, out);
   if (status == PG_OK) status = expect_broadcast(b, out);
   if (status == PG_OK) status = expect_epilogue(&v, i.activation, n);
+  if (status == PG_OK) status = expect_column_sums(&v, i.activation, n);
   if (status || !pg_present(v.sums)) return status;
   PG_EXPECT(ta && a->ndim == 2 && out->ndim == 2 && i.activation == ACTIVATION_NONE && !pg_present(v.pre) &&
               !pg_present(v.bias) && pg_numel(v.sums) == m && n > 0,

@@ -1,5 +1,5 @@
 /* Matrix multiplication on GPUs: cuBLASLt, with bias, GELU (tanh), its derivative and the bias's gradient as its
- * epilogues; the rest of the contract by a pass over the product (epilogue.h), or over a for its sums (reduce.h).
+ * epilogues; the rest of the contract by a pass over the product (epilogue.h), or over a or out for sums (reduce.h).
  * cuda_product.c turns a call into a product of cuBLASLt, cuda_choice.c chooses its algorithm. */
 #include "matmul/cuda_product.h"
 #include "matmul/epilogue.h"
@@ -57,7 +57,9 @@ static operands operands_of(const product *p, int64_t group) {
   return (operands){
     .a = (const char *)v.b->data + a * size,
     .b = (const char *)v.a->data + b * size,
-    .bias = (p->epilogue == CUBLASLT_EPILOGUE_BGRADB ? v.sums : v.bias)->data,
+    .bias = (p->epilogue == CUBLASLT_EPILOGUE_BGRADB        ? v.sums
+             : p->epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD ? v.column_sums
+                                                            : v.bias)->data,
     .d = (char *)product_place(p) + number * p->batches * p->rows * p->columns * size,
     .aux = (p->activation > ACTIVATION_DERIVATIVE ? v.aux : v.pre)->data,
     .workspace = scratch && room > 0 ? (void *)(intptr_t)workspace : NULL,
@@ -81,11 +83,11 @@ static pg_status run_product(const product *p, int *none) {
   return status;
 }
 
-static pg_status sums_apart(const pg_call *call, int dtype) {
-  const matmul_views v = matmul_of(call);
-  if (!pg_present(v.sums)) return PG_OK;
-  const pg_call sums = matmul_sums(call, v.sums->data, v.a->data);
-  return matmul_add_up(&sums, dtype);
+static pg_status sums_apart(const product *p) {
+  if (!matmul_lacks_sums(p)) return PG_OK;
+  const int of_out = pg_present(p->v.column_sums);
+  const pg_call sums = matmul_sums(p, (of_out ? p->v.column_sums : p->v.sums)->data, (of_out ? p->v.out : p->v.a)->data);
+  return matmul_add_up(&sums, p->dtype);
 }
 
 static pg_status run(const pg_call *call, int dtype) {
@@ -93,22 +95,20 @@ static pg_status run(const pg_call *call, int dtype) {
   TRY(matmul_check(call));
   if (pg_numel(v.out) == 0) return PG_OK;
   int none = 1;
-  product p = matmul_describe(call, dtype, 1);
+  product p = matmul_describe(call, dtype, MATMUL_PLAIN);
   if (p.depth == 0) {
     TRY(pass_over_zeros(&p));
-    return sums_apart(call, dtype);
+    return sums_apart(&p);
   }
-  TRY(run_product(&p, &none));
-  if (none && matmul_is_fused(&p)) {
-    p = matmul_describe(call, dtype, 0);
+  for (int level = MATMUL_WHOLE; none && level >= MATMUL_PLAIN; level = p.level - 1) {
+    p = matmul_describe(call, dtype, level);
     TRY(run_product(&p, &none));
   }
   if (none) return pg_error(PG_ERROR_UNSUPPORTED, "matmul: cuBLASLt has no algorithm for a %s, b %s",
                             pg_shape_text(v.a), pg_shape_text(v.b));
-  if (matmul_is_fused(&p)) return PG_OK;
-  if (matmul_has_pass(&p))
+  if (!matmul_is_fused(&p) && matmul_has_pass(&p))
     TRY(matmul_pass(&p, pg_numel(v.out), v.out->data, product_place(&p), v.aux->data, call->stream));
-  return sums_apart(call, dtype);
+  return sums_apart(&p);
 }
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -117,19 +117,17 @@ static int64_t scratch(const pg_call *call, int dtype) {
   if (matmul_check(call)) return -1;
   const pg_view *out = matmul_of(call).out;
   if (pg_numel(out) == 0) return 0;
-  const int64_t sums = matmul_sums_scratch(call, dtype);
-  int eager = out->data != NULL;
-  for (int fused = 1; fused >= 0; fused--) {
-    product p = matmul_describe(call, dtype, fused);
-    choice c;
-    if (p.depth == 0) return sums;
-    if (eager && !matmul_recall(&p, &c)) return larger(EAGER_WORKSPACE, sums);
+  const int eager = out->data != NULL;
+  const product plain = matmul_describe(call, dtype, MATMUL_PLAIN);
+  if (plain.depth == 0) return matmul_sums_scratch(&plain);
+  product p;
+  choice c = {.none = 1};
+  for (int level = MATMUL_WHOLE; c.none && level >= MATMUL_PLAIN; level = p.level - 1) {
+    p = matmul_describe(call, dtype, level);
+    if (eager && !matmul_recall(&p, &c)) return larger(EAGER_WORKSPACE, matmul_sums_scratch(&plain));
     if (!eager && matmul_choose(&p, &c)) return -1;
-    const int64_t workspace = c.workspace ? (int64_t)c.workspace + WORKSPACE_ALIGNMENT : 0;
-    if (!matmul_is_fused(&p)) return larger(workspace, sums);
-    if (!c.none) return workspace;
   }
-  return sums;
+  return larger(c.workspace ? (int64_t)c.workspace + WORKSPACE_ALIGNMENT : 0, matmul_sums_scratch(&p));
 }
 
 pg_status matmul_cuda_float32(const pg_call *call) { return run(call, PG_FLOAT32); }

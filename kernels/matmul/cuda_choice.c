@@ -63,13 +63,13 @@ static pg_status try_once(const void *data) {
   const trial *t = data;
   const product *p = t->product;
   operands o = *t->memory;
-  if (matmul_is_fused(p)) return matmul_multiply(t->descriptions, &o, t->algorithm, NULL);
+  const int pass = !matmul_is_fused(p) && matmul_has_pass(p);
   void *out = o.d;
-  if (pg_present(p->v.pre)) o.d = o.aux;
+  if (pass && pg_present(p->v.pre)) o.d = o.aux;
   TRY(matmul_multiply(t->descriptions, &o, t->algorithm, NULL));
-  if (matmul_has_pass(p)) TRY(matmul_pass(p, p->rows * p->columns * p->batches, out, o.d, o.aux, NULL));
-  if (!pg_present(p->v.sums)) return PG_OK;
-  pg_call sums = matmul_sums(p->call, o.bias, o.b);
+  if (pass) TRY(matmul_pass(p, p->rows * p->columns * p->batches, out, o.d, o.aux, NULL));
+  if (!matmul_lacks_sums(p)) return PG_OK;
+  pg_call sums = matmul_sums(p, o.bias, pg_present(p->v.column_sums) ? out : o.b);
   sums.scratch = o.workspace, sums.scratch_bytes = (int64_t)o.workspace_bytes, sums.stream = NULL;
   return matmul_add_up(&sums, p->dtype);
 }
@@ -166,19 +166,22 @@ static int still_fits(const descriptions *t, choice *c) {
   return result.workspaceSize <= c->workspace;
 }
 
-/* Is the fused product by `algorithm` slower than the plain one with what its epilogue lacks behind it? */
+/* Is the fused product by `algorithm` slower than one whose epilogue does less, with the rest behind it? */
 static pg_status is_faster_apart(const product *p, const descriptions *t, const operands *memory,
                                  const cublasLtMatmulAlgo_t *algorithm, int *faster) {
-  const product plain = matmul_describe(p->call, p->dtype, 0);
+  product less;
   descriptions d;
-  choice c;
+  choice c = {.none = 1};
   float milliseconds[2];
   *faster = 0;
-  TRY(matmul_choose(&plain, &c));
-  if (c.none || matmul_sums_scratch(p->call, p->dtype) > (int64_t)memory->workspace_bytes) return PG_OK;
-  const trial trials[2] = {{p, t, memory, algorithm}, {&plain, &d, memory, &c.algorithm}};
-  pg_status status = matmul_build(&d, &plain);
-  if (!status) status = matmul_aim(&d, &plain, memory);
+  for (int level = p->level - 1; c.none && level >= MATMUL_PLAIN; level = less.level - 1) {
+    less = matmul_describe(p->call, p->dtype, level);
+    TRY(matmul_choose(&less, &c));
+  }
+  if (c.none || matmul_sums_scratch(&less) > (int64_t)memory->workspace_bytes) return PG_OK;
+  const trial trials[2] = {{p, t, memory, algorithm}, {&less, &d, memory, &c.algorithm}};
+  pg_status status = matmul_build(&d, &less);
+  if (!status) status = matmul_aim(&d, &less, memory);
   if (!status) status = pg_time_candidates("cuBLASLt", try_once, trials, sizeof *trials, 2, milliseconds);
   matmul_destroy(&d);
   *faster = !status && milliseconds[1] < milliseconds[0];

@@ -54,19 +54,21 @@ static int alignment_of(const product *p) {
 
 /* The epilogue of cuBLASLt that does it all, or the one before a pass of our own. Its activations take tanh.approx,
  * which is 2^-11 off in every dtype: good enough for bfloat16 alone. */
-static cublasLtEpilogue_t epilogue_of(const product *p, int fused) {
+static cublasLtEpilogue_t epilogue_of(const product *p, int level) {
   const int bias = pg_present(p->v.bias), pre = pg_present(p->v.pre);
   const int activation = p->activation;
   const cublasLtEpilogue_t plain = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
   const int saves =
       p->rows % 8 == 0 && p->batches == 1 && p->outer == 1 && p->alignment >= 16; /* what its aux asks for */
-  if (!fused) return plain;
+  if (level == MATMUL_PLAIN) return plain;
   if (pg_present(p->v.sums)) return CUBLASLT_EPILOGUE_BGRADB;
   if (p->dtype != PG_BFLOAT16) return plain;
   if (activation == ACTIVATION_gelu_tanh && !pre) return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
   if (activation == ACTIVATION_gelu_tanh && saves)
     return bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
-  if (activation == ACTIVATION_DERIVATIVE + ACTIVATION_gelu_tanh && saves && !bias) return CUBLASLT_EPILOGUE_DGELU;
+  if (activation == ACTIVATION_DERIVATIVE + ACTIVATION_gelu_tanh && saves && !bias)
+    return level == MATMUL_WHOLE && pg_present(p->v.column_sums) ? CUBLASLT_EPILOGUE_DGELU_BGRAD
+                                                                  : CUBLASLT_EPILOGUE_DGELU;
   return plain;
 }
 
@@ -76,14 +78,15 @@ int matmul_is_fused(const product *p) {
 /* A bias, or its gradient. */
 static int has_bias(const product *p) {
   return p->epilogue == CUBLASLT_EPILOGUE_BIAS || p->epilogue == CUBLASLT_EPILOGUE_GELU_BIAS ||
-         p->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || p->epilogue == CUBLASLT_EPILOGUE_BGRADB;
+         p->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || p->epilogue == CUBLASLT_EPILOGUE_BGRADB ||
+         p->epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD;
 }
 int matmul_has_aux(const product *p) {
   return p->epilogue == CUBLASLT_EPILOGUE_GELU_AUX || p->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS ||
-         p->epilogue == CUBLASLT_EPILOGUE_DGELU;
+         p->epilogue == CUBLASLT_EPILOGUE_DGELU || p->epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD;
 }
 
-product matmul_describe(const pg_call *call, int dtype, int fused) {
+product matmul_describe(const pg_call *call, int dtype, int level) {
   const matmul_views v = matmul_of(call);
   const matmul_ints ints = matmul_ints_of(call);
   const pg_view *out = v.out, *a = v.a;
@@ -100,7 +103,9 @@ product matmul_describe(const pg_call *call, int dtype, int fused) {
     p.batches = 1;
   }
   if (p.batches == 1) p.stride_a = p.stride_b = 0;
-  p.epilogue = epilogue_of(&p, fused);
+  p.epilogue = epilogue_of(&p, level);
+  p.level = level;
+  while (p.level > MATMUL_PLAIN && epilogue_of(&p, p.level - 1) == p.epilogue) p.level--;
   return p;
 }
 
@@ -162,23 +167,31 @@ pg_status matmul_multiply(const descriptions *t, const operands *o, const cublas
 
 /* ---- the sums apart ---- */
 
-pg_call matmul_sums(const pg_call *call, void *sums_data, const void *a_data) {
-  const matmul_views v = matmul_of(call);
-  pg_call sums = {.n = 2, .scratch = call->scratch, .scratch_bytes = call->scratch_bytes, .stream = call->stream};
-  sums.v[0] = *v.sums, sums.v[0].data = sums_data;              /* y */
-  sums.v[1] = *v.a, sums.v[1].data = (void *)(uintptr_t)a_data; /* x */
-  sums.i[0] = PG_REDUCE_sum;
-  sums.i[1] = 1; /* over the first dimension */
-  return sums;
+int matmul_lacks_sums(const product *p) {
+  return (pg_present(p->v.sums) && p->epilogue != CUBLASLT_EPILOGUE_BGRADB) ||
+         (pg_present(p->v.column_sums) && p->epilogue != CUBLASLT_EPILOGUE_DGELU_BGRAD);
+}
+
+pg_call matmul_sums(const product *p, void *sums, const void *data) {
+  const int of_out = pg_present(p->v.column_sums);
+  const pg_view *from = of_out ? p->v.out : p->v.a;
+  pg_call call = {.n = 2, .scratch = p->call->scratch, .scratch_bytes = p->call->scratch_bytes, .stream = p->call->stream};
+  call.v[0] = of_out ? *p->v.column_sums : *p->v.sums; /* y */
+  call.v[0].data = sums;
+  const int64_t columns = from->shape[from->ndim - 1];
+  call.v[1] = (pg_view){.data = (void *)(uintptr_t)data, .dtype = from->dtype, .ndim = 2, /* x, as one matrix */
+                        .shape = {pg_numel(from) / columns, columns}, .stride = {columns, 1}};
+  call.i[0] = PG_REDUCE_sum;
+  call.i[1] = 1; /* over the first dimension */
+  return call;
 }
 
 pg_status matmul_add_up(const pg_call *sums, int dtype) {
   return dtype == PG_FLOAT32 ? reduce_cuda_float32(sums) : reduce_cuda_bfloat16(sums);
 }
 
-int64_t matmul_sums_scratch(const pg_call *call, int dtype) {
-  const matmul_views v = matmul_of(call);
-  if (!pg_present(v.sums)) return 0;
-  const pg_call sums = matmul_sums(call, v.sums->data, v.a->data);
-  return dtype == PG_FLOAT32 ? reduce_scratch_cuda_float32(&sums) : reduce_scratch_cuda_bfloat16(&sums);
+int64_t matmul_sums_scratch(const product *p) {
+  if (!matmul_lacks_sums(p)) return 0;
+  const pg_call sums = matmul_sums(p, NULL, NULL);
+  return p->dtype == PG_FLOAT32 ? reduce_scratch_cuda_float32(&sums) : reduce_scratch_cuda_bfloat16(&sums);
 }

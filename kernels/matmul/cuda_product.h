@@ -36,14 +36,18 @@ typedef struct product {
   int64_t outer;
   int outer_dims;
   cublasLtEpilogue_t epilogue;
-  int alignment;
+  int alignment, level;
   const pg_call *call;
   matmul_views v;
   int activation;
 } product;
 
-/* `fused`: with the epilogue that does it all, where cuBLASLt has one; else the one before a pass of our own. */
-product matmul_describe(const pg_call *call, int dtype, int fused);
+/* How much cuBLASLt's epilogue does: the bias; or an activation, a derivative or the sums over a's rows too; or the sums of
+ * out's columns as well. What it leaves is done by passes of our own. */
+enum { MATMUL_PLAIN, MATMUL_FUSED, MATMUL_WHOLE };
+
+/* At a level, or at the highest one below it whose epilogue cuBLASLt has. */
+product matmul_describe(const pg_call *call, int dtype, int level);
 int matmul_is_fused(const product *p);
 int matmul_has_aux(const product *p);
 
@@ -71,17 +75,19 @@ pg_status matmul_multiply(const descriptions *t, const operands *o, const cublas
                           cudaStream_t stream);
 void matmul_destroy(descriptions *t);
 
-/* ---- what the plain product lacks: f or f' by a pass over it (cuda.c), the sums over a's rows by reduce ---- */
+/* ---- what the epilogue lacks: f or f' by a pass over the product (cuda.c), sums by reduce ---- */
 
 int matmul_has_pass(const product *p);
 /* out = f(sums), or sums·f'(aux), of a product that lies at `sums`: all of it, or so many elements from its start. */
 pg_status matmul_pass(const product *p, int64_t elements, void *out, const void *sums, const void *aux, void *stream);
 
-/* A call of reduce: sums = the sums of a's rows, with memory for both, and the call's own scratch. */
-pg_call matmul_sums(const pg_call *call, void *sums_data, const void *a_data);
+/* Does the call ask for sums, over a's rows or of out's columns, that the epilogue doesn't make? */
+int matmul_lacks_sums(const product *p);
+/* A call of reduce that makes them at `sums`, from a or from out at `data`; with the call's own scratch. */
+pg_call matmul_sums(const product *p, void *sums, const void *data);
 pg_status matmul_add_up(const pg_call *sums, int dtype);
-/* Scratch bytes; 0 where the call has no sums. */
-int64_t matmul_sums_scratch(const pg_call *call, int dtype);
+/* Scratch bytes; 0 where it lacks none. */
+int64_t matmul_sums_scratch(const product *p);
 
 /* ---- its algorithm (cuda_choice.c) ---- */
 

@@ -19,6 +19,9 @@
  *                                     with transpose_a, N > 0, without bias, pre and activation: where a [rows,M] is
  *                                     the gradient of a linear layer's result and b its input, out is its weight's
  *                                     gradient and sums its bias's
+ *   column_sums  real [N]        = the sum over out's rows, of all matrices; may be absent, and is for activations above
+ *                                     n without bias: where out is the gradient of a linear layer's result, they are its
+ *                                     bias's (vendor libraries: before out is rounded)
  *   a      real [batch...,M,K], or [batch...,K,M] with transpose_a
  *   b      real [batch...,K,N], or [batch...,N,K] with transpose_b
  *   bias   real [N]              or absent
@@ -27,7 +30,7 @@
  *
  * The batch dimensions of a and b broadcast to out's. Nothing may alias. An element's sum runs over k in a fixed order
  * that depends on K alone, so its bits depend neither on the number of threads nor on the rest of the matrix. */
-PG_KERNEL(matmul, out, pre, sums, a, b, bias, aux)
+PG_KERNEL(matmul, out, pre, sums, column_sums, a, b, bias, aux)
 PG_INTS(matmul, transpose_a, transpose_b, activation)
 PG_KERNEL_PLAN(matmul)
 

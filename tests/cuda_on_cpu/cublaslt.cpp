@@ -3,6 +3,7 @@
  * that a program that does not stick to its choice shows; the second needs a workspace, and writes to all of it. */
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "cublasLt.h"
 #include "cuda_on_cpu.h"
@@ -125,9 +126,10 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 static bool has_aux(uint32_t epilogue) { return epilogue & 128; }
 static bool has_bias(uint32_t epilogue) { return epilogue & 4; }
 
-/* Elements at the bias's pointer: a bias for each of D's rows, or the gradient of one for each of its columns. */
+/* Elements at the bias's pointer: a bias for each of D's rows or its gradient, or the gradient of one for each of D's
+ * columns. */
 static int64_t vector_length(uint32_t epilogue, const cuda_on_cpu_layout *d) {
-  return has_bias(epilogue) ? d->rows : epilogue == CUBLASLT_EPILOGUE_BGRADB ? d->columns : 0;
+  return has_bias(epilogue) || epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD ? d->rows : epilogue == CUBLASLT_EPILOGUE_BGRADB ? d->columns : 0;
 }
 
 /* The power of two, at most 256, that an address is a multiple of. */
@@ -145,6 +147,7 @@ static bool known(uint32_t epilogue) {
     case CUBLASLT_EPILOGUE_GELU_AUX:
     case CUBLASLT_EPILOGUE_GELU_AUX_BIAS:
     case CUBLASLT_EPILOGUE_DGELU:
+    case CUBLASLT_EPILOGUE_DGELU_BGRAD:
     case CUBLASLT_EPILOGUE_BGRADB: return true;
   }
   return false;
@@ -241,7 +244,7 @@ static float finished(const product *p, float x, int64_t row, int64_t column) {
   char *aux = static_cast<char *>(o->aux);
   int64_t at = row + column * o->aux_leading;
   if (has_bias(o->epilogue)) x += load(static_cast<const char *>(o->bias), type, row);
-  if (o->epilogue == CUBLASLT_EPILOGUE_DGELU) return x * gelu_derivative(load(aux, type, at));
+  if ((o->epilogue & CUBLASLT_EPILOGUE_DGELU) == CUBLASLT_EPILOGUE_DGELU) return x * gelu_derivative(load(aux, type, at));
   if (has_aux(o->epilogue)) store(aux, type, at, x);
   return o->epilogue & CUBLASLT_EPILOGUE_GELU ? gelu(x) : x;
 }
@@ -279,13 +282,19 @@ static void add_columns(const product *p) {
 static cudaError_t run(const void *data) {
   const product *p = static_cast<const product *>(data);
   const cuda_on_cpu_layout *d = &p->d_layout;
+  const bool sums_rows = p->operation.epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD; /* of D, before it is rounded */
+  std::vector<float> totals(sums_rows ? static_cast<size_t>(d->rows) : 0);
   if (p->backward) memset(p->workspace, 0xff, p->workspace_bytes);
   if (p->operation.epilogue == CUBLASLT_EPILOGUE_BGRADB) add_columns(p);
   for (int64_t batch = 0; batch < d->count; batch++)
     for (int64_t column = 0; column < d->columns; column++)
-      for (int64_t row = 0; row < d->rows; row++)
-        store(p->d, d->type, batch * d->stride + row + column * d->leading,
-              finished(p, sum(p, row, column, batch), row, column));
+      for (int64_t row = 0; row < d->rows; row++) {
+        const float x = finished(p, sum(p, row, column, batch), row, column);
+        store(p->d, d->type, batch * d->stride + row + column * d->leading, x);
+        if (sums_rows) totals[static_cast<size_t>(row)] += x;
+      }
+  for (size_t row = 0; row < totals.size(); row++)
+    store(static_cast<char *>(p->operation.bias), d->type, static_cast<int64_t>(row), totals[row]);
   return cudaSuccess;
 }
 

@@ -204,6 +204,55 @@ describe("the CUDA device", function()
   end)
 end)
 
+describe("a block's biases on the CUDA device", function()
+  --- Two linear layers with GELU between them behind a gate: the gradients of weights and biases, and the plan's calls.
+  local function gradients(where, dtype)
+    local p, named = core.program.new "block", {}
+    local function input(name, shape, seed)
+      local t = ops.random_normal(shape, { state = tensor.tensor({ seed, 0, 0 }, "int64"), purpose = name }):to(dtype)
+      named[name] = t:to(where)
+      return p:input(name, shape, dtype)
+    end
+    local x, dout, gate = input("x", { 2, 6, 16 }, 1), input("dout", { 2, 6, 16 }, 2), input("gate", { 2, 1, 16 }, 3)
+    local w1, b1 = input("w1", { 24, 16 }, 4), input("b1", { 24 }, 5)
+    local w2, b2 = input("w2", { 16, 24 }, 6), input("b2", { 16 }, 7)
+    local y = ops.gated_residual(x, gate, ops.linear(ops.linear(x, w1, b1, { activation = "gelu_tanh" }), w2, b2))
+    local outputs = {}
+    for k, v in ipairs(core.gradient(p, { y }, { dout }, { w1, b1, w2, b2 })) do
+      outputs[k] = { name = ({ "w1", "b1", "w2", "b2" })[k], value = v }
+    end
+    local executable = core.executable.compile(p, outputs, { device = where })
+    local read = {}
+    for name, t in pairs(executable:run(named)) do read[name] = t:to "cpu":to "float64" end
+    return read, executable.plan.calls
+  end
+
+  --- Calls of an op whose output of that name somebody reads.
+  local function makers(calls, op, output)
+    local count = 0
+    for _, call in ipairs(calls) do
+      for k, name in ipairs(call.node.definition.outputs) do
+        if call.node.definition.name == op and name == output and call.values[k] then count = count + 1 end
+      end
+    end
+    return count
+  end
+
+  on_cuda("are summed where what they are summed of is written", function()
+    for _, dtype in ipairs { "float32", "bfloat16" } do
+      local expected, got, calls = gradients("cpu", "float32"), gradients("cuda", dtype)
+      local low = dtype == "bfloat16"
+      assert.equal(1, makers(calls, "gated_residual_backward", "dbias")) -- b2
+      assert.equal(low and 1 or 0, makers(calls, "matmul", "column_sums")) -- b1
+      assert.equal(low and 0 or 1, makers(calls, "matmul", "sums"))
+      for name, t in pairs(expected) do
+        local off = (got[name] - t):abs():max():item() / t:abs():max():item()
+        assert.is_true(off < (low and 2e-2 or 1e-5), ("%s in %s: %g off"):format(name, dtype, off))
+      end
+    end
+  end)
+end)
+
 describe("training on the CUDA device", function()
   local price, tiny, folder = require "perigee.cost.price", require "tests.lua.tiny", nil
   local function held_for(purpose) return tonumber(C.pg_memory_now(C.PG_CUDA, door.purpose_code[purpose])) end

@@ -167,6 +167,35 @@ add {
   end,
 }
 
+--- The sums of out's columns, as a call of its own makes them: in a training program on a GPU they are the bias's
+--- gradient. Sizes for cuBLASLt's epilogue (multiples of 8) and others.
+for _, size in ipairs { { 33, 24, 16 }, { 5, 40, 24 }, { 31, 9, 5 }, { 3, 8, 0 } } do
+  local rows, hidden, depth = unpack(size)
+  for _, name in ipairs { "gelu_tanh", "silu" } do
+    add {
+      name = ("matmul with the sums of its columns, %dx%dx%d, the derivative of %s"):format(rows, hidden, depth, name),
+      run = function(_, a, b, aux)
+        local p = core.program.new "column sums"
+        local values = { p:operand(a), p:operand(b), false, p:operand(aux) }
+        local attributes = { transpose_a = 0, transpose_b = 0, activation = #activations.names + activations.number[name] }
+        local definition = op.defined.matmul
+        local specs = definition.shape { a = a, b = b, transpose_a = 0, transpose_b = 0, activation = attributes.activation }
+        local made = p:record(definition, values, attributes, specs)
+        local results = core.executable.compile(p, { { name = "out", value = made[1] }, { name = "sums", value = made[4] } },
+          { device = a.device }):run {}
+        return results.out, results.sums
+      end,
+      inputs = { { shape = { 2, rows, depth } }, { shape = { depth, hidden } }, { shape = { 2, rows, hidden } } },
+      reference = function(ops, a, b, aux)
+        local out = ops.activation_backward(product(ops, a, b), aux, activations.number[name])
+        return out, ops.sum(ops.reshape(out, { -1, hidden }), 1)
+      end,
+      strided = false, compiled = false,
+      tolerance = { float32 = 5e-6, float64 = 1e-12, bfloat16 = 2e-2 },
+    }
+  end
+end
+
 add { name = "matmul of sizes that do not fit",
   run = function(ops, a, b) return ops.matmul(a, b) end,
   inputs = { { shape = { 2, 3 } }, { shape = { 4, 5 } } },

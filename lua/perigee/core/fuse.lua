@@ -116,12 +116,13 @@ local function sorted(nodes)
 end
 
 --- Applies every rule until none changes anything. `outputs` is a list of values; the returned list names the values
---- that stand for them now.
-function M.run(program, outputs)
+--- that stand for them now. Rules may look at graph.device.
+function M.run(program, outputs, device)
   local set = {}
   for _, v in ipairs(outputs) do set[v] = true end
   local graph = setmetatable({
     program = program, nodes = program:live_nodes(outputs), outputs = set, substitute = {}, changed = true,
+    device = device or "cpu",
   }, Graph)
   index(graph)
   while graph.changed do

@@ -196,7 +196,7 @@ local known_keys = {
   defaults = true, shape = true, vjp = true, flops = true, plain = true, strided = true, instance = true,
   inplace = true, part = true, rate_share = true, multiplies_bfloat16 = true, cuts_gradient = true,
   fusions = true, random = true, mutates = true, optional_outputs = true, view = true, bytes = true, piece = true,
-  recompute = true,
+  recompute = true, column_sums = true,
 }
 
 --- Defines an op; the keys are documented in docs/adding-an-op.md.

@@ -209,7 +209,7 @@ function M.build(program, outputs, options)
   local device = options.device or "cpu"
   local values = own_storage(outputs)
   if options.fuse ~= false then
-    values = fuse.run(program, values)
+    values = fuse.run(program, values, device)
     if options.recompute ~= false then rematerialise.run(program, values) end
   else
     program.nodes = program:live_nodes(values)

@@ -1,4 +1,5 @@
 --- x + gate·y: a residual connection whose branch is scaled per image and channel, or per channel.
+local column_sums = require "perigee.core.column_sums"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 
@@ -7,16 +8,18 @@ local fail, text = op.fail, op.shape_text
 local backward = op.define {
   name = "gated_residual_backward",
   inputs = { "dout", "y", "gate" },
-  outputs = { "dy", "dgate" },
+  outputs = { "dy", "dgate", "dbias" },
   results = 2,
   strided = { gate = true },
-  optional_outputs = { dgate = true },
+  optional_outputs = { dgate = true, dbias = true },
   inplace = { dy = "y" },
   shape = function(a)
     op.expect_one_dtype("gated_residual_backward", a, { "y", "dout", "gate" })
-    return { { a.y.shape, a.y.dtype }, { a.gate.shape, a.y.dtype } }
+    return { { a.y.shape, a.y.dtype }, { a.gate.shape, a.y.dtype }, { { a.y.shape[3] }, a.y.dtype } }
   end,
   flops = function(a) return 3 * op.numel(a.y.shape) end,
+  column_sums = { of = 1, into = 3 }, -- of dy
+  fusions = { column_sums.take_in },
 }
 
 local gated_residual = op.define {

@@ -1,6 +1,7 @@
 --- Matrix multiplication and linear layers: op(a)·op(b) + bias, with an activation, or the derivative of one, on the
 --- result while it is in cache.
 local activations = require "perigee.core.activations"
+local column_sums = require "perigee.core.column_sums"
 local layout = require "perigee.core.layout"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
@@ -105,6 +106,7 @@ local function take_in_sums(graph, node)
   local a, b, bias = unpack(node.inputs, 1, 3)
   if node.transpose_a ~= 1 or node.activation ~= NONE or bias or #a.shape ~= 2 or #b.shape ~= 2 then return end
   if graph:is_used(node.outputs[2]) or graph:is_used(node.outputs[3]) then return end
+  if column_sums.are_made_with(graph, a) then return end
   for _, reader in ipairs(graph:readers(a)) do
     if reader.definition.name == "sum" and op.same_shape(reader.outputs[1].shape, node.outputs[3].shape)
       and reader.mask == 1
@@ -117,20 +119,27 @@ local function take_in_sums(graph, node)
   end
 end
 
+--- The derivative that vendor libraries take together with the sums of its columns: in bfloat16 alone.
+local function has_gelu_derivative(node)
+  return node.activation == DERIVATIVE + activations.number.gelu_tanh and node.outputs[1].dtype == "bfloat16"
+    and not node.bias
+end
+
 matmul = op.define {
   name = "matmul",
   multiplies_bfloat16 = true,
   inputs = { "a", "b", "bias?", "aux?" },
-  outputs = { "out", "pre", "sums" },
+  outputs = { "out", "pre", "sums", "column_sums" },
   ints = { "transpose_a", "transpose_b", "activation" },
-  optional_outputs = { pre = true, sums = true },
+  optional_outputs = { pre = true, sums = true, column_sums = true },
   recompute = function(n) -- f(a·b) from a·b
     if n.activation == NONE or n.activation > DERIVATIVE then return end
     return op.defined.activation, { n.pre }, { kind = n.activation }
   end,
   shape = function(a)
     local shape = result_shape(a)
-    return { { shape, a.a.dtype }, { shape, a.a.dtype }, { { (matrix(a.a.shape, a.transpose_a)) }, a.a.dtype } }
+    return { { shape, a.a.dtype }, { shape, a.a.dtype }, { { (matrix(a.a.shape, a.transpose_a)) }, a.a.dtype },
+             { { shape[#shape] }, a.a.dtype } }
   end,
   vjp = function(n, dy)
     if n.activation > DERIVATIVE then fail "matmul: a fused backward pass has no gradient of its own" end
@@ -152,7 +161,8 @@ matmul = op.define {
     local _, k = matrix(a.a.shape, a.transpose_a)
     return 2 * k * op.numel(a.out.shape)
   end,
-  fusions = { take_in_activation, take_in_derivative, take_in_sums },
+  column_sums = { of = 1, into = 4, when = has_gelu_derivative },
+  fusions = { take_in_activation, take_in_derivative, take_in_sums, column_sums.take_in },
 }
 
 --- A transposed view is read through a flag instead of being copied.
