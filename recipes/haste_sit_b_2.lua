@@ -7,7 +7,7 @@ local o = pg.options {
   data    = { default = "data/imagenet256", help = "folder of images/ and vae-sd/, as REPA's preprocessing makes it" },
   teacher = { default = "weights/dinov2_vitb14.safetensors", help = "DINOv2-B/14 weights" },
   batch   = { default = 256, help = "images a step" },
-  micro   = { default = 64, help = "images a pass; divides batch" },
+  micro   = { type = "integer", help = "images a pass, a divisor of batch (default: all, or what a GPU has room for)" },
 }
 
 local denoise   = loss.flow_matching       { path = "linear", time = pg.time.uniform() }

@@ -5,7 +5,7 @@ local loss, stop = pg.loss, pg.stop
 local o = pg.options {
   data  = { default = "data/imagenet256", help = "folder of images/ and vae-sd/, as REPA's preprocessing makes it" },
   batch = { default = 256, help = "images a step" },
-  micro = { default = 32, help = "images a pass; divides batch" },
+  micro = { type = "integer", help = "images a pass, a divisor of batch (default: all, or what a GPU has room for)" },
 }
 
 return pg.recipe {

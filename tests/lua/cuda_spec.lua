@@ -392,23 +392,39 @@ describe("training on the CUDA device", function()
   end)
   it("does so on the CPU", function() ends_its_alignment("cpu", "cpu") end)
 
+  --- Runs `body` where the device has so many bytes free besides its reserve.
+  local function with_free(free, body)
+    local memory = device.memory
+    device.memory = function() return free + 2 ^ 29, 2 ^ 33 end -- of which 0.5 GiB are reserved
+    local fine, result, more = pcall(body)
+    device.memory = memory
+    return fine, result, more
+  end
+
+  --- A recipe that says neither micro nor recompute.
+  local function open_recipe(options)
+    local recipe = tiny.recipe(options)
+    recipe.micro, recipe.leaves_micro = recipe.batch, true
+    return recipe
+  end
+
+  --- What the stage that takes most is planned to take.
+  local function planned_for(recipe, micro, recompute)
+    return require("perigee.cost.pieces").price(recipe, micro, recompute, { device = "h100" }).bytes
+  end
+
   on_cuda("is refused where it does not fit, with what would", function()
     local fits = require "perigee.cost.fits"
     local function with(free, micro)
-      local memory = device.memory
-      device.memory = function() return free + 2 ^ 29, 2 ^ 33 end -- of which 0.5 GiB are reserved
-      local fine, message = pcall(fits.check, tiny.recipe { batch = 64, micro = micro or 64 }, "cuda")
-      device.memory = memory
-      return fine, message
+      return with_free(free, function() return fits.check(tiny.recipe { batch = 64, micro = micro or 64 }, "cuda") end)
     end
     local whole = tiny.recipe { batch = 64, micro = 64 }
-    local priced = price.recipe(whole, { device = "h100" })[1]
-    local needed, kept = priced.memory_total, priced.keeping.memory_total
-    assert.is_true(kept > 1.05 * needed and priced.keeping.calls < priced.calls)
-    assert.is_true((with(kept)))
-    assert.is_false(fits.recomputes(whole, "cuda")) -- there is room
-    assert.is_true((with(0.5 * (needed + kept))))
-    assert.is_true(fits.recomputes(whole, "cuda"))
+    local needed, kept = planned_for(whole, 64, true), planned_for(whole, 64, false)
+    assert.is_true(kept > 1.05 * needed)
+    local _, roomy = with(kept)
+    assert.is_false(roomy.recompute)
+    local _, tight = with(0.5 * (needed + kept))
+    assert.is_true(tight.recompute)
     assert.is_true((with(needed)))
     local fine, message = with(0.6 * needed)
     assert.is_false(fine)
@@ -417,6 +433,57 @@ describe("training on the CUDA device", function()
     assert.matches("These would fit: .*micro = %d+, the batch in %d+ pieces", message)
     local _, hopeless = with(2 ^ 16, 2)
     assert.matches("No smaller piece of the batch would fit either", hopeless)
+  end)
+
+  on_cuda("takes the pieces that fit where the recipe leaves them open, and says so", function()
+    local fits = require "perigee.cost.fits"
+    local function chosen(free, recipe)
+      local fine, got, said = with_free(free, function() return fits.check(recipe, "cuda") end)
+      return fine and ("%d %s"):format(got.micro, got.recompute and "again" or "kept") or got, said
+    end
+    local recipe = open_recipe { batch = 64 }
+    local whole, again = planned_for(recipe, 64, false), planned_for(recipe, 64, true)
+    local half = planned_for(recipe, 32, false)
+    local got, said = chosen(whole, recipe)
+    assert.equal("64 kept", got)
+    assert.matches("^64 images in one piece, values kept for the backward pass: [%d.]+ MiB of [%d.]+ MiB that cuda "
+      .. "has free$", said)
+    assert.is_true(half < again and again < whole) -- two pieces that keep values beat one that computes them again
+    got, said = chosen(again, recipe)
+    assert.equal("32 kept", got)
+    assert.matches("^64 images in 2 pieces of 32, values kept", said)
+    assert.equal("32 kept", (chosen(half, recipe)))
+    local insisting = open_recipe { batch = 64 }
+    insisting.recompute = true
+    assert.equal("64 again", (chosen(whole, insisting)))
+    assert.equal("64 kept", (chosen(whole, tiny.recipe { batch = 64, micro = 64 })))
+    assert.matches("cuda has 64%.0 KiB of", (chosen(2 ^ 16, recipe)))
+  end)
+
+  on_cuda("continues in the pieces in which it began, bit for bit, whatever is free then", function()
+    local function recipe()
+      local open = open_recipe { total = 8, checkpoint = 4 }
+      open.recompute = false
+      return open
+    end
+    local half, sizes = planned_for(recipe(), 4, false), {}
+    local function part(name, steps, free, more)
+      local fine, run = with_free(free, function()
+        return require("perigee.train").train(recipe(),
+          { folder = folder .. name, device = "cuda", steps = steps, resume = more, quiet = true })
+      end)
+      assert(fine, run)
+      sizes[#sizes + 1] = run.micro
+      run:free()
+    end
+    part("/a", 8, half)
+    part("/b", 4, half)
+    part("/b", 8, 2 ^ 33, true)
+    part("/c", 8, 2 ^ 33)
+    assert.same({ 4, 4, 4, 8 }, sizes)
+    local whole = tiny.checkpoint(folder .. "/a", 8)
+    assert.is_true(whole == tiny.checkpoint(folder .. "/b", 8))
+    assert.is_false(whole == tiny.checkpoint(folder .. "/c", 8))
   end)
 end)
 

@@ -112,6 +112,21 @@ describe("perigee plan", function()
     assert.is_true(os.clock() - started < 10)
   end)
 
+  it("chooses the pieces that an accelerator has room for, and shows what else it priced", function()
+    local function lines(device, more)
+      local status, output = tiny.perigee(("plan recipes/haste_sit_xl_2.lua --device %s %s"):format(device, more or ""))
+      assert.equal(0, status, output)
+      return output:match "\n(  batch[^\n]*)", output:match "\n(    or[^\n]*)"
+    end
+    local h200, other = lines "h200"
+    assert.matches("256 images in one piece, values kept", h200)
+    assert.is_nil(other)
+    local h100, too_much = lines "h100"
+    assert.matches("256 images in 2 pieces of 128, values kept", h100)
+    assert.matches("256 images in one piece, values kept.*; TOO MUCH for the 77%.65 GiB there", too_much)
+    assert.matches("256 images in 8 pieces of 32, values kept", (lines("h200", "--set micro=32"))) -- it insists
+  end)
+
   it("has the published figures: parameters, and FLOPs of a step as three forward passes", function()
     local xl = plan "haste_sit_xl_2"
     local align, free = xl.stages[1], xl.stages[2]
@@ -142,7 +157,8 @@ describe("perigee plan", function()
   it("prints what a person reads, and knows its devices", function()
     local status, output = tiny.perigee("plan " .. tiny.quote(tiny.path) .. " --device h100")
     assert.equal(0, status)
-    assert.matches("tiny: batch 8 %(in pieces of 8%), float32\n  kernels        [^\n]*CUDA's[^\n]*\n\nstage align\n  "
+    assert.matches("tiny: batch 8 %(in pieces of 8%), float32\n  kernels        [^\n]*CUDA's[^\n]*\n  batch          "
+      .. "8 images in one piece, values kept for the backward pass: [%d.]+ MiB, [%d%.e%-]+ ms\n\nstage align\n  "
       .. "parameters     student 0%.07 M, ", output)
     assert.matches("stage free\n  parameters     student 0%.07 M, projector %-, teacher %-\n", output)
     assert.matches("step time +[%d%.e%-]+ ms, [%d%.e+]+ images/s %(roofline, H100 SXM%)", output)

@@ -46,7 +46,7 @@ end
 for _, shape in ipairs { { 2, 67, 3 }, { 3, 257, 72 }, { 1, 130, 264 } } do
   for _, gates in ipairs { shape[1], 1 } do
     cases[#cases + 1] = {
-      name = ("gated_residual_backward with the sums of its columns %s, %d gates"):format(table.concat(shape, "x"), gates),
+      name = ("gated_residual_backward with sums of columns %s, %d gates"):format(table.concat(shape, "x"), gates),
       run = function(_, dout, y, gate)
         local p, definition = core.program.new "column sums", op.defined.gated_residual_backward
         local function recorded()

@@ -177,12 +177,13 @@ for _, size in ipairs { { 33, 24, 16 }, { 5, 40, 24 }, { 31, 9, 5 }, { 3, 8, 0 }
       run = function(_, a, b, aux)
         local p = core.program.new "column sums"
         local values = { p:operand(a), p:operand(b), false, p:operand(aux) }
-        local attributes = { transpose_a = 0, transpose_b = 0, activation = #activations.names + activations.number[name] }
+        local kind = #activations.names + activations.number[name]
+        local attributes = { transpose_a = 0, transpose_b = 0, activation = kind }
         local definition = op.defined.matmul
-        local specs = definition.shape { a = a, b = b, transpose_a = 0, transpose_b = 0, activation = attributes.activation }
+        local specs = definition.shape { a = a, b = b, transpose_a = 0, transpose_b = 0, activation = kind }
         local made = p:record(definition, values, attributes, specs)
-        local results = core.executable.compile(p, { { name = "out", value = made[1] }, { name = "sums", value = made[4] } },
-          { device = a.device }):run {}
+        local outputs = { { name = "out", value = made[1] }, { name = "sums", value = made[4] } }
+        local results = core.executable.compile(p, outputs, { device = a.device }):run {}
         return results.out, results.sums
       end,
       inputs = { { shape = { 2, rows, depth } }, { shape = { depth, hidden } }, { shape = { 2, rows, hidden } } },

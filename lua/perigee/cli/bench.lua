@@ -65,10 +65,11 @@ local function measure(recipe, stage, options, machine, device)
   local seconds = profile.seconds(run, options.steps)
   local tensors, resident = profile.peaks(device)
   local rows, loader = profile.profile(run, options.profiled)
+  local micro, recompute = run.micro, run.recipe.recompute
   run:free()
   local dtype = recipe.dtype
   local result = {
-    stage = stage.name, ms = profile.quantile(seconds, 0.5) * 1e3,
+    stage = stage.name, micro = micro, recompute = recompute, ms = profile.quantile(seconds, 0.5) * 1e3,
     quartiles_ms = { profile.quantile(seconds, 0.25) * 1e3, profile.quantile(seconds, 0.75) * 1e3 },
     tensor_bytes = tensors, resident_bytes = resident, loader_ms = loader * 1e3, ops = grouped(rows, machine, dtype),
     floor_ms = 0, parts_ms = {},
@@ -117,7 +118,7 @@ end
 
 local function print_stage(result, rows, options)
   local total = sum(rows, "seconds")
-  print(("\nstage %s"):format(result.stage))
+  print(("\nstage %s, in pieces of %d"):format(result.stage, result.micro))
   print(("  step           %.2f ms (quartiles %.2f to %.2f), %.1f images/s"):format(result.ms, result.quartiles_ms[1],
     result.quartiles_ms[2], result.images_per_second))
   print(("  peak memory    %.1f MiB of tensors%s"):format(result.tensor_bytes / 2 ^ 20, result.resident_bytes
@@ -175,8 +176,8 @@ function M.run(options)
   core.check(core.C.pg_threads_set(options.threads or recipe.threads or core.C.pg_threads()))
   core.C.pg_tf32_set(recipe.tf32 and 1 or 0)
   local machine = require("perigee.cost.machine").find(device)
-  print(("%s: batch %d (in pieces of %d), %s; %s, %s, %d thread%s%s"):format(recipe.name, recipe.batch, recipe.micro,
-    recipe.precision, machine.name, ffi.string(core.C.pg_cpu_isa()), machine.threads,
+  print(("%s: batch %d, %s; %s, %s, %d thread%s%s"):format(recipe.name, recipe.batch, recipe.precision, machine.name,
+    ffi.string(core.C.pg_cpu_isa()), machine.threads,
     machine.threads == 1 and "" or "s", options.synthetic and "; random data and teacher" or ""))
   print(("%s: matmul %.0f GFLOP/s, memory %.1f GB/s"):format(machine.processor and "this machine" or "this GPU",
     machine[recipe.dtype] / 1e9, machine.bandwidth / 1e9))

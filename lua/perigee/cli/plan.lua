@@ -14,6 +14,8 @@ local M = {
   },
 }
 
+local size = require "perigee.base.size"
+
 --- With which device's kernels the memory is planned.
 local function kernels_text(planned_for, device)
   if planned_for == "cuda" then
@@ -26,7 +28,7 @@ end
 
 --- What this process may use, and whether the plan fits into it.
 local function host_text(host, stages)
-  local most, size = 0, require "perigee.base.size"
+  local most = 0
   for _, stage in ipairs(stages) do most = math.max(most, stage.memory_total) end
   return ("  memory here    %s (%s), %s free%s"):format(size.text(host.total), host.whose, size.text(host.free),
     most > host.total and "; TOO LITTLE: it needs " .. size.text(most)
@@ -51,6 +53,31 @@ local function signal_text(probe, step)
     probe.every, probe.seconds / (probe.every * step) * 100)
 end
 
+--- Bytes that a run may take on a device: what is free on the one at hand, on others their memory, less the reserve.
+local function room(device)
+  local fits = require "perigee.cost.fits"
+  local free = device == "cuda" and require("perigee.core.device").memory "cuda"
+  local total = device == "cuda" and select(2, require("perigee.core.device").memory "cuda")
+    or require("perigee.cost.machine").find(device).memory
+  return (free or total) - fits.reserve(total)
+end
+
+--- The recipe as the device computes it, its stages priced, and on a GPU the ways that were priced, as lines.
+local function priced(options)
+  local recipe, on = options.recipe, { device = options.device }
+  local pieces, price = require "perigee.cost.pieces", require "perigee.cost.price"
+  if options.device == "cpu" then return recipe, price.recipe(recipe, on), {} end
+  require("perigee.stage.parameters").check(recipe:validate())
+  local free, lines = room(options.device), {}
+  local best, tried = pieces.choose(recipe, free, options.device)
+  local way = best or tried[#tried]
+  for _, one in ipairs(tried) do
+    lines[#lines + 1] = ("  %-14s %s, %.4g ms%s"):format(one == way and "batch" or "  or", pieces.text(recipe, one),
+      one.stages[1].seconds * 1e3, one.bytes > free and "; TOO MUCH for the " .. size.text(free) .. " there" or "")
+  end
+  return recipe:with { micro = way.micro, recompute = way.recompute }, way.stages, lines
+end
+
 function M.run(options)
   local core = require "perigee.core.ffi"
   if not require("perigee.recipe").is_recipe(options.recipe) then
@@ -67,24 +94,23 @@ function M.run(options)
     pcall(options.recipe.data.open, options.recipe.data)
   end
   local price = require "perigee.cost.price"
-  local stages = price.recipe(options.recipe, { device = options.device })
-  local cache = price.cache(options.recipe, { device = options.device })
+  local recipe, stages, ways = priced(options)
+  local cache = price.cache(recipe, { device = options.device })
   if options.json then
     local list = {}
     for k, s in ipairs(stages) do
       s.plan = nil
       list[k] = s
     end
-    print(require("perigee.io.json").encode { recipe = options.recipe.name, batch = options.recipe.batch,
-      micro = options.recipe.micro, precision = options.recipe.precision, stages = list,
-      teacher_cache = cache })
+    print(require("perigee.io.json").encode { recipe = recipe.name, batch = recipe.batch, micro = recipe.micro,
+      recompute = recipe.recompute, precision = recipe.precision, stages = list, teacher_cache = cache })
     return 0
   end
-  local recipe = options.recipe
   local printable = require "perigee.base.printable"
   printable.print(("%s: batch %d (in pieces of %d), %s"):format(recipe.name, recipe.batch, recipe.micro,
     recipe.precision))
   print(kernels_text(stages[1].planned_for, options.device))
+  for _, line in ipairs(ways) do print(line) end
   if cache then print(cache_text(cache)) end
   if options.device == "cpu" then
     local host = require("perigee.core.limits").memory()
@@ -107,10 +133,6 @@ function M.run(options)
     print(("  peak memory    %.1f MiB: %s"):format(s.memory_total / 2 ^ 20, table.concat(parts, ", ")))
     print(("  step time      %.4g ms, %.1f images/s (roofline, %s)"):format(s.seconds * 1e3,
       s.images_per_second, s.device))
-    if s.keeping then
-      print(("  with room      %.1f MiB, %.4g ms: nothing is computed again, in %d calls"):format(
-        s.keeping.memory_total / 2 ^ 20, s.keeping.seconds * 1e3, s.keeping.calls))
-    end
     for _, probe in ipairs(s.signals) do print(signal_text(probe, s.seconds)) end
   end
   return 0

@@ -63,6 +63,7 @@ function M.open(path, options)
     local source
     local inner = Run.new(recipe, {
       device = options.device or recipe.device, train = require("perigee.train").train,
+      choices = folder and resume.choices { from = path } or nil,
       progress = Progress.new { clock = core.C.pg_clock_seconds },
     })
     if folder then

@@ -2,8 +2,8 @@
 --- that once more would take a pass over memory. A processor sums it with the gradient of the weight, whose operand it
 --- is (core/ops/matmul.lua).
 ---
---- A definition whose kernel can do that has `column_sums = { of = OUTPUT, into = OUTPUT, when = function(node) }`: sums
---- over all but the last dimension of one output, in another one. The rule goes among its `fusions`.
+--- A definition whose kernel can do that has `column_sums = { of = OUTPUT, into = OUTPUT, when = function(node) }`:
+--- sums over all but the last dimension of one output, in another one. The rule goes among its `fusions`.
 local layout = require "perigee.core.layout"
 local program_module = require "perigee.core.program"
 

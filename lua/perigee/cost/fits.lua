@@ -1,31 +1,30 @@
 --- Whether a recipe fits into a device's memory, found out before anything is allocated: what is planned, what is free,
 --- and what would fit instead.
 local core = require "perigee.core.ffi"
-local ffi = require "ffi"
 local device = require "perigee.core.device"
 local limits = require "perigee.core.limits"
+local pieces = require "perigee.cost.pieces"
 local price = require "perigee.cost.price"
 local size = require "perigee.base.size"
-local tensor = require "perigee.core.tensor"
 
 local M = {}
 
 -- Bytes that a device keeps for later: kernels' code, libraries' handles, their first workspaces.
 local RESERVED, RESERVED_SHARE = 2 * 2 ^ 30, 1 / 16 -- bytes, and of its memory at most
-local ROUGHLY = 1.25 -- what takes more than so many times what is free isn't planned exactly before it is refused
 
---- The stage of a recipe that takes most, priced. `changes` are settings that differ from the recipe's. Planned with
---- the device's kernels (`exactly`), algorithms are timed and chosen, which a run then finds made; with the CPU's,
---- whose scratch is about as large, nothing is tried out.
-local function largest(recipe, changes, exactly)
-  local variant, most = setmetatable(changes or {}, { __index = recipe }), nil
-  for _, stage in ipairs(recipe.stages) do
-    local priced = tensor.tidy(function()
-      return price.stage(variant, stage, { device = "h100", kernels = not exactly and "cpu" or nil })
-    end)
+--- The stage that takes most, of those that were priced.
+local function most_of(stages)
+  local most
+  for _, priced in ipairs(stages) do
     if not most or priced.memory_total > most.memory_total then most = priced end
   end
   return most
+end
+
+--- The stage of a recipe that takes most, planned with the processor's kernels, whose scratch is about a GPU's;
+--- `changes` are settings that differ from the recipe's.
+local function largest(recipe, changes)
+  return most_of(price.stages(recipe:with(changes), { device = "h100", kernels = "cpu" }))
 end
 
 local function purposes(memory)
@@ -52,7 +51,7 @@ local function alternatives(recipe, free)
     return bytes <= free
   end
   --- The largest pieces that fit.
-  local function pieces(low)
+  local function smaller(low)
     local micro = recipe.micro
     while micro > 1 do
       micro = micro % 2 == 0 and micro / 2 or 1
@@ -61,8 +60,8 @@ local function alternatives(recipe, free)
   end
   local lower = recipe.precision == "float32"
   if lower then try(recipe.micro, true) end
-  pieces(false)
-  if lower and #list == 0 then pieces(true) end
+  smaller(false)
+  if lower and #list == 0 then smaller(true) end
   return list
 end
 
@@ -94,53 +93,51 @@ function M.check_host(recipe)
   end
 end
 
--- ---- computing again, or keeping ----------------------------------------------------------------------------------
+-- ---- on a GPU -----------------------------------------------------------------------------------------------------
+
+--- Bytes that a GPU's memory of `total` keeps for its libraries.
+function M.reserve(total) return math.min(RESERVED, total * RESERVED_SHARE) end
 
 --- The choice is kept like those of algorithms (record/choices.lua): a run that continues finds its checkpoint's.
 local function choice_key(recipe, name)
-  return ("recompute/%s/%s/%dx%d"):format(device.description(name):match("^[^,]*"):gsub("%s", "-"), recipe.name,
-    recipe.batch, recipe.micro)
+  return ("pieces/%s/%s/%d"):format(device.description(name):match("^[^,]*"):gsub("%s", "-"), recipe.name, recipe.batch)
 end
 
---- Whether a run of the recipe on a device computes cheap values again: as the recipe says; on a GPU as M.check chose.
----@return boolean
-function M.recomputes(recipe, name)
-  if recipe.recompute ~= nil or name == "cpu" then return recipe.recompute ~= false end
-  local choice = core.C.pg_choice_find(choice_key(recipe, name))
-  return choice == nil or ffi.string(choice) ~= "no"
+local HOW = { again = true, kept = false } -- recompute, by its word in a choice
+
+--- The recipe as a checkpoint's choices say that it was computed, where it leaves that open.
+local function as_before(recipe, name, choices)
+  local micro, how = (choices and choices[choice_key(recipe, name)] or ""):match "^(%d+):(%l+)$"
+  micro = tonumber(micro)
+  if not micro or HOW[how] == nil or recipe.batch % micro ~= 0 then return recipe end
+  local changes = {}
+  if recipe.leaves_micro then changes.micro, changes.leaves_micro = micro, false end
+  if recipe.recompute == nil then changes.recompute = HOW[how] end
+  return recipe:with(changes)
 end
 
---- Bytes that the device has free besides its reserve, its memory in all, and the reserve.
-local function room(name)
-  local free, total = device.memory(name)
-  local reserved = math.min(RESERVED, total * RESERVED_SHARE)
-  return free - reserved, total, reserved
-end
-
---- The largest stage where values are computed again, or kept, planned exactly unless it is far too large.
-local function planned(recipe, recompute, free)
-  local most = largest(recipe, { recompute = recompute })
-  if most.memory_total <= ROUGHLY * free then most = largest(recipe, { recompute = recompute }, true) end
-  return most
-end
-
---- An error unless every stage fits into what a device has free; the runtime's messages learn what is planned. Values
---- are kept for the backward pass where there is room for them.
+--- The recipe as it is computed on a GPU, in pieces that fit into what is free (cost/pieces.lua), and that as a
+--- sentence; an error where none does. The runtime's messages learn what is planned.
 ---@param recipe perigee.Recipe
 ---@param name string  the device
-function M.check(recipe, name)
-  local free, total, reserved = room(name)
-  local most
-  for _, recompute in ipairs(recipe.recompute == nil and { false, true } or { recipe.recompute }) do
-    most = planned(recipe, recompute, free)
-    core.C.pg_memory_expect(core.device_code[name], most.memory_total)
-    if most.memory_total <= free then
-      core.check(core.C.pg_choice_keep(choice_key(recipe, name), recompute and "yes" or "no"))
-      return
-    end
+---@param choices? table<string, string>  of the checkpoint that will be loaded
+---@return perigee.Recipe, string
+function M.check(recipe, name, choices)
+  local free, total = device.memory(name)
+  local reserved = M.reserve(total)
+  free = free - reserved
+  local open = as_before(recipe, name, choices)
+  local way, tried = pieces.choose(open, free, "h100")
+  local last = way or tried[#tried]
+  core.C.pg_memory_expect(core.device_code[name], last.bytes)
+  local chosen = recipe:with { micro = last.micro, recompute = last.recompute }
+  if not way then
+    error(too_large(chosen, most_of(last.stages), ("%s has %s of %s free, besides %s for its libraries"):format(name,
+      size.text(math.max(free, 0)), size.text(total), size.text(reserved)), free), 0)
   end
-  error(too_large(recipe, most, ("%s has %s of %s free, besides %s for its libraries"):format(name,
-    size.text(math.max(free, 0)), size.text(total), size.text(reserved)), free), 0)
+  core.check(core.C.pg_choice_keep(choice_key(recipe, name), ("%d:%s"):format(way.micro,
+    way.recompute and "again" or "kept")))
+  return chosen, ("%s of %s that %s has free"):format(pieces.text(recipe, way), size.text(free), name)
 end
 
 return M

@@ -9,11 +9,14 @@ local ops, tensor = core.ops, core.tensor
 local C = core_ffi.C
 local M = {}
 
--- FLOP/s by dtype and bytes/s, from NVIDIA's data sheets (dense; float32 without TF32).
+-- FLOP/s by dtype and bytes/s, from NVIDIA's data sheets (dense; float32 without TF32); bytes as the driver gives them.
 local accelerators = {
-  a100 = { name = "A100 SXM 80 GB", bfloat16 = 312e12, float32 = 19.5e12, float64 = 9.7e12, bandwidth = 2.039e12 },
-  h100 = { name = "H100 SXM", bfloat16 = 989e12, float32 = 67e12, float64 = 34e12, bandwidth = 3.35e12 },
-  h200 = { name = "H200 SXM", bfloat16 = 989e12, float32 = 67e12, float64 = 34e12, bandwidth = 4.8e12 },
+  a100 = { name = "A100 SXM 80 GB", bfloat16 = 312e12, float32 = 19.5e12, float64 = 9.7e12, bandwidth = 2.039e12,
+           memory = 81920 * 2 ^ 20 },
+  h100 = { name = "H100 SXM", bfloat16 = 989e12, float32 = 67e12, float64 = 34e12, bandwidth = 3.35e12,
+           memory = 81559 * 2 ^ 20 },
+  h200 = { name = "H200 SXM", bfloat16 = 989e12, float32 = 67e12, float64 = 34e12, bandwidth = 4.8e12,
+           memory = 143771 * 2 ^ 20 },
 }
 
 local REPEATS, LONG = 6, 1e-3 -- seconds: a call of that length is measured well by a GPU's clock

@@ -183,30 +183,26 @@ function M.cache(recipe, options)
   end)
 end
 
---- What a GPU saves, and takes, where it has room to keep what is computed again otherwise; nil on the processor, which
---- computes it again, and where the recipe says which.
-local function priced_kept(recipe, stage, options)
-  if recipe.recompute ~= nil or (options.device or "cpu") == "cpu" then return nil end
-  local kept = M.stage(setmetatable({ recompute = false }, { __index = recipe }), stage, options)
-  return { memory_total = kept.memory_total, calls = kept.calls, flops = kept.flops, bytes_moved = kept.bytes_moved,
-           seconds = kept.seconds }
-end
-
---- Every stage of a recipe.
-function M.recipe(recipe, options)
-  stage_parameters.check(recipe:validate())
+--- Every stage of a recipe, as it says or, where it leaves that open, in one piece and with cheap values computed again
+--- (cost/pieces.lua: other ways).
+---@param options? { device?: string, kernels?: string }  as for M.stage
+function M.stages(recipe, options)
   local list, form = {}, recipe.cache_teacher and teacher_cache.layout(recipe)
   local last = 0 -- the last stage that reads the teacher: its cache is mapped until then
   for k, stage in ipairs(recipe.stages) do last = stage.needs_teacher and k or last end
   for k, stage in ipairs(recipe.stages) do
-    list[k] = tensor.tidy(function()
-      local how = { device = options and options.device, kept = form and k <= last and form.fields }
-      local priced = M.stage(recipe, stage, how)
-      priced.keeping = priced_kept(recipe, stage, how)
-      return priced
-    end)
+    list[k] = tensor.tidy(M.stage, recipe, stage, {
+      device = options and options.device, kernels = options and options.kernels,
+      kept = form and k <= last and form.fields,
+    })
   end
   return list
+end
+
+--- The same for a recipe that hasn't been checked yet.
+function M.recipe(recipe, options)
+  stage_parameters.check(recipe:validate())
+  return M.stages(recipe, options)
 end
 
 return M

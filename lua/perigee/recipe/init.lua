@@ -15,7 +15,8 @@
 ---@field ema? number|perigee.Schedule  decay of the moving averages: pg.schedule.averages { decay = 0.9999 }
 ---@field stages perigee.StageOptions[]
 ---@field every? perigee.Every
----@field micro? integer            images a pass, a divisor of the batch: the batch itself
+---@field micro? integer            images a pass, a divisor of the batch: the batch itself; on a GPU what the plan
+---                                  finds fastest of what fits
 ---@field recompute? boolean         GELU, normalisations and the like are computed again in the backward pass (true) or
 ---                                  kept for it (false, more memory): kept on a GPU that has room, else computed again
 ---@field keep? integer             checkpoints kept: 3
@@ -57,6 +58,7 @@ local tables = require "perigee.base.tables"
 ---@field data perigee.Dataset
 ---@field batch integer
 ---@field micro integer
+---@field leaves_micro boolean  the recipe doesn't say `micro`: a GPU's memory may decide
 ---@field place? string  where it was written: "recipe.lua:12"
 local Recipe = {}
 Recipe.__index = Recipe
@@ -225,7 +227,7 @@ function M.new(given)
   o.stages = stages
   o.sample = require("perigee.recipe.sampling").settings("recipe: sample", o.sample, o.student, nil, Recipe.path(o))
   local batch = o.data.batch
-  o.batch, o.micro = batch, o.micro or batch
+  o.batch, o.micro, o.leaves_micro = batch, o.micro or batch, o.micro == nil
   if batch % o.micro ~= 0 then core.fail("recipe: micro = %d does not divide batch = %d", o.micro, batch) end
   o.place = core.user_position()
   return setmetatable(o, Recipe)
@@ -264,6 +266,10 @@ function Recipe:validate()
   core.at(self.place, validate, self)
   return self
 end
+
+--- The recipe with other settings; models, losses and data are the same.
+---@return perigee.Recipe
+function Recipe:with(changes) return setmetatable(tables.merged(self, changes), Recipe) end
 
 --- An error if a batch is larger than the data, which are open. A data set that is endless has no count.
 function Recipe:expect_data()

@@ -74,8 +74,9 @@ function M.train(recipe, options)
   folder.check(options.folder, options.resume)
   local continues = options.from ~= nil or options.folder ~= nil and #checkpoint.list(options.folder) > 0
   local run = Run.new(recipe, {
-    continues = continues, folder = options.folder, tensorboard = options.tensorboard,
-    device = options.device or recipe.device, train = M.train,
+    continues = continues, choices = continues and resume.choices(options) or nil,
+    folder = options.folder, tensorboard = options.tensorboard, device = options.device or recipe.device,
+    train = M.train,
     progress = Progress.new { quiet = options.quiet, prefix = options.prefix, clock = core.C.pg_clock_seconds },
   })
   local fine, outcome = xpcall(function() return train(run, options) end, failure.handler)

@@ -1,7 +1,6 @@
 --- How a run begins: as a new one, from its newest checkpoint (--resume), or from another run's (--from).
 local ffi = require "ffi"
 local checkpoint = require "perigee.record.checkpoint"
-local choices = require "perigee.record.choices"
 local core = require "perigee.core.ffi"
 local describe = require "perigee.recipe.describe"
 local device = require "perigee.core.device"
@@ -94,7 +93,6 @@ local function load_checkpoint(run, state, file, path)
     if not group.loss or describe.trains(recipe, stage.index, group.loss) then groups[#groups + 1] = group end
   end
   checkpoint.load_groups(file, groups)
-  choices.take(state.choices)
   run:restore(state, stage, checkpoint.signal_tensors(file))
   local isa = ffi.string(C.pg_cpu_isa())
   note_machine(run, state, isa)
@@ -188,6 +186,15 @@ local function fork(run, options)
   if source and files.exists(source .. "/events.jsonl") then rewind_log(run, source) end
   event.event, event.from = "fork", path
   return event, other_data
+end
+
+--- The choices of the checkpoint at which a run will begin: they decide how it is computed, before it is loaded. Nil
+--- where it has none.
+---@param options perigee.TrainOptions
+function M.choices(options)
+  local own = options.folder and #checkpoint.list(options.folder) > 0
+  local fine, state = pcall(checkpoint.open, own and options.folder or options.from, { damaged = function() end })
+  return fine and state.choices or nil -- whoever loads it says what is wrong
 end
 
 --- Brings a run without a folder to where another one stood, whose folder or checkpoint is at `path`. Returns the

@@ -61,6 +61,7 @@ end
 ---@field trace? { fixed_time?: boolean, fixed_noise?: boolean, drop_labels?: boolean, fuse?: boolean }  inputs of the
 ---  gradients program that are otherwise drawn (stage/program.lua); the loader must give them
 ---@field continues? boolean          a checkpoint will be loaded, so that no weights file is read for the first values
+---@field choices? table<string, string>  that checkpoint's
 ---@field train? function             trains a teacher that is itself a recipe
 
 --- A run at step 0: models materialised, nothing compiled yet.
@@ -75,11 +76,14 @@ function Run.new(recipe, options)
   core_ffi.C.pg_tf32_set(recipe.tf32 and 1 or 0)
   for _, trained in ipairs(recipe:trained_modules()) do trained.module:dematerialise() end -- a run begins at the start
   parameters.check(recipe)
+  local how
   if where ~= "cpu" then
     choices.recall(teachers.choices_path()) -- planning makes those that are missing
-    fits.check(recipe, where)
+    choices.take(options.choices)
+    recipe, how = fits.check(recipe, where, options.choices)
   end
   local progress = options.progress or Progress.new { quiet = true, clock = core_ffi.C.pg_clock_seconds }
+  if how then progress:line("%s", how) end
   local tight = where == "cpu" and fits.check_host(recipe)
   if tight then progress:line("note: %s: the system may end this process", tight) end
   recipe.data:open()
@@ -242,7 +246,7 @@ function Run:build_stage()
     streams = self.streams, batch = self.micro, parameters = trained, device = self.device,
     fixed_time = self.trace.fixed_time,
     fixed_noise = self.trace.fixed_noise, drop_labels = self.trace.drop_labels, fuse = self.trace.fuse,
-    recompute = fits.recomputes(recipe, self.device),
+    recompute = recipe.recompute,
   })
   self.plan = plan
   self:want_fields()
