@@ -5,10 +5,11 @@
 
 /* ---- forward ---- */
 
-/* Tiles of a head size: 16·R query rows a warp, K keys at a time. */
+/* Tiles of a head size: 16·R query rows a warp, K keys at a time, or LAST_K where no more are left. */
 template <int D>
 struct forward_tiles {
   static const int R = 2, K = (D <= 72 ? 64 : 32) / (PG_REAL == PG_BFLOAT16 ? 1 : 2);
+  static const int LAST_K = PG_REAL == PG_BFLOAT16 ? 16 : 8;
 };
 
 /* The running softmax meets the next logits s: maxima m, sums l (of this lane's columns) and products o follow them, s
@@ -29,16 +30,31 @@ static __device__ __forceinline__ void running_softmax(strip<R, N> &s, float m[R
   each(s, [&](float &x, int r, int i, int) { l[r][i] += x = fast_exp2(x - m[r][i]); });
 }
 
+/* A tile of 8·N keys, of which `left` count. */
+template <int N, int R, int M>
+static __device__ __forceinline__ void add_tile(strip<R, M> &o, float (*m)[2], float (*l)[2], const real *queries,
+                                                const real *keys, const real *values, int left, float scale) {
+  strip<R, N> s = {};
+  multiply_rows(s, queries, keys, padded(8 * M));
+  each(s, [&](float &x, int, int, int) { x *= scale * log2_e; });
+  mask_columns(s, left, least);
+  running_softmax(s, m, l, o);
+  multiply_columns(o, s, values);
+}
+
 /* FlashAttention-2 (Dao 2023, algorithm 1). A block has some query rows of one head, a warp 16·R of them; it walks over
  * tiles of keys and values with the rows' running maximum m, sum l and output O = sum_j exp(s_j − m)·v_j, which are scaled
- * down whenever the maximum grows. Logits are kept times log2(e), for powers of two. */
-template <int D>
+ * down whenever the maximum grows. Logits are kept times log2(e), for powers of two. The grid has the rows [from, to) of
+ * every head. */
+template <int D, int R>
 static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2)
-    forward(head_tensor qkv, head_tensor out, stat *lse, float scale) {
-  constexpr int R = forward_tiles<D>::R, K = forward_tiles<D>::K, columns = padded(D);
+    forward(head_tensor qkv, head_tensor out, stat *lse, float scale, int from, int to) {
+  constexpr int K = forward_tiles<D>::K, LAST_K = forward_tiles<D>::LAST_K, columns = padded(D);
   PG_SHARED_DYNAMIC(real, shared);
   int block_rows = blockDim.x / PG_WARP * 16 * R;
-  place at = place_of(qkv.heads, qkv.tokens, block_rows);
+  place at = place_of(qkv.heads, to - from, block_rows);
+  at.first += from;
+  at.row = (at.image * qkv.heads + at.head) * qkv.tokens;
   real *queries = shared, *keys = queries + tile_elements(block_rows, columns);
   real *values = keys + tile_elements(2 * K, columns);
   real *my_queries = queries + tile_elements(warp_index() * 16 * R, columns);
@@ -58,12 +74,9 @@ static __global__ void __launch_bounds__(MOST_WARPS *PG_WARP, 2)
     copy_wait<0>();
     __syncthreads();
     if ((tile + 1) * K < qkv.tokens) load(tile + 1);
-    strip<R, K / 8> s = {};
-    multiply_rows(s, my_queries, keys + tile_elements(tile % 2 * K, columns), columns);
-    each(s, [&](float &x, int, int, int) { x *= scale * log2_e; });
-    mask_columns(s, qkv.tokens - tile * K, least);
-    running_softmax(s, m, l, o);
-    multiply_columns(o, s, values + tile_elements(tile % 2 * K, columns));
+    int left = qkv.tokens - tile * K, slot = tile_elements(tile % 2 * K, columns);
+    if (left > LAST_K) add_tile<K / 8>(o, m, l, my_queries, keys + slot, values + slot, left, scale);
+    else add_tile<LAST_K / 8>(o, m, l, my_queries, keys + slot, values + slot, left, scale);
   }
 
   int first = at.first + warp_index() * 16 * R;
@@ -88,12 +101,20 @@ pg_status PG_CUDA(attention_own)(const pg_call *call) {
   status = expect_head_size("attention", v.qkv);
   if (status) return status;
   for_head_size(p.size, [&](auto size) {
-    constexpr int D = size.value, rows = 16 * forward_tiles<D>::R, columns = padded(D);
-    int64_t tiles = tile_elements(4 * forward_tiles<D>::K, columns), queries = tile_elements(rows, columns);
-    int warps = warps_for(p.tokens, rows, tiles, queries);
-    LAUNCH(forward<D>, row_blocks(p.images * p.heads, p.tokens, warps * rows), warps * PG_WARP,
-           (size_t)(tiles + warps * queries) * sizeof(real), call->stream, head_tensor_of(v.qkv), head_tensor_of(v.out),
-           pg_data<stat>(v.lse), (float)attention_floats_of(call).scale);
+    constexpr int D = size.value, R = forward_tiles<D>::R, columns = padded(D);
+    int64_t tiles = tile_elements(4 * forward_tiles<D>::K, columns);
+    auto launch = [&](auto kernel, int rows, int from, int to) { /* `rows` of a warp */
+      int64_t queries = tile_elements(rows, columns);
+      int warps = warps_for(to - from, rows, tiles, queries);
+      LAUNCH(kernel, row_blocks(p.images * p.heads, to - from, warps * rows), warps * PG_WARP,
+             (size_t)(tiles + warps * queries) * sizeof(real), call->stream, head_tensor_of(v.qkv), head_tensor_of(v.out),
+             pg_data<stat>(v.lse), (float)attention_floats_of(call).scale, from, to);
+    };
+    /* A few rows past whole blocks, such as the class token's past an encoder's 256, are blocks of one small warp. */
+    int tokens = (int)p.tokens, rest = tokens % (MOST_WARPS * 16 * R);
+    if (tokens == rest || rest > 16) rest = 0;
+    launch(forward<D, R>, 16 * R, 0, tokens - rest);
+    launch(forward<D, 1>, 16, tokens - rest, tokens);
   });
   return pg_launched("attention");
 }
