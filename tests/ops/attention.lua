@@ -52,7 +52,7 @@ return {
   case("130 tokens, heads of 32", { 1, 130, 3, 1, 32 }),
   case("257 tokens, heads of 64", { 1, 257, 3, 1, 64 }, { tolerance = { float32 = 2e-5, bfloat16 = 1e-2 } }),
   case("257 tokens, heads of 5", { 1, 257, 3, 2, 5 }, { tolerance = { float32 = 2e-5, bfloat16 = 1e-2 } }),
-  case("144 tokens, heads of 8", { 1, 144, 3, 1, 8 }), -- on GPUs 16 rows past a block are a block of one warp, 17 aren't
+  case("144 tokens, heads of 8", { 1, 144, 3, 1, 8 }), -- on GPUs 16 rows past a block are one warp
   case("145 tokens, heads of 8", { 1, 145, 3, 1, 8 }),
   case("with a scale of its own", { 2, 7, 3, 2, 6 }, { scale = 0.3 }),
   case("with logits beyond ±200", { 1, 40, 3, 2, 8 }, {
