@@ -308,3 +308,101 @@ describe("the gradient angle's options", function()
     run:free()
   end)
 end)
+
+describe("a loss's time_weight", function()
+  --- The gradients of all that is trained after one step of these alignment losses alone, with a weight.
+  local function gradients(micro, weight)
+    local losses = { { "denoise", 0 } }
+    losses[2] = { "features", 1, loss.feature_alignment { block = 2, hidden = 24, time_weight = weight } }
+    losses[3] = { "attention", 1, loss.attention_alignment { student = { 1, 2 }, teacher = { 3, 4 },
+      time_weight = weight } }
+    losses[4] = { "gram", 1, loss.gram_alignment { block = 1, time_weight = weight } }
+    local run = started { losses = losses, options = { precision = "float64", batch = 4, micro = micro } }
+    run:advance()
+    local list, value = {}, run.losses.features
+    for _, group in ipairs(run.groups) do
+      for _, x in ipairs(group.gradients:totable()) do list[#list + 1] = x end
+    end
+    run:free()
+    return list, value
+  end
+
+  local function largest(a, b)
+    local most = 0
+    for k = 1, #a do most = math.max(most, math.abs(a[k] - b[k])) end
+    return most
+  end
+
+  it("weighs the gradient of each sample by its own time, and leaves the logged value", function()
+    local plain, value = gradients(4)
+    local one, same_value = gradients(4, function(t) return t * 0 + 1 end)
+    assert.is_true(largest(plain, one) < 1e-15)
+    local half = gradients(4, function(t) return t * 0 + 0.5 end)
+    for k = 1, #half do half[k] = 2 * half[k] end
+    assert.is_true(largest(plain, half) < 1e-12)
+    -- a sample a pass has one weight for its whole gradient; together they must be the same
+    local function falling(t) return (1 - t) * (1 - t) end
+    local together, weighted_value = gradients(4, falling)
+    assert.is_true(largest(together, (gradients(1, falling))) < 1e-12)
+    assert.is_true(largest(together, plain) > 1e-3)
+    assert.equal(value, weighted_value)
+    assert.equal(value, same_value)
+  end)
+
+  it("is refused where it gives no weight for each sample", function()
+    local made = recipe { losses = { { "denoise", 1 },
+      { "features", 1, loss.feature_alignment { block = 2, hidden = 24, time_weight = function() return 2 end } } } }
+    expect.fails(function() Run.new(made) end, "loss 'features': time_weight returns 2; expected a weight for each")
+  end)
+end)
+
+describe("a recipe of four stages", function()
+  --- Denoising alone; features; both alignments; denoising alone again, each until its policy says so.
+  local function four()
+    local base = tiny.recipe { checkpoint = 2, keep = 9, total = 12 }
+    local function stage(name, names, finish, list)
+      local losses = {}
+      for k, one in ipairs(names) do losses[k] = { one == "denoise" and 1 or 0.5, base.stages[1].losses[one] } end
+      return { name = name, losses = losses, finish = finish, signals = list }
+    end
+    base.stages[1].losses.denoise = base.stages[1].losses[1].loss
+    base.stages[1].losses.features = base.stages[1].losses[2].loss
+    base.stages[1].losses.attention = LOSSES.attention()
+    local angle = signal.stream_angle { every = 2 }
+    return pg.recipe {
+      name = "four", student = base.student, teacher = base.teacher, data = base.data, optim = base.optim, ema = 0.9,
+      keep = 99, every = { log = 1, checkpoint = 1 },
+      stages = {
+        stage("warm", { "denoise" }, stop.after(2)),
+        stage("features", { "denoise", "features" }, stop.stream_angle { below = 2, every = 2, bins = 1 }),
+        stage("both", { "denoise", "features", "attention" }, stop.after(2, stop.at_step(1)), { angle }),
+        stage("free", { "denoise" }, stop.after(3)),
+      },
+    }
+  end
+
+  it("goes through all of them, gives the teacher back after the third, and is resumed in each", function()
+    local whole = in_folder "four"
+    local run = tiny.train(nil, { recipe = four(), folder = whole })
+    assert.is_true(run.finished)
+    local seen, freed = {}, {}
+    for line in files.read(whole .. "/events.jsonl"):gmatch "[^\n]+" do
+      local event = json.decode(line)
+      if event.event == "stage" then
+        seen[#seen + 1] = { event.stage, event.step }
+        freed[#freed + 1] = event.freed_mib or 0
+      end
+    end
+    local second = seen[3][2]
+    assert.is_true(second >= 6 and second <= 10) -- 30 samples and more are 4 steps
+    assert.same({ { "warm", 0 }, { "features", 2 }, { "both", second }, { "free", second + 3 } }, seen)
+    assert.is_true(freed[4] > 0.1)
+    local last = second + 6
+    for _, steps in ipairs { 1, 4, second + 1, second + 4 } do
+      local parts = in_folder("four-" .. steps)
+      tiny.train(nil, { recipe = four(), folder = parts, steps = steps })
+      tiny.train(nil, { recipe = four(), folder = parts, resume = true })
+      assert.is_true(tiny.checkpoint(whole, last) == tiny.checkpoint(parts, last))
+    end
+  end)
+end)

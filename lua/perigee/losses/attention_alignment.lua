@@ -5,6 +5,7 @@
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local ops = require "perigee.core.ops"
+local time_weight = require "perigee.stage.time_weight"
 
 ---@class perigee.AttentionAlignmentOptions
 ---@field name? string         "attention"
@@ -12,6 +13,8 @@ local ops = require "perigee.core.ops"
 ---@field teacher integer[]    ... and the block of the teacher that each follows
 ---@field heads? integer       the first so many of each: as many as both have
 ---@field head_map? { student: integer[], teacher: integer[] }  which heads go together, in place of `heads`
+---@field time_weight? fun(t: perigee.Value): perigee.Value  weights of the samples by their times
+---  (stage/time_weight.lua); the loss is then not joined with the attention's backward pass, which costs time
 
 ---@class perigee.losses
 ---@field attention_alignment fun(options: perigee.AttentionAlignmentOptions): perigee.Loss
@@ -66,7 +69,7 @@ end
 return function(options)
   local o = check.options("loss.attention_alignment", options, {
     name = { "string", "attention" }, student = "counts", teacher = "counts", heads = { "count" },
-    head_map = { "table" },
+    head_map = { "table" }, time_weight = { "function" },
   })
   check_pairs(o, o, "", "blocks")
   if o.head_map then
@@ -79,6 +82,7 @@ return function(options)
   return {
     name = o.name, needs_teacher = true, asks = { "depth", "heads", "grid" }, pairs = blocks,
     settings = { student = o.student, teacher = o.teacher, heads = o.heads, head_map = o.head_map },
+    code = o.time_weight,
     validate = function(_, student, teacher)
       check_blocks(o, student, teacher)
       check_heads(o, student, teacher)
@@ -90,6 +94,7 @@ return function(options)
       else attributes.heads = o.heads or math.min(context.student.heads, context.teacher.heads) end
       for _, pair in ipairs(blocks) do
         local qkv = ops.resize_tokens(context:tap("qkv of block " .. pair.student), { from = from, to = to })
+        qkv = time_weight.apply(o.name, o.time_weight, context, qkv)
         local theirs, skip = context:teacher_attention(pair.teacher)
         attributes.teacher_skip = skip
         local value = ops.attention_alignment(qkv, ops.stop_gradient(theirs), attributes)

@@ -4,10 +4,13 @@ local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local nn = require "perigee.nn"
 local ops = require "perigee.core.ops"
+local time_weight = require "perigee.stage.time_weight"
 
 ---@class perigee.FeatureAlignmentOptions
 ---@field name? string      "features"
 ---@field block integer     the student's, from 1
+---@field time_weight? fun(t: perigee.Value): perigee.Value  weights of the samples by their times
+---  (stage/time_weight.lua)
 ---@field hidden? integer   width of the projector's hidden layers: 2048
 
 ---@class perigee.losses
@@ -18,10 +21,11 @@ local ops = require "perigee.core.ops"
 return function(options)
   local o = check.options("loss.feature_alignment", options, {
     name = { "string", "features" }, block = "count", hidden = { "count", 2048 },
+    time_weight = { "function" },
   })
   return {
     name = o.name, needs_teacher = true, asks = { "depth", "width", "grid" },
-    settings = { block = o.block, hidden = o.hidden },
+    settings = { block = o.block, hidden = o.hidden }, code = o.time_weight,
     validate = function(_, student)
       if o.block > student.depth then
         core.fail("loss '%s': block %d of a student with %d blocks", o.name, o.block, student.depth)
@@ -33,7 +37,7 @@ return function(options)
     compute = function(_, context)
       local h = ops.resize_tokens(context:tap("block " .. o.block),
         { from = context.student.grid, to = context:teacher_grid() })
-      local projected = context.modules[o.name].projector(h)
+      local projected = time_weight.apply(o.name, o.time_weight, context, context.modules[o.name].projector(h))
       local value = ops.feature_alignment(projected, ops.stop_gradient(context:teacher_features().patches))
       context.left[o.name] = value
       return value

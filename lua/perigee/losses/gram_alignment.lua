@@ -6,10 +6,13 @@ local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
+local time_weight = require "perigee.stage.time_weight"
 
 ---@class perigee.GramAlignmentOptions
 ---@field name? string    "gram"
 ---@field block integer   the student's, from 1
+---@field time_weight? fun(t: perigee.Value): perigee.Value  weights of the samples by their times
+---  (stage/time_weight.lua)
 
 ---@class perigee.losses
 ---@field gram_alignment fun(options: perigee.GramAlignmentOptions): perigee.Loss
@@ -24,9 +27,10 @@ end
 ---@param options perigee.GramAlignmentOptions
 ---@return perigee.Loss
 return function(options)
-  local o = check.options("loss.gram_alignment", options, { name = { "string", "gram" }, block = "count" })
+  local o = check.options("loss.gram_alignment", options, { name = { "string", "gram" }, block = "count",
+    time_weight = { "function" } })
   return {
-    name = o.name, needs_teacher = true, asks = { "depth", "grid" }, settings = { block = o.block },
+    name = o.name, needs_teacher = true, asks = { "depth", "grid" }, settings = { block = o.block }, code = o.time_weight,
     validate = function(_, student)
       if o.block > student.depth then
         core.fail("loss '%s': block %d of a student with %d blocks", o.name, o.block, student.depth)
@@ -35,6 +39,7 @@ return function(options)
     compute = function(_, context)
       local h = ops.resize_tokens(context:tap("block " .. o.block),
         { from = context.student.grid, to = context:teacher_grid() })
+      h = time_weight.apply(o.name, o.time_weight, context, h)
       return ops.mse(gram(h), gram(ops.stop_gradient(context:teacher_features().patches)))
     end,
   }
