@@ -30,7 +30,8 @@ return function(options)
   local o = check.options("loss.gram_alignment", options, { name = { "string", "gram" }, block = "count",
     time_weight = { "function" } })
   return {
-    name = o.name, needs_teacher = true, asks = { "depth", "grid" }, settings = { block = o.block }, code = o.time_weight,
+    name = o.name, needs_teacher = true, asks = { "depth", "grid" }, settings = { block = o.block },
+    code = o.time_weight,
     validate = function(_, student)
       if o.block > student.depth then
         core.fail("loss '%s': block %d of a student with %d blocks", o.name, o.block, student.depth)

@@ -26,8 +26,8 @@ function M.apply(name, weight, context, x)
   local shape, stat = { t.shape[1] }, op.stat(x.dtype)
   for d = 2, #x.shape do shape[d] = 1 end
   local held = ops.stop_gradient(x)
-  local nothing = (x - held):to(stat) * ops.stop_gradient(w:to(stat):reshape(shape)) -- zeros, with x's gradient weighted
-  return held + nothing:to(x.dtype)
+  local weighted = (x - held):to(stat) * ops.stop_gradient(w:to(stat):reshape(shape)) -- zeros, with x's gradient
+  return held + weighted:to(x.dtype)
 end
 
 return M
