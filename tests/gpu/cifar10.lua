@@ -20,7 +20,7 @@ local o = pg.options {
 local sizes = {
   small = {
     student = { depth = 8, width = 192, heads = 3, patch = 4 }, teacher = pg.models.vit_tiny_patch16_224,
-    hidden = 768, layers = { student = { 3, 4 }, teacher = { 8, 11 } },
+    block = 4, hidden = 768, layers = { student = { 3, 4 }, teacher = { 8, 11 } },
   },
   tiny = {
     student = { depth = 2, width = 32, heads = 2, patch = 8 },
@@ -28,7 +28,7 @@ local sizes = {
       options.depth, options.width, options.heads, options.patch, options.image = 2, 32, 2, 8, 32
       return pg.models.vit(options)
     end,
-    hidden = 24, layers = { student = { 1, 2 }, teacher = { 1, 2 } },
+    block = 2, hidden = 24, layers = { student = { 1, 2 }, teacher = { 1, 2 } },
   },
 }
 local size = sizes[o.size]
@@ -36,7 +36,7 @@ local model = size.student
 model.size, model.channels, model.classes, model.drop_label = 32, 3, 10, 0.1
 
 local denoise   = loss.flow_matching       { path = "linear", time = pg.time.uniform() }
-local features  = loss.feature_alignment   { block = model.depth / 2, hidden = size.hidden }
+local features  = loss.feature_alignment   { block = size.block, hidden = size.hidden }
 local attention = loss.attention_alignment(size.layers)
 
 -- the policy of the paper, with a threshold that is not reached: every run has the same steps
@@ -49,7 +49,7 @@ if o.angle > 0 then
     signal.alignment_progress { from = o.angle, every = o.angle },
     signal.average_distance { every = o.angle },
   }
-  finish = stop.any(stop.gradient_angle { block = model.depth / 2, time = { 0.1, 0.5 }, images = o.batch,
+  finish = stop.any(stop.gradient_angle { block = size.block, time = { 0.1, 0.5 }, images = o.batch,
                                           from = o.angle, every = o.angle, below = -1.5 }, finish)
 end
 

@@ -10,7 +10,7 @@ local tensor = require "perigee.core.tensor"
 ---@class perigee.signals
 ---@field average_distance fun(options?: perigee.AverageDistanceOptions): perigee.Signal
 
-local PIECE = 2 ^ 20 -- elements at a time
+local PIECE = 2 ^ 20 -- elements at a time, whose squares are added up in the dtype of the weights
 
 --- Σ (w − a)² and Σ w² of two flat buffers.
 local function squares(weights, averages)
@@ -18,8 +18,8 @@ local function squares(weights, averages)
   for from = 1, count, PIECE do
     tensor.tidy(function()
       local length = math.min(PIECE, count - from + 1)
-      local w = weights:narrow(1, from, length):to "float64"
-      local d = w - averages:narrow(1, from, length):to "float64"
+      local w = weights:narrow(1, from, length)
+      local d = w - averages:narrow(1, from, length)
       distance, size = distance + (d * d):sum():item(), size + (w * w):sum():item()
     end)
   end
