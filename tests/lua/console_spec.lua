@@ -97,6 +97,22 @@ describe("the limit", function()
     assert.equal(string, debug.getmetatable "".__index)
   end)
 
+  it("goes no further than the evaluation, whenever the time is over", function()
+    local grace, C, escaped, ended = limit.grace, require("perigee.core.ffi").C, 0, 0
+    local function wait(stop) while C.pg_clock_seconds() < stop do end end
+    jit.off(wait) -- compiled code has no hooks
+    limit.grace = 0
+    for k = 1, 400 do
+      local stop = C.pg_clock_seconds() + 0.00095 + k % 100 * 1e-6
+      local fine, inner = pcall(limit.run, 0.001, function() wait(stop) end, tostring)
+      if not fine then escaped = escaped + 1 elseif not inner then ended = ended + 1 end
+    end
+    limit.grace = grace
+    debug.sethook()
+    assert.equal(0, escaped)
+    assert.is_true(ended > 0)
+  end)
+
   it("counts the tensors that a client keeps over its lines", function()
     local sandbox = require "perigee.console.sandbox"
     local held, environment = setmetatable({}, { __mode = "k" }), (sandbox.environment({}, function() end))

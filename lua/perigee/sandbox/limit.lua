@@ -13,15 +13,14 @@ local C = core.C
 local getinfo, sethook, error, sub = debug.getinfo, debug.sethook, error, string.sub
 jit.off(true, true) -- what runs in a hook is interpreted
 
-local GRACE = 1              -- seconds after which it raises in a library function too
 local INSTRUCTIONS = 1000    -- between two looks at the clock
 local LUA_MEMORY = 512 * 2 ^ 20 -- bytes that an evaluation may add
 local TENSOR_MEMORY = 2 ^ 30 -- bytes of tensors that a client may hold
 local WORK = 2e10            -- floating-point operations of an evaluation's ops
 
-local M = {}
+local M = { grace = 1 } -- seconds after the end of a limit from which on it raises in a library function too
 
-local current -- the evaluation under way: { deadline, seconds, expired = message or false, suspensions, ... }
+local current -- the evaluation under way: { deadline, seconds, expired = message or false, inside, suspended, ... }
 
 --- Is it code that a user typed? Its chunks are named so.
 function M.is_users(source) return sub(source, 1, 6) == "=input" or sub(source, 1, 7) == "=policy" end
@@ -63,11 +62,21 @@ local function look(limit)
   return limit.expired
 end
 
+--- Is the evaluation itself under way, so that an error goes no further than that? A machine may stand still in the
+--- few instructions before it begins and after it has ended.
+local function is_inside(limit)
+  for level = 3, math.huge do
+    local info = getinfo(level, "f")
+    if not info then return false end
+    if info.func == limit.inside then return true end
+  end
+end
+
 local function hook()
   local limit = current
   if not limit or not look(limit) then return end
-  local late = C.pg_clock_seconds() > limit.deadline + GRACE
-  if late or M.is_users(getinfo(2, "S").source) then error(limit.expired, 0) end
+  if M.is_users(getinfo(2, "S").source) then error(limit.expired, 0) end
+  if C.pg_clock_seconds() > limit.deadline + M.grace and is_inside(limit) then error(limit.expired, 0) end
   sethook(hook, "", 1) -- at the first instruction back in the user's code
 end
 
@@ -155,8 +164,10 @@ function M.run(seconds, body, handler, held)
     enter(outer)
     return ...
   end
+  local function results(...) return ... end
+  function limit.inside() return results(body()) end -- no tail call: it stays on the stack
   enter(limit)
-  return done(xpcall(body, handler))
+  return done(xpcall(limit.inside, handler))
 end
 
 return M
