@@ -101,10 +101,12 @@ local NAMES = { "run", "student", "pg", "stop", "signal", "schedule", "ops", "st
   "setmetatable", "getmetatable", "pcall", "xpcall", "error", "loadstring", "next", "pairs", "ipairs", "rawget",
   "rawset", "select", "unpack", "tostring", "tonumber", "type", "print", "assert", "rawequal", "t", "f", "s", "x",
   "io", "debug" }
-local KEYS = { "step", "stage", "optim", "lr", "losses", "denoise", "weight", "finish", "ema", "folder", "name",
-  "blocks", "__index", "__metatable", "__gc", "__tostring", "__call", "handle", "shape", "zeros", "ones", "ops", "matmul",
+local KEYS = {
+  "step", "stage", "optim", "lr", "losses", "denoise", "weight", "finish", "ema", "folder", "name", "blocks",
+  "__index", "__metatable", "__gc", "__tostring", "__call", "handle", "shape", "zeros", "ones", "ops", "matmul",
   "rep", "gsub", "find", "format", "dump", "sort", "concat", "insert", "remove", "custom", "at_step", "loss",
-  "parameters", "parameter", "set", "sample", "checkpoint", "_G", "random", "floor", "at", "T", "sum", "item", "copy_", "free" }
+  "parameters", "parameter", "set", "sample", "checkpoint", "_G", "random", "floor", "at", "T", "sum", "item",
+  "copy_", "free" }
 local NUMBERS = { "0", "1", "-1", "2", "0/0", "1/0", "-1/0", "1e308", "2^53", "0.5", "1LL", "-1ULL", "3i",
   "0x7fffffff" }
 local TEXTS = { "''", "'x'", "'student.final.projection.bias'", "('x'):rep(1e5)", "'\\0\\255'", "'%'", "'.-.-.-b'",
