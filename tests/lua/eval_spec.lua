@@ -232,7 +232,7 @@ describe("perigee eval", function()
     assert.matches("a sit is not an encoder: it has no features", message(run .. " --against train --features " .. run))
     assert.matches("%-%-count: 1 is too small, the least is 2", message(run .. " --count 1"))
     for wrong, answer in pairs { -- before any picture is judged
-      ["--sampler foo"] = "unknown sampler 'foo'; expected one of dopri5, euler, heun, sde",
+      ["--sampler foo"] = "unknown sampler 'foo'; expected one of ddim, ddpm, dopri5, euler, heun, sde",
       ["--labels 99"] = "%-%-labels 99: expected balanced, drawn, data, or numbers from 0 to 4",
       ["--features teacher --features none"] = "no run or checkpoint at none",
     } do

@@ -54,6 +54,23 @@ describe("perigee sample", function()
     assert.same({ 64, 96, 3 }, require("perigee.io.png").load(in_folder "out/grid.png").shape)
   end)
 
+  it("guides some channels, and by another run", function()
+    local function draw(name, options)
+      local status, text = perigee(("sample @/runs/tiny %s --out @/out/%s.png"):format(options, name))
+      assert.equal(0, status, text)
+      return files.read(in_folder("out/" .. name .. ".png"))
+    end
+    local plain, guided = draw("plain", ""), draw("guided", "--cfg 4")
+    assert.are_not.equal(plain, guided)
+    assert.equal(guided, draw("all", "--cfg 4 --cfg-channels 3"))
+    local one = draw("one", "--cfg 4 --cfg-channels 1")
+    assert.is_true(one ~= guided and one ~= plain)
+    assert.equal(plain, draw("itself", "--cfg 4 --guide @/runs/tiny")) -- v + 4·(v − v)
+    local by_other = draw("other", "--cfg 4 --guide @/runs/other")
+    assert.is_true(by_other ~= guided and by_other ~= plain)
+    assert.are_not.equal(plain, draw("shifted", "--shift 3"))
+  end)
+
   it("fills a folder, and continues where it was", function()
     local status = perigee "sample @/runs/tiny --count 3 --out @/pictures"
     assert.equal(0, status)
@@ -152,6 +169,10 @@ describe("perigee sample", function()
     for command, message in pairs {
       ["sample @/runs/tiny --sampler foo"] = "unknown sampler 'foo'; expected one of ddim, ddpm, dopri5, ",
       ["sample @/runs/none"] = "no run or checkpoint at",
+      ["sample @/runs/tiny --guide @/runs/other"] = "sample: guide does nothing with cfg = 1; expected another scale",
+      ["sample @/runs/tiny --cfg 2 --guide @/runs/none"] = "no run or checkpoint at",
+      ["sample @/runs/tiny --cfg 2 --cfg-channels 4"] = "sample: cfg_channels is 4; the student has 3 channels",
+      ["sample @/runs/tiny --sampler dopri5 --shift 3"] = "'shift' is an option of euler, heun, sde; dopri5 has atol",
       ["sample @/runs/tiny --interval 1"] = "expected LOW:HIGH",
       ["sample @/runs/tiny --labels 1,9"] = "--labels 1,9: expected balanced, drawn, data, or numbers from 0 to 7",
       ["sample @/runs/tiny --labels 0.5"] = "--labels 0.5: expected",
@@ -161,7 +182,7 @@ describe("perigee sample", function()
       ["sample @/runs/tiny --sampler huen"] = 'did you mean "heun"?',
       ["sample @/runs/tiny --sampler dopri5 --steps 9"] =
         "sample: 'steps' is an option of ddim, ddpm, euler, heun, sde; dopri5 has atol, rtol",
-      ["sample @/runs/tiny --rtol 1e-3"] = "sample: 'rtol' is an option of dopri5; euler has steps",
+      ["sample @/runs/tiny --rtol 1e-3"] = "sample: 'rtol' is an option of dopri5; euler has shift, steps",
       ["sample @/runs/tiny --sampler dopri5 --rtol inf"] = "expected a number from 0",
       ["sample @/runs/tiny --cfg -1"] = "--cfg: -1 is too small, the least is 0",
       ["sample @/runs/tiny --interval 0.9:0.1"] = "expected { low, high } with low <= high",

@@ -112,6 +112,63 @@ describe("samplers", function()
   end
 end)
 
+describe("samplers' settings", function()
+  local f, settings = oracle.load "sampler_settings"
+  local labels = f.y
+  local null = ops.fill(labels.shape, { value = 3, dtype = "int64" })
+
+  local function run(path, how, guidance)
+    local velocity = field.guided(mixture_velocity(path, f.mean, f.share), labels, null, guidance or {})
+    return samplers.integrate(velocity, f.x, tables.merged({
+      path = path, noise = function(step) return f.noise:to("float64"):select(1, step) end,
+    }, how))
+  end
+
+  for name in pairs(f) do
+    local path, form, norm, last, size, method = name:match "^(%l+)%.([%l_]+)%.([%d.]+)%.(%l+)%.(0%.%d+)%.(%l+)$"
+    if path then
+      it("are SiT's: " .. name, function()
+        local x = run(path, { sampler = "sde", steps = settings.steps, diffusion = form, norm = tonumber(norm),
+          last = last, last_size = tonumber(size), method = method })
+        oracle.near(name, x, f[name], 1e-10)
+      end)
+    end
+  end
+
+  for _, path in ipairs { "linear", "cosine" } do
+    it("move the grid of times, " .. path, function()
+      local x = run(path, { sampler = "euler", steps = settings.steps, shift = settings.shift })
+      oracle.near("shift", x, f[path .. ".shift"], 1e-10)
+    end)
+
+    it("guide some channels alone, " .. path, function()
+      local x = run(path, { sampler = "euler", steps = settings.steps },
+        { scale = settings.scale, channels = settings.channels })
+      oracle.near("channels", x, f[path .. ".channels"], 1e-10)
+    end)
+  end
+
+  it("let another model stand for the null condition", function()
+    local own = mixture_velocity("linear", f.mean, f.share)
+    local function worse(x, t) return own(x, t, null) end
+    local as_null = run("linear", { sampler = "heun", steps = 4 }, { scale = 2 })
+    local as_guide = run("linear", { sampler = "heun", steps = 4 }, { scale = 2, guide = worse })
+    oracle.near("guide", as_guide, as_null, 1e-14)
+  end)
+
+  it("say where they contradict one another", function()
+    for message, how in pairs {
+      ["sde: the method heun needs a last step"] = { last = "none", method = "heun" },
+      ["sde: steps is 1; without a last step expected 2 or more"] = { last = "none", steps = 1 },
+      ["option 'diffusion' is sbdm; expected one of linear"] = { diffusion = "sbdm" },
+    } do
+      local fine, text = pcall(run, "linear", tables.merged({ sampler = "sde", steps = 2 }, how))
+      assert.is_false(fine)
+      assert.matches(message, text, nil, true)
+    end
+  end)
+end)
+
 describe("guidance", function()
   --- At how many of Euler's times in N steps guidance asks the unlabelled field.
   local function guided_steps(count, low, high)

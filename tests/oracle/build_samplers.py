@@ -46,3 +46,32 @@ def build():
                     velocity = samplers.Mixture(path, mean, share, SPREAD)(x, t, labels)
                     fixture.exact(f"mixture.{path}.velocity_at_{t}", velocity)
     yield fixture
+    yield settings(mean, share)
+
+
+def settings(mean, share):
+    """Settings that SiT's scripts have, on the mixture."""
+    draw, fixture = Draw(302), Fixture("sampler_settings", steps=STEPS, scale=SCALE, shift=3.0, channels=1)
+    labels = torch.tensor([0, 1, 2, 1])
+    x, noise = draw.normal(4, 2, 2, 2), draw.normal(STEPS - 1, 4, 2, 2, 2)
+    fixture.put_all("", {"x": x, "noise": noise, "y": labels, "mean": mean, "share": share})
+    for path in ("linear", "cosine"):
+        field = samplers.Mixture(path, mean, share, SPREAD)
+        velocity = samplers.guided(field, labels, CLASSES, 1, (0, 1))
+        fixture.exact(path + ".shift", samplers.shifted_ode(velocity, x, STEPS, 3.0))
+        cases = [(form, 1.0, "mean", 0.04, False)
+                 for form in ("constant", "sigma", "linear", "decreasing", "increasing_decreasing")]
+        cases += [("sigma", 0.5, "mean", 0.1, False), ("sigma", 1.0, "euler", 0.04, False),
+                  ("sigma", 1.0, "tweedie", 0.04, False), ("sigma", 1.0, "none", 0.04, False),
+                  ("sigma", 1.0, "mean", 0.04, True), ("decreasing", 0.5, "tweedie", 0.1, True)]
+        for form, norm, last, size, heun in cases:
+            name = f"{path}.{form}.{norm:g}.{last}.{size:g}.{'heun' if heun else 'euler'}"
+            fixture.exact(name, samplers.official_sde(velocity, path, x, STEPS, noise, form, norm, last, size, heun))
+
+        def three(state, t):
+            given = field(state, t, labels)
+            null = field(state, t, torch.full_like(labels, CLASSES))
+            return torch.cat([null[:, :1] + SCALE * (given[:, :1] - null[:, :1]), given[:, 1:]], 1)
+
+        fixture.exact(path + ".channels", samplers.ode(three, x, STEPS, False)[0][-1])
+    return fixture

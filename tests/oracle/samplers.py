@@ -1,5 +1,7 @@
 """Euler, Heun and Euler-Maruyama from noise to data. A field is a function (x, t, labels) -> velocity."""
 
+import math
+
 import torch
 
 import paths
@@ -46,6 +48,57 @@ def sde(velocity, path, x, steps, noise):
             x = x + (w * abs(dt)) ** 0.5 * noise[i]
         states.append(x)
     return torch.stack(states), times
+
+
+def official_sde(velocity, path, x, steps, noise, form, norm, last, size, heun):
+    """The last state of SiT's sample_sde, in its own time: 0 is noise, 1 data, and the velocity points to the data."""
+    def coefficients(t):
+        alpha, sigma, d_alpha, d_sigma = (float(c) for c in paths.coefficients(path, torch.tensor(1 - t, dtype=x.dtype)))
+        return alpha, sigma, -d_alpha, -d_sigma
+
+    def v(x, t):
+        return -velocity(x, 1 - t)
+
+    def score(x, t):
+        alpha, sigma, d_alpha, d_sigma = coefficients(t)
+        ratio = alpha / d_alpha
+        return (ratio * v(x, t) - x) / (sigma ** 2 - ratio * d_sigma * sigma)
+
+    def diffusion(t):
+        return {"constant": norm, "sigma": norm * coefficients(t)[1], "linear": norm * (1 - t),
+                "decreasing": 0.25 * (norm * math.cos(math.pi * t) + 1) ** 2,
+                "increasing_decreasing": norm * math.sin(math.pi * t) ** 2}[form]
+
+    def drift(x, t):
+        return v(x, t) + diffusion(t) * score(x, t)
+
+    end = 1 - (0 if last == "none" else size)
+    times = torch.linspace(0, end, steps, dtype=torch.float64).tolist()
+    dt = times[1] - times[0]
+    for i, t in enumerate(times[:-1]):
+        dw = noise[i] * dt ** 0.5
+        if heun:
+            stirred = x + (2 * diffusion(t)) ** 0.5 * dw
+            first = drift(stirred, t)
+            x = stirred + 0.5 * dt * (first + drift(stirred + dt * first, t + dt))
+        else:
+            x = x + drift(x, t) * dt + (2 * diffusion(t)) ** 0.5 * dw
+    if last == "mean":
+        return x + drift(x, end) * size
+    if last == "euler":
+        return x + v(x, end) * size
+    if last == "tweedie":
+        alpha, sigma, _, _ = coefficients(end)
+        return x / alpha + sigma ** 2 / alpha * score(x, end)
+    return x
+
+
+def shifted_ode(velocity, x, steps, shift):
+    """Euler's last state on a grid that is moved towards noise."""
+    times = [shift * t / (1 + (shift - 1) * t) for t in torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()]
+    for t, following in zip(times, times[1:]):
+        x = x + (following - t) * velocity(x, t)
+    return x
 
 
 class Mixture:

@@ -36,6 +36,7 @@ function M.options()
     { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
   }
   for k, option in ipairs(require("perigee.recipe.sampling").command_options()) do table.insert(list, 9 + k, option) end
+  for _, option in ipairs(require("perigee.sampling.decoder").run_options()) do table.insert(list, option) end
   return list
 end
 

@@ -17,26 +17,8 @@ function M.options()
     { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
   }
   for k, option in ipairs(require("perigee.recipe.sampling").command_options()) do table.insert(list, 3 + k, option) end
-  list[#list + 1] = { name = "decode", type = "string", value = "FILE",
-    help = "an autoencoder's weights, which make pictures of latents; none: latents stay (default: the recipe's)" }
-  for _, option in ipairs(require("perigee.sampling.decoder").command_options()) do list[#list + 1] = option end
+  for _, option in ipairs(require("perigee.sampling.decoder").run_options()) do list[#list + 1] = option end
   return list
-end
-
---- The autoencoder that --decode names; nil: the recipe's, false: none.
-local function autoencoder_of(options)
-  if options.decode == "none" then return false end
-  return options.decode and require("perigee.models").autoencoder { weights = options.decode } or nil
-end
-
---- What decides the pictures: of the decoding, only what is asked for, or the autoencoder that the recipe names.
-local function add_decoding(told, options, recipe, decode)
-  if decode == false then return end
-  local model = decode or recipe.decode
-  local settings = model and require("perigee.sampling.decoder").settings(model.weights, options)
-    or { pixels = options.pixels }
-  if not model and settings.pixels == "floor" then settings.pixels = nil end
-  for key, value in pairs(settings) do told[key] = value end
 end
 
 function M.run(options)
@@ -48,7 +30,7 @@ function M.run(options)
   local recipe, state, checkpoint, digest = require("perigee.sampling.restore").open(path,
     { ema = options.ema, device = options.device })
   if not recipe:flow_matching() then error(path .. ": its recipe trains no flow-matching student", 0) end
-  local decode = autoencoder_of(options)
+  local decode = require("perigee.sampling.decoder").of_command(options)
   local form = require("perigee.sampling.generate").form(recipe, decode)
   local out = options.out or checkpoint:match "^(.*)/checkpoints/[^/]+$" .. "/samples/sample"
     .. (form.pixels and ".png" or ".npy")
@@ -56,7 +38,8 @@ function M.run(options)
   local count, told = settings.count, require("perigee.base.tables").merged(settings,
     { step = state.step, ema = options.ema, recipe = recipe.name, weights = digest })
   told.count = nil
-  add_decoding(told, options, recipe, decode)
+  if settings.guide then told.guide_weights = require("perigee.sampling.guide").digest(settings.guide) end
+  require("perigee.sampling.decoder").tell(told, options, recipe, decode)
   local sink = require("perigee.sampling.sinks").open(out, form,
     { count = count, columns = options.columns, settings = told })
 

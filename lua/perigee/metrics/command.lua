@@ -1,6 +1,7 @@
 --- `perigee eval --inception FILE`: the numbers that papers give, of runs and of files of samples, and references to
 --- compare them with.
 local core = require "perigee.core.ffi"
+local decoder = require "perigee.sampling.decoder"
 local evaluation = require "perigee.record.evaluation"
 local files = require "perigee.io.files"
 local five_numbers = require "perigee.metrics.five_numbers"
@@ -47,8 +48,11 @@ local function of_run(path, options, shown)
   local young = options.ema and require("perigee.sampling.averages").remark_of(state)
   if young then shown:line("%s: %s", path, young) end
   local name = path:gsub("/+$", ""):match "[^/]+$"
-  local source = run_source.of(recipe, settings,
-    { name = name, weights = digest, batch = options.batch, device = options.device })
+  local decode, told = decoder.of_command(options), {}
+  decoder.tell(told, options, recipe, decode)
+  if settings.guide then told.guide_weights = require("perigee.sampling.guide").digest(settings.guide) end
+  local source = run_source.of(recipe, settings, { name = name, weights = digest, told = told, batch = options.batch,
+    device = options.device, decode = decode, tile = options.tile, pixels = options.pixels })
   return source, { recipe = recipe, folder = checkpoint:match "^(.*)/checkpoints/[^/]+$", step = state.step,
     how = sampling.describe(settings) .. (options.ema and "" or ", without averages") }
 end

@@ -12,24 +12,26 @@ local M = {}
 ---@class perigee.RunSourceOptions : perigee.GenerateOptions
 ---@field name string      for messages
 ---@field weights string   a digest of what draws: of a checkpoint's weights
+---@field told? table      what else decides the pictures
 
 ---@param recipe perigee.Recipe
 ---@param settings perigee.SampleSettings  in full
 ---@param options perigee.RunSourceOptions
 ---@return perigee.PictureSource
 function M.of(recipe, settings, options)
-  local form = generate.form(recipe)
+  local form = generate.form(recipe, options.decode)
   if not form.pixels then
-    core.fail("%s: its samples are latents [%s], and pictures are evaluated; decode them first", options.name,
-      table.concat(form.shape, ","))
+    core.fail("%s: its samples are latents [%s], and pictures are evaluated; give --decode FILE, of an autoencoder",
+      options.name, table.concat(form.shape, ","))
   end
   return {
     name = options.name, count = settings.count, height = form.shape[1], width = form.shape[2],
-    key = ("run %s %s"):format(options.weights, json.encode(settings)),
+    key = ("run %s %s"):format(options.weights, json.encode(tables.merged(settings, options.told or {}))),
     each = function(_, begin, batch, take)
       local left = settings.count - begin + 1
       if left == 0 then return end
-      local how = { first = begin - 1, batch = options.batch, device = options.device, captures = options.captures }
+      local how = { first = begin - 1, batch = options.batch, device = options.device, captures = options.captures,
+        decode = options.decode, tile = options.tile, pixels = options.pixels }
       generate.each(recipe, tables.merged(settings, { count = left }), how, function(_, images)
         for first = 1, images.shape[1], batch do
           if core.C.pg_signals_pending() ~= 0 then error("interrupted", 0) end

@@ -12,6 +12,8 @@ local tables = require "perigee.base.tables"
 ---@field count? integer       64
 ---@field cfg? number          guidance scale; 1, the default, is none
 ---@field interval? number[]   { low, high }: times in which guidance acts: { 0, 1 }
+---@field cfg_channels? integer  guidance acts on the first so many channels alone; all
+---@field guide? string        autoguidance: a run or checkpoint of a worse model in place of the null condition
 ---@field sampler? string      euler, on a diffusion ddpm; the names are those of lua/perigee/samplers/
 ---@field seed? integer        0
 ---@field labels? "balanced"|"drawn"|"data"|integer[]  round the classes, the default; drawn uniformly; those of the
@@ -28,6 +30,8 @@ local COMMON = {
   { "cfg", { "number", 1, least = 0, instead = "for guidance in a part of the times, set interval = { low, high }" },
     "guidance scale; 1 is none" },
   { "interval", { "numbers", { 0, 1 }, length = 2, least = 0, most = 1 }, "times in which guidance acts" },
+  { "cfg_channels", { "count" }, "channels on which guidance acts, the first: 3 in SiT's and DiT's scripts" },
+  { "guide", { "string" }, "autoguidance: a worse model, a run or checkpoint, for the null condition" },
   { "sampler", { "string" } },
   { "seed", { "natural", 0 }, "seed of noise and drawn labels" },
   { "labels", { "string|table" }, "balanced, drawn, data, or classes such as 3 or 1,5,7" },
@@ -42,7 +46,11 @@ local function check_guidance(what, o, student)
     core.fail("%s: interval is { %g, %g }; expected { low, high } with low <= high", what, o.interval[1],
       o.interval[2])
   end
-  if o.cfg ~= 1 then conditions.expect_guidance(what, student, o.cfg) end
+  if o.guide and o.cfg == 1 then core.fail("%s: guide does nothing with cfg = 1; expected another scale", what) end
+  if o.cfg_channels and o.cfg_channels > student.channels then
+    core.fail("%s: cfg_channels is %d; the student has %d channels", what, o.cfg_channels, student.channels)
+  end
+  if o.cfg ~= 1 and not o.guide then conditions.expect_guidance(what, student, o.cfg) end
 end
 
 local WAYS = { "balanced", "drawn", "data" }
@@ -196,15 +204,20 @@ function M.describe(settings)
   local parts, labels = { settings.sampler }, settings.labels
   local own = samplers.find(settings.sampler).options
   for _, key in ipairs(tables.sorted_keys(own)) do
-    parts[#parts + 1] = own[key][1] == "count" and ("%d %s"):format(settings[key], key)
-      or ("%s %s"):format(key, type(settings[key]) == "number" and ("%g"):format(settings[key]) or settings[key])
+    local rule, value = own[key], settings[key]
+    if not (rule.usual and value == rule[2]) then
+      parts[#parts + 1] = rule[1] == "count" and ("%d %s"):format(value, key)
+        or ("%s %s"):format(key, type(value) == "number" and ("%g"):format(value) or value)
+    end
   end
   for _, name in ipairs(tables.sorted_keys(settings.conditions or {})) do
     local value = settings.conditions[name]
     parts[#parts + 1] = ("%s %s"):format(name, type(value) == "table" and table.concat(value, ",") or tostring(value))
   end
-  parts[#parts + 1] = ("guidance %g in %g:%g, seed %d, labels %s"):format(settings.cfg, settings.interval[1],
-    settings.interval[2], settings.seed, type(labels) == "table" and table.concat(labels, ",") or labels)
+  local where = (settings.cfg_channels and (" on %d channels"):format(settings.cfg_channels) or "")
+    .. (settings.guide and " by " .. settings.guide or "")
+  parts[#parts + 1] = ("guidance %g in %g:%g%s, seed %d, labels %s"):format(settings.cfg, settings.interval[1],
+    settings.interval[2], where, settings.seed, type(labels) == "table" and table.concat(labels, ",") or labels)
   return table.concat(parts, ", ")
 end
 

@@ -1,12 +1,12 @@
---- Heun's method on linspace(1, 0, steps + 1); no correction on the last step.
+--- Heun's method on linspace(1, 0, steps + 1), which `shift` moves; no correction on the last step.
 local samplers = require "perigee.samplers"
 local tensor = require "perigee.core.tensor"
 
 ---@type perigee.Sampler
 return {
-  options = { steps = { "count", 50, help = "from noise to data" } },
+  options = { steps = { "count", 50, help = "from noise to data" }, shift = samplers.shift_rule() },
   integrate = function(field, x, o)
-    local times = samplers.linspace(1, 0, o.steps + 1)
+    local times = samplers.shifted(samplers.linspace(1, 0, o.steps + 1), o.shift)
     for k = 1, o.steps do
       x = tensor.tidy(function()
         local dt = times[k + 1] - times[k]

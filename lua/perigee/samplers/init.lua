@@ -35,6 +35,20 @@ function M.linspace(first, last, count)
   return times
 end
 
+--- An option of samplers with a grid of times, and what it does to one: t becomes s·t/(1 + (s − 1)·t), nearer to noise
+--- where s > 1 (Esser et al. 2024, arXiv 2403.03206, §5.3.2).
+function M.shift_rule()
+  return { "number", 1, above = 0, usual = true, help = "moves the grid of times, towards noise above 1" }
+end
+
+---@param times number[]
+---@param shift number
+function M.shifted(times, shift)
+  local moved = {}
+  for k, t in ipairs(times) do moved[k] = shift == 1 and t or shift * t / (1 + (shift - 1) * t) end
+  return moved
+end
+
 --- The names of all samplers, sorted.
 ---@return string[]
 function M.names() return room.names "perigee.samplers" end

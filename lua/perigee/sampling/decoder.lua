@@ -57,6 +57,36 @@ function M.settings(path, options)
     pixels = options.pixels }
 end
 
+--- The same of a command that samples a run, with `decode`.
+---@return perigee.Option[]
+function M.run_options()
+  return {
+    { name = "decode", type = "string", value = "FILE",
+      help = "an autoencoder's weights, which make pictures of latents; none: latents stay (default: the recipe's)" },
+    unpack(M.command_options()),
+  }
+end
+
+--- The autoencoder that --decode names; nil: the recipe's, false: none.
+---@param options table  values of run_options()
+function M.of_command(options)
+  if options.decode == "none" then return false end
+  return options.decode and require("perigee.models").autoencoder { weights = options.decode } or nil
+end
+
+--- Adds to `told` what decides a run's pictures: of the decoding, only what is asked for, or the autoencoder that the
+--- recipe names.
+---@param told table
+---@param options table  values of run_options()
+---@param decode? table|false  of_command()'s
+function M.tell(told, options, recipe, decode)
+  if decode == false then return end
+  local model = decode or recipe.decode
+  local settings = model and M.settings(model.weights, options) or { pixels = options.pixels }
+  if not model and settings.pixels == "floor" then settings.pixels = nil end
+  for key, value in pairs(settings) do told[key] = value end
+end
+
 ---@class perigee.DecoderOptions
 ---@field batch? integer   latents at a time: 4
 ---@field tile? integer    side of the tiles in which larger latents are decoded, in their pixels; none: whole

@@ -57,18 +57,23 @@ local function where_inside(t, x, low, high)
   return tensor.tensor(list, shape, "uint8")
 end
 
---- Guidance of a field under conditions: v = v_null + scale·(v_given − v_null) where low <= t <= high, on all channels;
---- elsewhere, and with scale 1, the velocity under what is given. `velocity` is a function (x, t, conditions); t is a
---- number, or a list of one number for each sample. A variance, its second result, is that under what is given.
----@param options { scale?: number, low?: number, high?: number }  1, 0, 1
+--- Guidance of a field under conditions: v = v_null + scale·(v_given − v_null) where low <= t <= high, on all channels
+--- or the first few; elsewhere, and with scale 1, the velocity under what is given. `velocity` is a function (x, t,
+--- conditions); t is a number, or a list of one number for each sample. A variance, its second result, is that under
+--- what is given. `guide`, a function (x, t), stands for v_null: another, worse model (arXiv 2406.02507).
+---@param options { scale?: number, low?: number, high?: number, channels?: integer, guide?: function }  1, 0, 1, all
 function M.guided(velocity, given, null, options)
   local scale, low, high = options.scale or 1, options.low or 0, options.high or 1
   return function(x, t)
     local v, variance = velocity(x, t, given)
     local inside = scale ~= 1 and where_inside(t, x, low, high)
     if not inside then return v, variance end
-    local v_null = velocity(x, t, null)
-    local guided = v_null + (v - v_null) * scale
+    local v_null = options.guide and options.guide(x, t) or velocity(x, t, null)
+    local guided, channels = v_null + (v - v_null) * scale, options.channels
+    if channels and channels < x.shape[2] then
+      local rest = v:narrow(2, channels + 1, x.shape[2] - channels)
+      guided = ops.concat({ guided:narrow(2, 1, channels), rest }, 2)
+    end
     return inside == true and guided or ops.where(inside, guided, v), variance
   end
 end
@@ -94,8 +99,8 @@ end
 --- A compiled student as a guided field for given values of its inputs, [B,...] by name.
 ---@param list perigee.Condition[]
 ---@param values table<string, perigee.Tensor>
----@param options { scale?: number, low?: number, high?: number, dtype?: string, captures?: table,
----  path?: perigee.Path, prediction?: perigee.Prediction, least_sigma?: number }  linear, velocity, 0
+---@param options { scale?: number, low?: number, high?: number, channels?: integer, guide?: function, dtype?: string,
+---  captures?: table, path?: perigee.Path, prediction?: perigee.Prediction, least_sigma?: number }  linear, velocity, 0
 function M.new(executable, student, list, values, options)
   local dtype, here = options.dtype or "float32", executable.plan.device -- the state is integrated on the CPU
   local stat = op.stat(dtype)

@@ -5,6 +5,7 @@ local core_ffi = require "perigee.core.ffi"
 local core = require "perigee.core"
 local decoders = require "perigee.sampling.decoder"
 local field = require "perigee.sampling.field"
+local guides = require "perigee.sampling.guide"
 local pixels = require "perigee.sampling.pixels"
 local samplers = require "perigee.samplers"
 local values = require "perigee.sampling.values"
@@ -76,6 +77,7 @@ function M.each(recipe, settings, options, take)
   local given = values.open("sample", recipe, list, settings)
   local executable = field.compile(student, list, batch,
     { captures = o.captures, dtype = recipe.dtype, device = o.device })
+  local guide = settings.guide and guides.open(recipe, settings.guide, batch, o.device)
   local shape = { batch, student.channels, student.size[1], student.size[2] }
   local form, done, to_bytes = M.form(recipe, o.decode), 0, pixels[o.pixels or "floor"]
   local model = autoencoder_of(recipe, o.decode)
@@ -92,6 +94,7 @@ function M.each(recipe, settings, options, take)
       local labels = conditioned.labels
       local velocity = field.new(executable, student, list, conditioned, {
         scale = settings.cfg, low = settings.interval[1], high = settings.interval[2], dtype = recipe.dtype,
+        channels = settings.cfg_channels, guide = guide and guide:field(conditioned),
         captures = o.captures, path = matching.path, prediction = matching.prediction,
         least_sigma = matching.least_sigma,
       })
@@ -110,6 +113,7 @@ function M.each(recipe, settings, options, take)
   end
   given:close()
   executable:free()
+  if guide then guide:close() end
   if decoder then decoder:close() end
 end
 
