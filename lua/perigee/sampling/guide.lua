@@ -4,6 +4,7 @@ local checkpoint = require "perigee.record.checkpoint"
 local conditions = require "perigee.stage.conditions"
 local core = require "perigee.core.ffi"
 local field = require "perigee.sampling.field"
+local files = require "perigee.io.files"
 local paths = require "perigee.paths"
 local restore = require "perigee.sampling.restore"
 
@@ -13,6 +14,7 @@ local M = {}
 ---@param path string
 ---@return string
 function M.digest(path)
+  if not files.exists(path) then core.fail("sample: guide: no run or checkpoint at %s", path) end
   local _, file = checkpoint.open(path)
   return checkpoint.digest(file, "ema.student.")
 end
