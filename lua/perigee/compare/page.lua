@@ -1,13 +1,13 @@
 --- The page of `perigee report`: runs as one HTML file that needs no network. What it shows is gathered here, as one
 --- JSON text; how it is shown is page.html.
 local bit = require "bit"
+local by_time = require "perigee.compare.by_time"
 local core = require "perigee.core.ffi"
 local differences = require "perigee.record.differences"
 local failure = require "perigee.base.failure"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local metrics = require "perigee.compare.metrics"
-local tables = require "perigee.base.tables"
 
 local M = {}
 
@@ -47,51 +47,16 @@ local function line_of(record, series)
   return { steps = json.array(steps), values = json.array(values), breaks = json.array(breaks) }
 end
 
--- ---- heat maps: what a signal says by noise level ------------------------------------------------------------------
-
---- The names of a record's series of one kind: signal.NAME.bins.K.mean by K, with where the bins lie.
-local function binned(record)
-  local found = {}
-  for name in pairs(record.series) do
-    local whole, k = name:match "^(signal%..-)%.bins%.(%d+)%.mean$"
-    if whole then
-      found[whole] = found[whole] or {}
-      local from, to = record.series[("%s.bins.%d.from"):format(whole, k)],
-        record.series[("%s.bins.%d.to"):format(whole, k)]
-      found[whole][tonumber(k)] = { series = name,
-        label = from and to and ("t %.3g to %.3g"):format(from.values[1], to.values[1]) or "bin " .. k }
-    end
-  end
-  return found
-end
-
---- Lists whose elements belong to times: the probe's cosines.
-local function timed(record)
-  local found = {}
-  for name, parts in pairs(record.parts) do
-    local all = #parts > 1
-    for _, part in ipairs(parts) do all = all and part:match "^t = " ~= nil end
-    if all and name:match "cosine" then
-      found[name] = {}
-      for k, part in ipairs(parts) do found[name][k] = { series = ("%s[%d]"):format(name, k), label = part } end
-    end
-  end
-  return found
-end
-
+--- Heat maps: what signals say by noise level.
 local function maps_of(record)
-  local list = {}
-  for _, kind in ipairs { binned(record), timed(record) } do
-    for _, name in ipairs(tables.sorted_keys(kind)) do
-      local rows = {}
-      for _, row in pairs(kind[name]) do
-        local line = line_of(record, record.series[row.series] or { name = row.series, steps = {}, values = {} })
-        rows[#rows + 1] = { label = row.label, at = tonumber(row.label:match "[%d%.]+[%d%.e%-]*") or 0,
-          steps = line.steps, values = line.values }
-      end
-      table.sort(rows, function(a, b) return a.at < b.at end)
-      list[#list + 1] = { name = (name:gsub("^signal%.", "")), rows = rows }
+  local list = json.array()
+  for k, map in ipairs(by_time.maps(record)) do
+    local rows = {}
+    for r, row in ipairs(map.rows) do
+      local line = line_of(record, record.series[row.series] or { name = row.series, steps = {}, values = {} })
+      rows[r] = { label = row.label, steps = line.steps, values = line.values }
     end
+    list[k] = { name = map.name, rows = rows }
   end
   return list
 end
@@ -142,7 +107,7 @@ end
 local function run_of(record, how)
   local run = { label = record.label, path = record.path, last_step = record.last_step, ended = record.ended,
     recipe = record.config.name, stages = json.array(), changes = json.array(record.changes),
-    maps = json.array(maps_of(record)) }
+    maps = maps_of(record) }
   local plan, reason
   if how.plan then plan, reason = planned(record) end
   run.no_plan = reason

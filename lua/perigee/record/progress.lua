@@ -1,20 +1,6 @@
 --- The display of a run: a progress bar on a terminal, lines elsewhere.
-local ffi = require "ffi"
 local printable = require "perigee.base.printable"
-ffi.cdef [[
-int isatty(int fd);
-struct pg_terminal_size { unsigned short rows, columns, width, height; };
-int ioctl(int fd, unsigned long request, ...);
-]]
-
-local TIOCGWINSZ = 0x5413 -- on Linux, x86 and arm
-
---- Columns of the terminal on standard output; 80 where it does not say.
-local function columns()
-  local size = ffi.new "struct pg_terminal_size"
-  if ffi.C.ioctl(1, TIOCGWINSZ, size) ~= 0 or size.columns == 0 then return 80 end
-  return size.columns
-end
+local screen = require "perigee.record.screen"
 
 ---@class perigee.Progress
 local Progress = {}
@@ -23,7 +9,7 @@ Progress.__index = Progress
 function Progress.new(options)
   options = options or {}
   return setmetatable({
-    quiet = options.quiet, terminal = ffi.C.isatty(1) == 1, shown = 0, prefix = options.prefix or "", last = nil,
+    quiet = options.quiet, terminal = screen.is_terminal(), shown = 0, prefix = options.prefix or "", last = nil,
     clock = options.clock,
   }, Progress)
 end
@@ -74,7 +60,7 @@ function Progress:show(text, share)
   if not self.terminal then
     io.write(text, "\n")
   else
-    local room = columns() - 1 -- a line that wraps could not be written over
+    local room = screen.size() - 1 -- a line that wraps could not be written over
     local width = math.max(0, math.min(20, room - #text - 3))
     local full = math.floor(share * width)
     if width > 0 then text = "[" .. ("="):rep(full) .. (" "):rep(width - full) .. "] " .. text end
