@@ -1,9 +1,9 @@
--- An allocation fails, once, in train (which fills a teacher's cache), train --resume (over the stage change), sample and
--- eval: the program does not crash, says that memory is missing, and loses nothing but steps; the same command goes on
--- to the very bytes of a run that nothing disturbed.
+-- An allocation fails, once, in train (which fills a teacher's cache), train --resume (over the stage change),
+-- sample and eval: the program does not crash, says that memory is missing, and loses nothing but steps; the same
+-- command goes on to the very bytes of a run that nothing disturbed.
 --
--- The suite tries a few, spread evenly. PERIGEE_ALLOCATIONS=N tries so many of each kind and command, a large number all
--- of them; one in PERIGEE_AGAIN (10) of the commands that fail is given again.
+-- The suite tries a few, spread evenly. PERIGEE_ALLOCATIONS=N tries so many of each kind and command, a large number
+-- all of them; one in PERIGEE_AGAIN (10) of the commands that fail is given again.
 local checkpoint = require "perigee.record.checkpoint"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
