@@ -27,7 +27,8 @@ static pg_status describe(pg_field *f, input *in, int kind, int64_t count, const
   return status;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+/* One field of an input: made, read and freed; the first failure. */
+static pg_status one_field(const uint8_t *data, size_t size) {
   input in = {data, size};
   int kind = PG_FIELD_FILE + take_byte(&in) % 4;
   int64_t count = take_number(&in), below = take_number(&in);
@@ -37,17 +38,33 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memset(&f, 0, sizeof f);
   pg_status status = describe(&f, &in, kind, count, &path);
   require_message(status == PG_ERROR_ARGUMENT ? PG_OK : status);
-  if (!status && f.view.dtype == PG_INT64 && below > 0) REQUIRE(!pg_field_below(&f, below, "label"));
+  if (!status && f.view.dtype == PG_INT64 && below > 0) status = pg_field_below(&f, below, "label");
   if (!status && f.sample_bytes <= MOST_BYTES) {
     uint8_t *out = malloc((size_t)f.sample_bytes);
     const int64_t indices[] = {0, count - 1, count / 2};
     for (int k = 0; k < 6 && out; k++) {
       const pg_augmentation a = {k % 2, k - 3, 2 - k};
-      status = pg_field_sample(&f, indices[k / 2], &a, out);
-      REQUIRE(!status || strstr(pg_last_error(), path));
+      pg_status read = pg_field_sample(&f, indices[k / 2], &a, out);
+      REQUIRE(!read || read == PG_ERROR_MEMORY || strstr(pg_last_error(), path));
+      if (!status) status = read;
     }
     free(out);
   }
   pg_field_free(&f);
+  return status;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  pg_status status = one_field(data, size);
+  for (int64_t n = 0; size % 8 == 0 && status != PG_ERROR_MEMORY; n++) { /* every allocation fails, and all after it */
+    pg_memory_fail_after(n);
+    pg_status refused = one_field(data, size);
+    pg_memory_fail_after(-1);
+    if (refused != PG_ERROR_MEMORY) {
+      REQUIRE(refused == status);
+      break;
+    }
+    REQUIRE(strstr(pg_last_error(), "memory"));
+  }
   return 0;
 }
