@@ -37,12 +37,13 @@ function M.read(archive, name, member)
   return ffi.string(buffer, member.bytes)
 end
 
---- Members as an array of pg_place.
----@param list perigee.Member[]
+--- An array of pg_place: member_at(k) of k from 1 to `count`.
+---@param count integer
+---@param member_at fun(k: integer): perigee.Member
 ---@return ffi.cdata*
-function M.array(list)
-  local places = ffi.new("pg_place[?]", math.max(#list, 1))
-  for k, member in ipairs(list) do places[k - 1] = member end
+function M.array(count, member_at)
+  local places = ffi.new("pg_place[?]", math.max(count, 1))
+  for k = 1, count do places[k - 1] = member_at(k) end
   return places
 end
 

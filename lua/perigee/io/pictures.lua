@@ -139,12 +139,8 @@ end
 ---@return perigee.Source
 function M.source(set)
   if set.folder then return { folder = set.folder, names = set.names } end
-  local list = {}
-  for k, name in ipairs(set.names) do
-    list[k] = set.archive:member(name)
-    list[k].archive = 0
-  end
-  return { archives = { set.source }, names = set.names, places = members.array(list) }
+  local places = members.array(#set.names, function(k) return set.archive:member(set.names[k]) end)
+  return { archives = { set.source }, names = set.names, places = places }
 end
 
 return M
