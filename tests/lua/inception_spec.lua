@@ -291,6 +291,61 @@ describe("perigee eval --inception", function()
     assert.matches("as clean%-fid sees them; precision, .* against 6 pictures, distances in float32", output)
   end)
 
+  it("is an event of a run, which a policy may read, and changes nothing else", function()
+    local weights = weights_at "weights.pth"
+    pictures(in_folder "real.npz", 6, 1)
+    local text = [[
+local pg = require "perigee"
+return pg.recipe {
+  name = "NAME", ema = 0.5,
+  student = pg.models.sit { depth = 1, width = 32, heads = 1, patch = 8, size = 32, channels = 3, classes = 8 },
+  data = pg.data.shapes { batch = 4, count = 16 },
+  stages = { { name = "train", losses = { { 1, pg.loss.flow_matching() } }, finish = pg.stop.any(pg.stop.at_step(LAST),
+    pg.stop.custom { name = "seen", needs = { pg.signal.metric { "fid", of = "inception adm", every = 1 } },
+      function(event) return event["metric fid of inception adm"].value ~= nil end }) } },
+  optim = pg.optim.adamw { lr = 3e-2 },
+  every = { EVERY },
+  evaluation = { inception = "WEIGHTS", reference = "REAL", count = 6, steps = 2, seed = 4 },
+}]]
+    local function train(name, last, every)
+      local values = { NAME = name, LAST = last, EVERY = every, WEIGHTS = weights, REAL = in_folder "real.npz" }
+      files.write(in_folder "recipe.lua", (text:gsub("%u%u%u+", values)))
+      return perigee(("train %s --runs %s"):format(in_folder "recipe.lua", in_folder "runs"))
+    end
+    local status, output = train("with", "9", "eval = 2")
+    assert.equal(0, status, output)
+    local event
+    for line in io.lines(in_folder "runs/with/events.jsonl") do
+      local one = json.decode(line)
+      if one.event == "evaluation" then event = one end
+      assert.are_not.equal("warning", one.event, line)
+    end
+    assert.equal(2, event.step)
+    assert.is_number(event.sfid)
+    assert.matches("^6: euler, 2 steps, guidance 1 in 0:1, seed 4", event.samples)
+    assert.matches(("step 2: FID %.4f"):format(event.fid), output, nil, true)
+    assert.matches("step 3: stage train ends", output, nil, true)
+    assert.is_false(files.exists(in_folder "runs/with/evaluation.npz"))
+
+    status, output = train("without", "3", "")
+    assert.equal(0, status, output)
+    local function weights_of(name)
+      local checkpoint = require "perigee.record.checkpoint"
+      local _, file = checkpoint.open(in_folder("runs/" .. name))
+      return checkpoint.digest(file, "student.")
+    end
+    assert.equal(weights_of "without", weights_of "with")
+
+    files.remove(in_folder "real.npz")
+    status, output = train("missing", "3", "eval = 2")
+    assert.equal(1, status)
+    assert.matches("recipe: evaluation: reference: no file ", output, nil, true)
+    text = text:gsub("evaluation = %b{},", "")
+    status, output = train("lacking", "3", "eval = 2")
+    assert.equal(1, status)
+    assert.matches("recipe: every.eval without `evaluation`", output, nil, true)
+  end)
+
   it("says what is wrong before it computes", function()
     local function message(arguments)
       local status, output = perigee("eval " .. arguments)

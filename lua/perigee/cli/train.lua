@@ -73,12 +73,13 @@ function M.run(options)
   local path = options.runs .. "/" .. name
   local preview = require "perigee.sampling.preview"
   preview.check(recipe)
+  require("perigee.metrics.within").check(recipe)
   local run, outcome = require("perigee.train").train(recipe, {
     folder = path, steps = options.steps, device = device, resume = options.resume, from = options.from,
     quiet = options.quiet, tensorboard = options.tensorboard, recipe_path = options.recipe_path,
     recipe_options = tables.copy(options.recipe_options),
     said = kept(options.said),
-    sample = preview.save,
+    sample = preview.save, evaluate = require("perigee.metrics.within").evaluate,
     console = options.console and require("perigee.console.server").open or nil,
   })
   if outcome == "interrupted" then

@@ -69,17 +69,28 @@ local function opened(path, name)
     spatial = feature_set.in_file(path, header, FEATURES + 1, SPATIAL, name) }
 end
 
---- Features of all pictures of a source. `progress(done)` is told how many are there.
+--- Where features are kept: in the cache, by network and pictures.
+local function place_of(self, source)
+  local folder = teacher.trusted_cache() .. "/inception"
+  files.make_folder(folder)
+  return ("%s/%s.npz"):format(folder, teacher.digest(self.key .. "\n" .. source.key))
+end
+
+--- Features of all pictures of a source. `progress(done)` is told how many are there. They lie in the cache, where
+--- those that are there count; or at `path`, where nothing that is there does.
 ---@param source perigee.PictureSource
 ---@param progress? fun(done: integer)
+---@param path? string
 ---@return perigee.InceptionFeatures
-function Network:features(source, progress)
-  local folder = teacher.trusted_cache() .. "/inception"
-  local path = ("%s/%s.npz"):format(folder, teacher.digest(self.key .. "\n" .. source.key))
+function Network:features(source, progress, path)
+  if path then
+    files.remove(path)
+    files.remove(path .. ".part")
+  end
+  path = path or place_of(self, source)
   if files.exists(path) and npz.header(path, "arr_0").shape[1] == source.count then
     return opened(path, source.name)
   end
-  files.make_folder(folder)
   local writer = npz.writer(path, { FEATURES + SPATIAL }, "float32")
   local batch = math.min(BATCH, source.count)
   local executable = compile(self, batch, source.height, source.width)

@@ -21,6 +21,7 @@
 ---                                  kept for it (false, more memory): kept on a GPU that has room, else computed again
 ---@field keep? integer             checkpoints kept: 3
 ---@field sample? perigee.SampleSettings  how samples are drawn, during the run and by `perigee sample`
+---@field evaluation? perigee.EvaluationSettings  FID and its relatives, every `every.eval` steps
 ---@field decode? perigee.AutoencoderKl|perigee.AutoencoderTiny  makes pictures of a student's latents, when samples
 ---  are drawn
 ---@field threads? integer          processor threads: all that the process may use
@@ -39,6 +40,7 @@
 ---@class perigee.Every
 ---@field log? integer         steps between lines of the log: 100
 ---@field sample? integer      steps between pictures; 0, the default: at the end only
+---@field eval? integer        steps between evaluations, as `evaluation` says; 0, the default: none
 ---@field checkpoint? integer  steps between checkpoints; 0: at the end only. If it is not given:
 ---@field minutes? number      minutes between checkpoints: 10; 0: at the end only
 
@@ -168,8 +170,8 @@ local function needs_teacher(stage)
   return false
 end
 
---- pg.recipe { name, seed, precision, student, teacher, data, optim, ema, stages, every, micro, keep, sample, threads,
----   cache_teacher, device, tf32 }
+--- pg.recipe { name, seed, precision, student, teacher, data, optim, ema, stages, every, micro, keep, sample,
+---   evaluation, threads, cache_teacher, device, tf32 }
 ---@param given perigee.RecipeOptions
 ---@return perigee.Recipe
 function M.new(given)
@@ -182,6 +184,7 @@ function M.new(given)
     test = { "table" }, micro = { "count" }, recompute = { "boolean" },
     optim = { "table", optim.adamw() }, ema = { "number", AVERAGES, least = 0, below = 1 },
     stages = "table", every = { "table", {} }, keep = { "count", 3 }, sample = { "table", {} },
+    evaluation = { "table" },
     decode = { "table", words = "an autoencoder, such as pg.models.autoencoder_kl { weights = \"FILE\" }" },
     device = { "string", "cpu" }, threads = { "count" }, tf32 = { "boolean", false },
   }, "ema")
@@ -198,7 +201,7 @@ function M.new(given)
     core.fail "recipe: optim is a table; expected an optimiser, such as pg.optim.adamw { lr = 1e-4 }"
   end
   o.every = check.options("recipe: every", o.every, {
-    log = { "count", 100 }, sample = { "natural", 0 }, checkpoint = { "natural" },
+    log = { "count", 100 }, sample = { "natural", 0 }, eval = { "natural", 0 }, checkpoint = { "natural" },
     minutes = { "number", 10, least = 0 },
   })
   contract.expect_model(o.student)
@@ -226,6 +229,12 @@ function M.new(given)
   end
   o.stages = stages
   o.sample = require("perigee.recipe.sampling").settings("recipe: sample", o.sample, o.student, nil, Recipe.path(o))
+  if o.evaluation then
+    o.evaluation = require("perigee.recipe.evaluation").settings("recipe: evaluation", o.evaluation, o.student,
+      o.sample, Recipe.path(o))
+  elseif o.every.eval > 0 then
+    core.fail "recipe: every.eval without `evaluation`; expected evaluation = { inception = FILE, reference = FILE }"
+  end
   local batch = o.data.batch
   o.batch, o.micro, o.leaves_micro = batch, o.micro or batch, o.micro == nil
   if batch % o.micro ~= 0 then core.fail("recipe: micro = %d does not divide batch = %d", o.micro, batch) end

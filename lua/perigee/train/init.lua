@@ -61,6 +61,7 @@ end
 ---@field prefix? string         what begins the lines shown
 ---@field console? fun(run: perigee.Run, save: function): perigee.Console  opens the run's folder to consoles
 ---@field sample? fun(run: perigee.Run)  called every `every.sample` steps
+---@field evaluate? fun(run: perigee.Run)  called every `every.eval` steps
 ---@field recipe_path? string    copied into the folder
 ---@field recipe_options? table  the recipe's options, for config.json
 ---@field said? table            what the command line said, for config.json and --resume

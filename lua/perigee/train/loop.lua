@@ -154,20 +154,25 @@ function Loop:checkpoint_is_due()
   return every.minutes > 0 and C.pg_clock_seconds() - self.saved_at >= 60 * every.minutes
 end
 
---- Draws samples. Training does not depend on them: if they fail, it continues, and a line and an event say so.
-function Loop:preview()
+--- Draws samples, or evaluates them. Training does not depend on it: if it fails, training continues, and a line and an
+--- event say so. A signal ends it, and then the loop.
+---@param about "samples"|"evaluation"
+---@param body fun(run: perigee.Run)
+function Loop:look(about, body)
   local run = self.run
-  local fine, message = xpcall(self.options.sample, failure.handler, run)
-  if fine then return end
-  run:log { event = "warning", step = run.step, about = "samples", message = tostring(message) }
-  run.progress:line("step %d: no samples, training continues: %s", run.step, tostring(message))
+  local fine, message = xpcall(body, failure.handler, run)
+  if fine or C.pg_signals_pending() ~= 0 then return end
+  run:log { event = "warning", step = run.step, about = about, message = tostring(message) }
+  run.progress:line("step %d: no %s, training continues: %s", run.step, about, tostring(message))
 end
 
---- A checkpoint and a picture of samples, if they are due.
+--- A checkpoint, a picture of samples and their evaluation, if they are due.
 function Loop:keep_record()
-  local step, every = self.run.step, self.run.recipe.every.sample
+  local step, every, options = self.run.step, self.run.recipe.every, self.options
+  local function due(steps) return steps > 0 and step % steps == 0 end
   if self:checkpoint_is_due() then self:save() end
-  if self.options.sample and every > 0 and step % every == 0 then self:preview() end
+  if options.sample and due(every.sample) then self:look("samples", options.sample) end
+  if options.evaluate and due(every.eval) then self:look("evaluation", options.evaluate) end
 end
 
 --- A policy's function that was typed in has failed: the stage continues.
