@@ -98,7 +98,8 @@ local function find(self, o)
     end
   end
   if #names == 0 then fail("no samples in %s", archives[1]) end
-  local source = { archives = archives, names = names, places = members.array(#names, function(k) return places[k] end) }
+  local source = { archives = archives, names = names,
+    places = members.array(#names, function(k) return places[k] end) }
   if o.record then
     local times
     source.header, times = shared_header(archives[places[1].archive + 1], places[1], o)
