@@ -132,14 +132,19 @@ int64_t pg_executable_arena_bytes(const pg_executable *e);
 
 /* ---- machine --------------------------------------------------------------------------------- */
 
-/* An allocator for LuaJIT (lua_Alloc) that gives at most `left` more bytes than it takes back; `data` in a call is this
- * structure, whose `allocate` and `data` are those of the allocator behind it. */
+/* An allocator for LuaJIT (lua_Alloc) that gives at most `left` more bytes than it takes back, and counts in held[k] the
+ * bytes of the blocks that owner k made, k > 0. `data` in a call is this structure, whose `allocate` and `data` are those
+ * of the allocator behind it. Numbers are doubles, which Lua reads without making an object. */
+enum { PG_LUA_OWNERS = 64 };
 typedef struct {
   void *(*allocate)(void *data, void *block, size_t before, size_t after);
   void *data;
-  int64_t left;
-} pg_bounded_memory;
-void *pg_bounded_allocate(void *data, void *block, size_t before, size_t after);
+  double left;
+  int owner; /* of the blocks that are made from now on; 0: the program's own, which are not counted */
+  double held[64];
+} pg_lua_memory;
+pg_lua_memory *pg_lua_memory_get(void); /* the one of this process */
+void *pg_lua_allocate(void *data, void *block, size_t before, size_t after);
 
 double pg_clock_seconds(void);              /* monotonic */
 int pg_threads(void);

@@ -1,4 +1,4 @@
-/* This process: versions, clock, resident memory, a bound on Lua's. */
+/* This process: versions, clock, resident memory. */
 #include <png.h>
 #include <stdio.h>
 #include <time.h>
@@ -30,13 +30,4 @@ int64_t pg_resident_bytes(void) {
   if (fscanf(file, "%ld %ld", &pages, &resident) != 2) resident = 0;
   fclose(file);
   return (int64_t)resident * sysconf(_SC_PAGESIZE);
-}
-
-void *pg_bounded_allocate(void *data, void *block, size_t before, size_t after) {
-  pg_bounded_memory *bounded = data;
-  int64_t more = (int64_t)after - (int64_t)before;
-  if (more > 0 && more > bounded->left) return NULL;
-  void *given = bounded->allocate(bounded->data, block, before, after);
-  if (given || !after) bounded->left -= more;
-  return given;
 }

@@ -53,8 +53,9 @@ describe("a chunk", function()
 end)
 
 describe("the limit", function()
-  local function run(text, environment)
-    return limit.run(0.05, compiled(text, environment), chunk.handler(limit.is_users))
+  local HARD = "more work than a line"
+  local function run(text, environment, seconds)
+    return limit.run(seconds or 0.05, compiled(text, environment), chunk.handler(limit.is_users))
   end
 
   it("ends loops, in callbacks of library functions too", function()
@@ -69,6 +70,7 @@ describe("the limit", function()
 
   it("holds in C, in handlers and within another limit", function()
     local sandbox = require "perigee.console.sandbox"
+    local seconds = { ["not enough memory"] = 5, ["stack overflow"] = 5, [HARD] = 1 }
     for text, said in pairs {
       ["('a'):rep(40):find(('a?'):rep(40) .. ('a'):rep(40))"] = "ended after",
       ["string.match(('a'):rep(1e5), '.-.-.-b')"] = "ended after",
@@ -80,12 +82,21 @@ describe("the limit", function()
       ["local t = {} for k = 1, 2e5 do t[k] = -k end while true do table.sort(t) end"] = "ended after",
       ["table.insert({}, -1e9, 1)"] = "position %-1000000000 of a list of 0",
       ["table.remove({ 1 }, -1e9)"] = "position", ["table.foreach({}, print)"] = "nil value",
-      ["local x = pg.ones(4000, 4000) while true do x = x:matmul(x) end"] = "more work than a line",
+      ["local x = pg.ones(3000, 3000) while true do x = x:matmul(x) end"] = HARD,
       ["local s = ('x'):rep(1e6) local t = {} for k = 1, 40 do s = s .. s t[k] = s end"] = "not enough memory",
       ["pg.zeros(600, 600):totable()"] = "a console gives at most",
+      ["local s = ('x'):rep(2^23) return s:find(('x'):rep(2^22) .. 'y', 1, true)"] = "ended after",
+      ["local s = ('x'):rep(2^24) while true do local _ = s:upper() end"] = "ended after",
+      ["local s = ('1'):rep(2^24) while true do local _ = s + 1 end"] = "ended after",
+      ["for k = 1, 1e5 do local _ = ('x'):rep(2^20) .. k end"] = "ended after", -- garbage is no memory
+      ["return pg.zeros(2^17):unbind()"] = "ended after", -- a second later, in the library
+      ["loadstring('return ' .. ('a or '):rep(2e4) .. 'a')"] = "a console compiles at most",
+      ["for k = 1, 50 do _G[('x'):rep(1e5) .. k] = k end return not_there"] = "undefined variable 'not_there'$",
+      ["local s = 'a:1 ' for k = 1, 22 do s = s .. s end error(s, 0)"] = "^a:1 a:1 .*%(shortened%)",
+      ["pg.rand(1e8)"] = HARD, ["pg.zeros(14e6):sort()"] = HARD,
     } do
       local began = os.clock()
-      local fine, message = run(text, (sandbox.environment({}, function() end)))
+      local fine, message = run(text, (sandbox.environment({}, function() end)), seconds[said])
       assert.is_false(fine, text)
       assert.matches(said, message)
       assert.is_true(os.clock() - began < 2, text)
@@ -113,11 +124,65 @@ describe("the limit", function()
     assert.is_true(ended > 0)
   end)
 
+  it("ends nothing but the evaluation, at whatever instruction it comes", function()
+    local sandbox = require "perigee.console.sandbox"
+    for _ = 1, 3 do
+      assert.is_false((run("pcall(function() pg.zeros(2^17):unbind() end)", (sandbox.environment({}, function() end)))))
+      local began = os.clock()
+      repeat until os.clock() - began > 0.05 -- nobody's evaluation
+      assert.is_nil(debug.gethook())
+      assert.equal(3, pg.tidy(function() return 3 end))
+      local x = pg.zeros(2) -- no scope of the library's is left open
+      pg.tidy(function() end)
+      assert.equal(0, x[1]:item())
+    end
+  end)
+
+  it("leaves what must not be half done whole", function()
+    local steps, endless = {}, compiled "while true do end"
+    local fine, message = limit.run(0.05, function()
+      limit.whole(function()
+        steps[1] = "logged"
+        local began = os.clock()
+        repeat until os.clock() - began > 1.3 -- longer than the time that a library function is given
+        steps[2] = "made"
+      end)
+      endless()
+    end, tostring)
+    assert.is_false(fine)
+    assert.matches("ended after", message)
+    assert.same({ "logged", "made" }, { steps[1], steps[2] })
+  end)
+
+  it("counts Lua's memory that a client keeps over its lines", function()
+    local sandbox = require "perigee.console.sandbox"
+    local one, other, environment = limit.client(), limit.client(), (sandbox.environment({}, function() end))
+    local function line(text, who)
+      assert(limit.run(5, compiled(text, environment), chunk.handler(limit.is_users), who))
+      return limit.keeps_too_much(who)
+    end
+    for _ = 1, 4 do assert.is_nil(line("for k = 1, 10 do local _ = ('x'):rep(2^23) .. k end", one)) end -- garbage
+    assert.is_nil(line("a = ('x'):rep(2^24) .. 1, ('x'):rep(2^24) .. 2", one))
+    assert.is_nil(line("b = {} for k = 1, 2^20 do b[k] = k end", other))
+    assert.is_nil(line("c = ('x'):rep(2^24) .. 3", one))
+    assert.is_nil(line("a = { a, ('x'):rep(2^24) .. 4 }", one))
+    assert.is_true(line("d = { ('x'):rep(2^24) .. 5 }", one) > 64 * 2 ^ 20)
+    assert.is_nil(line("e = 1", other))
+    assert.is_nil(line("a, c, d = nil", one))
+    for k = 1, 8 do -- tables whose entries are gone keep their room
+      local text = "old = {} for k = 1, 2^19 do old[k + 0.5] = k end for k in pairs(old) do old[k] = nil end"
+      if line((text:gsub("old", "old" .. k)), other) then break end
+      assert.is_true(k < 8)
+    end
+    limit.release(one)
+    limit.release(other)
+  end)
+
   it("counts the tensors that a client keeps over its lines", function()
     local sandbox = require "perigee.console.sandbox"
-    local held, environment = setmetatable({}, { __mode = "k" }), (sandbox.environment({}, function() end))
+    local one, environment = limit.client(), (sandbox.environment({}, function() end))
     local function line(text)
-      return limit.run(1, compiled(text, environment), chunk.handler(limit.is_users), held)
+      return limit.run(9, compiled(text, environment), chunk.handler(limit.is_users), one)
     end
     assert.is_true((line "kept = pg.zeros(80, 2^20)"))
     assert.is_true((line "part, kept = kept:narrow(1, 1, 1), nil")) -- a part keeps the whole
@@ -269,6 +334,16 @@ describe("policies as source", function()
       select(2, pcall(policy.read, "(function() while true do end end)()")))
     assert.has_error(function() pg.stop.custom { function() return false end, name = "a\255" } end)
     assert.has_error(function() pg.stop.custom { function() return false end, name = "a\27[2J" } end)
+  end)
+
+  it("tell of few failures, and shortly", function()
+    local told = {}
+    policy.report = function(text) told[#told + 1] = text end
+    local stop = compiled("custom { function(event) error(event.step .. ('x'):rep(1e5)) end }", { custom = custom })()
+    for step = 1, 100 do stop:decide({ step = step }, {}) end
+    assert.equal(20, #told)
+    for _, text in ipairs(told) do assert.is_true(#text < 1100) end
+    assert.matches("further failures are not told$", told[20])
   end)
 
   it("refuse what they could not keep, and survive their own failures", function()
@@ -447,6 +522,35 @@ describe("a console in a running trainer", function()
     assert.is_true(#ask("run:parameters 'optimizer.m.student'").value > 0)
     assert.equal("{}", ask("run:parameters 'optimizer.v.student'").value)
     console:close()
+  end)
+
+  it("keeps little memory for a client, and writes little of the log for it", function()
+    local run = trainer(in_folder(), "--align 1000000 --total 2000000 --checkpoint 0")
+    local console, other = client.connect(run), client.connect(run)
+    local function ask(text, who) return (who or console):ask { eval = text, limit = 20 } end
+    assert.is_nil(ask("kept = 1", other).error)
+    local answer
+    for k = 1, 5 do
+      answer = ask(("big%d = ('x'):rep(2^24) .. %d"):format(k, k))
+      if answer.error then break end
+    end
+    assert.matches("variables took %d+ MiB, more than it may keep between lines: they are gone", answer.error)
+    assert.matches("undefined variable 'big1'", ask("big1").error)
+    assert.equal("1", ask("kept", other).value)
+    assert.matches("a line of 70000 bytes", ask(("x"):rep(70000)).error)
+    assert.same({}, console:ask { complete = "run." .. ("x"):rep(5000) }.proposals)
+
+    local before, lines = files.size(run .. "/events.jsonl"), 0
+    local change = "for k = 1, 16 do run.optim.lr = 1e-3 + k * 1e-6 end -- " .. ("x"):rep(60000)
+    repeat
+      answer, lines = ask(change), lines + 1
+    until answer.error or lines == 9
+    assert.matches("written too much to the log: 1024 KiB at once, then 16 KiB a second; wait %d+ s", answer.error)
+    local written = files.size(run .. "/events.jsonl") - before
+    assert.is_true(written > 2 ^ 20 and written < 3 * 2 ^ 20, written)
+    assert.is_nil(ask("run.optim.lr = 1e-3", other).error)
+    console:close()
+    other:close()
   end)
 
   it("leaves a run as it was after 1,000 hostile inputs by ten clients", function()

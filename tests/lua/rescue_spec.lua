@@ -207,6 +207,8 @@ describe("a log that cannot be written", function()
     fail_after(#json.encode(refused))
     message_of(log.write_first, log, refused)
     fail_after(-1)
+    assert.matches("bytes in the log; expected at most 262144", message_of(log.write_first, log,
+      { event = "change", text = ("x"):rep(3e5) }))
     log:close() -- nothing more comes
     assert.equal("1 3 w", (logged()))
   end)

@@ -1,7 +1,7 @@
 --- The name that a user probably meant.
 local M = {}
 
-local LONGEST = 100 -- bytes of a name for which a near one is looked for
+local LONGEST = 100 -- bytes of a name for which a near one is looked for, and of one that is near
 
 --- Edits that turn `a` into `b`: insertions, deletions, replacements, and swaps of neighbours
 --- (Damerau-Levenshtein, in its "optimal string alignment" form).
@@ -34,7 +34,10 @@ end
 function M.find(name, names)
   if #name > LONGEST then return nil end
   local sorted = {}
-  for k, candidate in ipairs(names) do sorted[k] = tostring(candidate) end
+  for _, candidate in ipairs(names) do
+    local text = tostring(candidate)
+    if #text <= LONGEST then sorted[#sorted + 1] = text end
+  end
   table.sort(sorted)
   local wanted, best = name:lower(), nil
   local best_distance = math.max(1, math.floor(#name / 3)) + 1

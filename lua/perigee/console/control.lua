@@ -133,7 +133,8 @@ end
 --- A run's name: that of its folder.
 function M.name(run) return run.folder:match "([^/]+)/*$" or run.folder end
 
---- `run`. `text()` is the line under evaluation, `save()` writes a checkpoint and returns its path, `say(text)` prints.
+--- `run`. `text(bytes)` is the line under evaluation, which is about to write a file
+--- of so many bytes, `save()` writes a checkpoint and returns its path, `say(text)` prints.
 function M.run(run, text, save, say)
   local function method(name, body)
     return function(self, ...)
@@ -171,7 +172,10 @@ function M.run(run, text, save, say)
     --- Names of the run's tensors that begin with a text, "student." unless told otherwise.
     parameters = function(prefix) return changes.names(run, prefix or "student.") end,
     --- Replaces a tensor: run:set(name, tensor).
-    set = function(name, value) changes.set(run, name, sandbox.unwrap(value), text()) end,
+    set = function(name, value)
+      local given = sandbox.unwrap(value)
+      changes.set(run, name, given, text(tensor.is_tensor(given) and 4 * given:numel() or 0))
+    end,
   }
   local call = {}
   for name, body in pairs(methods) do call[name] = method(name, body) end

@@ -65,7 +65,8 @@ end
 local wrap, unwrap
 
 local MOST_PRINTED = 2 ^ 18 -- elements of a tensor that is printed, or becomes a table
-local LONGEST = 2 ^ 18      -- bytes of a text that is compiled
+local LONGEST = 2 ^ 16      -- bytes of a text that is compiled; the compiler's time may grow with their square
+local MOST_NAMES = 1000     -- of a console's own that a hint looks at
 
 local hidden = { free = true, save = true, pointer = true } -- and what changes a tensor in place
 local fields = { dtype = true, device = true }
@@ -244,7 +245,7 @@ end
 local function language(environment, out)
   local made = setmetatable({}, { __mode = "k" }) -- metatables that this console set
   local own = {
-    assert = assert, error = error, select = select, tonumber = tonumber, tostring = tostring, type = type,
+    assert = assert, error = error, select = select, tostring = tostring, type = type,
     unpack = function(t, ...) return lua.unpack(tensor_of(t) or t, ...) end,
     rawequal = rawequal, rawget = rawget, rawset = rawset, _VERSION = _VERSION,
     math = tables.copy(math), string = tables.copy(strings), table = tables.copy(lists), bit = tables.copy(bit),
@@ -267,6 +268,10 @@ local function language(environment, out)
         k = k + 1
         if keys[k] ~= nil then return keys[k], t[keys[k]] end
       end
+    end,
+    tonumber = function(...)
+      limit.check()
+      return tonumber(...)
     end,
     pcall = function(f, ...) return checked(pcall(f, ...)) end,
     xpcall = function(f, handler, ...) -- the handler runs after the error: no hook reaches it while that is under way
@@ -292,6 +297,7 @@ local function language(environment, out)
     loadstring = function(text, name)
       if type(text) ~= "string" then core.fail("loadstring: expected a string, got a %s", type(text)) end
       if #text > LONGEST then core.fail("loadstring: %d bytes; a console compiles at most %d", #text, LONGEST) end
+      limit.check()
       local f, message = require("perigee.sandbox.chunk").compile(text, environment)
       return f, message
     end,
@@ -305,6 +311,16 @@ local function language(environment, out)
   return own
 end
 
+--- The library's names and some of a console's own.
+local function names_of(base, environment)
+  local names = tables.sorted_keys(base)
+  for name in next, environment do
+    if #names >= MOST_NAMES then break end
+    names[#names + 1] = name
+  end
+  return names
+end
+
 --- A console's environment: the language, the library, and `extra` (run, student, ...). `out(text)` gets what is
 --- printed.
 function M.environment(extra, out)
@@ -316,7 +332,7 @@ function M.environment(extra, out)
     local value = base[name]
     if value == nil then
       core.fail("undefined variable '%s'%s", tostring(name),
-        nearest.hint(tostring(name), keys_of_both(base, environment)))
+        nearest.hint(tostring(name), names_of(base, environment)))
     end
     return value
   end })

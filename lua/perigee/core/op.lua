@@ -145,12 +145,21 @@ function M.attributes(definition, attributes)
   return ints, floats
 end
 
---- The floating-point operations of a call.
+local PRODUCT = 64 -- operations on an element from which a call is as fast as a product
+local SLOWER, TOUCH, DRAW = 50, 80, 800 -- operations of a product that take the time of one of another call's, of an
+                                         -- element's read or write, and of a number's draw
+
+--- What a call costs a console's evaluation, in floating-point operations of a product.
 local function work_of(definition, node, attributes, specs)
-  if not definition.flops then return specs[1] and M.numel(specs[1][1]) or 0 end
+  local made, touched = 0, 0
+  for _, spec in ipairs(specs) do made = made + M.numel(spec[1]) end
+  for _, x in pairs(node.inputs) do touched = touched + (x and M.numel(x.shape) or 0) end
+  touched = touched + made
   local a = setmetatable({}, { __index = function(_, key) return node[key] or attributes[key] end })
   for k, name in ipairs(definition.outputs) do a[name] = node.outputs[k] or nil end
-  return definition.flops(a)
+  local flops = definition.flops and definition.flops(a) or made
+  local work = flops * (flops < PRODUCT * touched and SLOWER or 1) + TOUCH * touched
+  return work + (definition.random and DRAW * made or 0)
 end
 
 local function run_now(definition, inputs, attributes, specs)

@@ -143,6 +143,10 @@ function Program:trace(body, ...)
   return unpack(results, 2, table.maxn(results))
 end
 
+--- The program under trace, or false, and back to it, for code that an error may end at any instruction.
+function M.current() return current end
+function M.restore(program) current = program end
+
 --- An error where random numbers would be drawn while a trace is under way, instead of at every step.
 function M.expect_no_draw(what)
   if current then

@@ -389,6 +389,13 @@ function M.tidy(body, ...)
   return unpack(results, 2, table.maxn(results))
 end
 
+--- The open scopes, and back to the first `count` of a list of them, for code that an error may end at any instruction.
+function M.scopes() return scopes end
+function M.restore_scopes(list, count)
+  scopes = list
+  for k = count + 1, #list do list[k] = nil end
+end
+
 --- Runs a function whose tensors outlive the tidy scopes around it: those of caches, data sets, loaders.
 function M.outlive(body, ...)
   local open = scopes

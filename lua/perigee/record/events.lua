@@ -3,11 +3,13 @@
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 
+local LONGEST_FIRST = 2 ^ 18 -- bytes of an event that is logged before it is done
 local MOST_WAITING = 8 * 2 ^ 20 -- bytes of lines that are kept while they can't be written
 
 ---@class perigee.Events
 ---@field tell fun(message: string)
 ---@field heard? fun(event: table)
+---@field bytes number     of the lines that were given to it
 ---@field cut boolean       the file ends in a part of a line
 ---@field outage { reason: string, from?: integer, to?: integer, lines: string[], next: integer, bytes: integer,
 ---  lost: integer }|false  since a line could not be written: those that wait, and how many found no room
@@ -22,7 +24,7 @@ Events.__index = Events
 function Events.open(folder, tell, heard)
   local path = folder .. "/events.jsonl"
   return setmetatable({ path = path, writer = files.append(path), tell = tell or function() end, heard = heard,
-    cut = false, outage = false }, Events)
+    bytes = 0, cut = false, outage = false }, Events)
 end
 
 --- Appends a text; false and the reason where that fails. A line that was cut short before is made one that no reader
@@ -82,6 +84,7 @@ end
 function Events:write(event)
   if self.heard then self.heard(event) end
   local line = json.encode(event) .. "\n"
+  self.bytes = self.bytes + #line
   if self:catch_up() then
     local fine, reason = attempt(self, line)
     if fine then return end
@@ -90,10 +93,15 @@ function Events:write(event)
   keep(self.outage, line, event.step)
 end
 
---- Appends an event that must stand in the log before what it tells of is done. Raises where it can't be written.
+--- Appends an event that must stand in the log before what it tells of is done. Raises where it can't be written, and
+--- where it is longer than such an event may be.
 ---@param event table
 function Events:write_first(event)
   local line = json.encode(event) .. "\n"
+  if #line > LONGEST_FIRST then
+    error(("the event has %d bytes in the log; expected at most %d"):format(#line, LONGEST_FIRST), 0)
+  end
+  self.bytes = self.bytes + #line
   if not self:catch_up() then error(self.outage.reason, 0) end
   local fine, reason = attempt(self, line)
   if not fine then error(reason, 0) end

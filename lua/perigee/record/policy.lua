@@ -9,12 +9,14 @@ local core = require "perigee.core.ffi"
 local json = require "perigee.io.json"
 local limit = require "perigee.sandbox.limit"
 local lists = require "perigee.sandbox.lists"
+local printable = require "perigee.base.printable"
 local signals = require "perigee.signals"
 local stops = require "perigee.stops"
 local strings = require "perigee.sandbox.strings"
 local tables = require "perigee.base.tables"
 
 local SECONDS, MOST_LATE = 1, 3 -- that a decision may take; how often it may take longer
+local MOST_TOLD, LONGEST_TOLD = 20, 1000 -- failures of a policy that are told, and their bytes
 
 local M = {}
 
@@ -94,7 +96,13 @@ end
 
 --- A stop with functions that were typed in: it decides within the limit, and a failure ends nothing.
 local function guarded(stop)
-  local decide, told, late = stop.decide, nil, 0
+  local decide, told, count, late = stop.decide, nil, 0, 0
+  local function tell(message)
+    if message == told or count >= MOST_TOLD then return end
+    told, count = message, count + 1
+    if count == MOST_TOLD then message = message .. "; further failures are not told" end
+    M.report(message)
+  end
   function stop.decide(self, event, state)
     if late >= MOST_LATE then return false, state end
     local started = core.C.pg_clock_seconds()
@@ -102,9 +110,8 @@ local function guarded(stop)
       chunk.handler(limit.is_users))
     if fine then return finished, next_state, reason end
     if core.C.pg_clock_seconds() - started >= SECONDS then late = late + 1 end
-    if late == MOST_LATE then finished = ("%s; it is not asked any more"):format(tostring(finished)) end
-    if finished ~= told then M.report(finished) end
-    told = finished
+    finished = printable.text(tostring(finished):sub(1, LONGEST_TOLD))
+    tell(late == MOST_LATE and finished .. "; it is not asked any more" or finished)
     return false, state
   end
   return stop

@@ -123,11 +123,14 @@ end
 
 -- ---- errors -----------------------------------------------------------------------------------------------------
 
+local LONGEST_MESSAGE = 2 ^ 16 -- bytes; the user may have made it
+
 --- A message handler for xpcall: the message, and the user's own lines that led to it.
 function M.handler(is_users)
   return function(message)
     local lines = {}
     if type(message) ~= "string" then message = ("an error value: %s"):format(type(message)) end
+    if #message > LONGEST_MESSAGE then message = message:sub(1, LONGEST_MESSAGE) .. "... (shortened)" end
     message = failure.explained(message)
     for level = 2, 60 do
       local info = debug.getinfo(level, "Sln")

@@ -1,12 +1,21 @@
---- The table library of consoles: sorting in Lua, which a limit reaches, and no loop in C longer than the table.
+--- The table library of consoles: sorting in Lua, which a limit reaches, and no loop in C longer than the table. Each
+--- call looks at the clock.
 jit.off(true, true)
 
 local core = require "perigee.core.ffi"
 local patterns = require "perigee.sandbox.patterns"
 
-local M = { concat = table.concat, maxn = table.maxn }
+local M = {}
+
+for _, name in ipairs { "concat", "maxn" } do
+  M[name] = function(...)
+    patterns.tick()
+    return table[name](...)
+  end
+end
 
 local function list_of(name, t)
+  patterns.tick()
   if type(t) ~= "table" then core.fail("table.%s: expected a table, got a %s", name, type(t)) end
   return t
 end

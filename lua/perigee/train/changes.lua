@@ -2,6 +2,7 @@
 --- the values before and after; a resumed run makes those again that came after its checkpoint, each at its step.
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
+local limit = require "perigee.sandbox.limit"
 local nearest = require "perigee.base.nearest"
 local optim = require "perigee.optim"
 local policy = require "perigee.record.policy"
@@ -154,9 +155,11 @@ local function make(run, change)
   local event = { event = "change", number = change.number, step = run.step, stage = run.stage.name,
     text = change.text, path = change.path, before = before, after = change.value == nil and true or change.value,
     again = change.again }
-  if change.again then run:log(event) else run:log_first(event) end -- one made again is in the log already
-  place.write(run, new)
-  run:mark_change(change.number)
+  limit.whole(function() -- a line's time may be over at any moment
+    if change.again then run:log(event) else run:log_first(event) end -- one made again is in the log already
+    place.write(run, new)
+    run:mark_change(change.number)
+  end)
 end
 
 --- Makes a change that a user asked for.

@@ -513,6 +513,9 @@ function Run:log_first(event)
   if self.events then self.events:write_first(event) end
 end
 
+--- Bytes that events of this process have in the log.
+function Run:log_bytes() return self.events and self.events.bytes or 0 end
+
 function Run:close_log()
   if self.events then self.events:close() end
   self.events = false
