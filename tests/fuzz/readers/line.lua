@@ -33,8 +33,9 @@ return { read = function(text)
   local environment = sandbox.environment({}, function(out) printed = printed + #out end)
   local compiled = chunk.compile(text, environment)
   if not compiled then return end
-  local began = core.C.pg_clock_seconds()
-  limit.run(LIMIT, function() return tensor.outlive(compiled) end, chunk.handler(limit.is_users), {})
+  local client, began = limit.client(), core.C.pg_clock_seconds()
+  limit.run(LIMIT, function() return tensor.outlive(compiled) end, chunk.handler(limit.is_users), client)
+  limit.release(client)
   check.demand(core.C.pg_clock_seconds() - began < LATE, "it took %.1f s", core.C.pg_clock_seconds() - began)
   expect_whole()
 end }
