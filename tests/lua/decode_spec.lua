@@ -48,19 +48,13 @@ describe("a decoder", function()
       oracle.near("tiles of " .. tile, decoder:decode(x, as_it_is), expected, 1e-6)
       decoder:close()
     end
-    -- where tiles differ, their overlap goes from the one to the other
-    local steps, seen = local_autoencoder(), 0
+    -- the overlap of tiles that differ, here all 1 and all 7, goes from the one to the other
+    local steps = local_autoencoder()
     steps.decode = function(_, z) return pg.ops.upsample_nearest(z * 0 + z:narrow(4, 1, 1), 2) end
     local decoder = decoders.open(steps, { 4, 7 }, { tile = 4 })
     local row = decoder:decode(pg.arange(7):reshape({ 1, 1, 1, 7 }):expand({ 1, 3, 4, 7 }):contiguous(), as_it_is)
       :narrow(2, 1, 1):narrow(3, 1, 1):reshape({ 14 }):totable()
-    for k = 2, 14 do
-      assert.is_true(row[k] >= row[k - 1])
-      if row[k] ~= row[k - 1] then seen = seen + 1 end
-    end
-    assert.equal(1, row[1])
-    assert.equal(7, row[14])
-    assert.is_true(seen >= 2)
+    assert.same({ 1, 1, 1, 1, 1, 1, 2.5, 5.5, 7, 7, 7, 7, 7, 7 }, row)
     decoder:close()
   end)
 
