@@ -45,7 +45,8 @@ local function step(recompute)
   local v = {}
   for name, t in pairs(inputs) do v[name] = p:input(name, t.shape, t.dtype) end
   local context = Context.new {
-    program = p, student = student, teacher = teacher, modules = { features = { projector = projector } }, batch = {},
+    program = p, student = student, teachers = { { name = "teacher", model = teacher } },
+    modules = { features = { projector = projector } }, batch = {},
     labels = v.y, path = "linear", t = v.t, noise = v.noise, dtype = "float32", drop_labels = false,
   }
   context.x0, context.pixel_images = v.x0, v.images

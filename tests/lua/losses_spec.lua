@@ -126,7 +126,7 @@ describe("attention_alignment", function()
       end
       return loss:compute {
         student = { grid = settings_of.student_grid, heads = f("q").shape[3] },
-        teacher = { heads = f("teacher_q").shape[3] },
+        teacher_model = function() return { heads = f("teacher_q").shape[3] } end,
         teacher_grid = function() return settings_of.teacher_grid end,
         teacher_attention = function(_, block) return taps["qkv of block " .. block], settings_of.prefix end,
         tap = function(_, name)

@@ -373,7 +373,7 @@ M.models = {
     "a student has no parameter under the name 'blocks'" },
   { "a field that is not there", model { block = "h = h + self.mpl(h) --!" }, "attempt to call field 'mpl'" },
   { "forward called with a dot", model { block = "h = h + self.mlp.forward(h) --!" },
-    "a symbolic value has no field or method 'output'" },
+    "a symbolic value has no field or method 'hidden'" },
   { "an index of a value", model { block = "h = h + h[1][1][1][1] --!" }, "" },
 }
 

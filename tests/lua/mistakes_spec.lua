@@ -199,8 +199,9 @@ describe("student and teacher", function()
   end)
 
   it("a teacher that is not an encoder", function()
-    assert.matches("the teacher, a sit, is not an encoder", with { teacher = pg.models.sit {
-      depth = 4, width = 32, heads = 2, patch = 4, size = 16, channels = 3, classes = 5 } })
+    local sit = pg.models.sit { depth = 4, width = 32, heads = 2, patch = 4, size = 16, channels = 3, classes = 5 }
+    assert.matches("the teacher, a sit, is not an encoder",
+      with { teachers = { { name = "teacher", source = sit, model = sit } } })
   end)
 
   it("data without pixels for the teacher", function()

@@ -22,9 +22,10 @@ function M.open(recipe, options)
     end
   end
   local run = Run.new(recipe, { device = options.device, trace = options.trace, train = train.train })
-  local teacher = recipe:teacher_model()
-  if teacher and (options.synthetic or not teacher.weights and teacher == recipe.teacher) then
-    run.teacher:materialise_untrained()
+  for _, entry in ipairs(recipe.teachers) do
+    if options.synthetic or not entry.model.weights and entry.model == entry.source then
+      run.teacher:materialise_untrained(entry)
+    end
   end
   if not run:enter_stage(options.stage or 1) then core_ffi.fail "interrupted while the teacher was being trained" end
   return run
@@ -103,7 +104,7 @@ end
 ---@return string[]
 function M.parts(plan, recipe)
   local teacher, projector, of_gradient = {}, {}, {}
-  if recipe:teacher_model() then tensors_of(recipe:teacher_model(), teacher) end
+  for _, entry in ipairs(recipe.teachers) do tensors_of(entry.model, teacher) end
   for _, modules in pairs(recipe:loss_modules()) do
     for _, module in pairs(modules) do tensors_of(module, projector) end
   end

@@ -47,7 +47,9 @@ function M.run(options)
       end
     end
   end
-  if recipe:teacher_model() then name("teacher", recipe:teacher_model()) end
+  for _, entry in ipairs(recipe.teachers) do
+    name(recipe.teachers[2] and "teachers." .. entry.name or "teacher", entry.model)
+  end
   local plan = require("perigee.stage.program").plan(recipe, stage,
     { batch = recipe.micro, parameters = trained, fuse = options.fuse })
   require("perigee.base.printable").print(require("perigee.core.text").plan(plan,

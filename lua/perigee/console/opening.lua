@@ -31,17 +31,19 @@ local function recipe_of(path, options)
   error(("%s returns no recipe: its last line should be `return pg.recipe { ... }`"):format(path), 0)
 end
 
---- Makes the teacher's model ready in a stage that doesn't need it too, unless it would have to be trained for that.
+--- Makes the teachers' models ready in a stage that doesn't need them too, unless one would have to be trained for
+--- that.
 function M.provide_teacher(inner)
-  local teacher, source = inner.teacher, inner.recipe.teacher
-  if not teacher.model or teacher.ready then return end
-  if recipes.is_recipe(source) and not teachers.trained(source) then
-    inner.progress:line("note: the teacher is not at hand: it was not trained here; run:enter %q would train it",
-      inner.recipe.stages[1].name)
-    return
+  for _, entry in ipairs(inner.recipe.teachers) do
+    local what = inner.recipe.teachers[2] and "teacher " .. entry.name or "teacher"
+    if recipes.is_recipe(entry.source) and not inner.teacher.ready[entry] and not teachers.trained(entry.source) then
+      inner.progress:line("note: the %s is not at hand: it was not trained here; run:enter %q would train it", what,
+        inner.recipe.stages[1].name)
+    else
+      local fine, message = pcall(tensor.outlive, inner.teacher.materialise, inner.teacher, entry)
+      if not fine then inner.progress:line("note: the %s is not at hand: %s", what, tostring(message)) end
+    end
   end
-  local fine, message = pcall(tensor.outlive, teacher.materialise, teacher)
-  if not fine then inner.progress:line("note: the teacher is not at hand: %s", tostring(message)) end
 end
 
 --- The averages take the place of the weights: what is computed from now on, and what is trained, begins with them.

@@ -73,7 +73,7 @@ function M.run(path, options)
   --- What is there by name, with its kind.
   local function at_hand()
     local lines = {}
-    for _, name in ipairs { "run", "recipe", "student", "teacher", "data", "losses" } do
+    for _, name in ipairs { "run", "recipe", "student", "teacher", "teachers", "data", "losses" } do
       if base[name] then
         local text = name == "losses" and table.concat(tables.sorted_keys(base.losses), ", ")
           or rawget(base[name], "name") or render.value(base[name]):match "^[^\n]*"

@@ -17,6 +17,7 @@ local opening = require "perigee.console.opening"
 local stage_program = require "perigee.stage.program"
 local stops = require "perigee.stops"
 local tables = require "perigee.base.tables"
+local teachers = require "perigee.stage.teachers"
 
 local tensor = core.tensor
 
@@ -289,23 +290,34 @@ function Session:picture(options)
   return o.path
 end
 
---- The teacher's block whose attention a loss of the recipe compares with that of a student's block.
-local function aligned_block(recipe, block)
+--- The teacher and its block whose attention a loss of the recipe compares with that of a student's block; otherwise
+--- the first teacher and its last block. `of`: the teacher's name. Nil where there is no teacher, or it is not at hand.
+---@return perigee.RecipeTeacher?, integer?
+local function aligned_block(inner, block, of)
+  local recipe = inner.recipe
+  local found, theirs = recipe.teachers[1], nil
+  if of then found = teachers.find(recipe.teachers, of, "run:attention") end
   for _, stage in ipairs(recipe.stages) do
     for _, entry in ipairs(stage.losses) do
       for _, pair in ipairs(entry.loss.pairs or {}) do
-        if pair.student == block then return pair.teacher end
+        local teacher = teachers.of_loss(recipe.teachers, entry.loss)[1]
+        if pair.student == block and not theirs and (not of or teacher == found) then
+          found, theirs = teacher, pair.teacher
+        end
       end
     end
   end
+  if not found or not inner.teacher.ready[found] then return nil end
+  return found, theirs or found.model.depth
 end
 
 --- The taps that hold a block's queries and keys, the student's and, where there is one, the teacher's.
-local function attention_program(self, block, theirs)
-  return compiled(self, ("attention %d %s"):format(block, tostring(theirs)), function(trace)
+local function attention_program(self, block, teacher, theirs)
+  local name = teacher and teacher.name
+  return compiled(self, ("attention %d %s %s"):format(block, tostring(name), tostring(theirs)), function(trace)
     local values = { student = find(self, trace, "qkv of block " .. block) }
-    if theirs then
-      values.teacher = trace.context:teacher_features().taps["qkv of block " .. theirs]
+    if teacher then
+      values.teacher = trace.context:teacher_features(name).taps["qkv of block " .. theirs]
         or core_ffi.fail("the teacher has no block %d", theirs)
     end
     return values
@@ -315,12 +327,14 @@ end
 --- The maps of one image, the student's and the teacher's, with their grids.
 local function attention_sides(self, o)
   local of = hidden[self]
-  local student, teacher = of.recipe.student, of.inner.teacher.ready and of.recipe:teacher_model()
-  local theirs = teacher and (o.teacher or aligned_block(of.recipe, o.block) or teacher.depth)
-  local out = evaluate(self, attention_program(self, o.block, theirs), batch_of(self, o.batch))
+  local student = of.recipe.student
+  local teacher, theirs = aligned_block(of.inner, o.block, o.of)
+  theirs = teacher and (o.teacher or theirs)
+  local out = evaluate(self, attention_program(self, o.block, teacher, theirs), batch_of(self, o.batch))
   local sides = { { map = attention_map.of(out.student, o.image, 0), grid = student.grid } }
-  if theirs then
-    sides[2] = { map = attention_map.of(out.teacher, o.image, teacher.prefix), grid = teacher:grid_for(student.grid) }
+  if teacher then
+    sides[2] = { map = attention_map.of(out.teacher, o.image, teacher.model.prefix),
+      grid = teacher.model:grid_for(student.grid) }
   end
   for k, name in ipairs { "student", "teacher" } do
     local heads = sides[k] and sides[k].map.shape[1]
@@ -333,12 +347,13 @@ end
 --- for the teacher if it is at hand, the picture as bright as that query attends to it, and the whole map, queries from
 --- top to bottom, keys from left to right. Each map is scaled by a quantile of its weights, without those of keys that
 --- nearly every query attends to. The mean over the heads, or one of them. Returns the path.
----@param options { block: integer, teacher?: integer, image?: integer, query?: integer[], head?: integer,
----  batch?: table, path?: string }  teacher: its block; query: { row, column } of the student's patches
+---@param options { block: integer, teacher?: integer, of?: string, image?: integer, query?: integer[], head?: integer,
+---  batch?: table, path?: string }  teacher: its block; of: its name, where the recipe has several; query: { row,
+---  column } of the student's patches
 function Session:attention(options)
   local o = check.options("run:attention", options, {
-    block = "count", teacher = { "count" }, image = { "count", 1 }, query = { "table" }, head = { "count" },
-    batch = { "table" }, path = { "string", "attention.png" },
+    block = "count", teacher = { "count" }, of = { "string" }, image = { "count", 1 }, query = { "table" },
+    head = { "count" }, batch = { "table" }, path = { "string", "attention.png" },
   })
   local of = hidden[self]
   local batch, grid = batch_of(self, o.batch), of.recipe.student.grid
@@ -375,6 +390,14 @@ function M.close(session)
   hidden[session].inner:free()
 end
 
+--- Several teachers' models by name, or nil.
+local function models_of(recipe)
+  if not recipe.teachers[2] then return nil end
+  local models = {}
+  for _, entry in ipairs(recipe.teachers) do models[entry.name] = entry.model end
+  return models
+end
+
 --- What a REPL has at hand.
 function M.names(session)
   local recipe, losses = hidden[session].recipe, {}
@@ -382,8 +405,8 @@ function M.names(session)
     for _, entry in ipairs(stage.losses) do losses[entry.name] = entry.loss end
   end
   return {
-    run = session, recipe = recipe, student = recipe.student, teacher = recipe:teacher_model(),
-    data = recipe.data, losses = losses,
+    run = session, recipe = recipe, student = recipe.student, data = recipe.data, losses = losses,
+    teacher = #recipe.teachers == 1 and recipe.teachers[1].model or nil, teachers = models_of(recipe),
   }
 end
 

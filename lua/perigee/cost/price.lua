@@ -77,11 +77,15 @@ local function parameters_of(recipe, stage, sizes)
       else trained[#trained + 1] = { name = m.name .. "." .. entry.name, tensor = entry.tensor } end
     end
   end
-  if stage.needs_teacher and not recipe.cache_teacher then
-    local teacher = recipe:teacher_model()
+  local held = {} -- teachers that this stage or a later one needs
+  for k = stage.index, recipe.cache_teacher and 0 or #recipe.stages do
+    for _, entry in ipairs(recipe:teachers_of(recipe.stages[k])) do held[entry] = true end
+  end
+  for entry in pairs(held) do
+    local teacher = entry.model
     teacher:assume_dtype(recipe.dtype)
-    numbers.teacher = teacher:parameter_count()
-    result.teacher = select(2, teacher:layout()) * sizes.element + buffer_bytes(teacher, recipe.dtype)
+    numbers.teacher = (numbers.teacher or 0) + teacher:parameter_count()
+    result.teacher = result.teacher + select(2, teacher:layout()) * sizes.element + buffer_bytes(teacher, recipe.dtype)
   end
   return result
 end

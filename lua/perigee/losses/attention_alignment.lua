@@ -10,7 +10,8 @@ local time_weight = require "perigee.stage.time_weight"
 ---@class perigee.AttentionAlignmentOptions
 ---@field name? string         "attention"
 ---@field student integer[]    blocks of the student, from 1 ...
----@field teacher integer[]    ... and the block of the teacher that each follows
+---@field teacher integer[]    ... and the block of the teacher that each follows; { 8, 10, 12, of = "clip" } says which
+---                            teacher, where the recipe has several
 ---@field heads? integer       the first so many of each: as many as both have
 ---@field head_map? { student: integer[], teacher: integer[] }  which heads go together, in place of `heads`
 ---@field time_weight? fun(t: perigee.Value): perigee.Value  weights of the samples by their times
@@ -54,10 +55,10 @@ end
 local function entropy(self, context, o)
   local sum
   for _, pair in ipairs(self.pairs) do
-    local theirs, skip = context:teacher_attention(pair.teacher)
+    local theirs, skip = context:teacher_attention(pair.teacher, o.teacher.of)
     local attributes = { teacher_skip = skip }
     if o.head_map then attributes.student_heads, attributes.teacher_heads = o.head_map.teacher, o.head_map.teacher
-    else attributes.heads = o.heads or math.min(context.student.heads, context.teacher.heads) end
+    else attributes.heads = o.heads or math.min(context.student.heads, context:teacher_model(o.teacher.of).heads) end
     local value = ops.attention_alignment(theirs:narrow(2, skip + 1, theirs.shape[2] - skip), theirs, attributes)
     sum = sum and sum + value or value
   end
@@ -71,6 +72,12 @@ return function(options)
     name = { "string", "attention" }, student = "counts", teacher = "counts", heads = { "count" },
     head_map = { "table" }, time_weight = { "function" },
   })
+  for key, value in pairs(o.teacher) do
+    if type(key) ~= "number" and (key ~= "of" or type(value) ~= "string") then
+      core.fail("loss '%s': teacher has '%s'; expected blocks and, of several teachers, the name: "
+        .. "teacher = { 8, 10, of = \"clip\" }", o.name, tostring(key))
+    end
+  end
   check_pairs(o, o, "", "blocks")
   if o.head_map then
     local map = check.options(("loss '%s': head_map"):format(o.name), o.head_map,
@@ -80,22 +87,23 @@ return function(options)
   local blocks = {}
   for k = 1, #o.student do blocks[k] = { student = o.student[k], teacher = o.teacher[k] } end
   return {
-    name = o.name, needs_teacher = true, asks = { "depth", "heads", "grid" }, pairs = blocks,
-    settings = { student = o.student, teacher = o.teacher, heads = o.heads, head_map = o.head_map },
+    name = o.name, needs_teacher = true, teacher = o.teacher.of, asks = { "depth", "heads", "grid" }, pairs = blocks,
+    settings = { student = o.student, teacher = { unpack(o.teacher) }, of = o.teacher.of, heads = o.heads,
+      head_map = o.head_map },
     code = o.time_weight,
     validate = function(_, student, teacher)
       check_blocks(o, student, teacher)
       check_heads(o, student, teacher)
     end,
     compute = function(_, context)
-      local from, to = context.student.grid, context:teacher_grid()
+      local from, to = context.student.grid, context:teacher_grid(o.teacher.of)
       local attributes, sum = {}, nil
       if o.head_map then attributes.student_heads, attributes.teacher_heads = o.head_map.student, o.head_map.teacher
-      else attributes.heads = o.heads or math.min(context.student.heads, context.teacher.heads) end
+      else attributes.heads = o.heads or math.min(context.student.heads, context:teacher_model(o.teacher.of).heads) end
       for _, pair in ipairs(blocks) do
         local qkv = ops.resize_tokens(context:tap("qkv of block " .. pair.student), { from = from, to = to })
         qkv = time_weight.apply(o.name, o.time_weight, context, qkv)
-        local theirs, skip = context:teacher_attention(pair.teacher)
+        local theirs, skip = context:teacher_attention(pair.teacher, o.teacher.of)
         attributes.teacher_skip = skip
         local value = ops.attention_alignment(qkv, ops.stop_gradient(theirs), attributes)
         sum = sum and sum + value or value

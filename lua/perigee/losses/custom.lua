@@ -7,7 +7,8 @@ local check = require "perigee.core.check"
 ---@field modules? fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module): table<string,
 ---  perigee.Module>
 ---@field per_sample? fun(self: perigee.Loss, context: perigee.Context): perigee.Value  [B], for signal.loss_by_time
----@field needs_teacher? boolean  the stage keeps the teacher
+---@field needs_teacher? boolean  the stage keeps the teacher, or all of several
+---@field teacher? string         the stage keeps that one of several
 ---@field settings? table         for config.json
 
 ---@class perigee.losses
@@ -18,9 +19,9 @@ local check = require "perigee.core.check"
 return function(options)
   local o = check.options("loss.custom", options, {
     name = "string", compute = "function", modules = { "function" }, needs_teacher = { "boolean", false },
-    settings = { "table", {} }, per_sample = { "function" },
+    teacher = { "string" },    settings = { "table", {} }, per_sample = { "function" },
   })
   return { name = o.name, compute = o.compute, code = o.compute, modules = o.modules,
     per_sample = o.per_sample,
-    needs_teacher = o.needs_teacher, settings = o.settings }
+    needs_teacher = o.needs_teacher or o.teacher ~= nil, teacher = o.teacher, settings = o.settings }
 end

@@ -12,6 +12,7 @@ local time_weight = require "perigee.stage.time_weight"
 ---@field time_weight? fun(t: perigee.Value): perigee.Value  weights of the samples by their times
 ---  (stage/time_weight.lua)
 ---@field hidden? integer   width of the projector's hidden layers: 2048
+---@field teacher? string   which, where the recipe has several
 
 ---@class perigee.losses
 ---@field feature_alignment fun(options: perigee.FeatureAlignmentOptions): perigee.Loss
@@ -20,12 +21,12 @@ local time_weight = require "perigee.stage.time_weight"
 ---@return perigee.Loss
 return function(options)
   local o = check.options("loss.feature_alignment", options, {
-    name = { "string", "features" }, block = "count", hidden = { "count", 2048 },
+    name = { "string", "features" }, block = "count", hidden = { "count", 2048 }, teacher = { "string" },
     time_weight = { "function" },
   })
   return {
-    name = o.name, needs_teacher = true, asks = { "depth", "width", "grid" },
-    settings = { block = o.block, hidden = o.hidden }, code = o.time_weight,
+    name = o.name, needs_teacher = true, teacher = o.teacher, asks = { "depth", "width", "grid" },
+    settings = { block = o.block, hidden = o.hidden, teacher = o.teacher }, code = o.time_weight,
     validate = function(_, student)
       if o.block > student.depth then
         core.fail("loss '%s': block %d of a student with %d blocks", o.name, o.block, student.depth)
@@ -36,9 +37,9 @@ return function(options)
     end,
     compute = function(_, context)
       local h = ops.resize_tokens(context:tap("block " .. o.block),
-        { from = context.student.grid, to = context:teacher_grid() })
+        { from = context.student.grid, to = context:teacher_grid(o.teacher) })
       local projected = time_weight.apply(o.name, o.time_weight, context, context.modules[o.name].projector(h))
-      local value = ops.feature_alignment(projected, ops.stop_gradient(context:teacher_features().patches))
+      local value = ops.feature_alignment(projected, ops.stop_gradient(context:teacher_features(o.teacher).patches))
       context.left[o.name] = value
       return value
     end,

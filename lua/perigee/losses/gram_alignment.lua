@@ -13,6 +13,7 @@ local time_weight = require "perigee.stage.time_weight"
 ---@field block integer   the student's, from 1
 ---@field time_weight? fun(t: perigee.Value): perigee.Value  weights of the samples by their times
 ---  (stage/time_weight.lua)
+---@field teacher? string  which, where the recipe has several
 
 ---@class perigee.losses
 ---@field gram_alignment fun(options: perigee.GramAlignmentOptions): perigee.Loss
@@ -27,11 +28,12 @@ end
 ---@param options perigee.GramAlignmentOptions
 ---@return perigee.Loss
 return function(options)
-  local o = check.options("loss.gram_alignment", options, { name = { "string", "gram" }, block = "count",
-    time_weight = { "function" } })
+  local o = check.options("loss.gram_alignment", options, {
+    name = { "string", "gram" }, block = "count", teacher = { "string" }, time_weight = { "function" },
+  })
   return {
-    name = o.name, needs_teacher = true, asks = { "depth", "grid" }, settings = { block = o.block },
-    code = o.time_weight,
+    name = o.name, needs_teacher = true, teacher = o.teacher, asks = { "depth", "grid" },
+    settings = { block = o.block, teacher = o.teacher }, code = o.time_weight,
     validate = function(_, student)
       if o.block > student.depth then
         core.fail("loss '%s': block %d of a student with %d blocks", o.name, o.block, student.depth)
@@ -39,9 +41,9 @@ return function(options)
     end,
     compute = function(_, context)
       local h = ops.resize_tokens(context:tap("block " .. o.block),
-        { from = context.student.grid, to = context:teacher_grid() })
+        { from = context.student.grid, to = context:teacher_grid(o.teacher) })
       h = time_weight.apply(o.name, o.time_weight, context, h)
-      return ops.mse(gram(h), gram(ops.stop_gradient(context:teacher_features().patches)))
+      return ops.mse(gram(h), gram(ops.stop_gradient(context:teacher_features(o.teacher).patches)))
     end,
   }
 end

@@ -22,6 +22,7 @@ local M = {}
 ---  perigee.Module>              modules trained with the student: nothing, by default
 ---@field validate? fun(self: perigee.Loss, student: perigee.Module, teacher?: perigee.Module)  errors before a run
 ---@field needs_teacher? boolean  the stage keeps the teacher, and the loss counts as alignment
+---@field teacher? string         the name of its teacher, where the recipe has several
 ---@field is_denoising? boolean   it says the `path` and the `time`s of the stage's denoising forward pass
 ---@field path? string            "linear" or "cosine"
 ---@field time? perigee.Time

@@ -1,9 +1,10 @@
 --- Judges: encoders whose features of pictures are compared. A judge's features are the class token after the final
---- norm, which for a classifier are what its head reads.
+--- norm, which for a classifier are what its head reads; of an encoder without one, the mean of its patch tokens.
 local core = require "perigee.core"
 local core_ffi = require "perigee.core.ffi"
 local models = require "perigee.models"
 local recipes = require "perigee.recipe"
+local teachers = require "perigee.stage.teachers"
 local ops, tensor = core.ops, core.tensor
 
 local BATCH = 50 -- pictures a pass
@@ -26,11 +27,17 @@ local function new(name, model, options)
   return setmetatable({ name = name, model = model, size = size, device = options.device }, Judge)
 end
 
---- A run's teacher, its weights in place. A teacher that is a recipe must have been trained: by the run, which keeps
---- it.
-local function teacher_of(run, options)
+--- A run's teacher, its weights in place; of several, the one of that name. A teacher that is a recipe must have been
+--- trained: by the run, which keeps it.
+---@param name? string
+local function teacher_of(run, name, options)
   local recipe = require("perigee.sampling.restore").recipe(run)
-  local teacher = recipe.teacher or core_ffi.fail("--features teacher: the recipe of %s has no teacher", run)
+  if not recipe.teachers[1] then core_ffi.fail("--features teacher: the recipe of %s has no teacher", run) end
+  if not name and recipe.teachers[2] then
+    core_ffi.fail("--features teacher: the recipe of %s has several; say teacher:NAME, with one of %s", run,
+      teachers.names(recipe.teachers))
+  end
+  local teacher = teachers.find(recipe.teachers, name, "--features teacher:" .. (name or "")).source
   if recipes.is_recipe(teacher) then
     local folder = require("perigee.teacher").trained(teacher)
       or core_ffi.fail("--features teacher: the teacher of %s, the recipe '%s', is not in the cache; it is trained "
@@ -44,14 +51,14 @@ local function teacher_of(run, options)
   return new("teacher", teacher, options)
 end
 
---- A judge by what the command line calls it: "teacher" (of the run given), a run that trained an encoder, or
---- MODEL:WEIGHTS.
+--- A judge by what the command line calls it: "teacher" or, of several, "teacher:NAME" (of the run given), a run that
+--- trained an encoder, or MODEL:WEIGHTS.
 ---@param text string
 ---@param run string     the folder or checkpoint whose teacher is meant
 ---@param options { device: string, size?: integer }  `size`: the pictures' side; by default what the model was made for
 ---@return perigee.Judge
 function M.open(text, run, options)
-  if text == "teacher" then return teacher_of(run, options) end
+  if text == "teacher" or text:match "^teacher:" then return teacher_of(run, text:match ":(.+)$", options) end
   local name, weights = text:match "^([%w_]+):(.+)$"
   if name then
     local model = models[name] { weights = weights }
@@ -67,7 +74,7 @@ end
 local function compile(model, device, shape, outputs)
   local p = core.program.new "judge"
   local pictures = p:input("pictures", { BATCH, shape[2], shape[3], shape[4] }, "uint8")
-  local list, dtype = {}, model.class_token.dtype
+  local list, dtype = {}, model:named_parameters()[1].tensor.dtype
   local pixels = ops.images(pictures, { scale = 1 / 255, offset = 0, dtype = dtype })
   for name, value in pairs(p:trace(outputs, pixels)) do
     list[#list + 1] = { name = name, value = value }
@@ -104,6 +111,9 @@ function Judge:features(pictures)
   local n, width = pictures.shape[1], self.model.width
   local result = tensor.empty({ n, width }, "float64")
   local executable = compile(self.model, self.device, pictures.shape, function(pixels)
+    if self.model.class_rows == 0 then
+      return { features = ops.mean((self.model:features(pixels, { input = self.size })), 2) }
+    end
     local _, extra = self.model:features(pixels, { input = self.size, class_token = true })
     return { features = extra.class_token }
   end)

@@ -65,6 +65,14 @@ local function settings_of(thing)
   return settings
 end
 
+--- The settings of the only teacher, or nil; of several by their names, or nil.
+local function teacher_config(recipe)
+  if not recipe.teachers[2] then return recipe.teachers[1] and settings_of(recipe.teachers[1].model), nil end
+  local all = {}
+  for _, entry in ipairs(recipe.teachers) do all[entry.name] = settings_of(entry.model) end
+  return nil, all
+end
+
 --- A student's settings, with its inputs where it declares them.
 local function student_config(student)
   local settings = settings_of(student)
@@ -110,11 +118,12 @@ end
 function M.config(recipe, extra)
   local stages = {}
   for k, stage in ipairs(recipe.stages) do stages[k] = stage_config(stage) end
+  local teacher, teachers = teacher_config(recipe)
   return tables.merged({
     name = recipe.name, seed = recipe.seed, precision = recipe.precision, batch = recipe.batch, micro = recipe.micro,
     optim = schedules.plain_all(recipe.optim), ema = schedules.plain(recipe.ema), every = recipe.every,
     sample = recipe.sample, stages = stages,
-    student = student_config(recipe.student), teacher = settings_of(recipe:teacher_model()),
+    student = student_config(recipe.student), teacher = teacher, teachers = teachers,
     data = settings_of(recipe.data), cache_teacher = recipe.cache_teacher or nil, tf32 = recipe.tf32 or nil,
     frozen = frozen_names(recipe),
   }, extra)

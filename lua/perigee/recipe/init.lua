@@ -9,6 +9,7 @@
 ---@field student perigee.Module    what is trained
 ---@field teacher? perigee.Vit|perigee.Recipe  an encoder, or a recipe whose student is one: it is trained first,
 ---  and cached
+---@field teachers? table<string, perigee.Vit|perigee.Recipe>  several, by the names that losses call them by
 ---@field data perigee.Dataset
 ---@field test? perigee.Dataset     what training does not see: `perigee eval` compares with it
 ---@field optim? perigee.Optimiser  pg.optim.adamw {} with its defaults
@@ -51,12 +52,14 @@ local core = require "perigee.core.ffi"
 local optim = require "perigee.optim"
 local schedules = require "perigee.schedules"
 local tables = require "perigee.base.tables"
+local teachers = require "perigee.stage.teachers"
 
 ---@class perigee.Recipe
 ---@field name string
 ---@field seed integer
 ---@field dtype perigee.Dtype
 ---@field student perigee.Module
+---@field teachers perigee.RecipeTeacher[]
 ---@field data perigee.Dataset
 ---@field batch integer
 ---@field micro integer
@@ -155,7 +158,7 @@ local function cache_option(given, o)
   if not cache.dtype then
     core.fail("recipe: cache_teacher: unknown precision '%s'; expected float32, bf16 or float64", cache.precision)
   end
-  if not o.teacher then core.fail "recipe: cache_teacher, and the recipe names no teacher" end
+  if not o.teachers[1] then core.fail "recipe: cache_teacher, and the recipe names no teacher" end
   if (o.data.crop or 0) > 0 then
     core.fail("recipe: cache_teacher keeps one result an image and its mirror image, but the data set '%s' crops at "
       .. "random (crop = %d); use crop = 0 or cache_teacher = false", o.data.name, o.data.crop)
@@ -170,8 +173,8 @@ local function needs_teacher(stage)
   return false
 end
 
---- pg.recipe { name, seed, precision, student, teacher, data, optim, ema, stages, every, micro, keep, sample,
----   evaluation, threads, cache_teacher, device, tf32 }
+--- pg.recipe { name, seed, precision, student, teacher or teachers, data, optim, ema, stages, every, micro, keep,
+---   sample, evaluation, threads, cache_teacher, device, tf32 }
 ---@param given perigee.RecipeOptions
 ---@return perigee.Recipe
 function M.new(given)
@@ -179,6 +182,7 @@ function M.new(given)
     name = "string", seed = { "natural", 0 }, precision = { "string", "float32" },
     student = { "table", required = true, words = "a model, such as pg.models.sit_s_2 {}" },
     teacher = { "table", words = "an encoder, such as pg.models.dinov2_vit_b_14 { weights = \"FILE\" }, or a recipe" },
+    teachers = { "table", words = "a table of encoders by name, such as { dino = pg.models.dinov2_vit_b_14 {} }" },
     cache_teacher = { "boolean|table", false },
     data = { "table", required = true, words = "a data set, such as pg.data.folder { dir = \"FOLDER\", batch = 64 }" },
     test = { "table" }, micro = { "count" }, recompute = { "boolean" },
@@ -196,6 +200,7 @@ function M.new(given)
   end
   o.dtype = precisions[o.precision]
   if not o.dtype then core.fail("recipe: unknown precision '%s'; expected float32, bf16 or float64", o.precision) end
+  o.teachers = teachers.of(o, M.is_recipe)
   o.cache_teacher = cache_option(o.cache_teacher, o)
   if not optim.is_optimiser(o.optim) then
     core.fail "recipe: optim is a table; expected an optimiser, such as pg.optim.adamw { lr = 1e-4 }"
@@ -213,11 +218,12 @@ function M.new(given)
   local stages, names = {}, {}
   for k, stage in ipairs(o.stages) do
     stages[k] = stage_value(stage, k, names)
-    if needs_teacher(stages[k]) and not o.teacher then
+    if needs_teacher(stages[k]) and not o.teachers[1] then
       core.fail("stage '%s' has a loss that needs a teacher, and the recipe names none", stages[k].name)
     end
     stages[k].needs_teacher = needs_teacher(stages[k])
     for _, entry in ipairs(stages[k].losses) do
+      core.at(entry.loss.place, teachers.of_loss, o.teachers, entry.loss)
       contract.expect(o.student, entry.loss.asks or {}, ("loss '%s'"):format(entry.name))
     end
   end
@@ -244,7 +250,7 @@ end
 
 local function validate(self)
   local signals = require "perigee.signals"
-  local student, teacher, data = self.student, self:teacher_model(), self.data
+  local student, data = self.student, self.data
   if student.size and data.height
     and (student.channels ~= data.channels or student.size[1] ~= data.height or student.size[2] ~= data.width) then
     core.fail("the student takes %d channels of %dx%d, the data set '%s' gives %d of %dx%d", student.channels,
@@ -253,13 +259,16 @@ local function validate(self)
   if student.classes and data.classes and data.classes > student.classes then
     core.fail("the student knows %d classes, the data set '%s' has %d", student.classes, data.name, data.classes)
   end
-  if teacher and not teacher.features then
-    core.fail("the teacher, a %s, is not an encoder: it has no features", teacher.name)
+  for _, entry in ipairs(self.teachers) do
+    if not entry.model.features then
+      core.fail("%s, a %s, is not an encoder: it has no features", self.teachers[2] and "teachers." .. entry.name
+        or "the teacher", entry.model.name)
+    end
   end
   for _, stage in ipairs(self.stages) do
     for _, entry in ipairs(stage.losses) do
       if entry.loss.validate then
-        core.at(entry.loss.place, entry.loss.validate, entry.loss, student, teacher)
+        core.at(entry.loss.place, entry.loss.validate, entry.loss, student, self:teacher_for(entry.loss))
       end
     end
     for _, signal in ipairs(signals.of_stage(stage.finish, stage.signals)) do
@@ -288,11 +297,19 @@ function Recipe:expect_data()
       self.data.name, count)
   end
 end
---- The encoder behind `teacher`: a model, or the student of a recipe that is trained first.
-function Recipe:teacher_model()
-  if self.teacher and M.is_recipe(self.teacher) then return self.teacher.student end
-  return self.teacher
+
+--- The encoder of a loss: that of the teacher it names, or of the only one; nil where there is none, or where it names
+--- none of several.
+---@param loss perigee.Loss
+---@return perigee.Vit?
+function Recipe:teacher_for(loss)
+  if loss.teacher then return teachers.find(self.teachers, loss.teacher, ("loss '%s'"):format(loss.name)).model end
+  return not self.teachers[2] and self.teachers[1] and self.teachers[1].model or nil
 end
+
+--- The teachers that the losses of a stage read.
+---@return perigee.RecipeTeacher[]
+function Recipe:teachers_of(stage) return teachers.of_stage(self.teachers, stage) end
 
 --- The flow-matching loss of a stage, or of the first stage that has one: it says the path and the times.
 function Recipe:flow_matching(stage)
@@ -317,11 +334,10 @@ end
 function Recipe:loss_modules()
   if not self.made_modules then
     self.made_modules = {}
-    local teacher = self:teacher_model()
     for _, stage in ipairs(self.stages) do
       for _, entry in ipairs(stage.losses) do
         if not self.made_modules[entry.name] then
-          self.made_modules[entry.name] = entry.loss:modules(self.student, teacher)
+          self.made_modules[entry.name] = entry.loss:modules(self.student, self:teacher_for(entry.loss))
         end
       end
     end

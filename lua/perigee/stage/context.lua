@@ -1,4 +1,4 @@
---- Shared by a step's losses: the batch, the noised images, one forward pass of the student with its taps, one of the
+--- Shared by a step's losses: the batch, the noised images, one forward pass of the student with its taps, one of each
 --- teacher or, where that is cached, inputs in its place. Each part is made when first asked for, so a stage without a
 --- teacher loss has no teacher in its program.
 local conditions = require "perigee.stage.conditions"
@@ -8,11 +8,13 @@ local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 local paths = require "perigee.paths"
 local tables = require "perigee.base.tables"
+local teachers = require "perigee.stage.teachers"
 
 ---@class perigee.Context
 ---@field program perigee.Program  that all of it is recorded into
 ---@field student perigee.Module
----@field teacher? perigee.Module
+---@field teacher? perigee.Vit     the only one
+---@field teachers perigee.RecipeTeacher[]
 ---@field modules table<string, table<string, perigee.Module>>  by a loss's name and its own
 ---@field data perigee.Dataset
 ---@field batch table<string, perigee.Value>
@@ -20,7 +22,7 @@ local tables = require "perigee.base.tables"
 ---@field labels? perigee.Value  int64 [B], where the data have them
 ---@field state perigee.Value    int64 [3]: what random ops draw by
 ---@field dtype perigee.Dtype
----@field kept? perigee.TeacherInputs  what stands for the teacher's forward pass
+---@field kept? perigee.TeacherInputs  what stands for the teachers' forward passes
 ---@field aligning boolean       the loss that is being recorded is one of the alignment's
 ---@field left table<string, perigee.Value>  what losses leave for signals, by their names
 ---@field forks table<string, { trunk: perigee.Value|false, branch: perigee.Value|false }>  by tap: its value as the
@@ -28,12 +30,14 @@ local tables = require "perigee.base.tables"
 local Context = {}
 Context.__index = Context
 
---- `fields`: program, student, teacher (or nil), modules (by loss name), batch (values by name: images uint8 [B,H,W,C]
+--- `fields`: program, student, teachers, modules (by loss name), batch (values by name: images uint8 [B,H,W,C]
 --- or latents, labels), state (int64 [3]), path, time, prediction, dtype; optional t, noise to fix what is otherwise
 --- drawn; kept; forked: names of taps.
 function Context.new(fields)
   fields.path = fields.path and paths.of(fields.path)
-  fields.aligning, fields.forks, fields.left = false, {}, {}
+  fields.aligning, fields.forks, fields.left, fields.teacher_results = false, {}, {}, {}
+  fields.teachers = fields.teachers or {}
+  fields.teacher = not fields.teachers[2] and fields.teachers[1] and fields.teachers[1].model or nil
   for _, name in ipairs(fields.forked or {}) do fields.forks[name] = { trunk = false, branch = false } end
   return setmetatable(fields, Context)
 end
@@ -157,43 +161,59 @@ function Context:tap(name)
   return fork.branch
 end
 
+--- A teacher by its name, or the only one.
+local function teacher_of(self, name)
+  if not self.teachers[1] then core.fail "a loss asks for the teacher, and the recipe names none" end
+  return teachers.find(self.teachers, name, "this loss")
+end
+
+--- The encoder of a teacher, by its name where the recipe has several.
+---@param name? string
+---@return perigee.Vit
+function Context:teacher_model(name) return teacher_of(self, name).model end
+
 --- The teacher's patch grid for this student { rows, columns }.
-function Context:teacher_grid() return self.teacher:grid_for(self.student.grid) end
+---@param name? string  of the teacher, where the recipe has several
+function Context:teacher_grid(name) return self:teacher_model(name):grid_for(self.student.grid) end
 
 --- The forward pass itself.
-local function run_teacher(self)
+local function run_teacher(self, teacher)
   local taps = require "perigee.nn.taps"
   local patches, published = taps.collect(function()
-    return (self.teacher:features(self:pixels(), { grid = self:teacher_grid() }))
+    return (teacher:features(self:pixels(), { grid = teacher:grid_for(self.student.grid) }))
   end)
   return { patches = patches, taps = published }
 end
 
 --- The same by inputs, each made when it is read.
-local function read_teacher(kept)
-  local taps = setmetatable({}, { __index = function(_, name) return kept:value(name) end })
+local function read_teacher(kept, entry)
+  local taps = setmetatable({}, { __index = function(_, name) return kept:value(entry, name) end })
   return setmetatable({ taps = taps }, {
-    __index = function(_, key) return key == "patches" and kept:value(key) or nil end,
+    __index = function(_, key) return key == "patches" and kept:value(entry, key) or nil end,
   })
 end
 
 --- The teacher's forward pass: { patches, taps }.
+---@param name? string  of the teacher, where the recipe has several
 ---@return { patches: perigee.Value, taps: table<string, perigee.Value> }
-function Context:teacher_features()
-  if not self.teacher and not self.kept then core.fail "a loss asks for the teacher, and the recipe names none" end
-  self.teacher_result = self.teacher_result
-    or (self.kept and read_teacher(self.kept) or self.program:trace(run_teacher, self))
-  return self.teacher_result
+function Context:teacher_features(name)
+  local entry = teacher_of(self, name)
+  local results = self.teacher_results
+  results[entry] = results[entry]
+    or (self.kept and read_teacher(self.kept, entry) or self.program:trace(run_teacher, self, entry.model))
+  return results[entry]
 end
 
 --- The teacher's queries and keys of a block, as ops.attention_alignment takes them: packed [B,skip+N,3,H,d], and
 --- `skip`, the class and register tokens in front. The third part, the values, must not be read: with a cache it is a
 --- filling.
 ---@param block integer
+---@param name? string  of the teacher, where the recipe has several
 ---@return perigee.Value packed, integer skip
-function Context:teacher_attention(block)
-  if not self.kept then return self:teacher_features().taps["qkv of block " .. block], self.teacher.prefix end
-  local kept = self.kept:value("queries and keys of block " .. block)
+function Context:teacher_attention(block, name)
+  local entry = teacher_of(self, name)
+  if not self.kept then return self:teacher_features(name).taps["qkv of block " .. block], entry.model.prefix end
+  local kept = self.kept:value(entry, "queries and keys of block " .. block)
   return ops.concat({ kept, kept:narrow(3, 1, 1) }, 3), 0
 end
 

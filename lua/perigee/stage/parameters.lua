@@ -28,21 +28,31 @@ local function owners_of(recipe, modules)
       owners[entry.tensor] = owners[entry.tensor] or { name = m.name .. "." .. entry.name, module = m }
     end
   end
-  local teacher = recipe:teacher_model()
-  if teacher then
-    teacher:assume_dtype(recipe.dtype)
-    for _, list in ipairs { teacher:named_parameters(), teacher:named_buffers() } do
+  for _, teacher in ipairs(recipe.teachers) do
+    local beginning = recipe.teachers[2] and "teachers." .. teacher.name or teacher.name
+    teacher.model:assume_dtype(recipe.dtype)
+    for _, list in ipairs { teacher.model:named_parameters(), teacher.model:named_buffers() } do
       for _, entry in ipairs(list) do
-        owners[entry.tensor] = owners[entry.tensor] or { name = "teacher." .. entry.name }
+        owners[entry.tensor] = owners[entry.tensor] or { name = beginning .. "." .. entry.name, teacher = teacher }
       end
     end
   end
   return owners
 end
 
+--- An error unless a loss of the stage says that it needs this teacher.
+local function expect_needed(recipe, stage, owner)
+  for _, teacher in ipairs(recipe:teachers_of(stage)) do
+    if teacher == owner.teacher then return end
+  end
+  core_ffi.fail("stage '%s' reads %s, and none of its losses says that it needs the teacher; give the loss `%s`",
+    stage.name, owner.name, recipe.teachers[2] and ("teacher = \"%s\""):format(owner.teacher.name)
+    or "needs_teacher = true")
+end
+
 --- Raises an error at the user's line for a parameter that a stage reads and that would not be there, or would stay as
 --- it is without anybody having said so.
-local function expect_trained(stage, t, owner)
+local function expect_trained(recipe, stage, t, owner)
   local shape = core_ffi.shape_text(t.shape)
   if not owner and t.device == "meta" then
     core_ffi.fail("this %s %s belongs to no module that is trained: keep the module that has it in a field of the "
@@ -50,9 +60,7 @@ local function expect_trained(stage, t, owner)
   elseif not owner and rawget(t, "role") == "parameter" and not is_frozen(t) then
     core_ffi.fail("this parameter %s belongs to no module that is trained: keep its module in a field of the student "
       .. "or list it in the loss's `modules`; or say that it stays as it is, with module:freeze()", shape)
-  elseif owner and not owner.module and not stage.needs_teacher then
-    core_ffi.fail("stage '%s' reads %s, and none of its losses says that it needs the teacher; give the loss "
-      .. "`needs_teacher = true`", stage.name, owner.name)
+  elseif owner and owner.teacher then expect_needed(recipe, stage, owner)
   elseif owner and owner.module and owner.module.loss then
     for _, entry in ipairs(stage.losses) do
       if entry.name == owner.module.loss then return end
@@ -65,7 +73,7 @@ end
 --- The trained parameters that get a gradient in a stage, added to `reached`.
 local function reach(recipe, stage, owners, reached)
   local trace = stage_program.trace(recipe, stage, { batch = recipe.micro, admit = function(t)
-    if rawget(t, "role") or t.device == "meta" then expect_trained(stage, t, owners[t]) end
+    if rawget(t, "role") or t.device == "meta" then expect_trained(recipe, stage, t, owners[t]) end
   end })
   local p, tensors, wrt = trace.program, {}, {}
   for _, m in ipairs(recipe:trained_modules(stage)) do

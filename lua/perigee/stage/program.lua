@@ -52,7 +52,7 @@ function M.trace(recipe, stage, options)
   local matching = recipe:flow_matching(stage)
   local student = recipe.student
   local context = Context.new {
-    program = p, batch_size = options.batch, student = student, teacher = recipe:teacher_model(),
+    program = p, batch_size = options.batch, student = student, teachers = recipe.teachers,
     modules = recipe:loss_modules(),
     data = recipe.data, batch = batch,
     labels = batch.labels, state = p:input("state", { 3 }, "int64"), dtype = recipe.dtype,
@@ -75,11 +75,11 @@ function M.trace(recipe, stage, options)
     total = total and total + term or term
   end
   context.aligning = false
-  if context.kept and context.teacher then teacher_taps.check(p, context.teacher) end
+  for _, entry in ipairs(context.kept and recipe.teachers or {}) do teacher_taps.check(p, entry.model) end
   return { program = p, losses = losses, weights = weights, total = total, context = context }
 end
 
---- The values of a cached teacher that the recipe's stages read, together; by name.
+--- The values of cached teachers that the recipe's stages read, together; by name.
 ---@return perigee.TeacherField[]
 function M.teacher_fields(recipe)
   local fields, known = {}, {}

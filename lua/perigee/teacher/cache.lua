@@ -12,7 +12,9 @@ local owner = require "perigee.io.owner"
 local program_text = require "perigee.core.text"
 local size = require "perigee.base.size"
 local stage_program = require "perigee.stage.program"
+local tables = require "perigee.base.tables"
 local teacher_model = require "perigee.teacher"
+local teachers = require "perigee.stage.teachers"
 local tensor = require "perigee.core.tensor"
 
 local C = core_ffi.C
@@ -27,7 +29,7 @@ local M = {}
 ---@field each integer       bytes of an image's records in all files
 ---@field images integer     records an image: 2 where the data flip
 
---- Where everything lies in the files; nil where no stage reads anything of the teacher.
+--- Where everything lies in the files; nil where no stage reads anything of a teacher.
 ---@return perigee.CacheLayout?
 function M.layout(recipe)
   local form = { fields = stage_program.teacher_fields(recipe), bytes = {}, strides = {}, each = 0,
@@ -92,10 +94,14 @@ local function tensor_sums(plan, known)
   return table.concat(sums)
 end
 
+--- The encoder that a field is of.
+local function model_of(recipe, field) return teachers.find(recipe.teachers, field.teacher, "cache_teacher").model end
+
 --- The header's bytes of a field's file. The teacher must be materialised.
 local function header_of(run, form, k, known)
   local recipe, field = run.recipe, form.fields[k]
-  local plan, teacher = cache_filler.plan(recipe, { field }, 1, run.device), recipe:teacher_model()
+  local alone = tables.merged(field, { name = "teacher " .. field.tap }) -- by no name of the recipe's
+  local plan, teacher = cache_filler.plan(recipe, { alone }, 1, run.device), model_of(recipe, field)
   return cache_file.header {
     teacher = teacher.name, settings = teacher.settings,
     program = teacher_model.digest(program_text.plan(plan, { cost = false })),
@@ -117,7 +123,7 @@ local function files_of(run, form)
   for k, field in ipairs(form.fields) do
     local header = header_of(run, form, k, known)
     list[k] = cache_file.new {
-      path = ("%s/%s-%s-%s.cache"):format(folder, recipe:teacher_model().name, field.tap:gsub("[^%w]+", "-"),
+      path = ("%s/%s-%s-%s.cache"):format(folder, model_of(recipe, field).name, field.tap:gsub("[^%w]+", "-"),
         teacher_model.digest(header)),
       header = header, field = field, bytes = form.bytes[k], stride = form.strides[k], count = recipe.data.count,
       images = form.images,
@@ -141,7 +147,7 @@ local function find(run, file)
   return true
 end
 
---- Finds or fills the files of a run whose teacher is materialised: { fields, sources } for its loaders. Nil:
+--- Finds or fills the files of a run whose teachers are materialised: { fields, sources } for its loaders. Nil:
 --- interrupted.
 ---@param form perigee.CacheLayout
 function M.open(run, form)

@@ -21,7 +21,7 @@ function M.plan(recipe, fields, batch, device)
   local p, context = teacher_taps.trace(recipe, batch)
   local outputs = {}
   for k, field in ipairs(fields) do
-    outputs[k] = { name = field.name, value = teacher_taps.value(context, field.tap):to(field.dtype) }
+    outputs[k] = { name = field.name, value = teacher_taps.value(context, field.teacher, field.tap):to(field.dtype) }
   end
   return core.plan.build(p, outputs, { device = device })
 end

@@ -110,11 +110,12 @@ local function train_recipe(holder, recipe)
   return path
 end
 
---- Materialises the teacher of a run. False: it was being trained, and that was interrupted.
+--- Materialises a teacher of a run. False: it was being trained, and that was interrupted.
 ---@param holder perigee.Teacher
+---@param entry perigee.RecipeTeacher
 ---@return boolean
-function M.prepare(holder)
-  local teacher = holder.recipe.teacher
+function M.prepare(holder, entry)
+  local teacher = entry.source
   local options = { dtype = holder.recipe.dtype, device = holder.device, purpose = "teacher" }
   if recipes.is_recipe(teacher) then
     local path = train_recipe(holder, teacher)

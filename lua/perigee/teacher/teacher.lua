@@ -1,5 +1,5 @@
---- The teacher of a run: in memory while a stage needs it, or, with the recipe's `cache_teacher`, only while the files
---- that take its place are filled.
+--- The teachers of a run: each in memory while a stage needs it, or, with the recipe's `cache_teacher`, only while the
+--- files that take their place are filled.
 local cache = require "perigee.teacher.cache"
 local teachers = require "perigee.teacher"
 
@@ -9,9 +9,8 @@ local teachers = require "perigee.teacher"
 ---@field progress perigee.Progress
 ---@field train? fun(recipe: perigee.Recipe, options: perigee.TrainOptions): perigee.Run, string  trains a teacher that
 ---  is itself a recipe
----@field model perigee.Vit|false
----@field ready boolean   the model is materialised
----@field cache { fields: perigee.TeacherField[], sources: table }|false  files in place of the model
+---@field ready table<perigee.RecipeTeacher, true?>  those whose models are materialised
+---@field cache { fields: perigee.TeacherField[], sources: table }|false  files in place of the models
 local Teacher = {}
 Teacher.__index = Teacher
 
@@ -21,54 +20,65 @@ local M = {}
 ---@return perigee.Teacher
 function M.new(recipe, options)
   return setmetatable({
-    recipe = recipe, device = options.device, progress = options.progress, train = options.train,
-    model = recipe:teacher_model() or false, ready = false, cache = false,
+    recipe = recipe, device = options.device, progress = options.progress, train = options.train, ready = {},
+    cache = false,
   }, Teacher)
 end
 
---- Materialises the model, from its file or by training it. False: interrupted.
-function Teacher:materialise()
-  self.ready = teachers.prepare(self)
-  return self.ready
+--- Materialises a model, from its file or by training it. False: interrupted.
+---@param entry perigee.RecipeTeacher
+function Teacher:materialise(entry)
+  self.ready[entry] = self.ready[entry] or teachers.prepare(self, entry) or nil
+  return self.ready[entry] == true
 end
 
---- Random weights in place of the model's own, for measurements.
-function Teacher:materialise_untrained()
-  self.model.weights = nil
-  self.model:materialise { seed = self.recipe.seed, dtype = self.recipe.dtype, device = self.device,
+--- Random weights in place of a model's own, for measurements.
+---@param entry perigee.RecipeTeacher
+function Teacher:materialise_untrained(entry)
+  entry.model.weights = nil
+  entry.model:materialise { seed = self.recipe.seed, dtype = self.recipe.dtype, device = self.device,
     purpose = "teacher" }
-  self.ready = true
+  self.ready[entry] = true
 end
 
-function Teacher:dematerialise()
-  if self.ready then self.model:dematerialise() end
-  self.ready = false
+--- Gives back the memory of all models but those in `keep`.
+---@param keep? table<perigee.RecipeTeacher, true>
+function Teacher:dematerialise(keep)
+  for _, entry in ipairs(self.recipe.teachers) do
+    if self.ready[entry] and not (keep and keep[entry]) then
+      entry.model:dematerialise()
+      self.ready[entry] = nil
+    end
+  end
+end
+
+local function materialise_all(self, wanted)
+  for _, entry in ipairs(self.recipe.teachers) do
+    if wanted[entry] and not self:materialise(entry) then return false end
+  end
+  return true
 end
 
 --- Finds or fills the files of the cache. False: interrupted.
-function Teacher:fill_cache()
+local function fill_cache(self, wanted)
   local form = cache.layout(self.recipe)
   if not form then return true end -- losses that need a teacher and read nothing of it
   cache.check_size(self.recipe, form)
-  if not self:materialise() then return false end
+  if not materialise_all(self, wanted) then return false end
   self.cache = cache.open(self, form) or false
   self:dematerialise()
   return self.cache ~= false
 end
 
---- Makes the teacher ready for the stages to come, or gives its memory back if none of them needs it. False:
---- interrupted.
----@param needed boolean
+--- Makes the teachers ready that the stages to come need, and gives back the memory of the others. False: interrupted.
+---@param needed table<perigee.RecipeTeacher, true>
 ---@return boolean
 function Teacher:provide(needed)
-  if not self.model then return true end
-  if not needed then
-    self.cache = false
-    self:dematerialise()
-    return true
-  end
-  if self.recipe.cache_teacher then return self.cache ~= false or self:fill_cache() end
-  return self.ready or self:materialise()
+  if not next(needed) then self.cache = false end
+  self:dematerialise(needed)
+  if not next(needed) then return true end
+  if self.recipe.cache_teacher then return self.cache ~= false or fill_cache(self, needed) end
+  return materialise_all(self, needed)
 end
 
 --- For an error of a run that names a damaged record of the cache: sets its file aside, and adds to the message how to

@@ -210,10 +210,12 @@ function Run:free_programs()
   self.train_step, self.plan, self.weights, self.pending = false, false, {}, {}
 end
 
---- The teacher for this stage and those after it. False: interrupted.
+--- The teachers for this stage and those after it. False: interrupted.
 function Run:provide_teacher()
-  local needed, cached = false, self.teacher.cache
-  for k = self.stage.index, #self.recipe.stages do needed = needed or self.recipe.stages[k].needs_teacher end
+  local needed, cached = {}, self.teacher.cache
+  for k = self.stage.index, #self.recipe.stages do
+    for _, entry in ipairs(self.recipe:teachers_of(self.recipe.stages[k])) do needed[entry] = true end
+  end
   if not self.teacher:provide(needed) then return false end
   if self.teacher.cache ~= cached then self:open_loader() end
   return true
