@@ -74,7 +74,7 @@ end
 local function compile(model, device, shape, outputs)
   local p = core.program.new "judge"
   local pictures = p:input("pictures", { BATCH, shape[2], shape[3], shape[4] }, "uint8")
-  local list, dtype = {}, model:named_parameters()[1].tensor.dtype
+  local list, dtype = {}, (model.class_token or model.patch_embedding.weight).dtype
   local pixels = ops.images(pictures, { scale = 1 / 255, offset = 0, dtype = dtype })
   for name, value in pairs(p:trace(outputs, pixels)) do
     list[#list + 1] = { name = name, value = value }
