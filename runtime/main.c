@@ -26,6 +26,10 @@ static int find_home(char *home, size_t room) {
 
 static int traceback(lua_State *L) {
   if (lua_type(L, 1) != LUA_TSTRING) return 1;
+  if (strstr(lua_tostring(L, 1), "not enough memory")) { /* where it was missing is no matter */
+    lua_pushliteral(L, "not enough memory");
+    return 1;
+  }
   luaL_traceback(L, L, lua_tostring(L, 1), 1);
   return 1;
 }
