@@ -1,15 +1,15 @@
 /* Signals that end a program, as a flag. */
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "internal.h"
 
-static volatile sig_atomic_t pending;
+static atomic_int pending; /* the handler may run on a loader's thread */
 
 static void on_signal(int number) {
-  if (pending && number == SIGINT) _exit(130);
-  pending = number;
+  if (atomic_exchange(&pending, number) && number == SIGINT) _exit(130);
 }
 
 /* Signals by which a terminal, a shell or a scheduler ends a program: SLURM warns by SIGUSR1 or SIGUSR2, a limit of
@@ -33,5 +33,5 @@ pg_status pg_signals_install(void) {
   return PG_OK;
 }
 
-int pg_signals_pending(void) { return pending; }
-void pg_signals_clear(void) { pending = 0; }
+int pg_signals_pending(void) { return atomic_load(&pending); }
+void pg_signals_clear(void) { atomic_store(&pending, 0); }
