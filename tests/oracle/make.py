@@ -1,6 +1,6 @@
 """Writes fixtures/. With --check, computes everything again in float32 and says how far that is from them.
 
-    python3 tests/oracle/make.py [--vit-tiny FILE] [--dit FOLDER] [--encoders] [--check]
+    python3 tests/oracle/make.py [--vit-tiny FILE] [--dit FOLDER] [--repa FOLDER] [--encoders] [--check]
 """
 
 import argparse
@@ -19,6 +19,7 @@ import build_dopri5
 import build_encoders
 import build_frechet
 import build_haste
+import build_mmdit
 import build_inception
 import build_official
 import build_ops
@@ -33,7 +34,7 @@ import store
 FOLDER = Path(__file__).parent / "fixtures"
 
 
-def fixtures(vit_tiny, encoders, dit):
+def fixtures(vit_tiny, encoders, dit, repa):
     yield from build_student.build()
     yield from build_haste.build()
     yield from build_parameters.build()
@@ -50,6 +51,7 @@ def fixtures(vit_tiny, encoders, dit):
     yield from build_autoencoder.build()
     yield from build_official.build()
     yield from build_diffusion.build(dit)
+    yield from build_mmdit.build(repa)
     yield from build_ops.build()
 
 
@@ -73,6 +75,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vit-tiny", metavar="FILE", help="vit_tiny_patch16_224.safetensors, for vit_tiny_real")
     parser.add_argument("--dit", metavar="FOLDER", help="a clone of facebookresearch/DiT, for diffusion")
+    parser.add_argument("--repa", metavar="FOLDER", help="a clone of sihyun-yu/REPA, for mmdit")
     parser.add_argument("--encoders", action="store_true", help="encoder_* too, which takes transformers and timm")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
@@ -80,7 +83,7 @@ def main():
     if options.check:
         store.compute = torch.float32
     FOLDER.mkdir(exist_ok=True)
-    for fixture in fixtures(options.vit_tiny, options.encoders, options.dit):
+    for fixture in fixtures(options.vit_tiny, options.encoders, options.dit, options.repa):
         if options.check:
             compare(fixture)
         else:
@@ -94,6 +97,8 @@ def main():
         (FOLDER / "autoencoder_kl.names").write_text(build_autoencoder.names())
     if not options.vit_tiny:
         print("vit_tiny_real left as it is: give --vit-tiny FILE to make it again")
+    if not options.repa:
+        print("mmdit left as it is: give --repa FOLDER to make it again")
     if not options.dit:
         print("diffusion left as it is: give --dit FOLDER to make it again")
 
