@@ -3,6 +3,7 @@ local core = require "perigee.core.ffi"
 local decoders = require "perigee.sampling.decoder"
 local expect = require "tests.lua.expect"
 local files = require "perigee.io.files"
+local memory = require "tests.lua.memory"
 local models = require "perigee.models"
 local npy = require "perigee.io.npy"
 local npz = require "perigee.io.npz"
@@ -55,6 +56,25 @@ describe("a decoder", function()
     local row = decoder:decode(pg.arange(7):reshape({ 1, 1, 1, 7 }):expand({ 1, 3, 4, 7 }):contiguous(), as_it_is)
       :narrow(2, 1, 1):narrow(3, 1, 1):reshape({ 14 }):totable()
     assert.same({ 1, 1, 1, 1, 1, 1, 2.5, 5.5, 7, 7, 7, 7, 7, 7 }, row)
+    decoder:close()
+  end)
+
+  it("takes its plan's memory, however many latents there are", function()
+    local model = models.autoencoder_tiny { channels = 8 }
+    model:materialise()
+    local decoder, x = decoders.open(model, { 8, 8 }, { batch = 2 }), pg.randn(12, 4, 8, 8)
+    local function peak(count) -- beyond the results
+      memory.collect()
+      core.C.pg_memory_reset_peak(core.C.PG_CPU)
+      local before = memory.held()
+      local made = decoder:decode(x:narrow(1, 1, count), pixels.floor)
+      local most = memory.peak() - before - made:bytes()
+      made:free()
+      return most
+    end
+    local few, many = peak(2), peak(12)
+    assert.is_true(many <= few + 12 * 3 * 64 * 64, ("%d, then %d bytes"):format(few, many)) -- the parts
+    assert.is_true(decoder.bytes > 0)
     decoder:close()
   end)
 

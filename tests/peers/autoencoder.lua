@@ -16,7 +16,7 @@ local inputs = { encode = npy.load(arg[2]), decode = npy.load(arg[3]) }
 local run, bytes = {}, {}
 for _, what in ipairs { "encode", "decode" } do
   local executable
-  run[what], executable = require("perigee.core").compile(function(x) return model[what](model, x) end, { inputs[what] })
+  run[what], executable = pg.compile(function(x) return model[what](model, x) end, { inputs[what] })
   bytes[what] = executable.plan.arena_bytes
 end
 
