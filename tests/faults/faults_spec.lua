@@ -1,5 +1,5 @@
--- A system call fails once, in train, train --resume and sample: the program does not crash, names the file, leaves the
--- last checkpoint, and the same command goes on to the very bytes of a run that nothing disturbed.
+-- A system call fails once, in train, train --resume, sample and prepare: the program does not crash, names the file,
+-- leaves the last checkpoint, and the same command goes on to the very bytes of a run that nothing disturbed.
 --
 -- Some of the calls are tried, always the same; PERIGEE_FAULT_SWEEP=20 tries twenty of each kind, a large number all.
 local core = require "perigee.core.ffi"
@@ -59,13 +59,22 @@ local function samples()
   return table.concat(list)
 end
 
+--- Prepared pictures, their labels and the manifest.
+local function prepared()
+  local list = { files.read(at "out/images.manifest"), files.read(at "out/images/dataset.json") }
+  for k = 0, 7 do list[#list + 1] = files.read(at(("out/images/00000/img%08d.png"):format(k))) end
+  return table.concat(list)
+end
+
 -- what is tried: the folder that it begins with, the command, the one that goes on after a failure, and its result
 local function scenarios()
+  local prepare = ("prepare %s %s --size 8"):format(at "data", at "out")
   local sample = ("sample %s --out %s --batch 2"):format(at "runs/faults", at "out")
   return {
     { name = "train", begin = "new", command = train(false), again = train(true), result = last_checkpoint },
     { name = "train --resume", begin = "half", command = train(true), again = train(true), result = last_checkpoint },
     { name = "sample", begin = "whole", command = sample, again = sample, result = samples },
+    { name = "prepare", begin = "new", command = prepare, again = prepare, result = prepared },
   }
 end
 
@@ -129,8 +138,8 @@ describe("one system call that fails during", function()
     shell "cp -a @/work @/whole"
   end)
 
-  for k = 1, 3 do
-    local name = ({ "train", "train --resume", "sample" })[k]
+  for k = 1, 4 do
+    local name = ({ "train", "train --resume", "sample", "prepare" })[k]
     for _, fault in ipairs(FAULTS) do
       it(("%s: %s"):format(name, fault.call), function()
         local scenario = scenarios()[k]
