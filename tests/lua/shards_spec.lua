@@ -49,6 +49,8 @@ describe("latents in safetensors shards", function()
     expect_close(batch.latents:narrow(1, 4, 2), second)
     assert.same({ 0, 1, 2, 2, 1 }, batch.labels:totable())
     expect_close(data:latents(batch, nil, "float32"), (batch.latents - statistics.mean) / statistics.std)
+    expect_close(data:unscale(data:latents(batch, nil, "float32")), batch.latents)
+    assert.is_nil(shards({ shift = 1, scale = 2 }).unscale) -- an autoencoder's own scale is one number too
     expect_close(shards({ shift = 1, scale = 2 }):latents(batch, nil, "float32"), (batch.latents - 1) * 2)
   end)
 

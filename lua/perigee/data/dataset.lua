@@ -91,6 +91,8 @@ end
 ---@field image_size? integer
 ---@field class_names? string[]
 ---@field latents? function         (self, batch, state, dtype) -> value: what a student sees of the field `latents`
+---@field unscale? function         (self, z) -> value: latents as an autoencoder has them, of what a student sees, where
+---  the autoencoder's own scale and shift do not say that
 ---@field pixels? function          (self, batch, dtype) -> value: the teacher's pixels [B,3,H,W] in [0, 1],
 ---  where `images` isn't that
 
@@ -103,7 +105,7 @@ function M.new(given)
   local self = check.options("data set", given, M.spec {
     name = "string", classes = { "integer" }, channels = "integer", height = "integer", width = "integer",
     fields = { "table" }, find = "function", image_size = { "integer" }, latents = { "function" },
-    pixels = { "function" }, class_names = { "table" },
+    pixels = { "function" }, unscale = { "function" }, class_names = { "table" },
   })
   for _, key in ipairs { "classes", "channels", "height", "width", "batch" } do
     if (self[key] or 1) < 1 then core.fail("data set '%s': %s = %d", self.name, key, self[key]) end

@@ -161,12 +161,13 @@ return function(given)
     { name = "labels", dtype = "int64", shape = {} },
   }
   if o.images then fields[3] = { name = "images", dtype = "uint8", shape = { o.size, o.size, 3 } } end
-  local scaled = latents.scaled("data.imagenet_latents", o.channels, o.scale, o.shift or 0)
+  local scaled, unscaled = latents.scaled("data.imagenet_latents", o.channels, o.scale, o.shift or 0)
   return dataset.new {
     name = "imagenet-latents", classes = o.classes, channels = o.channels, height = side, width = side,
     batch = o.batch, flip = o.flip, shuffle = o.shuffle, threads = o.threads, depth = o.depth,
     image_size = o.images and o.size or nil, fields = fields,
     latents = function(_, batch, state, dtype) return scaled(latents.draw(batch.latents, state, dtype)) end,
+    unscale = unscaled and function(_, z) return unscaled(z) end or nil,
     find = function(self) return find(self, o, shape) end,
   }
 end

@@ -125,7 +125,13 @@ return function(given)
   })
   if o.crop > 0 then fail "latents can't be cropped" end
   if (o.shift == nil) ~= (o.scale == nil) then fail "shift and scale go together" end
-  local scaled
+  local scaled, unscaled
+  local function prepare_scales()
+    if scaled then return end
+    local shift, scale = o.shift, o.scale
+    if not shift then shift, scale = statistics(o) end
+    scaled, unscaled = latents.scaled("data.latent_shards", o.channels, scale, shift)
+  end
   return dataset.new {
     name = "latent-shards", classes = o.classes, channels = o.channels, height = o.side, width = o.side,
     batch = o.batch, flip = o.flip, shuffle = o.shuffle, threads = o.threads, depth = o.depth,
@@ -134,13 +140,13 @@ return function(given)
       { name = "labels", dtype = "int64", shape = {} },
     },
     latents = function(_, batch, _, dtype)
-      if not scaled then
-        local shift, scale = o.shift, o.scale
-        if not shift then shift, scale = statistics(o) end
-        scaled = latents.scaled("data.latent_shards", o.channels, scale, shift)
-      end
+      prepare_scales()
       return scaled(batch.latents:to(dtype))
     end,
+    unscale = (type(o.shift or {}) == "table" or type(o.scale) == "table") and function(_, z)
+      prepare_scales()
+      return unscaled and unscaled(z) or z
+    end or nil,
     find = function(self) return find(self, o) end,
   }
 end

@@ -153,7 +153,7 @@ return function(given)
     common.channels, common.height, common.width, common.image_size = 3, o.size, o.size, o.size
     return dataset.new(common)
   end
-  local scaled = latents.scaled("data.webdataset", o.channels, o.scale, o.shift)
+  local scaled, unscaled = latents.scaled("data.webdataset", o.channels, o.scale, o.shift)
   common.channels, common.height, common.width = o.channels, o.side, o.side
   common.fields = {
     { name = "latents", dtype = "float32", shape = { (o.moments and 2 or 1) * o.channels, o.side, o.side } },
@@ -162,5 +162,6 @@ return function(given)
   common.latents = function(_, batch, state, dtype)
     return scaled(o.moments and latents.draw(batch.latents, state, dtype) or batch.latents:to(dtype))
   end
+  common.unscale = unscaled and function(_, z) return unscaled(z) end or nil
   return dataset.new(common)
 end

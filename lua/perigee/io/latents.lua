@@ -91,19 +91,23 @@ local function by_channel(what, key, channels, given)
   return tensor.outlive(function() return tensor.tensor(given, { 1, channels, 1, 1 }, "float32") end)
 end
 
---- (z − shift)·scale, each a number or one a channel.
+--- (z − shift)·scale, each a number or one a channel; and, where one of them is one a channel, what undoes it: no
+--- autoencoder knows of that.
 ---@param what string  what to call it in an error
 ---@param channels integer
 ---@param scale number|number[]
 ---@param shift number|number[]
 ---@return fun(z: perigee.Operand): perigee.Operand
+---@return (fun(z: perigee.Operand): perigee.Operand)?
 function M.scaled(what, channels, scale, shift)
+  local by_channels = type(scale) == "table" or type(shift) == "table"
   scale, shift = by_channel(what, "scale", channels, scale), by_channel(what, "shift", channels, shift)
   local function as(x, z) return type(x) == "number" and x or x:to(z.dtype) end
-  return function(z)
+  local function scaled(z)
     if shift ~= 0 then z = z - as(shift, z) end
     return z * as(scale, z)
   end
+  return scaled, by_channels and function(z) return z / as(scale, z) + as(shift, z) end or nil
 end
 
 --- A draw of each sample's latent, [B,C,h,w], from means and deviations [B,2C,h,w]: of the step's own randomness.

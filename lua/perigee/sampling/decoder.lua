@@ -91,6 +91,8 @@ end
 ---@field batch? integer   latents at a time: 4
 ---@field tile? integer    side of the tiles in which larger latents are decoded, in their pixels; none: whole
 ---@field device? string   cpu
+---@field unscale? fun(z: perigee.Operand): perigee.Operand  latents as the autoencoder has them, of those given; by
+---  default by the model's scale and shift
 
 --- Loads the weights, unless they are there, and plans. `size` is { height, width } of the latents.
 ---@param options? perigee.DecoderOptions
@@ -105,7 +107,8 @@ function M.open(model, size, options)
   end
   local p = core.program.new "decode"
   local x = p:input("latents", { self.batch, model.latent, self.tile[1], self.tile[2] }, "float32")
-  local pictures = p:trace(function(z) return model:decode(z * (1 / model.scale) + model.shift) end, x)
+  local unscale = o.unscale or function(z) return z * (1 / model.scale) + model.shift end
+  local pictures = p:trace(function(z) return model:decode(unscale(z)) end, x)
   self.executable = core.executable.compile(p, { { name = "pictures", value = pictures } },
     { device = self.device, purpose = "signal" })
   self.bytes = self.executable.plan.arena_bytes

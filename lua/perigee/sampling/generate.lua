@@ -82,7 +82,8 @@ function M.each(recipe, settings, options, take)
   local form, done, to_bytes = M.form(recipe, o.decode), 0, pixels[o.pixels or "floor"]
   local model = autoencoder_of(recipe, o.decode)
   local decoder = model and decoders.open(model, student.size,
-    { batch = math.min(batch, decoders.BATCH), tile = o.tile, device = o.device })
+    { batch = math.min(batch, decoders.BATCH), tile = o.tile, device = o.device,
+      unscale = recipe.data.unscale and function(z) return recipe.data:unscale(z) end or nil })
   while done < count do
     local first, wanted = begin + done, math.min(batch, count - done)
     local samples, labels = tensor.tidy(function()
