@@ -19,7 +19,8 @@ def detail(name, stage):
         return stage["error"].replace("\n", " ").replace("|", "/")[:300]
     if name == "build":
         about = stage["about"]
-        return f"{about['device']}; own matmul {about['matmul_flops_per_second'] / 1e12:.4g} TFLOP/s"
+        carried = f"; carried {stage['carried']}" if "carried" in stage else ""
+        return f"{about['device']}; own matmul {about['matmul_flops_per_second'] / 1e12:.4g} TFLOP/s{carried}".replace("|", "/")
     if name == "ops":
         cudnn = "; ".join(f"{op}: {theirs} of {theirs + ours} checks of gradients" for op, (theirs, ours) in stage["by_cudnn"].items())
         return f"{stage['checks']} checks of {len([op for op in stage['by_op'] if ',' not in op])} ops, float32 and bfloat16; {cudnn}"

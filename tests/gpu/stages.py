@@ -7,32 +7,26 @@ import os
 import re
 import shutil
 
+import built
 import curves
 import first
-from work import HERE, ROOT, Failure, library
+from work import HERE, ROOT, Failure
 
 RECIPE = os.path.join(HERE, "cifar10.lua")
-TOOLKIT_FLAGS = ["-DPERIGEE_TESTS=OFF", "-DPERIGEE_WERROR=OFF"]  # another compiler may warn of something
-SHIM_FLAGS = "-DPERIGEE_TESTS=ON"
 
 
 # ---- build ------------------------------------------------------------------------------------------------------
 
-def gpu_flags(work):
-    """For cmake: the GPU's own architecture alone, cuBLAS and cuDNN from where they are."""
+def capability(work):
+    """The GPU's compute capability, "90"; None in a rehearsal."""
+    if work.rehearse:
+        return None
     status, text = work.command(["nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version",
                                  "--format=csv,noheader"], may_fail=True)
     if status:
         raise Failure(f"no GPU answers: {text.strip()}")
     work.results["gpu"] = text.strip()
-    capability = re.search(r", (\d+)\.(\d+),", text)
-    flags = [*TOOLKIT_FLAGS]
-    if capability:
-        flags.append(f"-DPERIGEE_CUDA_ARCHITECTURES={''.join(capability.groups())}")
-    for variable, header in (("PERIGEE_CUBLAS", "cublasLt.h"), ("PERIGEE_CUDNN", "cudnn.h")):
-        folder = library(variable, header)
-        flags += [f"-D{variable}={folder}"] if folder else []
-    return flags
+    return built.capability_of(text)
 
 
 def about(work, plugin, before):
@@ -43,16 +37,46 @@ def about(work, plugin, before):
     return work.perigee_json(os.path.join(HERE, "about.lua"), "cuda"), stamp
 
 
-def build(work, result, before):
-    flags = [SHIM_FLAGS] if work.rehearse else gpu_flags(work)
+def carried(work, result, architecture):
+    """Takes what was built elsewhere, if that runs here; else None, and the result says why."""
+    if not work.options.built:
+        return None
+    try:
+        manifest = built.unpack(work, work.options.built, architecture)
+        work.perigee("run", os.path.join(HERE, "device.lua"), "cuda")
+        result["carried"] = f"{work.options.built} for compute capability {manifest['architecture']}"
+        return manifest
+    except Failure as failure:
+        result["carried"] = f"no: {failure}"
+        work.say(f"built here instead: {failure}")
+        stamp = os.path.join(work.build, ".built")
+        if os.path.exists(stamp):
+            os.remove(stamp)  # so that ./perigee builds
+        for name in ("LD_LIBRARY_PATH", "PERIGEE_CUDA_LIBRARY"):
+            work.environment.pop(name, None)
+            if name in os.environ:
+                work.environment[name] = os.environ[name]
+        return None
+
+
+def compiled(work, architecture):
+    """Builds the program and the plugin; its name and whether it has cuDNN."""
+    flags = ["-DPERIGEE_TESTS=ON"] if work.rehearse else built.flags(architecture)
     target = "perigee_cuda_on_cpu" if work.rehearse else "perigee_cuda"
     given = os.environ.get("PERIGEE_CMAKE_FLAGS")
     work.environment["PERIGEE_CMAKE_FLAGS"] = " ".join(flags + ([given] if given else []))
     work.perigee("--help")
     work.command(["cmake", "--build", work.build, "--target", target, "-j", str(os.cpu_count())])
-    plugin = os.path.join(work.build, "runtime", f"lib{target}.so")
+    return {"plugin": f"lib{target}.so", "cudnn": work.rehearse or built.has_cudnn(work.build)}
+
+
+def build(work, result, before):
+    architecture = capability(work)
+    made = carried(work, result, architecture) or compiled(work, architecture)
+    plugin = os.path.join(work.build, "runtime", made["plugin"])
     if work.rehearse:
         work.environment["PERIGEE_CUDA_LIBRARY"] = plugin
+    work.has_cudnn = made["cudnn"]
     result["about"], result["plugin"] = about(work, plugin, before)
     status, commit = work.command(["git", "describe", "--always", "--dirty"], may_fail=True)
     result["commit"] = commit.strip() if status == 0 else "unknown"
@@ -86,7 +110,7 @@ def ops(work, result, _):
     result["float64"] = sum(r.get("float64", 0) for r in by_op.values())
     result["failures"] = [f"{f['name']}: {f['message'][:300]}" for r in by_op.values() for f in r["failed"]]
     result["by_cudnn"] = {op: [by_op[op]["theirs"], by_op[op]["ours_instead"]] for op in by_op if op.endswith(", cudnn")}
-    if work.has_cudnn():
+    if work.has_cudnn:
         result["failures"] += [f"{op}: cuDNN served no check of gradients" for op, (theirs, _) in result["by_cudnn"].items()
                                if not theirs]
     result["missing"] = sorted({kernel for r in by_op.values() for kernel in r["missing"]})

@@ -55,13 +55,16 @@ def finish(process, seconds):
 class Work:
     def __init__(self, options):
         self.options, self.rehearse = options, options.rehearse
-        self.build = os.path.abspath(os.environ.get("PERIGEE_BUILD") or os.path.join(ROOT, "build"))
+        folder = "build-built" if options.built else "build"  # one's own build stays
+        self.build = os.path.abspath(os.environ.get("PERIGEE_BUILD") or os.path.join(ROOT, folder))
+        os.makedirs(self.build, exist_ok=True)
         self.scratch = os.path.join(self.build, "gpu-rehearsal" if self.rehearse else "gpu")
         self.out = os.path.abspath(options.out or self.path("results"))
         os.makedirs(self.out, exist_ok=True)
         os.makedirs(self.scratch, exist_ok=True)
         self.end = self.stage_end = time.monotonic() + options.seconds * options.slower
         self.races = {}  # started beside another stage
+        self.has_cudnn = False  # is the plugin built with it? The stage `build` says so
         self.log = open(os.path.join(self.out, "log.txt"), "w", encoding="utf-8")
         self.environment = {**os.environ, "PERIGEE_BUILD": self.build, "PERIGEE_PACKAGES": "no",
                             "PERIGEE_CACHE": os.path.join(self.scratch, "cache")}
@@ -79,13 +82,6 @@ class Work:
             return {}
         with open(path, encoding="utf-8") as file:
             return {key: value for key, value in json.load(file).items() if key.startswith(op)}
-
-    def has_cudnn(self):
-        """Is the plugin built with cuDNN? The stand-in's is."""
-        if self.rehearse:
-            return True
-        with open(os.path.join(self.build, "CMakeCache.txt"), encoding="utf-8") as file:
-            return "PERIGEE_HAS_CUDNN:INTERNAL=yes" in file.read()
 
     def path(self, *parts):
         return os.path.join(self.scratch, *parts)
