@@ -57,3 +57,28 @@ describe("environment", function()
     assert.equal("/h/.local/state", environment.folder("XDG_STATE_HOME", ".local/state"))
   end)
 end)
+
+describe("a whole file", function()
+  local whole_file, open = require "perigee.base.whole_file", io.open
+  after_each(function() io.open = open end) -- luacheck: ignore 122
+
+  it("is read again after a signal, whether it came at the opening or in the reading", function()
+    local path, calls = os.tmpname(), {}
+    local file = open(path, "wb")
+    file:write "a\0b"
+    file:close()
+    io.open = function(...) -- luacheck: ignore 122
+      calls[#calls + 1] = "open"
+      if #calls == 1 then return nil, path .. ": Interrupted system call", 4 end
+      if #calls > 2 then return open(...) end
+      return { close = function() end, read = function() return nil, "Interrupted system call", 4 end }
+    end
+    assert.equal("a\0b", whole_file.read(path))
+    assert.equal(3, #calls)
+    io.open = open -- luacheck: ignore 122
+    os.remove(path)
+    assert.same({ nil, path .. ": No such file or directory", 2 }, { whole_file.read(path) })
+    assert.same({ nil, "/: Is a directory", 21 }, { whole_file.read "/" })
+    assert.matches("^Name:", whole_file.read "/proc/self/status")
+  end)
+end)

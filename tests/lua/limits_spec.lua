@@ -107,3 +107,26 @@ describe("ulimit -v", function()
     assert.matches("memory here +2.86 GiB %(ulimit%), [%d.]+ GiB free\n", text)
   end)
 end)
+
+describe("the processors that a process may run on", function()
+  it("are its threads, unless the user says another number", function()
+    local script = in_folder "threads.lua"
+    files.make_folder(in_folder())
+    files.write(script, 'print("threads " .. require("perigee.core.limits").threads())')
+    local status = require("perigee.base.whole_file").read "/proc/self/status"
+    local first = status:match "Cpus_allowed_list:%s*(%d+)"
+    local function found(before)
+      local command = tiny.command("run " .. tiny.quote(script)):gsub("OMP_NUM_THREADS=1 ", "")
+      local pipe = io.popen(("unset OMP_NUM_THREADS; %s sh -c %s 2>&1"):format(before, tiny.quote(command)))
+      local text = pipe:read "*a"
+      pipe:close()
+      return tonumber(text:match "threads (%d+)\n") or text
+    end
+    assert.equal(1, found("taskset -c " .. first))
+    assert.equal(3, found("OMP_NUM_THREADS=3 taskset -c " .. first))
+    local pipe = io.popen "unset OMP_NUM_THREADS; nproc"
+    local processors = pipe:read "*n"
+    pipe:close()
+    assert.is_true(found "" <= processors) -- a quota may allow fewer
+  end)
+end)

@@ -3,6 +3,7 @@ local core_ffi = require "perigee.core.ffi"
 local Run = require "perigee.train.run"
 local storage = require("perigee.core.program").storage
 local train = require "perigee.train"
+local whole_file = require "perigee.base.whole_file"
 
 local C = core_ffi.C
 local M = {}
@@ -73,11 +74,7 @@ end
 --- The most bytes of tensors held on a device, and of the process resident in memory.
 ---@param device? string
 function M.peaks(device)
-  local file, kilobytes = io.open "/proc/self/status", nil
-  if file then
-    kilobytes = tonumber(file:read("*a"):match "VmHWM:%s*(%d+)")
-    file:close()
-  end
+  local kilobytes = tonumber((whole_file.read "/proc/self/status" or ""):match "VmHWM:%s*(%d+)")
   return tonumber(C.pg_memory_peak(core_ffi.device_code[device or "cpu"], -1)), kilobytes and kilobytes * 1024
 end
 

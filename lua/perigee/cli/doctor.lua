@@ -1,18 +1,11 @@
 --- perigee doctor: what this machine has, and what that means for Perigee, in plain words.
 local ffi = require "ffi"
+local read = require("perigee.base.whole_file").read
 
 local rows -- the report: { "processor", "AMD ...", "note" }, or { "a heading" }
 
 local function section(title) rows[#rows + 1] = { title } end
 local function row(name, value, note) rows[#rows + 1] = { name, value, note } end
-
-local function read(path)
-  local file = io.open(path, "r")
-  if not file then return nil end
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 --- The first line that a shell command prints, or nil.
 local function first_line(command)

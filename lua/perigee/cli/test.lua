@@ -2,6 +2,7 @@
 --- line "N passed, N failed". A program of cmocka tests and a file of busted tests count each of their tests; what
 --- reports no number counts as one.
 local lfs = require "lfs"
+local read = require("perigee.base.whole_file").read
 
 -- Build folders by their presets (CMakePresets.json), the first being the product's own.
 local FOLDERS = {
@@ -29,13 +30,6 @@ local function output_of(command)
 end
 
 local function is_installed(tool) return output_of("command -v " .. tool) ~= "" end
-
-local function read(path)
-  local file = io.open(path)
-  local text = file and file:read "*a"
-  if file then file:close() end
-  return text
-end
 
 local function check_tools()
   local missing = {}

@@ -3,18 +3,15 @@
 local failure = require "perigee.base.failure"
 local ffi = require "ffi"
 local list = require "perigee.core.list"
+local whole_file = require "perigee.base.whole_file"
 
 local M = {}
 
 M.home = require "perigee.core.home"
 
 local function read(path)
-  local file, message, number
-  repeat file, message, number = io.open(path, "rb") until file or number ~= 4 -- EINTR
-  if not file then error("perigee: cannot read " .. message, 0) end
-  local text = file:read "*a"
-  file:close()
-  return text
+  local text, message = whole_file.read(path)
+  return text or error("perigee: cannot read " .. message, 0)
 end
 
 ffi.cdef(read(M.home .. "/base/types.h"))

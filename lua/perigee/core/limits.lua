@@ -2,6 +2,7 @@
 --- schedulers; versions 1 and 2, https://docs.kernel.org/admin-guide/cgroup-v2.html) and by ulimit.
 local ffi = require "ffi"
 local core = require "perigee.core.ffi"
+local whole_file = require "perigee.base.whole_file"
 
 ffi.cdef [[
 struct pg_rlimit { unsigned long now, most; };
@@ -14,13 +15,7 @@ local KILOBYTE = 1024
 
 local M = { groups = "/sys/fs/cgroup", proc = "/proc" } -- where they are read; tests give others
 
-local function read(path)
-  local file = io.open(path, "r")
-  if not file then return nil end
-  local text = file:read "*a"
-  file:close()
-  return text
-end
+local read = whole_file.read
 
 local function number(path) return tonumber((read(path) or ""):match "^%-?%d+") end
 

@@ -4,6 +4,7 @@
 ---       X(sum)             \
 ---       X(mean)
 local home = require "perigee.core.home"
+local whole_file = require "perigee.base.whole_file"
 
 local M = {}
 
@@ -21,9 +22,9 @@ local M = {}
 ---@return perigee.List
 function M.read(header, macros, first)
   local list = { names = {}, number = {}, name = {}, columns = {} }
-  local file = assert(io.open(home .. "/" .. header))
-  local text = file:read("*a"):gsub("\\\n", " ")
-  file:close()
+  local text, message = whole_file.read(home .. "/" .. header)
+  if not text then error("perigee: cannot read " .. message, 0) end
+  text = text:gsub("\\\n", " ")
   for _, macro in ipairs(macros) do
     local items = text:match("#define " .. macro .. "%(X%)([^\n]*)")
     if not items then error(("%s has no list %s(X)"):format(header, macro), 0) end

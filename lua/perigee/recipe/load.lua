@@ -7,6 +7,7 @@ local lfs = require "lfs"
 local nearest = require "perigee.base.nearest"
 local options = require "perigee.base.options"
 local recipe_options = require "perigee.recipe.options"
+local whole_file = require "perigee.base.whole_file"
 
 local M = {}
 
@@ -61,14 +62,14 @@ local function neighbour(path)
   return nearest.hint(name, names)
 end
 
+local EISDIR = 21
+
 local function read(path)
   if files.kind(path) == "file" then return files.read(path) end
-  local file, message = io.open(path, "r")
-  if not file then error("cannot read the recipe " .. message .. neighbour(path), 0) end
-  local text = file:read "*a"
-  file:close()
-  if not text then error(("cannot read the recipe %s: is it a folder?"):format(path), 0) end
-  return text
+  local text, message, number = whole_file.read(path) -- a pipe, say
+  if text then return text end
+  if number == EISDIR then error(("cannot read the recipe %s: is it a folder?"):format(path), 0) end
+  error("cannot read the recipe " .. message .. neighbour(path), 0)
 end
 
 ---@class perigee.LoadOptions
