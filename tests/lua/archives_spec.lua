@@ -64,11 +64,11 @@ describe("an archive of pictures", function()
     local list = { { "s/b/1.png", b }, { "./s/a/1.png", a }, { "s", "", { kind = "5" } },
       { "L", "s/" .. long .. "\0", { kind = "L" } }, { "cut", a },
       { "x", ("%d path=s/c/2.png\n"):format(18), { kind = "x" } }, { "cut", b }, { "3.png", a, { prefix = "s/c" } },
-      { "s/readme", "text" } }
+      { "s/readme", "text" }, { "s/d/._1.png", "not a picture" } }
     local set = folder { dir = put("x.tar", by_hand.tar(list)), classes = 4 }
     assert.same("7 0, 9 1, 9 2, 7 2, 7 3", content(set))
     assert.same({ "a", "b", "c", ("n"):rep(120) }, set.class_names)
-    assert.same({ "s/readme" }, set.left_out)
+    assert.same({ "s/d/._1.png", "s/readme" }, set.left_out)
   end)
 
   it("is told apart from another by what is in it, not where it lies", function()

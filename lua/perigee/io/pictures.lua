@@ -104,8 +104,8 @@ end
 ---@field classes? string[]      where folders are the classes
 ---@field left_out string[]
 
---- The pictures of a folder, with all folders in it, or of a zip or tar archive, in the order of their names. Their
---- labels are those of dataset.json, or else the first folder's among the sorted ones (folders that all share do not
+--- The pictures of a folder, with all folders in it, or of a zip or tar archive, in the order of their names; hidden
+--- files are left out. Their labels are those of dataset.json, or else the first folder's among the sorted ones (folders that all share do not
 --- count).
 ---@param source string
 ---@return perigee.Pictures
@@ -122,7 +122,8 @@ function M.gather(source)
   table.sort(all)
   local listing
   for _, name in ipairs(all) do
-    if picture.is_named(name) then self.names[#self.names + 1] = name
+    local hidden = name:match "([^/]*)$":sub(1, 1) == "." -- as macOS puts next to each file
+    if picture.is_named(name) and not hidden then self.names[#self.names + 1] = name
     elseif name:match "([^/]+)$" == "dataset.json" then listing = listing or name
     elseif name:sub(-1) ~= "/" then self.left_out[#self.left_out + 1] = name end
   end

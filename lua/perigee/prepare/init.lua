@@ -44,8 +44,10 @@ end
 function M.run(o)
   M.with_lock(o.dest, function()
     local set, layout = gather(o.source), layouts.repa(o.dest)
-    o.progress:line("%s: %d pictures%s", o.source, #set.names, set.classes and (" of %d classes"):format(#set.classes)
-      or set.labels and ", labels of dataset.json" or ", no labels")
+    o.progress:line("%s: %d pictures%s%s", o.source, #set.names, set.classes
+      and (" of %d classes"):format(#set.classes) or set.labels and ", labels of dataset.json" or ", no labels",
+      #set.left_out > 0 and ("; %d other files, %s"):format(#set.left_out, set.left_out[1]
+        .. (#set.left_out > 1 and ", ..." or "")) or "")
     local images = pictures.run(o, set, layout)
     layouts.write_labels(layout.images, images, layout.image_name)
     local there, left_out = count_of(images)
