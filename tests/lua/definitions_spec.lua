@@ -135,7 +135,7 @@ local POLICIES = {
   "stop.ratio('features', 'denoise', { above = -100, times = 4 })",
   "stop.after(13)",
   "stop.after(8, stop.plateau { loss = 'denoise', every = 1, patience = 3, by = 10 })",
-  "stop.stream_angle { below = 0.5, every = 3, bins = 2, take = { 1, 2 } }",
+  "stop.stream_angle { below = 0.5, from = 0, every = 3, bins = 2, take = { 1, 2 } }",
   "stop.plateau { loss = 'denoise', every = 1, patience = 6, by = 10 }",
   "stop.plateau { of = signal.alignment_progress { from = 0, every = 2 }, field = 'features.cosine', by = 10, "
     .. "patience = 3 }",

@@ -123,7 +123,7 @@ describe("signal.stream_angle", function()
   end)
 
   it("gives no value where a gradient is zero, and ends nothing then", function()
-    local finish = stop.stream_angle { below = 2, every = 2, bins = 1 }
+    local finish = stop.stream_angle { below = 2, from = 0, every = 2, bins = 1 }
     local run = started { losses = { { "denoise", 1 }, { "features", 0 } }, finish = finish }
     for step = 1, 20 do
       run:advance()
@@ -374,7 +374,7 @@ describe("a recipe of four stages", function()
       keep = 99, every = { log = 1, checkpoint = 1 },
       stages = {
         stage("warm", { "denoise" }, stop.after(2)),
-        stage("features", { "denoise", "features" }, stop.stream_angle { below = 2, every = 2, bins = 1 }),
+        stage("features", { "denoise", "features" }, stop.stream_angle { below = 2, from = 0, every = 2, bins = 1 }),
         stage("both", { "denoise", "features", "attention" }, stop.after(2, stop.at_step(1)), { angle }),
         stage("free", { "denoise" }, stop.after(3)),
       },

@@ -18,7 +18,7 @@ ffi.cdef "double erfc(double x);"
 ---@field take? integer[]   numbers of the bins, from 1 at the data (t = 0): all
 ---@field bins? integer     in how many noise levels are divided: 8
 ---@field block? integer    at whose output; the one that the feature loss reads
----@field from? integer     0
+---@field from? integer     500: in the first steps the angle may be negative, since the projector is new
 ---@field every? integer    steps between readings: 50
 
 ---@class perigee.stops
@@ -84,7 +84,7 @@ end
 return function(options)
   local o = check.options("stop.stream_angle", options or {}, {
     below = { "number", 0 }, alarm = { "number", 0.05, above = 0, below = 1 }, take = { "counts" },
-    bins = { "count", 8 }, block = { "count" }, from = { "natural", 0 }, every = { "count", 50 },
+    bins = { "count", 8 }, block = { "count" }, from = { "natural", 500 }, every = { "count", 50 },
   })
   o.take = o.take or all_bins(o)
   check_take(o)
