@@ -406,3 +406,83 @@ describe("a recipe of four stages", function()
     end
   end)
 end)
+
+describe("what else signals say", function()
+  it("is what was measured apart: progress, norms, distances, bytes, speed", function()
+    local run = started { signals = { signal.alignment_progress { from = 3, every = 1 },
+      signal.gradient_norms { from = 3, every = 1 }, signal.average_distance { from = 3, every = 1 },
+      signal.memory { from = 3, every = 1 }, signal.throughput { from = 3, every = 1 },
+      signal.clock { from = 3, every = 1 } }, options = { precision = "float64" } }
+    for _ = 1, 3 do run:advance() end
+    local values = measure(run)
+    -- the same images and times in a trace of its own
+    local trace = stage_program.trace(run.recipe, run.stage, { batch = 8, drop_labels = false })
+    local entropy = trace.program:trace(function()
+      local sum
+      for _, block in ipairs { 3, 4 } do
+        local theirs, skip = trace.context:teacher_attention(block)
+        local part = theirs:narrow(2, skip + 1, theirs.shape[2] - skip):narrow(4, 1, 3)
+        local q, k = part:select(3, 1):permute { 1, 3, 2, 4 }, part:select(3, 2):permute { 1, 3, 2, 4 }
+        local p = core.ops.softmax(core.ops.matmul(q, k:transpose()) * (1 / math.sqrt(theirs.shape[5])), -1)
+        local one = (p * core.ops.log(p)):sum(-1):mean() * -0.5
+        sum = sum and sum + one or one
+      end
+      return sum
+    end)
+    local plan = core.plan.build(trace.program, { { name = "features", value = trace.losses.features },
+      { name = "attention", value = trace.losses.attention }, { name = "entropy", value = entropy } })
+    local loader = run:probe_loader(8)
+    run:set_random_state(run.step, 0)
+    local inputs = run:bind_weights { state = run.random_state }
+    for name, t in pairs(loader:next()) do inputs[name] = t end
+    local out = core.executable.new(plan):run(inputs)
+    local function near(expected, got)
+      assert.is_true(math.abs(got - expected) < 1e-10 * math.max(1, math.abs(expected)), ("%g, expected %g")
+        :format(got, expected))
+    end
+    local progress = values.alignment_progress
+    near(-out.features:item(), progress.features.cosine)
+    near(out.attention:item(), progress.attention.cross_entropy)
+    near(out.entropy:item(), progress.attention.teacher_entropy)
+    assert.is_true(progress.attention.teacher_entropy < progress.attention.cross_entropy)
+    loader:close()
+    -- norms: those of the probe of the second block
+    local probe = require "perigee.stage.gradient_angle"
+    probe.with(run, { blocks = { 2 }, drawn = true, each = true }, 8, function(built, count, batch)
+      local reading = built:measure(count, batch(run:bind_weights { state = run.random_state }))[1]
+      near(reading.denoise, values.gradient_norms.denoise[2])
+      near(reading.by.features.alignment, values.gradient_norms.features[2])
+    end)
+    assert.same({ 1, 2, 3 }, values.gradient_norms.block)
+    assert.equal(0, values.gradient_norms.features[3])
+    local w, a = run.groups[1].parameters, run.groups[1].average
+    near(math.sqrt(((w - a) * (w - a)):sum():item() / (w * w):sum():item()), values.average_distance)
+    local sum = 0
+    for _, bytes in pairs(values.memory.by) do sum = sum + bytes end
+    assert.equal(values.memory.held, sum)
+    assert.is_true(values.memory.peak >= values.memory.held and values.memory.by.parameters > 0)
+    assert.equal(3, values.throughput.steps)
+    assert.is_true(values.clock.seconds > 0 and values.throughput.images_per_second > 24 / values.clock.seconds / 2)
+    run:advance()
+    assert.equal(1, measure(run).throughput.steps)
+    run:free()
+  end)
+
+  it("gives its memory back, and takes what is planned for it", function()
+    local C, price = require("perigee.core.ffi").C, require "perigee.cost.price"
+    local code = require("perigee.core.ffi").purpose_code.signal
+    collectgarbage()
+    local before = tonumber(C.pg_memory_now(C.PG_CPU, code))
+    local list = { signal.holistic_angle { from = 1, every = 1 }, signal.alignment_progress { from = 1, every = 1 } }
+    local planned = price.recipe(recipe { signals = list })[1].memory.signal
+    local run = started { signals = list }
+    run:advance()
+    measure(run)
+    local held = tonumber(C.pg_memory_now(C.PG_CPU, code)) - before
+    assert.is_true(held > 0.5 * planned and held <= planned, ("%d bytes, planned %d"):format(held, planned))
+    run:free()
+    collectgarbage()
+    collectgarbage()
+    assert.equal(before, tonumber(C.pg_memory_now(C.PG_CPU, code)))
+  end)
+end)
