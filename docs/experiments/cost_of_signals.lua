@@ -1,9 +1,10 @@
---- What signals that are recorded into the step cost: steps with and without them, by turns, in processor time.
+--- What signals cost: steps with and without those that are recorded into the step, by turns, and readings of others,
+--- in processor time.
 ---
----   ./perigee run docs/experiments/cost_of_streams.lua [RECIPE [PAIRS [NAME=VALUE ...]]]
+---   ./perigee run docs/experiments/cost_of_signals.lua [RECIPE [PAIRS [NAME=VALUE ...]]]
 ---
---- Prints for each list of signals the mean of the pairs' quotients of time, in percent, ± its standard error. One
---- thread, so that processor time is the step's.
+--- Prints for each list of signals the mean of the pairs' quotients of time, in percent, ± its standard error; and how
+--- many steps a reading takes after the first. One thread, so that processor time is the step's.
 local core = require "perigee.core.ffi"
 local load = require "perigee.recipe.load"
 local pg = require "perigee"
@@ -61,4 +62,21 @@ for _, list in ipairs(lists) do
     1e3 * total / pairs_wanted))
   run:free()
 end
+local signals = require "perigee.signals"
+local others = {
+  signal.holistic_angle(), signal.alignment_progress(), signal.gradient_norms(), signal.average_distance(),
+}
 plain:free()
+for _, one in ipairs(others) do
+  local run = started { one }
+  signals.measure({ one }, run, run.signal_state)
+  local reading, step = 0, 0
+  for _ = 1, math.ceil(pairs_wanted / 4) do
+    step = step + seconds(run)
+    local before = os.clock()
+    signals.measure({ one }, run, run.signal_state)
+    reading = reading + os.clock() - before
+  end
+  print(("a reading of %-24s takes as long as %.2f steps"):format(one.name, reading / step))
+  run:free()
+end
