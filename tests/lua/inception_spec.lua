@@ -200,6 +200,17 @@ describe("the five numbers", function()
     assert.is_true(deviation > 0 and math.abs(kid - f.kid:item()) < 4 * deviation / math.sqrt(60) + 0.05)
   end)
 
+  it("have DINOv2's positions resampled as its own code does", function()
+    local hub_positions = require "perigee.metrics.hub_positions"
+    local made = hub_positions.resample(f.positions, { 7, 7 }, { 4, 3 })
+    assert.same({ 1, 13, 5 }, made.shape)
+    assert.equal(2, made:totable()[1][1][5])
+    assert.is_true(oracle.distance(made:narrow(2, 2, 12):contiguous(), f.positions_4x3) < 1e-6)
+    local plain = ops.resize_tokens(f.positions, { from = { 7, 7 }, to = { 4, 3 }, skip = 1, mode = "bicubic" })
+    local without = hub_positions.resample(f.positions, { 7, 7 }, { 4, 3 }, 0)
+    assert.is_true(oracle.distance(without:narrow(2, 2, 12):contiguous(), plain) < 1e-6)
+  end)
+
   it("say where there is too little to compare", function()
     local three = feature_set.of(f.reference:narrow(1, 1, 3):contiguous(), "three.npz")
     assert.matches("three.npz has 3 points; expected more than 3",
@@ -258,10 +269,10 @@ describe("perigee eval --inception", function()
     assert.is_true(math.abs(made.fid - expected) < 1e-4 * expected, ("%g, not %g"):format(made.fid, expected))
 
     -- what was there of an evaluation that was killed is not computed again: the same, though it holds zeros
-    local network = require("perigee.metrics.inception_features").open(weights)
+    local network = require("perigee.metrics.feature_network").inception(weights)
     local source = require("perigee.metrics.picture_source").open(in_folder "samples.npz")
     local teacher = require "perigee.teacher"
-    local part = ("%s/inception/%s.npz"):format(in_folder "cache", teacher.digest(network.key .. "\n" .. source.key))
+    local part = ("%s/features/%s.npz"):format(in_folder "cache", teacher.digest(network.key .. "\n" .. source.key))
     assert.is_false(files.exists(part))
     local writer = npz.writer(part, { 4071 }, "float32")
     writer:append(ops.fill({ 5, 4071 }, { value = 0, dtype = "float32" }))
@@ -288,7 +299,40 @@ describe("perigee eval --inception", function()
     assert.equal("float32", event.distances)
     assert.matches("^6: euler, 2 steps", event.samples)
     assert.matches("tiny +6 +" .. ("%.4f"):format(event.fid):gsub("%.", "%%."), output)
-    assert.matches("as clean%-fid sees them; precision, .* against 6 pictures, distances in float32", output)
+    assert.matches("clean%-fid against real.npz; precision, .* 6 pictures, distances in float32", output)
+  end)
+
+  it("compares on another encoder's features", function()
+    pictures(in_folder "real.npz", 7, 1)
+    pictures(in_folder "samples.npz", 6, 2)
+    local teacher = oracle.path "haste_teacher.weights"
+    local status, output = perigee(("eval %s --reference %s --encoder dinov2_vit_s_14:%s"):format(
+      in_folder "samples.npz", in_folder "real.npz", teacher))
+    assert.equal(1, status)
+    assert.matches("haste_teacher", output)
+    local model = models.dinov2_vit_s_14 { image = 28, stored = 2 }
+    model:materialise { seed = 3 }
+    require("perigee.io.weights").save(in_folder "small.safetensors", model, { names = "dinov2" })
+    status, output = perigee(("eval %s --reference %s --encoder dinov2_vit_s_14:%s --json"):format(
+      in_folder "samples.npz", in_folder "real.npz", in_folder "small.safetensors"))
+    assert.equal(0, status, output)
+    local result = json.decode(output)[1].result
+    assert.equal("fd dinov2_vit_s_14", result.name)
+    assert.is_nil(result.fid)
+    assert.is_nil(result.inception_score)
+
+    local hub_positions = require "perigee.metrics.hub_positions"
+    local function moments(path)
+      local images = ops.images(npz.load(path, "arr_0"), { scale = 1 / 255, offset = 0, dtype = "float32" })
+      local large = models.dinov2_vit_s_14 { weights = in_folder "small.safetensors", image = 224,
+        resize = { mode = "bicubic", antialias = true } }
+      large:load()
+      large.position, large.stored = hub_positions.resample(large.position, { 2, 2 }, { 16, 16 }), { 16, 16 }
+      local _, extra = large:features(images, { class_token = true })
+      return frechet.moments(extra.class_token)
+    end
+    local expected = frechet.distance(moments(in_folder "real.npz"), moments(in_folder "samples.npz"))
+    assert.is_true(math.abs(result.fd - expected) < 1e-4 * expected, ("%g, not %g"):format(result.fd, expected))
   end)
 
   it("is an event of a run, which a policy may read, and changes nothing else", function()
@@ -356,7 +400,7 @@ return pg.recipe {
     files.write(in_folder "w.pth", "no weights")
     local w = in_folder "w.pth"
     pictures(in_folder "real.npz", 6, 1)
-    assert.matches("%-%-inception needs %-%-reference REF", message(in_folder "real.npz" .. " --inception " .. w))
+    assert.matches("%-%-encoder need %-%-reference REF", message(in_folder "real.npz" .. " --inception " .. w))
     assert.matches("%-%-reference needs %-%-inception FILE", message(in_folder "real.npz" .. " --reference x"))
     assert.matches("none.npz: no run, checkpoint or samples there",
       message(("none.npz --reference x --inception %s"):format(w)))

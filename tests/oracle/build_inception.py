@@ -221,5 +221,10 @@ def numbers():
         for rounded in (True, False):
             pair = precision_and_recall(a.numpy() * numpy.float32(factor), b.numpy() * numpy.float32(factor), rounded)
             fixture.exact(f"{name}{'half' if rounded else 'single'}", torch.tensor(pair, dtype=torch.float64))
+    grid = draw.normal(1, 7, 7, 5).float()
+    scaled = torch.nn.functional.interpolate(grid.double().permute(0, 3, 1, 2), mode="bicubic",
+                                             scale_factor=((4 + 0.1) / 7, (3 + 0.1) / 7))
+    fixture.put("positions", torch.cat([torch.full((1, 1, 5), 2.0), grid.reshape(1, 49, 5)], 1))
+    fixture.put("positions_4x3", scaled.permute(0, 2, 3, 1).reshape(1, 12, 5))
     fixture.exact("score", torch.tensor(inception_score(logits.double().numpy(), 25), dtype=torch.float64))
     return fixture

@@ -17,8 +17,10 @@ function M.options()
       help = "samples of each run (default: 2000; with --inception 50000), pictures of SAMPLES (all)" },
     { name = "inception", type = "string", value = "FILE",
       help = "FID's network: classify_image_graph_def.pb or weights-inception-2015-12-05-6726825d.pth" },
+    { name = "encoder", type = "string", value = "MODEL:FILE",
+      help = "another network in its place: FD-DINOv2 by dinov2_vit_l_14:FILE" },
     { name = "reference", type = "string", value = "REF",
-      help = "an .npz as VIRTUAL_imagenet256_labeled.npz, or pictures as SAMPLES; needs --inception" },
+      help = "an .npz as VIRTUAL_imagenet256_labeled.npz, or pictures as SAMPLES; needs one of these" },
     { name = "convention", type = "choice", default = "adm", choices = conventions,
       help = "how pictures are resized and scaled for the network" },
     { name = "distances", type = "choice", default = "float16", choices = { "float16", "float32" },
@@ -36,7 +38,8 @@ function M.options()
     { name = "device", type = "string", default = "cpu", help = "where samples are drawn and judged: cpu or cuda" },
     { name = "threads", type = "integer", help = "processor threads (default: all that this process may use)" },
   }
-  for k, option in ipairs(require("perigee.recipe.sampling").command_options()) do table.insert(list, 9 + k, option) end
+  local sampling = require("perigee.recipe.sampling").command_options()
+  for k, option in ipairs(sampling) do table.insert(list, 10 + k, option) end
   for _, option in ipairs(require("perigee.sampling.decoder").run_options()) do table.insert(list, option) end
   return list
 end
@@ -225,22 +228,23 @@ local function print_distances(rows, shared, options)
 end
 
 local COLUMNS = {
-  { "FID", "fid", "%.4f" }, { "sFID", "sfid", "%.4f" }, { "IS", "inception_score", "%.3f" },
+  { "FID", "fid", "%.4f" }, { "FD", "fd", "%.4f" }, { "sFID", "sfid", "%.4f" }, { "IS", "inception_score", "%.3f" },
   { "precision", "precision", "%.4f" }, { "recall", "recall", "%.4f" }, { "KID", "kid", "%.6f" },
 }
 
 --- Papers' numbers, a line for each run or file.
-local function print_numbers(rows, options, against)
+local function print_numbers(rows, options, against, network)
   local heads, lines = { "pictures" }, {}
-  for k, column in ipairs(COLUMNS) do heads[k + 1] = column[1] end
+  local columns = {}
+  for _, column in ipairs(COLUMNS) do
+    if rows[1].result[column[2]] then columns[#columns + 1] = column end
+  end
+  for k, column in ipairs(columns) do heads[k + 1] = column[1] end
   for r, row in ipairs(rows) do
     lines[r] = { name = row.path:gsub("/+$", ""):match "[^/]+$", ("%d"):format(row.result.count) }
-    for k, column in ipairs(COLUMNS) do
-      local value = row.result[column[2]]
-      lines[r][k + 1] = value and column[3]:format(value) or "-"
-    end
+    for k, column in ipairs(columns) do lines[r][k + 1] = column[3]:format(row.result[column[2]]) end
   end
-  printable.print(("against %s; pictures as %s sees them%s"):format(against.name, options.convention, against.points and
+  printable.print(("%s against %s%s"):format(network, against.name, against.points and
     ("; precision, recall and KID against %d pictures, distances in %s"):format(against.pictures, options.distances)
     or ""))
   printable.print(table.concat(require("perigee.compare.table").lines(heads, lines, 120), "\n"))
@@ -248,18 +252,18 @@ end
 
 --- eval --inception.
 local function run_inception(options)
-  local rows, against = require("perigee.metrics.command").run(options)
+  local rows, against, network = require("perigee.metrics.command").run(options)
   if not rows then return 0 end
   if options.json then
     for k, row in ipairs(rows) do rows[k] = { run = row.path, result = row.result } end
     print(require("perigee.io.json").encode(rows))
-  else print_numbers(rows, options, against) end
+  else print_numbers(rows, options, against, network) end
   return 0
 end
 
 function M.run(options)
   local core = require "perigee.core.ffi"
-  if options.make_reference or options.inception then return run_inception(options) end
+  if options.make_reference or options.inception or options.encoder then return run_inception(options) end
   if not options[1] then error("perigee eval needs a run's folder or a checkpoint", 0) end
   if options.reference then fail "--reference needs --inception FILE, the weights of FID's network" end
   options.count = options.count or 2000

@@ -3,9 +3,9 @@
 local core = require "perigee.core.ffi"
 local decoder = require "perigee.sampling.decoder"
 local evaluation = require "perigee.record.evaluation"
+local feature_network = require "perigee.metrics.feature_network"
 local files = require "perigee.io.files"
 local five_numbers = require "perigee.metrics.five_numbers"
-local inception_features = require "perigee.metrics.inception_features"
 local picture_source = require "perigee.metrics.picture_source"
 local progress = require "perigee.record.progress"
 local reference = require "perigee.metrics.reference"
@@ -68,14 +68,14 @@ local function evaluate(path, options, network, against, shown)
   if is_run(path) then source, run = of_run(path, options, shown) else source = of_pictures(path, options) end
   local set = network:features(source, bar(shown, source.name, source.count))
   local event = five_numbers.compare(network, set, against, { half = options.distances == "float16" })
-  event.name, event.against = "inception " .. options.convention, against.name
+  event.name, event.against = network.name, against.name
   event.distances = event.precision and options.distances or nil
   event.samples = ("%d: %s"):format(event.count, run and run.how or source.name)
   if run then
     evaluation.record(run.folder, run.step, event)
     run.recipe.student:dematerialise()
   end
-  inception_features.forget(set)
+  feature_network.forget(set)
   return event
 end
 
@@ -87,8 +87,7 @@ local function make_reference(options, network, shown)
   if files.exists(out) then fail("%s is there already; remove it or choose another name", out) end
   local source = of_pictures(options.make_reference, options)
   local kept = reference.make(network, source, out, bar(shown, source.name, source.count))
-  shown:line("%s: statistics of %d pictures, as %s sees them, and %d of the pictures", out, source.count,
-    options.convention, kept)
+  shown:line("%s: statistics of %d pictures (%s), and %d of the pictures", out, source.count, network.name, kept)
 end
 
 ---@class perigee.EvaluatedRow
@@ -97,15 +96,19 @@ end
 
 --- The command; `options` are those of cli/eval.lua. Returns what was evaluated, in order, and against what; nothing
 --- where a reference was made.
----@return perigee.EvaluatedRow[]?, perigee.EvaluationReference?
+---@return perigee.EvaluatedRow[]?, perigee.EvaluationReference?, string?  # the third: the network's name
 function M.run(options)
   local make = options.make_reference
-  if not options.inception then fail "--make-reference needs --inception FILE, the weights of FID's network" end
+  if not (options.inception or options.encoder) then
+    fail "--make-reference needs --inception FILE, the weights of FID's network, or --encoder MODEL:FILE"
+  elseif options.inception and options.encoder then
+    fail "--inception and --encoder are two networks; give one of them"
+  end
   if not make and not options[1] then error("perigee eval needs a run's folder, a checkpoint, or samples", 0) end
   if not make and not options.reference then
-    fail "--inception needs --reference REF: an .npz with the statistics of real pictures, or pictures"
+    fail "--inception and --encoder need --reference REF: statistics of real pictures in an .npz, or pictures"
   end
-  if options.features[1] then fail "--features is another encoder than --inception; give one of them" end
+  if options.features[1] then fail "--features, --inception and --encoder are three comparisons; give one of them" end
   for _, path in ipairs(options) do
     if not make and not files.exists(path) then fail("%s: no run, checkpoint or samples there", path) end
   end
@@ -113,8 +116,8 @@ function M.run(options)
   require("perigee.core.device").choose(options.device)
   core.check(core.C.pg_signals_install())
   local shown = progress.new { clock = core.C.pg_clock_seconds, quiet = options.json }
-  local network = inception_features.open(options.inception,
-    { convention = options.convention, device = options.device })
+  local network = options.encoder and feature_network.encoder(options.encoder, { device = options.device })
+    or feature_network.inception(options.inception, { convention = options.convention, device = options.device })
   if make then make_reference(options, network, shown) end
   local show, rows, against = nil, {}, nil
   if not make then
@@ -129,7 +132,7 @@ function M.run(options)
   shown:close()
   network:free()
   restore.keep_choices()
-  if not make then return rows, against end
+  if not make then return rows, against, network.name end
 end
 
 return M

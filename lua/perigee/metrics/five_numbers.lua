@@ -11,27 +11,33 @@ local M = {}
 
 ---@class perigee.FiveNumbers
 ---@field count integer            samples
----@field fid number
+---@field fid? number             FID; nil: the network is another
+---@field fd? number              the Fréchet distance on another network's features
 ---@field sfid? number             nil: the reference has no spatial statistics
----@field inception_score number
+---@field inception_score? number
 ---@field precision? number        nil: the reference has no pictures
 ---@field recall? number
 ---@field kid? number
 ---@field kid_deviation? number
 
---- Moments of both kinds of features and the Inception score, in one pass.
+--- Moments of features and the Inception score, in one pass.
 local function statistics(network, set)
-  local sums, spatial, score = frechet.sums(set.features.width), frechet.sums(set.spatial.width), inception_score.new()
+  local sums, score = frechet.sums(set.features.width), network.logits and inception_score.new()
   set.features:each(function(rows)
     sums:add(rows)
-    score:add(network:logits(rows))
+    if score then score:add(network:logits(rows)) end
   end)
-  set.spatial:each(function(rows) spatial:add(rows) end)
-  return sums:moments(), spatial:moments(), (score:value())
+  return sums:moments(), score and (score:value())
 end
 
----@param network perigee.InceptionNetwork
----@param set perigee.InceptionFeatures
+local function moments(set)
+  local sums = frechet.sums(set.width)
+  set:each(function(rows) sums:add(rows) end)
+  return sums:moments()
+end
+
+---@param network perigee.FeatureNetwork
+---@param set perigee.PictureFeatures
 ---@param reference perigee.EvaluationReference
 ---@param options? { half?: boolean }  distances of precision and recall in float16, as the ADM evaluator's: true
 ---@return perigee.FiveNumbers
@@ -40,10 +46,11 @@ function M.compare(network, set, reference, options)
     core.fail("%s: %d pictures; expected 2 or more", set.features.name, set.features.count)
   end
   return tensor.tidy(function()
-    local features, spatial, score = statistics(network, set)
+    local features, score = statistics(network, set)
+    local spatial = reference.spatial and set.spatial
     local result = { count = set.features.count, inception_score = score,
-      fid = frechet.distance(reference.features, features),
-      sfid = reference.spatial and frechet.distance(reference.spatial, spatial) or nil }
+      sfid = spatial and frechet.distance(reference.spatial, moments(spatial)) or nil }
+    result[network.logits and "fid" or "fd"] = frechet.distance(reference.features, features)
     if reference.points then
       result.precision, result.recall = manifold.precision_and_recall(reference.points, set.features, options)
       result.kid, result.kid_deviation = kernel_distance.distance(reference.points, set.features)

@@ -39,7 +39,7 @@ end
 
 --- Opens a reference: an .npz with `mu` and `sigma`, perhaps `mu_s` and `sigma_s` of the spatial features, and `arr_0`,
 --- pictures (ADM's); or pictures alone, of which all is computed (metrics/picture_source.lua).
----@param network perigee.InceptionNetwork
+---@param network perigee.FeatureNetwork
 ---@param path string
 ---@param progress? fun(done: integer, count: integer)
 ---@return perigee.EvaluationReference
@@ -54,15 +54,17 @@ function M.open(network, path, progress)
   end
   local reference = { name = path:match "[^/]+/*$" }
   if has.mu and has.sigma then
-    reference.features = moments_of(path, "mu", "sigma", 2048)
-    if has.mu_s and has.sigma_s then reference.spatial = moments_of(path, "mu_s", "sigma_s", 2023) end
+    reference.features = moments_of(path, "mu", "sigma", network.width)
+    if has.mu_s and has.sigma_s and network.spatial > 0 then
+      reference.spatial = moments_of(path, "mu_s", "sigma_s", network.spatial)
+    end
     if not has.arr_0 then return reference end
   end
   local source = picture_source.open(path)
   local set = network:features(source, progress and function(done) progress(done, source.count) end)
   reference.points, reference.pictures = set.features, source.count
   if not reference.features then
-    reference.features, reference.spatial = M.moments(set.features), M.moments(set.spatial)
+    reference.features, reference.spatial = M.moments(set.features), set.spatial and M.moments(set.spatial)
   end
   return reference
 end
@@ -83,7 +85,7 @@ end
 
 --- Writes the reference of a set of pictures, as ADM's files are: statistics of all of them, and 10,000 drawn pictures,
 --- or all if they are no more.
----@param network perigee.InceptionNetwork
+---@param network perigee.FeatureNetwork
 ---@param source perigee.PictureSource
 ---@param path string
 ---@param progress? fun(done: integer)

@@ -1,10 +1,10 @@
 --- Evaluations while a run trains: its samples, drawn with the moving averages, by FID's network, as the recipe's
 --- `evaluation` says. The result is an event "evaluation" of the run's log, which stop.metric and signal.metric read.
 local core = require "perigee.core.ffi"
+local feature_network = require "perigee.metrics.feature_network"
 local files = require "perigee.io.files"
 local five_numbers = require "perigee.metrics.five_numbers"
 local generate = require "perigee.sampling.generate"
-local inception_features = require "perigee.metrics.inception_features"
 local reference = require "perigee.metrics.reference"
 local run_source = require "perigee.metrics.run_source"
 local sampling = require "perigee.recipe.sampling"
@@ -32,7 +32,7 @@ local opened = setmetatable({}, { __mode = "k" }) -- run -> its network and refe
 local function tools_of(run)
   if not opened[run] then
     local settings = run.recipe.evaluation
-    local network = inception_features.open(settings.inception,
+    local network = feature_network.inception(settings.inception,
       { convention = settings.convention, device = run.device })
     opened[run] = { network = network, reference = reference.open(network, settings.reference) }
   end
@@ -49,7 +49,7 @@ function M.evaluate(run)
   local set = tools.network:features(source, nil, run.folder .. "/evaluation.npz")
   local event = five_numbers.compare(tools.network, set, tools.reference, { half = settings.distances == "float16" })
   files.remove(set.path)
-  event.event, event.step, event.name = "evaluation", run.step, "inception " .. settings.convention
+  event.event, event.step, event.name = "evaluation", run.step, tools.network.name
   event.against, event.distances = tools.reference.name, event.precision and settings.distances or nil
   event.samples = ("%d: %s"):format(event.count, sampling.describe(settings.sample))
   run:log(event)
