@@ -28,8 +28,7 @@ function M.options()
     { name = "make_reference", type = "string", value = "PICTURES",
       help = "write the reference of these pictures to OUT.npz: perigee eval --make-reference PICTURES OUT.npz" },
     { name = "features", type = "list", value = "JUDGE",
-      help = "teacher (the recipe's; teacher:NAME of several), "
-        .. "a run that trained a classifier, or MODEL:WEIGHTS; may be repeated" },
+      help = "teacher, or teacher:NAME of several; a run that trained a classifier; MODEL:WEIGHTS; may be repeated" },
     { name = "against", type = "string", value = "DATA",
       help = "test (the recipe's, the default), train, or a .npy file, uint8 [N,H,W,3]" },
     { name = "size", type = "integer",
