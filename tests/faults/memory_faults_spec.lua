@@ -3,13 +3,15 @@
 -- command goes on to the very bytes of a run that nothing disturbed.
 --
 -- The suite tries a few, spread evenly. PERIGEE_ALLOCATIONS=N tries so many of each kind and command, a large number
--- all of them; one in PERIGEE_AGAIN (10) of the commands that fail is given again.
+-- all of them; one in PERIGEE_AGAIN (10) of the commands that fail is given again. PERIGEE_PART=2/4 tries the second of
+-- four parts of them, for several processes at a time.
 local checkpoint = require "perigee.record.checkpoint"
 local core = require "perigee.core.ffi"
 local files = require "perigee.io.files"
 local tiny = require "tests.lua.tiny"
 
 local TRIED, AGAIN = tonumber(os.getenv "PERIGEE_ALLOCATIONS" or 3), tonumber(os.getenv "PERIGEE_AGAIN" or 10)
+local PART, PARTS = (os.getenv "PERIGEE_PART" or "1/1"):match "^(%d+)/(%d+)$"
 local shim = (os.getenv "PERIGEE_BUILD" or core.home .. "/build") .. "/tests/faults/perigee_memory.so"
 local MEMORY = { "out of memory", "not enough memory", "memory: ", "cannot be mapped", "Cannot allocate memory" }
 
@@ -113,9 +115,13 @@ describe("one allocation that fails during", function()
       local scenario = scenarios()[k]
       for kind, count in pairs(whole(scenario).counts) do
         assert.is_true(count > 10, "no allocations are seen")
-        local n, failed = math.min(TRIED, count), 0
-        for j = 1, n do failed = failed + try(scenario, kind, math.floor((j - 0.5) * count / n) + 1) end
-        if TRIED > 10 then print(("%s, %s: %d of %d, of which %d ended it"):format(name, kind, n, count, failed)) end
+        local n, tried, failed = math.min(TRIED, count), 0, 0
+        for j = tonumber(PART), n, tonumber(PARTS) do
+          tried, failed = tried + 1, failed + try(scenario, kind, math.floor((j - 0.5) * count / n) + 1)
+        end
+        if TRIED > 10 then
+          print(("%s, %s: %d of %d, of which %d ended it"):format(name, kind, tried, count, failed))
+        end
       end
     end)
   end
