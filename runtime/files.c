@@ -509,7 +509,7 @@ void pg_writer_abort(pg_writer *w) {
 }
 
 pg_status pg_writer_sweep(const char *part) {
-  int fd = open_file(part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  int fd = open_file(part, O_RDWR | O_NOFOLLOW | O_NONBLOCK); /* NFS gives no lock for reading alone */
   if (fd < 0) return errno == ENOENT ? PG_OK : io_error(part, "cannot be opened");
   bool written = lock_file(fd) && errno == EWOULDBLOCK;
   pg_status status = !written && unlink(part) && errno != ENOENT ? io_error(part, "cannot be removed") : PG_OK;
