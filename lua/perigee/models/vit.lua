@@ -8,6 +8,7 @@ local PatchEmbedding = require "perigee.nn.patch_embedding"
 local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
+local low_pass = require "perigee.nn.low_pass"
 local module = require "perigee.nn.module"
 local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
@@ -93,7 +94,7 @@ local function build(self, name, options)
   self.prefix = self.class_rows + o.registers + (self.added or 0)
   self.follows_student = o.follows_student
   self.weights, self.names, self.take, self.position_options = o.weights, o.names, o.take, o.position
-  self.resize = o.resize
+  self.resize, self.low_pass = o.resize, o.low_pass
   self.settings = {}
   for key, value in pairs(o) do
     if key ~= "weights" then self.settings[key] = value end
@@ -204,6 +205,7 @@ local feature_rules = {
   class_token = { "boolean", false },
   input = { "size" },
   grid = { "counts" },
+  t = { "any" },
 }
 
 --- Logits q·kᵀ/√d of the patch tokens alone, [B,H,N,N], out of a packed qkv [B,prefix+N,3,H,d].
@@ -219,12 +221,16 @@ end
 --- else was asked for: `qkv` by layer (packed, [B,prefix+N,3,H,d], the first `teacher.prefix` tokens being class and registers), `logits`
 --- by layer, `class_token` [B,D].
 --- `grid` is the patch grid to work on, { rows, columns }; or `input` the size in pixels; by default the model's own.
+--- With the model's option `low_pass`, `t` [B] are the times by which pictures lose their high frequencies.
 ---@param options? { layers?: integer[], logits?: integer[], class_token?: boolean, input?: integer|integer[],
----  grid?: integer[] }
+---  grid?: integer[], t?: perigee.Value }
 function Vit:features(images, options)
   options = check.options(self.name .. ".features", options or {}, feature_rules)
   if options.class_token and not self.class_token then core.fail("%s: it has no class token", self.name) end
   local input = options.grid and self:grid_input(options.grid) or options.input
+  if self.low_pass and options.t then
+    images = low_pass.at_times(images, self.low_pass.keep, options.t, self.low_pass.times)
+  end
   local function take(collected, layers, convert)
     local list = {}
     for _, layer in ipairs(layers) do

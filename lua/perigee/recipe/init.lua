@@ -159,6 +159,12 @@ local function cache_option(given, o)
     core.fail("recipe: cache_teacher: unknown precision '%s'; expected float32, bf16 or float64", cache.precision)
   end
   if not o.teachers[1] then core.fail "recipe: cache_teacher, and the recipe names no teacher" end
+  for _, entry in ipairs(o.teachers) do
+    if entry.model.low_pass then
+      core.fail("recipe: cache_teacher keeps one result an image and its mirror image, but what the teacher %s sees "
+        .. "depends on the time (low_pass); use cache_teacher = false", entry.model.name)
+    end
+  end
   if (o.data.crop or 0) > 0 then
     core.fail("recipe: cache_teacher keeps one result an image and its mirror image, but the data set '%s' crops at "
       .. "random (crop = %d); use crop = 0 or cache_teacher = false", o.data.name, o.data.crop)

@@ -180,7 +180,8 @@ function Context:teacher_grid(name) return self:teacher_model(name):grid_for(sel
 local function run_teacher(self, teacher)
   local taps = require "perigee.nn.taps"
   local patches, published = taps.collect(function()
-    return (teacher:features(self:pixels(), { grid = teacher:grid_for(self.student.grid) }))
+    return (teacher:features(self:pixels(), { grid = teacher:grid_for(self.student.grid),
+      t = teacher.low_pass and self:forward().t or nil }))
   end)
   return { patches = patches, taps = published }
 end

@@ -31,6 +31,7 @@ local rules = {
   resize = { "table", {} },
   position = { "table", {} },
   test_registers = { "table" },
+  low_pass = { "table" },
 }
 
 --- Options of a named model, which decides depth, width, heads, patch and the kind of its blocks.
@@ -47,6 +48,9 @@ local rules = {
 ---@field position? perigee.VitPosition
 ---@field test_registers? { neurons: integer[][], count?: integer }  registers without training: the neurons, as pairs
 ---  { block, neuron }, whose values move to `count` (1) added tokens (nn/register_neurons.lua)
+
+---@field low_pass? { keep: number, times?: number[] }  as a teacher it sees pictures without the frequencies above
+---  `keep` of the highest (nn/low_pass.lua) where the student's time t is in `times`, { low, high }: { 0, 1 }
 
 ---@class perigee.VitPosition
 ---@field kind? "learned"|"sincos"|"rotary"  sincos: fixed, MoCo v3's; learned
@@ -77,6 +81,10 @@ local position_rules = {
   kind = { "string", "learned", choices = { "learned", "sincos", "rotary" } },
   antialias = { "boolean", true },
   base = { "number", 100, above = 1 },
+}
+local low_pass_rules = {
+  keep = { "number", required = true, least = 0, most = 1 },
+  times = { "numbers", { 0, 1 }, length = 2, least = 0, most = 1 },
 }
 local test_register_rules = { neurons = "table", count = { "count", 1 } }
 
@@ -118,6 +126,7 @@ return function(name, options)
   o.resize = check.options(name .. ".resize", o.resize, resize_rules)
   o.position = check.options(name .. ".position", o.position, position_rules)
   check_geometry(name, o)
+  o.low_pass = o.low_pass and check.options(name .. ".low_pass", o.low_pass, low_pass_rules)
   o.hidden = hidden_width(o)
   if o.test_registers then
     o.test_registers = check.options(name .. ".test_registers", o.test_registers, test_register_rules)
