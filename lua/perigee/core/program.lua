@@ -203,6 +203,21 @@ function Program:stands_for(v, t)
   self.variables[t] = true
 end
 
+--- Traces `body` with other values in place of tensors: where it reads a tensor of the list, it gets the value.
+---@param list { [1]: perigee.Tensor, [2]: perigee.Value }[]
+---@return any ...  what `body` returns
+function Program:trace_with(list, body, ...)
+  local before = {}
+  for k, pair in ipairs(list) do
+    before[k] = self.captures[pair[1]] or false
+    self.captures[pair[1]] = pair[2]
+  end
+  local results = { xpcall(self.trace, core.handler, self, body, ...) }
+  for k, pair in ipairs(list) do self.captures[pair[1]] = before[k] or nil end
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2, table.maxn(results))
+end
+
 --- An operand of this program: a value itself, or what stands for a tensor.
 ---@param x perigee.Tensor|perigee.Value
 ---@return perigee.Value

@@ -218,8 +218,8 @@ function Vit:logits(qkv)
 end
 
 --- Patch tokens after the final norm, if the model has one, [B,N,D] of pictures [B,C,H,W] in [0,1], and a table of what
---- else was asked for: `qkv` by layer (packed, [B,prefix+N,3,H,d], the first `teacher.prefix` tokens being class and registers), `logits`
---- by layer, `class_token` [B,D].
+--- else was asked for: `qkv` by layer (packed, [B,prefix+N,3,H,d], the first `teacher.prefix` tokens being class and
+--- registers), `logits` by layer, `class_token` [B,D].
 --- `grid` is the patch grid to work on, { rows, columns }; or `input` the size in pixels; by default the model's own.
 --- With the model's option `low_pass`, `t` [B] are the times by which pictures lose their high frequencies.
 ---@param options? { layers?: integer[], logits?: integer[], class_token?: boolean, input?: integer|integer[],

@@ -49,10 +49,12 @@ local check = require "perigee.core.check"
 local conditions = require "perigee.stage.conditions"
 local contract = require "perigee.stage.student"
 local core = require "perigee.core.ffi"
+local op = require "perigee.core.op"
 local optim = require "perigee.optim"
 local schedules = require "perigee.schedules"
 local tables = require "perigee.base.tables"
 local teachers = require "perigee.stage.teachers"
+local tensor = require "perigee.core.tensor"
 
 ---@class perigee.Recipe
 ---@field name string
@@ -316,6 +318,19 @@ end
 --- The teachers that the losses of a stage read.
 ---@return perigee.RecipeTeacher[]
 function Recipe:teachers_of(stage) return teachers.of_stage(self.teachers, stage) end
+
+--- The moving average of a parameter of the student, as losses read it: a tensor of a run, or one without storage.
+---@param parameter perigee.Tensor
+---@return perigee.Tensor
+function Recipe:average_of(parameter)
+  self.averages = self.averages or {}
+  if not self.averages[parameter] then
+    local t = tensor.meta(parameter.shape, op.stat(self.dtype))
+    rawset(t, "role", "average")
+    self.averages[parameter] = t
+  end
+  return self.averages[parameter]
+end
 
 --- The flow-matching loss of a stage, or of the first stage that has one: it says the path and the times.
 function Recipe:flow_matching(stage)

@@ -24,6 +24,7 @@ local teachers = require "perigee.stage.teachers"
 ---@field dtype perigee.Dtype
 ---@field kept? perigee.TeacherInputs  what stands for the teachers' forward passes
 ---@field aligning boolean       the loss that is being recorded is one of the alignment's
+---@field averages fun(parameter: perigee.Tensor): perigee.Tensor  the moving average of one of the student's parameters
 ---@field left table<string, perigee.Value>  what losses leave for signals, by their names
 ---@field forks table<string, { trunk: perigee.Value|false, branch: perigee.Value|false }>  by tap: its value as the
 ---  student goes on with it, and as the alignment's losses read it, once one does
@@ -86,6 +87,7 @@ local function forward(self)
   local noise = self.noise or ops.random_normal(x0.shape, { state = self.state, purpose = "noise", dtype = self.dtype })
   local x_t, velocity = self.path:noised(x0, noise, t)
   local given, count = conditions.values(self)
+  self.given = { count = count, unpack(given, 1, count) }
   local variance
   local prediction, published = taps.collect(function()
     local first, second = self.student(x_t, self.path:told(t), unpack(given, 1, count))
@@ -107,6 +109,40 @@ function Context:forward()
     self.result.velocity = self:estimate "velocity"
   end
   return self.result
+end
+
+--- The forward pass of the student's moving average: on the same images, noise and conditions, at times that are less
+--- by up to `ahead`, drawn for each sample, but not below 0. No gradient flows into it.
+local function forward_of_average(self, ahead)
+  local taps = require "perigee.nn.taps"
+  local t, x0, list = self.result.t, self:target_images(), {}
+  local drawn = ops.random_uniform({ t.shape[1] }, { state = self.state, purpose = "average's time", dtype = t.dtype })
+  local earlier = ops.maximum(t - drawn * ahead, 0)
+  for k, entry in ipairs(self.student:named_parameters()) do
+    list[k] = { entry.tensor, self.program:operand(self.averages(entry.tensor)):to(self.dtype) }
+  end
+  local x_t = self.path:noised(x0, self.result.noise, earlier)
+  local _, published = self.program:trace_with(list, taps.collect, function()
+    return (self.student(x_t, self.path:told(earlier), unpack(self.given, 1, self.given.count)))
+  end)
+  return published
+end
+
+--- A value that the student's moving average publishes in a forward pass of its own, on the same images, noise and
+--- conditions, nearer to the data by up to `ahead` (SRA, arXiv 2505.02831). It has no gradient.
+---@param name string   such as "block 8"
+---@param ahead number
+---@return perigee.Value
+function Context:average_tap(name, ahead)
+  self:forward()
+  self.average_taps = self.average_taps or {}
+  self.average_taps[ahead] = self.average_taps[ahead] or self.program:trace(forward_of_average, self, ahead)
+  local value = self.average_taps[ahead][name]
+  if not value then
+    core.fail("the student publishes no tap '%s'; it has %s", name,
+      table.concat(tables.sorted_keys(self.average_taps[ahead]), ", "))
+  end
+  return ops.stop_gradient(value)
 end
 
 --- α, σ and their derivatives at the batch's times: values [B] in the dtype of statistics, or numbers.

@@ -54,6 +54,7 @@ end
 --- it is without anybody having said so.
 local function expect_trained(recipe, stage, t, owner)
   local shape = core_ffi.shape_text(t.shape)
+  if rawget(t, "role") == "average" then return end
   if not owner and t.device == "meta" then
     core_ffi.fail("this %s %s belongs to no module that is trained: keep the module that has it in a field of the "
       .. "student, or list it in the loss's `modules`", rawget(t, "role") or "tensor", shape)

@@ -53,6 +53,7 @@ function M.trace(recipe, stage, options)
   local student = recipe.student
   local context = Context.new {
     program = p, batch_size = options.batch, student = student, teachers = recipe.teachers,
+    averages = function(parameter) return recipe:average_of(parameter) end,
     modules = recipe:loss_modules(),
     data = recipe.data, batch = batch,
     labels = batch.labels, state = p:input("state", { 3 }, "int64"), dtype = recipe.dtype,

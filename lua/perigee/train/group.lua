@@ -75,6 +75,17 @@ function Group:show(flat)
   end
 end
 
+--- The moving averages themselves, in the dtype of masters: parameter -> view, for programs that read both.
+---@return table<perigee.Tensor, perigee.Tensor>
+function Group:average_views()
+  local views = {}
+  for _, entry in ipairs(self.layout) do
+    views[entry.tensor] = slice(self.average, entry.offset, entry.shape)
+    rawset(views[entry.tensor], "role", "average")
+  end
+  return views
+end
+
 --- The values that replace parameters where a program is to see their moving averages: parameter -> view, in the dtype
 --- of the parameters. The second result is what had to be made for it, if anything.
 ---@return table<perigee.Tensor, perigee.Tensor>, perigee.Tensor?

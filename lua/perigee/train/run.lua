@@ -149,6 +149,7 @@ function Run.new(recipe, options)
     events = false,
     lock = false,
   }, Run)
+  recipe.averages = self.groups[1]:average_views()
   for key, value in pairs(recipe.optim) do self.optim[key] = value end
   self:open_loader()
   return self
@@ -556,6 +557,7 @@ function Run:free()
   self.groups = {}
   self.random_state:free()
   self.teacher:dematerialise()
+  self.recipe.averages = nil
   self:close_log()
   if self.lock then self.lock:free() end
   self.lock = false
