@@ -315,6 +315,11 @@ describe("perigee prepare coco", function()
     assert.is_true(pg.ops.allclose(repa:narrow(1, 1, 4), uvit:narrow(1, 1, 4)))
     assert.is_true(pg.ops.allclose(repa:narrow(1, 5, 4), pg.ops.exp(uvit:narrow(1, 5, 4) * 0.5),
       { relative = 1e-5, absolute = 1e-6 }))
+    local data = pg.data.coco { dir = in_folder "out", size = 16, text_width = 8, batch = 2 }
+    local batch = data:loader({ shuffle = false }):next()
+    assert.same({ 3, 4 }, { batch.text:totable()[1][1][1], batch.text:totable()[2][1][1] })
+    assert.same(expected:totable(), batch.images:select(1, 1):totable())
+    assert.is_true(pg.ops.allclose(batch.latents:select(1, 2), uvit))
     local before = tree(in_folder "out")
     prepare_coco { vae = in_folder "vae.safetensors", text = in_folder "text" }
     expect_same(before, tree(in_folder "out"))
