@@ -68,5 +68,5 @@ return pg.recipe {
   },
 
   every  = { log = 50, checkpoint = 500 },
-  sample = { count = 80, cfg = 2, sampler = "heun", steps = 25 },
+  sample = { count = 100, cfg = 2, sampler = "euler", steps = 25 },
 }
