@@ -354,3 +354,68 @@ describe("registers of test time", function()
       "no patch has a norm above 1e+06; the largest is")
   end)
 end)
+
+-- ---- a student with rotary positions -------------------------------------------------------------------------------
+
+describe("a SiT with rotary positions", function()
+  local SHAPE = { width = 16, depth = 2, heads = 2, patch = 2, size = { 4, 6 }, channels = 3, classes = 3,
+    rotary = true }
+  local function student(more)
+    local model = models.sit(tables.merged(SHAPE, more))
+    model:materialise { seed = 2, dtype = "float64" }
+    local state = tensor.tensor({ 4, 0, 0 }, "int64")
+    for k, entry in ipairs(model:named_parameters()) do -- the modulation too
+      entry.tensor:copy_(ops.random_normal(entry.tensor.shape, { state = state, purpose = "p" .. k, dtype = "float64" })
+        * 0.3)
+    end
+    return model
+  end
+  local function random(shape, purpose)
+    return ops.random_normal(shape,
+      { state = tensor.tensor({ 6, 0, 0 }, "int64"), purpose = purpose, dtype = "float64" })
+  end
+  local x, t, y = random({ 2, 3, 4, 6 }, "x"), tensor.tensor({ 0.3, 0.8 }, "float64"), tensor.tensor({ 0, 2 }, "int64")
+
+  it("turns queries and keys by rows and columns, and what aligns sees them so", function()
+    local model, plain = student(), student { rotary = false }
+    local turned, collected = taps.collect(model.forward, model, x, t, y)
+    local other, before = taps.collect(plain.forward, plain, x, t, y)
+    assert.is_true((turned - other):abs():max():item() > 1e-3)
+    local expected = ops.rotary(taps.read(before, "qkv of block 1"), rotary.grid({ 2, 3 }, 8, { dtype = "float64" }),
+      { interleaved = true })
+    oracle.near("qkv", taps.read(collected, "qkv of block 1"), expected, 1e-12)
+  end)
+
+  it("has gradients through the alignment of its attention, with blocks recomputed or not", function()
+    local theirs = random({ 2, 6, 3, 2, 8 }, "teacher")
+    local results = {}
+    for k, recompute in ipairs { false, true } do
+      local model = student { recompute = recompute }
+      local also = { model.blocks[1].attention.qkv.weight, model.blocks[2].attention.qkv.bias }
+      local function loss(input)
+        local _, collected = taps.collect(model.forward, model, input, t, y)
+        return ops.attention_alignment(taps.read(collected, "qkv of block 2"), theirs, { heads = 2, teacher_skip = 0 })
+      end
+      local gradients = core.grad(loss, { x }, { also = also })
+      results[k] = { gradients[1]:totable(), gradients[2]:totable(), gradients[3]:totable() }
+      for place, parameter in ipairs(also) do
+        local direction = random(parameter.shape, "direction")
+        local slope = ops.sum(gradients[place + 1] * direction):item()
+        local step = 1e-5
+        local kept = parameter:clone()
+        parameter:copy_(kept + direction * step)
+        local above = loss(x):item()
+        parameter:copy_(kept - direction * step)
+        local below = loss(x):item()
+        parameter:copy_(kept)
+        assert.near((above - below) / (2 * step), slope, 1e-7 * math.max(1, math.abs(slope)))
+      end
+    end
+    assert.same(results[1], results[2])
+  end)
+
+  it("needs heads of a multiple of 4", function()
+    fails(function() models.sit { width = 12, depth = 1, heads = 2, size = 4, rotary = true } end,
+      "sit: heads of size 6; rotary positions of a grid need a multiple of 4")
+  end)
+end)

@@ -11,11 +11,14 @@ local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local initialise = require "perigee.nn.initialise"
 local module = require "perigee.nn.module"
+local op = require "perigee.core.op"
 local ops = require "perigee.core.ops"
 local position = require "perigee.nn.position"
 local program = require "perigee.core.program"
+local rotary = require "perigee.nn.rotary"
 local tables = require "perigee.base.tables"
 local taps = require "perigee.nn.taps"
+local tensor = require "perigee.core.tensor"
 local weights = require "perigee.io.weights"
 
 local EPSILON = 1e-6 -- of every layer norm
@@ -29,15 +32,15 @@ local Block = module.class "sit block"
 
 function Block:build(width, heads, hidden)
   self.modulation = zero_linear(width, 6 * width)
-  self.attention = Attention(width, heads)
+  self.attention = Attention(width, heads, { interleaved = true })
   self.mlp = Mlp(width, hidden, { activation = "gelu_tanh" })
 end
 
---- x [B,N,D], c [B,1,D] (after SiLU) -> [B,N,D]
-function Block:forward(x, c, number)
+--- x [B,N,D], c [B,1,D] (after SiLU) -> [B,N,D]; `turns` of nn.rotary, where positions are rotary too
+function Block:forward(x, c, number, turns)
   local m = self.modulation(c):chunk(6) -- shift, scale, gate for attention; shift, scale, gate for the MLP: [B,1,D]
   local normalised = ops.layernorm_modulate(x, m[1], m[2], { epsilon = EPSILON })
-  local attended = self.attention(normalised, "qkv of block " .. number)
+  local attended = self.attention(normalised, "qkv of block " .. number, turns)
   x = ops.gated_residual(x, m[3], attended)
   local transformed = self.mlp(ops.layernorm_modulate(x, m[4], m[5], { epsilon = EPSILON }))
   return ops.gated_residual(x, m[6], transformed)
@@ -89,6 +92,7 @@ local rules = {
   mlp_ratio = { "number", 4 },
   time_features = { "count", 256 },
   recompute = { "boolean", false },
+  rotary = { "boolean", false },
   learned_variance = { "boolean", false },
   label_deviation = { "number", 0.02 },
   time_deviation = { "number", 0.02 },
@@ -107,6 +111,8 @@ local rules = {
 ---@field time_features? integer  width of the time's sinusoids: 256
 ---@field recompute? boolean    compute blocks again in the backward pass instead of keeping what they saved
 ---@field learned_variance? boolean  a second output of x's shape, for loss.variational_bound: false
+---@field rotary? boolean       rotary positions too: half of each head's pairs turn by the row, half by the column (as
+---  in LightningDiT, arXiv 2501.01423): false
 ---@field label_deviation? number  of the label table's first values: 0.02; short runs learn faster from larger ones
 ---@field time_deviation? number   of the time MLP's first weights: 0.02
 ---@field weights? string          a file of weights to start from (docs/weights.md), instead of random numbers
@@ -138,6 +144,10 @@ local function build(self, name, options)
   end
   self.name, self.depth, self.width, self.heads = name, options.depth, width, options.heads
   self.head_size = width / options.heads
+  if options.rotary and self.head_size % 4 ~= 0 then
+    core.fail("%s: heads of size %d; rotary positions of a grid need a multiple of 4", name, self.head_size)
+  end
+  self.rotary = options.rotary or nil
   self.patch, self.channels, self.size = patch, options.channels, size
   self.grid = { size[1] / patch, size[2] / patch }
   self.tokens = self.grid[1] * self.grid[2]
@@ -173,6 +183,13 @@ function Sit:check_inputs(x, t, y)
   end
 end
 
+--- The turns of rotary positions, or nil.
+local function turns_of(self, x)
+  if not self.rotary then return nil end
+  local turns = rotary.grid(self.grid, self.head_size, { dtype = op.stat(x.dtype) })
+  return tensor.is_tensor(x) and turns:to(x.device) or turns
+end
+
 --- The prediction [B,C,H,W] for x [B,C,H,W] at times t [B] (0: data, 1: noise) and labels y [B]; with a learned
 --- variance, that too, [B,C,H,W]: where from β̃ (−1) to β (1) its log lies. Publishes "embedded", "conditioning",
 --- "block i" and "qkv of block i".
@@ -183,9 +200,11 @@ function Sit:forward(x, t, y)
   local conditioning = self.time_embedding(t, x.dtype) + self.label_embedding(y)
   taps.publish("conditioning", conditioning)
   local c = ops.silu(conditioning):reshape { x.shape[1], 1, self.width }
+  local turns = turns_of(self, x)
   for number, block in ipairs(self.blocks) do
-    if self.recompute and program.is_value(h) then h = h.program:recompute(block.forward, block, h, c, number)
-    else h = block(h, c, number) end
+    if self.recompute and program.is_value(h) then
+      h = h.program:recompute(block.forward, block, h, c, number, turns)
+    else h = block(h, c, number, turns) end
     taps.publish("block " .. number, h)
   end
   local made = ops.unpatchify(self.final(h, c), {
