@@ -91,8 +91,8 @@ end
 ---@field image_size? integer
 ---@field class_names? string[]
 ---@field latents? function         (self, batch, state, dtype) -> value: what a student sees of the field `latents`
----@field unscale? function         (self, z) -> value: latents as an autoencoder has them, of what a student sees, where
----  the autoencoder's own scale and shift do not say that
+---@field unscale? function         (self, z) -> value: latents as an autoencoder has them, of what a student sees,
+---  where the autoencoder's own scale and shift do not say that
 ---@field pixels? function          (self, batch, dtype) -> value: the teacher's pixels [B,3,H,W] in [0, 1],
 ---  where `images` isn't that
 

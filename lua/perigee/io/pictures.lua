@@ -105,8 +105,8 @@ end
 ---@field left_out string[]
 
 --- The pictures of a folder, with all folders in it, or of a zip or tar archive, in the order of their names; hidden
---- files are left out. Their labels are those of dataset.json, or else the first folder's among the sorted ones (folders that all share do not
---- count).
+--- files are left out. Their labels are those of dataset.json, or else the first folder's among the sorted ones
+--- (folders that all share do not count).
 ---@param source string
 ---@return perigee.Pictures
 function M.gather(source)
