@@ -130,3 +130,46 @@ describe("the processors that a process may run on", function()
     assert.is_true(found "" <= processors) -- a quota may allow fewer
   end)
 end)
+
+describe("threads that wait", function()
+  local waiting = require "perigee.core.waiting"
+  local stat = waiting.stat
+  after_each(function() waiting.stat = stat end)
+
+  it("know whether others leave them a processor each", function()
+    waiting.stat = in_folder "proc/stat"
+    local function crowded(wanted, running)
+      tree { ["proc/stat"] = "cpu  1 2\ncpu0 1\ncpu1 1\ncpu2 1\ncpu3 1\nintr 5\nprocs_running " .. running }
+      return waiting.is_crowded(wanted)
+    end
+    assert.same({ false, false, true, false, true }, { crowded(4, 1), crowded(3, 2), crowded(4, 2), crowded(2, 3),
+      crowded(2, 4) })
+    waiting.stat = in_folder "none"
+    assert.is_false(waiting.is_crowded(2))
+  end)
+
+  it("sleep soon in a quota that is smaller, unless the user says how long they spin", function()
+    tree { ["proc/self/cgroup"] = "0::/", ["groups/cpu.max"] = "150000 100000", ["proc/stat"] = "cpu0 1" }
+    files.write(in_folder "spin.lua", ([[
+      local limits, waiting = require "perigee.core.limits", require "perigee.core.waiting"
+      local ffi = require "ffi"
+      ffi.cdef "int unsetenv(const char *name);"
+      if %s then ffi.C.unsetenv "GOMP_SPINCOUNT" end -- what the program decided at its start
+      limits.groups, limits.proc, waiting.stat = %q, %q, %q
+      waiting.prepare()
+      os.execute "echo spin $GOMP_SPINCOUNT."]]):format('not os.getenv "KEPT"', in_folder "groups", in_folder "proc",
+      in_folder "proc/stat"))
+    local function spin(environment)
+      local command = tiny.command("run " .. tiny.quote(in_folder "spin.lua"))
+      local pipe = io.popen((command:gsub("OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive", environment)))
+      local text = pipe:read "*a"
+      pipe:close()
+      return text:match "spin (%d*)%."
+    end
+    assert.equal("300", spin "OMP_NUM_THREADS=2")
+    assert.equal("", spin "OMP_NUM_THREADS=1")
+    assert.equal("77", spin "OMP_NUM_THREADS=2 KEPT=1 GOMP_SPINCOUNT=77")
+    tree { ["groups/cpu.max"] = "200000 100000" }
+    assert.equal("", spin "OMP_NUM_THREADS=2")
+  end)
+end)

@@ -17,6 +17,8 @@ end
 ffi.cdef(read(M.home .. "/base/types.h"))
 ffi.cdef(read(M.home .. "/runtime/perigee.h"))
 
+require("perigee.core.waiting").prepare()
+
 local build = os.getenv "PERIGEE_BUILD" or M.home .. "/build"
 local library = os.getenv "PERIGEE_LIBRARY" or build .. "/runtime/libperigee.so"
 local found, C = pcall(ffi.load, library)

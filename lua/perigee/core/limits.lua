@@ -1,7 +1,6 @@
 --- The memory and processors that this process may use: by the machine, by control groups (containers, systemd,
 --- schedulers; versions 1 and 2, https://docs.kernel.org/admin-guide/cgroup-v2.html) and by ulimit.
 local ffi = require "ffi"
-local core = require "perigee.core.ffi"
 local whole_file = require "perigee.base.whole_file"
 
 ffi.cdef [[
@@ -118,12 +117,15 @@ end
 --- at most the quota, rounded.
 ---@return integer
 function M.threads()
-  local threads, asked = core.C.pg_threads(), os.getenv "OMP_NUM_THREADS" or ""
+  local threads, asked = require("perigee.core.ffi").C.pg_threads(), os.getenv "OMP_NUM_THREADS" or ""
   local allowed = asked == "" and M.quota()
   return allowed and math.max(1, math.min(threads, math.floor(allowed + 0.5))) or threads
 end
 
 --- Makes that the default.
-function M.apply() core.check(core.C.pg_threads_set(M.threads())) end
+function M.apply()
+  local core = require "perigee.core.ffi" -- here: core/waiting.lua asks for the quota before the library is loaded
+  core.check(core.C.pg_threads_set(M.threads()))
+end
 
 return M
