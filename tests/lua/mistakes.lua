@@ -67,7 +67,7 @@ M.recipes = {
   { "a data set that is none", recipe "o.data = pg.data.cifar { batch = 4 } --!", "did you mean \"cifar10\"?" },
   { "an optimiser that is none", recipe "o.optim = pg.optim.adam { lr = 1e-4 } --!", "did you mean \"adamw\"?" },
   { "a stop that is none", recipe "stage.finish = stop.at_steps(10) --!", "did you mean \"at_step\"?" },
-  { "a signal that is none", recipe "stage.signals = { signal.gradient_norms {} } --!",
+  { "a signal that is none", recipe "stage.signals = { signal.gradient_nrom {} } --!",
     "did you mean \"gradient_norm\"?" },
   { "a layer that is none", recipe "local x = nn.mpl(8, 16) --!", "unknown layer 'mpl'; expected one of " },
   { "an op that is none", recipe "local x = ops.sofmax --!", "did you mean \"softmax\"?" },
@@ -268,7 +268,7 @@ M.recipes = {
     "recipe: sample: labels[2] is 8; expected a class from 0 to 7" },
   { "labels of an unknown kind", recipe "o.sample = { labels = 'balnced' }", "did you mean \"balanced\"?" },
   { "another sampler's option", recipe "o.sample = { rtol = 1e-3 }",
-    "recipe: sample: 'rtol' is an option of dopri5; euler has steps" },
+    "recipe: sample: 'rtol' is an option of dopri5; euler has shift, steps" },
   { "an unknown option of sampling", recipe "o.sample = { stesp = 10 }",
     "recipe: sample: unknown option 'stesp'; did you mean \"steps\"?" },
 }

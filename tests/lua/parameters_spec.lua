@@ -328,7 +328,7 @@ describe("a model that computes with its parameters", function()
     local t, y = pg.tensor { 0.1, 0.4, 0.6, 1 }, pg.tensor({ 0, 1, 2, 3 }, "int64")
     local labels = { { name = "labels", shape = {}, dtype = "int64" } }
     local with = require("perigee.sampling.field").compile(student, labels, 4, { captures = (group:averages()) })
-    local sampled = with:run { x = x, t = t, ["given labels"] = y }.velocity:clone()
+    local sampled = with:run { x = x, t = t, ["given labels"] = y }.prediction:clone()
     with:free()
     assert.is_true(oracle.distance(student(x, t, y), sampled) > 1e-3)
     group:show(group.average)
