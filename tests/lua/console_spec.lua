@@ -267,7 +267,7 @@ describe("completion, help and printing", function()
       ["x:narrow"] = "^x:narrow%(dim, start, length%)    %(lua/perigee/core/ops/view.lua:%d+%)\n  `length` entries",
       narrow = "^x:narrow%(", sort = "^x:sort%(", concat = "^ops.concat%(list, dim%)",
       ["ops.exp"] = "^ops.exp.*one element",
-      ["teacher.features"] = "Patch tokens, as", teacher = "\n  features%s+Patch tokens",
+      ["teacher.features"] = "Patch tokens after the final norm", teacher = "\n  features%s+Patch tokens",
       ["run:pause"] = "^run:pause%(%).*Stands still", run = "\n  pause%s+Stands still", ["pg.zeros"] = "pg.zeros",
       ["pg.models.sit_xl_2"] = "SiT %(Ma et al", stop = "\n  at_step%s+Ends the stage", pg = "New tensors\n    arange",
       ops = "Sums, means and extremes.-\n    .*argmax", tensor = "\n    .*narrow, permute",
