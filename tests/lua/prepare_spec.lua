@@ -164,11 +164,15 @@ describe("perigee prepare", function()
 
   it("goes on after kill -9 to the very same files", function()
     make_source(200)
-    run { dest = in_folder "whole" }
-    local whole, killed = tree(in_folder "whole"), 0
-    for _, seconds in ipairs { 0.1, 0.2, 0.3 } do
-      os.execute(("timeout -s KILL %g sh -c %s >%s 2>&1"):format(seconds, tiny.quote(tiny.command(
-        ("prepare %s %s --size 8 --workers 2"):format(in_folder "source", in_folder "out"))), in_folder "log"))
+    local function command(dest)
+      return tiny.command(("prepare %s %s --size 8 --workers 2"):format(in_folder "source", in_folder(dest)))
+    end
+    local start = C.pg_clock_seconds()
+    assert.equal(0, os.execute(("%s >%s 2>&1"):format(command "whole", in_folder "log")))
+    local took, whole, killed = C.pg_clock_seconds() - start, tree(in_folder "whole"), 0
+    for _, share in ipairs { 0.4, 0.55, 0.7 } do
+      os.execute(("timeout -s KILL %.3f sh -c %s >%s 2>&1"):format(share * took, tiny.quote(command "out"),
+        in_folder "log"))
       local lock
       repeat lock = not files.exists(in_folder "out") or files.lock(in_folder "out/prepare.lock") until lock
       if lock ~= true then lock:free() end
@@ -176,7 +180,7 @@ describe("perigee prepare", function()
       if not there then killed = killed + 1 end
     end
     assert.is_true(killed > 0)
-    if files.exists(in_folder "out/images.manifest") then -- else it was killed before that
+    if files.exists(in_folder "out/images.manifest") and not files.exists(in_folder "out/images/dataset.json") then
       files.make_folder(in_folder "out/images/00000")
       files.write(in_folder "out/images/00000/img00000003.png.tmp-99-1", "half")
     end
@@ -216,6 +220,8 @@ describe("perigee prepare", function()
     fails(function() run { source = in_folder "empty" } end, "empty: no pictures (.png, .jpg, .webp) in it")
     fails(function() run { dest = in_folder "b", size = 9, vae = make_vae() and in_folder "vae.safetensors" } end,
       "--size 9: ", "makes latents of pictures whose sides are multiples of 8")
+    fails(function() run { dest = in_folder "b", vae = in_folder "none.pt" } end, "none.pt: weights file not found")
+    assert.is_false(files.exists(in_folder "b")) -- no picture was prepared for nothing
     local held = files.lock(in_folder "out/prepare.lock")
     fails(function() run {} end, "prepares it now")
     held:free()

@@ -6,6 +6,7 @@
 ---   empty_context.npy    the empty caption's features
 --- Perigee has no text tower: where the features are missing it says how many.
 local core = require "perigee.core.ffi"
+local encoders = require "perigee.prepare.encoder"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
 local latents = require "perigee.prepare.latents"
@@ -137,6 +138,7 @@ end
 ---@param o perigee.PrepareCoco
 function M.run(o)
   expect_options(o)
+  if o.vae then encoders.check(o.vae, o.size) end
   local list, names = M.annotations(o.annotations), {}
   for k, image in ipairs(list) do names[k] = image.file end
   require("perigee.prepare").with_lock(o.dest, function()

@@ -29,14 +29,24 @@ end
 ---@field device string
 ---@field log_variance? boolean  in the deviation's place
 
+--- The model that a file of weights holds, without its weights. An error unless it encodes pictures of that size.
+---@param path string
+---@param size integer  side of the pictures
+---@return perigee.AutoencoderKl|perigee.AutoencoderTiny
+function M.check(path, size)
+  local model = models.autoencoder { weights = path }
+  if not model.encoder then fail("--vae %s: it holds a decoder alone; expected an encoder's weights", path) end
+  if size % model.shrink ~= 0 then
+    fail("--size %d: %s makes latents of pictures whose sides are multiples of %d", size, path, model.shrink)
+  end
+  return model
+end
+
 --- Loads the weights and plans.
 ---@param o perigee.EncoderOptions
 ---@return perigee.Encoder
 function M.open(o)
-  local model = models.autoencoder { weights = o.weights }
-  if o.size % model.shrink ~= 0 then
-    fail("--size %d: %s makes latents of pictures whose sides are multiples of %d", o.size, o.weights, model.shrink)
-  end
+  local model = M.check(o.weights, o.size)
   local self = setmetatable({ model = model, batch = o.batch, device = o.device }, Encoder)
   self.flat = model:materialise({ device = o.device, purpose = "signal" }).flat
   local p = core.program.new "encode"

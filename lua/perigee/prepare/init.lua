@@ -1,4 +1,5 @@
 --- `perigee prepare`: pictures of any size to what recipes read, in REPA's layout (prepare/layout.lua).
+local encoders = require "perigee.prepare.encoder"
 local files = require "perigee.io.files"
 local gather = require("perigee.io.pictures").gather
 local latents = require "perigee.prepare.latents"
@@ -42,6 +43,7 @@ end
 --- Prepares a folder in REPA's layout, or goes on where an earlier call was stopped.
 ---@param o perigee.PrepareOptions
 function M.run(o)
+  if o.vae then encoders.check(o.vae, o.size) end -- before the hours that the pictures may take
   M.with_lock(o.dest, function()
     local set, layout = gather(o.source), layouts.repa(o.dest)
     o.progress:line("%s: %d pictures%s%s", o.source, #set.names, set.classes

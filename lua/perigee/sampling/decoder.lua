@@ -29,7 +29,7 @@ function M.check(model, student)
     core_ffi.fail("the student makes latents of %d channels, the %s decodes %d", student.channels, model.name,
       model.latent)
   elseif not model.decoder then
-    core_ffi.fail("decode: the %s has no decoder", model.name)
+    core_ffi.fail("decode: %s has no decoder", model.weights or "the " .. model.name)
   elseif not model:is_materialised() and not (model.weights and files.exists(model.weights)) then
     core_ffi.fail("decode: %s", model.weights and "no file " .. model.weights
       or ("the %s has no weights; give the option 'weights'"):format(model.name))
