@@ -5,6 +5,7 @@ local json = require "perigee.io.json"
 local message_of = require("tests.lua.expect").message_of
 local recorded = require "perigee.replay.recorded"
 local replay = require "perigee.replay"
+local signals = require "perigee.signals"
 local tiny = require "tests.lua.tiny"
 
 local home = require("perigee.core.ffi").home
@@ -96,6 +97,18 @@ describe("a policy that is asked over a recorded run", function()
     assert.same({ 20, { "features" } }, { answer.step, answer.means })
   end)
 
+  it("has the settings of a signal that is named after a loss", function()
+    local config = json.decode(json.encode { stages = { { name = "align", signals = { { name = "denoise by time",
+      settings = signals.loss_by_time({ "denoise", bins = 4, every = 2 }):named_settings() } } } } })
+    assert.same({ ["1"] = "denoise", name = "denoise by time", bins = 4, from = 0, every = 2 },
+      config.stages[1].signals[1].settings)
+    local run = write_run("bins", { { event = "stage", step = 0, stage = "align" },
+      { event = "signal", name = "denoise by time", step = 2, value = { mean = 1, count = 1 } } }, config)
+    local plateau = "stop.plateau { of = signal.loss_by_time { 'denoise', bins = %d, every = 2 }, field = 'mean' }"
+    assert.is_nil(ask(run, plateau:format(4)).step)
+    assert.matches("was recorded with bins = 4; the policy reads it with 6", message_of(ask, run, plateau:format(6)))
+  end)
+
   it("is told what the run lacks", function()
     local run = paper_run "paper"
     assert.matches("paper, stage align: signal 'gradient_angle' is recorded at steps 50000, 60000, 70000, %.%.%. "
@@ -132,6 +145,7 @@ describe("perigee replay", function()
       ["@ --stop 3"] = "--stop '3': it is a number; expected a policy, such as",
       ["@ --stop 'stop.at_step('"] = "--stop 'stop.at_step(': ",
       ["@ --stop 'stp.at_step(3)'"] = "unknown name 'stp'; did you mean \"stop\"?",
+      ["@ --stop 'pg.stop.at_stp(3)'"] = "did you mean \"at_step\"?",
       ["@ --stop 'stop.at_stp(3)'"] = "did you mean \"at_step\"?",
       ["@ --stop 'stop.at_step(3)' --sweep n=1:2:1"] = "does not use the name 'n'",
       ["@ --stop 'stop.at_step(n)' --sweep n"] = "--sweep n: it names no values; expected NAME=LOW:HIGH:STEP",

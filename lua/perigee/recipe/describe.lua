@@ -96,7 +96,7 @@ local function stage_config(stage)
       settings = entry.loss.settings }
   end
   for k, signal in ipairs(signals.of_stage(stage.finish, stage.signals)) do
-    measured[k] = { name = signal.name, kind = signal.kind, settings = signal.settings }
+    measured[k] = { name = signal.name, kind = signal.kind, settings = signal:named_settings() }
   end
   return { name = stage.name, finish = stage.finish.text, losses = losses, signals = measured[1] and measured or nil }
 end

@@ -50,7 +50,7 @@ function M.read(folder)
   for k, stage in ipairs(config.stages or {}) do
     local name = ("stages[%d].signals"):format(k)
     check_list(path, name, stage.signals, SIGNAL)
-    for j, signal in ipairs(stage.signals or {}) do -- settings without a name, such as a loss's, are a list
+    for j, signal in ipairs(stage.signals or {}) do -- older runs have a list where a setting has no name
       local settings = signal.settings
       if settings ~= nil and (type(settings) ~= "table" or not json.is_array(settings)) then
         check(path, ("%s[%d].settings"):format(name, j), settings, TIMES)

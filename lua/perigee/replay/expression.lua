@@ -42,7 +42,7 @@ end
 
 local function environment_of(name, value)
   local library = { stop = stops, signal = signals }
-  local known = tables.merged(library, { math = math, pairs = pairs, ipairs = ipairs, type = type,
+  local known = tables.merged(library, { pg = library, math = math, pairs = pairs, ipairs = ipairs, type = type,
     tostring = tostring, tonumber = tonumber, error = error, assert = assert, select = select, unpack = unpack,
     string = string, table = table })
   local used = false

@@ -32,8 +32,9 @@ end
 
 --- An error where the recorded signal of that name was measured with other settings. When it was measured may differ.
 local function expect_same(recorded, stage, signal)
+  local read = signal:named_settings()
   for name, value in pairs(stage.signals[signal.name] or {}) do
-    local a, b = policy.write(value), policy.write(signal.settings[name])
+    local a, b = policy.write(value), policy.write(read[tostring(name)])
     if a ~= b and name ~= "from" and name ~= "every" then
       error(("%s: signal '%s' was recorded with %s = %s; the policy reads it with %s"):format(recorded.label,
         signal.name, name, a, b), 0)

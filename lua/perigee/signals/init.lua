@@ -59,6 +59,14 @@ end
 
 function Signal.check() end
 
+--- The settings by name, as config.json has them: what has none, such as the loss of signal.loss, is called "1".
+---@return table<string, any>
+function Signal:named_settings()
+  local named = {}
+  for key, value in pairs(self.settings) do named[tostring(key)] = value end
+  return named
+end
+
 local taken = { step = true, stage = true, stage_steps = true } -- fields of every event
 
 local function make(kind, define)
