@@ -90,6 +90,26 @@ describe("the commands of weights", function()
     assert.is_nil(file.entries["projectors.1.0.weight"])
   end)
 
+  it("tell a DiT from a SiT, whose names are the same", function()
+    files.write(in_folder "dit.lua", [[
+      local pg = require "perigee"
+      return pg.recipe { name = "dit", data = pg.data.shapes { batch = 2, count = 4 },
+        student = pg.models.dit { depth = 1, width = 16, heads = 2, size = 32, patch = 8, channels = 3, classes = 8 },
+        stages = { { name = "train", finish = pg.stop.at_step(1), losses = { { 1, pg.loss.variational_bound() },
+          { 1, pg.loss.flow_matching { path = "diffusion", prediction = "noise" } } } } },
+        sample = { count = 1, steps = 1 } }]])
+    perigee "train @/dit.lua --runs @/runs --quiet"
+    for _, names in ipairs { "sit", "repa" } do
+      says(perigee("export @/runs/dit @/dit.pt --as " .. names, 1), "is a DiT, which predicts noise; give --as dit")
+    end
+    says(perigee("export @/runs/tiny @/dit.pt --as dit", 1), "is a SiT; give --as sit or --as repa")
+    perigee "export @/runs/dit @/dit.pt --as dit"
+    local options = " --set depth=1 --set width=16 --set heads=2 --set patch=8"
+    local note = "does not compute the same function"
+    says(perigee("import @/dit.pt @/sit.safetensors --as sit" .. options), note)
+    assert.is_nil(perigee("import @/dit.pt @/dit.safetensors --as dit" .. options):find(note, 1, true))
+  end)
+
   it("say what is wrong", function()
     says(perigee("import %pytorch/sit_official.pt @/x.safetensors --as sit_b_2", 1), "[1,256,768]")
     says(perigee("import %pytorch/sit_official.pt @/x.pt --as sit_b_2", 1), "weights are written as .safetensors")

@@ -35,6 +35,10 @@ local function student_tensors(path, names, ema)
     error(("the student of %s is a %s; the names %s are of a %s"):format(path, recipe.student.class_name, names,
       family or "model that is not here"), 0)
   end
+  if family == "sit" and (recipe.student.learned_variance ~= (names == "dit")) then
+    error(("the student of %s is %s"):format(path, names == "dit" and "a SiT; give --as sit or --as repa"
+      or "a DiT, which predicts noise; give --as dit"), 0)
+  end
   local tensors = weights.export(recipe.student, names)
   if names == "repa" then
     add_projectors(tensors, require("perigee.io.safetensors").open(found), ema and "ema." or "", names)

@@ -65,11 +65,11 @@ function M.run(options)
   if kind.prefixes[2] then
     print(("it has weights under %s; '%s' is taken"):format(kinds.prefixes_text(kind.prefixes), kind.prefix:sub(1, -2)))
   end
-  if kind.table.note then print(kind.table.note) end
   local given = options_of(file, kind)
   given.weights, given.names, given.take = path, kind.names, options.take
   for key, value in pairs(options.set or {}) do given[key] = value_of(value) end
   local model = make(given)
+  if kind.table.note and model.public_names ~= kind.names then print(kind.table.note) end
   model:materialise { dtype = is_bfloat16(file) and "bfloat16" or "float32" }
   local names = own_names(model, kind)
   weights.save(out, model, { names = names, metadata = { names = names, model = options.as } })
