@@ -264,6 +264,7 @@ describe("the program", function()
     assert.matches("usage: perigee COMMAND", printed)
     assert.matches("\n  doctor +%l", printed)
     assert.matches("\n  test +%l", printed)
+    assert.matches("\n  tensorboard +%l", printed)
     assert.is_nil(printed:find("cannot be loaded", 1, true))
     local script = write [[
       require "perigee.cli".verbs()

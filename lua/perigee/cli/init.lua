@@ -48,7 +48,7 @@ local function general_help()
   local lines = { "usage: perigee COMMAND [options]\n\nTrains diffusion transformers from Lua recipes.\n\nCommands\n" }
   for _, name in ipairs(M.verbs()) do
     local verb = module_of(name)
-    lines[#lines + 1] = ("  %-10s%s\n"):format(name, verb and verb.summary or "(cannot be loaded)")
+    lines[#lines + 1] = ("  %-13s%s\n"):format(name, verb and verb.summary or "(cannot be loaded)")
   end
   lines[#lines + 1] = "\n`perigee COMMAND --help` says more; `perigee --version` prints the version.\n"
   return table.concat(lines)
