@@ -64,6 +64,15 @@ describe("several teachers", function()
     assert.same(before, files.list(in_folder "cache/features")) -- a teacher alone finds its files
   end)
 
+  it("keep their names as judges", function()
+    local source = files.read(door.home .. "/tests/lua/recipes/two_teachers.lua")
+    files.write(in_folder "recipe.lua", (source:gsub('"tests/oracle/', ('"%s/tests/oracle/'):format(door.home))))
+    json.write(in_folder "config.json", {})
+    for _, name in ipairs { "teacher:wide", "teacher:small" } do
+      assert.equal(name, require("perigee.metrics.judge").open(name, in_folder(), { device = "cpu" }).name)
+    end
+  end)
+
   it("leave memory when no later stage needs them, each by itself", function()
     local recipe, seen = recipe_of(), {}
     local wide, small = recipe.teachers[2].model, recipe.teachers[1].model

@@ -37,6 +37,7 @@ local function teacher_of(run, name, options)
     core_ffi.fail("--features teacher: the recipe of %s has several; say teacher:NAME, with one of %s", run,
       teachers.names(recipe.teachers))
   end
+  local called = name and "teacher:" .. name or "teacher"
   local teacher = teachers.find(recipe.teachers, name, "--features teacher:" .. (name or "")).source
   if recipes.is_recipe(teacher) then
     local folder = require("perigee.teacher").trained(teacher)
@@ -45,10 +46,10 @@ local function teacher_of(run, name, options)
         run, teacher.name)
     require("perigee.teacher").load_model(teacher.student, folder, "ema.student.",
       { dtype = "float32", device = options.device, purpose = "teacher" })
-    return new("teacher", teacher.student, options)
+    return new(called, teacher.student, options)
   end
   teacher:load { dtype = "float32", device = options.device, purpose = "teacher" }
-  return new("teacher", teacher, options)
+  return new(called, teacher, options)
 end
 
 --- A judge by what the command line calls it: "teacher" or, of several, "teacher:NAME" (of the run given), a run that
