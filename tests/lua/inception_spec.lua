@@ -402,6 +402,9 @@ return pg.recipe {
     pictures(in_folder "real.npz", 6, 1)
     assert.matches("%-%-encoder need %-%-reference REF", message(in_folder "real.npz" .. " --inception " .. w))
     assert.matches("%-%-reference needs %-%-inception FILE", message(in_folder "real.npz" .. " --reference x"))
+    assert.matches("real.npz: samples need %-%-reference REF, and %-%-inception FILE or", message(in_folder "real.npz"))
+    assert.matches("%-%-convention is of %-%-inception; another encoder",
+      message(in_folder "real.npz" .. " --reference x --encoder vit:x --convention clean-fid"))
     assert.matches("none.npz: no run, checkpoint or samples there",
       message(("none.npz --reference x --inception %s"):format(w)))
     assert.matches("w.pth", message(("%s --reference x --inception %s"):format(in_folder "real.npz", w)))

@@ -169,6 +169,8 @@ describe("perigee sample", function()
     for command, message in pairs {
       ["sample @/runs/tiny --sampler foo"] = "unknown sampler 'foo'; expected one of ddim, ddpm, dopri5, ",
       ["sample @/runs/none"] = "no run or checkpoint at",
+      ["sample @/runs"] = "/runs is not a run: recipe.lua is missing",
+      ["sample @/runs/tiny/config.json"] = "config.json is not a run's checkpoint; expected RUN/checkpoints/",
       ["sample @/runs/tiny --guide @/runs/other"] = "sample: guide does nothing with cfg = 1; expected another scale",
       ["sample @/runs/tiny --cfg 2 --guide @/runs/none"] = "no run or checkpoint at",
       ["sample @/runs/tiny --cfg 2 --cfg-channels 4"] = "sample: cfg_channels is 4; the student has 3 channels",

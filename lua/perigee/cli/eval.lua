@@ -265,6 +265,11 @@ function M.run(options)
   if options.make_reference or options.inception or options.encoder then return run_inception(options) end
   if not options[1] then error("perigee eval needs a run's folder or a checkpoint", 0) end
   if options.reference then fail "--reference needs --inception FILE, the weights of FID's network" end
+  for _, path in ipairs(options) do
+    if path:match "%.np[yz]$" then
+      fail("%s: samples need --reference REF, and --inception FILE or --encoder MODEL:FILE", path)
+    end
+  end
   options.count = options.count or 2000
   if options.threads then core.check(core.C.pg_threads_set(options.threads)) end
   require("perigee.core.device").choose(options.device)

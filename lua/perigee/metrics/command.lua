@@ -103,6 +103,8 @@ function M.run(options)
     fail "--make-reference needs --inception FILE, the weights of FID's network, or --encoder MODEL:FILE"
   elseif options.inception and options.encoder then
     fail "--inception and --encoder are two networks; give one of them"
+  elseif options.encoder and options.convention ~= "adm" then
+    fail "--convention is of --inception; another encoder prepares pictures in its own way"
   end
   if not make and not options[1] then error("perigee eval needs a run's folder, a checkpoint, or samples", 0) end
   if not make and not options.reference then

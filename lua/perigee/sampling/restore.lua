@@ -16,7 +16,8 @@ function M.recipe(path)
   local folder = path
   if mode ~= "directory" then folder = path:match "^(.*)/checkpoints/[^/]+$" or path:match "^checkpoints/" and "." end
   if not folder or not lfs.attributes(folder .. "/recipe.lua", "mode") then
-    error(("%s lies in no run's folder: recipe.lua is missing next to checkpoints/"):format(path), 0)
+    error((mode == "directory" and "%s is not a run: recipe.lua is missing" or "%s is not a run's checkpoint; expected "
+      .. "RUN/checkpoints/step-N.safetensors, with RUN/recipe.lua"):format(path), 0)
   end
   local values = config.read(folder).options or {}
   owner.tell(folder .. "/recipe.lua")
