@@ -229,6 +229,22 @@ describe("metrics", function()
     assert.same({ "loss.denoise", "loss.features", "signal.angle.cosine", "signal.angle.mean" }, default)
   end)
 
+  it("of bins of noise levels are plotted when they are asked for, and told by their means", function()
+    local event = { event = "signal", step = 90, name = "stream_angle",
+      value = { mean = 0.25, bins = { { from = 0, to = 1, count = 7, mean = 0.5, error = 0.1 } } } }
+    local run = record.read(make_run("binned", { tail = json.encode(event) .. "\n" }))
+    local default = {}
+    for k, metric in ipairs(metrics.select({ run }, { })) do default[k] = metric.name end
+    assert.same({ "loss.denoise", "loss.features", "signal.angle.cosine", "signal.angle.mean",
+      "signal.stream_angle.mean" }, default)
+    assert.equal(6, #metrics.select({ run }, { "signal.stream_angle" }))
+    local text = table.concat(report.lines({ run }, { last = 3, to = math.huge, width = 120 }), "\n")
+    assert.matches("signal%.stream_angle%.bins%.1%.mean +0%.5 @90", text)
+    for _, part in ipairs { "from", "to", "count", "error" } do
+      assert.is_nil(text:find("stream_angle.bins.1." .. part, 1, true))
+    end
+  end)
+
   it("that no run has are answered with near ones", function()
     local runs = { record.read(make_run "a") }
     fails(function() metrics.find(runs, "loss.denosie") end, 'no run has "loss.denosie"; did you mean "loss.denoise"?')

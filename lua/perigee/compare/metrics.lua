@@ -8,6 +8,11 @@ local M = {}
 ---@field series string[]    the names of its series: one, or one an element
 ---@field parts? string[]    what the elements are called
 
+--- What a series tells of a bin of noise levels: "mean", "count", "from", ...; nil of any other series.
+---@param name string
+---@return string?
+function M.of_bin(name) return name:match "%.bins%.%d+%.(.+)$" end
+
 --- Names of all series, sorted, lists under the list's name.
 ---@param records perigee.Record[]
 ---@return string[]
@@ -76,7 +81,8 @@ function M.find(records, wanted)
   return list
 end
 
---- The metrics of a list of names, in its order, each once; without a list, the losses and the signals.
+--- The metrics of a list of names, in its order, each once; without a list, the losses and the signals, but
+--- not their bins of noise levels.
 ---@param records perigee.Record[]
 ---@param wanted string[]
 ---@return perigee.Metric[]
@@ -91,7 +97,7 @@ function M.select(records, wanted)
   for _, name in ipairs(wanted) do take(M.find(records, name)) end
   if #wanted == 0 then
     for _, name in ipairs(M.names(records)) do
-      local signal = name:match "^signal%." and not name:match "%.images$"
+      local signal = name:match "^signal%." and not name:match "%.images$" and not M.of_bin(name)
       if signal or name:match "^loss%." then take { metric(records, name) } end
     end
   end

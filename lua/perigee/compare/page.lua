@@ -126,8 +126,7 @@ end
 local function panels_of(records)
   local list = {}
   for _, name in ipairs(metrics.names(records)) do
-    local binned_name = name:match "%.bins%.%d+%."
-    if not binned_name and not name:match "^stage%." and not name:match "^change%." then
+    if not metrics.of_bin(name) and not name:match "^stage%." and not name:match "^change%." then
       local metric, lines = metrics.find(records, name)[1], {}
       for k, series in ipairs(metric.series) do
         for r, record in ipairs(records) do

@@ -165,7 +165,7 @@ function M.lines(records, how)
     for k, series in ipairs(metric.series) do
       if name:match "^loss%." or name == "step.gradient_norm" then
         losses[#losses + 1] = ending_row(groups, series, series, how.last, how.to)
-      elseif not PLAIN[name:match "^[^.]*"] then
+      elseif not PLAIN[name:match "^[^.]*"] and (metrics.of_bin(name) or "mean") == "mean" then
         local title = metric.parts and ("%s, %s"):format(name, metric.parts[k]) or name
         others[#others + 1] = ending_row(groups, series, title, 1, how.to)
       end
