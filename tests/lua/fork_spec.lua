@@ -82,7 +82,7 @@ describe("perigee fork", function()
       ["--at decision --drop --until 3"] = "the fork would end at step 3",
       ["--at soon --drop"] = "expected a step or 'decision'",
       ["--at 2 --drop"] = "no checkpoint at or before step 2; its first is that of step 4",
-      ["--at 9 --keep"] = "the stage 'align' went from step 0 to 6",
+      ["--at 9 --keep"] = "the stage 'align' went from step 0 to 6; expected 1 or later, and 6 at most",
     } do
       assert.matches(message, fork(1, "ended", words))
     end

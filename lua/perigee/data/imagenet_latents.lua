@@ -101,6 +101,7 @@ local function mirrored_folder(self, folder, names)
   end
   local others = numbered(mirrored, "^img%-mean%-std%-(%d+)%.npy$", self.left_out)
   for k, name in ipairs(names) do
+    if others[k] and others[k] < name then core.fail("%s: it has no %s, but %s has", folder, others[k], mirrored) end
     if others[k] ~= name then core.fail("%s: it has no %s", mirrored, name) end
   end
   return mirrored

@@ -73,8 +73,9 @@ function M.step(word, stage)
   if step then
     if step % 1 ~= 0 or step < 1 then error(("--at %s: expected a step, 1 or more, or 'decision'"):format(word), 0) end
     if step <= stage.from or step > (stage.to or math.huge) then
-      error(("--at %s: the stage '%s' went from step %d%s"):format(word, stage.name, stage.from,
-        stage.to and (" to %d"):format(stage.to) or " on"), 0)
+      error(("--at %s: the stage '%s' went from step %d%s; expected %d or later%s"):format(word, stage.name, stage.from,
+        stage.to and (" to %d"):format(stage.to) or " on", stage.from + 1,
+        stage.to and (", and %d at most"):format(stage.to) or ""), 0)
     end
     return step
   end
