@@ -6,6 +6,7 @@ local Events = require "perigee.record.events"
 local door = require "perigee.core.ffi"
 local ffi = require "ffi"
 local files = require "perigee.io.files"
+local json = require "perigee.io.json"
 local tiny = require "tests.lua.tiny"
 
 local in_folder = dofile(door.home .. "/tests/lua/folder.lua")(before_each, after_each)
@@ -207,6 +208,20 @@ describe("TensorBoard's files", function()
     local status, output = tiny.perigee("tensorboard " .. in_folder())
     assert.equal(1, status)
     assert.matches("is not a run: events.jsonl is missing", output)
+  end)
+
+  it("are left to the trainer that is writing one", function()
+    files.write(in_folder "events.jsonl", json.encode { event = "step", step = 1, losses = { denoise = 1 } } .. "\n")
+    json.write(in_folder "config.json", { command = { command = { tensorboard = true }, recipe = {} } })
+    files.write(in_folder "events.out.tfevents.0000000001.perigee.0", "the trainer's")
+    local lock = files.lock(in_folder "lock")
+    local status, output = tiny.perigee("tensorboard " .. in_folder())
+    lock:free()
+    assert.equal(1, status, output)
+    assert.matches("this run is going with %-%-tensorboard and writes its file itself", output)
+    assert.equal("the trainer's", files.read(in_folder "events.out.tfevents.0000000001.perigee.0"))
+    status, output = tiny.perigee("tensorboard " .. in_folder())
+    assert.equal(0, status, output)
   end)
 
   it("are read by TensorBoard", function()

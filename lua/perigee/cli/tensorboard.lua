@@ -11,6 +11,17 @@ local M = {
   },
 }
 
+--- An error where a trainer is writing the file that would be replaced.
+local function expect_unwritten(path)
+  local files = require "perigee.io.files"
+  if not (files.exists(path .. "/config.json") and files.exists(path .. "/lock")) then return end
+  local called = require("perigee.record.config").read(path).command
+  if not (called and called.command and called.command.tensorboard == true) then return end
+  local lock = files.lock(path .. "/lock")
+  if not lock then error(path .. ": this run is going with --tensorboard and writes its file itself", 0) end
+  lock:free()
+end
+
 --- Where an event lies in time: the log has no clock, but rates, and an end when it was last written.
 local function clock_of(path)
   local record = require("perigee.compare.record").read(path)
@@ -65,6 +76,7 @@ function M.run(options)
     if not files.exists(path .. "/events.jsonl") then
       error(("%s is not a run: events.jsonl is missing"):format(path), 0)
     end
+    expect_unwritten(path)
     states[k] = convert(path)
     print(states[k].board.path)
   end
