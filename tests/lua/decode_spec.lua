@@ -89,6 +89,8 @@ describe("a decoder", function()
       "decode: no file none.pt")
     fails(function() decoders.check(models.autoencoder_tiny { half = "encoder" }, { channels = 4 }) end,
       "decode: the autoencoder_tiny has no decoder")
+    fails(function() decoders.check(models.autoencoder_tiny { half = "encoder", weights = "half.pt" }, { channels = 4 })
+    end, "decode: half.pt has no decoder")
   end)
 end)
 

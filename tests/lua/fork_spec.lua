@@ -86,5 +86,6 @@ describe("perigee fork", function()
     } do
       assert.matches(message, fork(1, "ended", words))
     end
+    assert.matches("nowhere is not a run: events.jsonl is missing", fork(1, "nowhere", "--at 3 --drop"))
   end)
 end)

@@ -131,6 +131,7 @@ describe("perigee prepare", function()
     end
     assert.same({ [true] = true, [false] = true }, seen)
     loader:close()
+    fails(function() run { size = 16, vae = in_folder "vae.safetensors" } end, "another --flips (true, now false)")
     os.remove(in_folder "out/vae-sd/00000/img-mean-std-00000002.npy")
     fails(function() pg.data.imagenet_latents({ dir = in_folder "out", size = 16, classes = 2, batch = 5,
       flip = true }):open() end, "vae-sd: it has no 00000/img-mean-std-00000002.npy, but")

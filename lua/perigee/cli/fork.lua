@@ -35,8 +35,8 @@ end
 local function prepared(path, options)
   local fork = require "perigee.replay.fork"
   local restore = require "perigee.sampling.restore"
-  local config = require("perigee.record.config").read(path)
   local recorded = require("perigee.replay.recorded").read(path)
+  local config = require("perigee.record.config").read(path)
   local recipe = restore.recipe(path)
   if config.seed then recipe.seed = config.seed end
   local stage = fork.stage(recipe, recorded)

@@ -73,12 +73,14 @@ function M.about(path)
   return first and first:sub(1, #MARK) == MARK and json.decode(first:sub(#MARK + 1, -2), path) or nil
 end
 
+local CALLED = { mirrored = "--flips", vae = "autoencoder", list = "list of pictures" } -- else as the manifest does
+
 --- An error about the first thing that is not as it was.
 local function expect_same(path, before, now)
   for _, key in ipairs(tables.sorted_keys(tables.merged(before, now))) do
     if before[key] ~= now[key] then
       core.fail("%s says that this folder was begun with another %s (%s, now %s); remove it with what it lists, or "
-        .. "choose another folder", path, key, tostring(before[key]), tostring(now[key]))
+        .. "choose another folder", path, CALLED[key] or key, tostring(before[key]), tostring(now[key]))
     end
   end
 end
