@@ -284,7 +284,10 @@ static pg_status run_call(const pg_executable *e, int number, bool wait) {
 static pg_status run_calls(const pg_executable *e) {
   const bool wait = e->queues && checking();
   pg_status status = PG_OK;
-  for (int c = 0; c < e->n_calls && status == PG_OK; c++) status = run_call(e, c, wait);
+  for (int c = 0; c < e->n_calls && status == PG_OK; c++) {
+    if (!e->queues) pg_waiting_watch();
+    status = run_call(e, c, wait);
+  }
   return status;
 }
 

@@ -149,6 +149,11 @@ void *pg_lua_allocate(void *data, void *block, size_t before, size_t after);
 double pg_clock_seconds(void);              /* monotonic */
 int pg_threads(void);
 pg_status pg_threads_set(int n);
+/* Whether threads sleep soon when they wait for each other, since others want the processors too; executables look for
+ * that while they run. Without effect where GOMP_SPINCOUNT or OMP_WAIT_POLICY is set. */
+void pg_waiting_share(int others);
+int pg_waiting_is_shared(void);
+void pg_waiting_watch(void);                /* a look, at most twice a second */
 const char *pg_cpu_isa(void);               /* the kernels chosen: "x86-64-v4 + bf16", "x86-64-v3", "baseline", ... */
 const char *pg_cpu_name(void);
 const char *pg_library_versions(void);      /* "libpng 1.6.39, zlib 1.2.13" */

@@ -173,3 +173,48 @@ describe("threads that wait", function()
     assert.equal("", spin "OMP_NUM_THREADS=2")
   end)
 end)
+
+describe("threads beside others", function()
+  --- Runs a script with two threads; what it prints.
+  local function said(body, environment)
+    files.write(in_folder "shared.lua", [[
+      local C, ops = require("perigee.core.ffi").C, require "perigee.core.ops"
+      local function threads()
+        local count = 0
+        for name in require("lfs").dir "/proc/self/task" do count = count + (name:match "^%d" and 1 or 0) end
+        return count
+      end
+      local function result()
+        local state = require("perigee").tensor({ 1, 2, 3 }, "int64")
+        local a = ops.random_normal({ 300, 300 }, { state = state, purpose = "x" })
+        return table.concat(ops.matmul(a, a):sum(1):totable(), " ")
+      end
+      ]] .. body)
+    local command = tiny.command("run " .. tiny.quote(in_folder "shared.lua"))
+    environment = environment or "OMP_NUM_THREADS=2"
+    local pipe = io.popen((command:gsub("OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive", environment)))
+    local text = pipe:read "*a"
+    pipe:close()
+    return text
+  end
+
+  it("sleep soon while a team stands by, compute the same, and spin long again without it", function()
+    assert.equal("true\t0\ttrue\n", said [[
+      C.pg_waiting_share(0)
+      local first, before = result(), threads()
+      C.pg_waiting_share(1)
+      C.pg_waiting_share(1)
+      require("ffi").C.usleep(100000)
+      local more = C.pg_waiting_is_shared() == 1 and threads() > before
+      local same = result() == first
+      C.pg_waiting_share(0)
+      print(more and same, C.pg_waiting_is_shared(), threads() == before)
+    ]])
+  end)
+
+  it("are the user's where the user says how they wait", function()
+    for _, environment in ipairs { "OMP_NUM_THREADS=2 OMP_WAIT_POLICY=active", "OMP_NUM_THREADS=2 GOMP_SPINCOUNT=5" } do
+      assert.equal("0\n", said("C.pg_waiting_share(1) print(C.pg_waiting_is_shared())", environment))
+    end
+  end)
+end)

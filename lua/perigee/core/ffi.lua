@@ -25,6 +25,7 @@ local found, C = pcall(ffi.load, library)
 if not found then
   error("perigee: " .. library .. " cannot be loaded (run ./perigee once to build it): " .. tostring(C), 0)
 end
+require("perigee.core.waiting").begin(C)
 M.C = C
 if C.pg_device_open(C.PG_CPU) ~= 0 then error(ffi.string(C.pg_last_error()), 0) end
 

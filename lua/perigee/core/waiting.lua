@@ -1,7 +1,6 @@
---- How long a thread spins before it sleeps, while it waits for the others at the end of a loop: libgomp reads that
---- (GOMP_SPINCOUNT) once, when the runtime's library is loaded, so it is decided before. Spinning long is best where
---- each thread has a processor for itself; where others want those processors too, each turn is one that the awaited
---- thread does not get.
+--- How long a thread spins before it sleeps, while it waits for the others at the end of a loop, as a program decides
+--- when it starts; runtime/waiting.c follows what others do from then on. In a quota below the threads it is short for
+--- good: libgomp reads that (GOMP_SPINCOUNT) once, when the runtime's library is loaded.
 local ffi = require "ffi"
 local limits = require "perigee.core.limits"
 local whole_file = require "perigee.base.whole_file"
@@ -48,13 +47,20 @@ local function threads_wanted(quota)
   return quota and math.max(1, math.min(count, math.floor(quota + 0.5))) or count
 end
 
---- Decides for this process, before the library is loaded, unless the user has.
+--- Decides for a quota, before the library is loaded, unless the user has.
 function M.prepare()
   if os.getenv "GOMP_SPINCOUNT" or os.getenv "OMP_WAIT_POLICY" then return end
   local quota = limits.quota()
   local threads = threads_wanted(quota)
   if threads < 2 then return end
-  if (quota and quota < threads) or M.is_crowded(threads) then ffi.C.setenv("GOMP_SPINCOUNT", SHORT, 0) end
+  if quota and quota < threads then ffi.C.setenv("GOMP_SPINCOUNT", SHORT, 0) end
+end
+
+--- With the library loaded: others that are there already count from the first loop on.
+---@param C ffi.namespace*
+function M.begin(C)
+  local threads = C.pg_threads()
+  if threads > 1 and M.is_crowded(threads) then C.pg_waiting_share(1) end
 end
 
 return M
