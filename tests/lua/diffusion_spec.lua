@@ -276,6 +276,13 @@ describe("a DiT", function()
     assert.equal(files.read(whole .. picture), files.read(parts .. picture))
   end)
 
+  it("has its variance trained, or none", function()
+    local given = recipe()
+    given.stages[1].losses[2] = nil
+    assert.matches("the student learns a variance, which no loss trains; add { 1, loss.variational_bound%(%) }",
+      message_of(given.validate, given))
+  end)
+
   it("says at the recipe's line which samplers draw it", function()
     local given = recipe()
     assert.matches("euler is not for the path 'diffusion'", message_of(require("perigee.recipe.sampling").settings,

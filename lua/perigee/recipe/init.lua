@@ -256,9 +256,23 @@ function M.new(given)
   return setmetatable(o, Recipe)
 end
 
+--- Has a stage a loss of this kind?
+local function trains(self, kind)
+  for _, stage in ipairs(self.stages) do
+    for _, entry in ipairs(stage.losses) do
+      if entry.loss.kind == kind then return true end
+    end
+  end
+  return false
+end
+
 local function validate(self)
   local signals = require "perigee.signals"
   local student, data = self.student, self.data
+  if student.learned_variance and not trains(self, "variational_bound") then
+    core.fail("the student learns a variance, which no loss trains; add { 1, loss.variational_bound() }, or build it "
+      .. "with learned_variance = false")
+  end
   if student.size and data.height
     and (student.channels ~= data.channels or student.size[1] ~= data.height or student.size[2] ~= data.width) then
     core.fail("the student takes %d channels of %dx%d, the data set '%s' gives %d of %dx%d", student.channels,
