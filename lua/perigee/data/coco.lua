@@ -9,7 +9,6 @@ local core = require "perigee.core.ffi"
 local dataset = require "perigee.data.dataset"
 local files = require "perigee.io.files"
 local latents = require "perigee.io.latents"
-local layout = require "perigee.core.layout"
 local npy = require "perigee.io.npy"
 local ops = require "perigee.core.ops"
 
@@ -28,16 +27,6 @@ local function listed(folder, left_out)
   end
   table.sort(captions, function(a, b) return a[1] < b[1] or a[1] == b[1] and a[2] < b[2] end)
   return found, captions
-end
-
---- The header that all files of a kind begin with, from the first one.
-local function shared_header(path, shape)
-  local header = npy.header(path)
-  if header.dtype ~= "float32" or not layout.same_shape(header.shape, shape) then
-    core.fail("%s: %s %s; expected float32 %s", path, header.dtype, core.shape_text(header.shape),
-      core.shape_text(shape))
-  end
-  return files.read(path, 0, header.offset)
 end
 
 local function find(self, o, shapes)
@@ -62,7 +51,7 @@ local function find(self, o, shapes)
   end
   local function source(name)
     local list = names[name]
-    return { folder = folder, names = list, header = shared_header(folder .. "/" .. list[1], shapes[name]) }
+    return { folder = folder, names = list, header = npy.shared_header(folder .. "/" .. list[1], shapes[name]) }
   end
   return #captions, { latents = source "latents", text = source "text",
     images = o.images and { folder = folder, names = names.images, augment = false } or nil }

@@ -10,7 +10,6 @@ local core = require "perigee.core.ffi"
 local dataset = require "perigee.data.dataset"
 local files = require "perigee.io.files"
 local latents = require "perigee.io.latents"
-local layout = require "perigee.core.layout"
 local manifests = require "perigee.io.manifest"
 local npy = require "perigee.io.npy"
 local pictures = require "perigee.io.pictures"
@@ -54,16 +53,6 @@ local function check_pairs(o, encoded, latent_numbers, images, image_numbers)
         images[k])
     end
   end
-end
-
---- The header that all latents begin with, from the first one.
-local function shared_header(path, shape)
-  local header = npy.header(path)
-  if header.dtype ~= "float32" or not layout.same_shape(header.shape, shape) then
-    core.fail("%s: %s %s; expected float32 %s", path, header.dtype, core.shape_text(header.shape),
-      core.shape_text(shape))
-  end
-  return files.read(path, 0, header.offset)
 end
 
 --- An error where the latents are not those that the recipe's scale and shift are for.
@@ -115,7 +104,7 @@ local function find(self, o, shape)
   if #encoded == 0 then
     core.fail("data.imagenet_latents: %s has no files like 00000/img-mean-std-00000000.npy", folder)
   end
-  local header = shared_header(folder .. "/" .. encoded[1], shape)
+  local header = npy.shared_header(folder .. "/" .. encoded[1], shape)
   check_origin(o, folder, encoded)
   local sources = {
     latents = { folder = folder, names = encoded, header = header,

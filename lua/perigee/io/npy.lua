@@ -148,4 +148,17 @@ function M.save(path, t)
   end)
 end
 
+--- The bytes that all files of a kind begin with, from one of them: float32 arrays of one shape, or an error.
+---@param path string
+---@param shape integer[]
+---@return string
+function M.shared_header(path, shape)
+  local header = M.header(path)
+  if header.dtype ~= "float32" or not layout.same_shape(header.shape, shape) then
+    core.fail("%s: %s %s; expected float32 %s", path, header.dtype, core.shape_text(header.shape),
+      core.shape_text(shape))
+  end
+  return files.read(path, 0, header.offset)
+end
+
 return M

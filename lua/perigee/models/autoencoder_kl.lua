@@ -11,7 +11,7 @@ local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"
 local tables = require "perigee.base.tables"
 local translation = require "perigee.io.translation"
-local weights = require "perigee.io.weights"
+local weights_file = require "perigee.nn.weights_file"
 
 local EPSILON = 1e-6 -- of every group norm
 
@@ -222,11 +222,7 @@ function Autoencoder:materialise(options)
   if not self.weights or options and options.initialise == false then
     return module.Module.materialise(self, options)
   end
-  local file = weights.open(self.weights)
-  local kind = weights.kind(file, "autoencoder_kl", { names = self.names, take = self.take })
-  local result = module.Module.materialise(self, tables.merged(options, { initialise = false }))
-  weights.load(file, self, { names = kind.names, prefix = kind.prefix })
-  return result
+  return weights_file.materialise(self, "autoencoder_kl", options)
 end
 
 -- ---- what a file is --------------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ local check = require "perigee.core.check"
 local core = require "perigee.core.ffi"
 local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"
-local tables = require "perigee.base.tables"
 local translation = require "perigee.io.translation"
-local weights = require "perigee.io.weights"
+local weights_file = require "perigee.nn.weights_file"
 
 local STAGES, BLOCKS = 4, 3 -- sizes, half as large each; blocks of all but the largest size, which has one
 
@@ -162,11 +161,7 @@ function Autoencoder:materialise(options)
   if not self.weights or options and options.initialise == false then
     return module.Module.materialise(self, options)
   end
-  local file = weights.open(self.weights)
-  local kind = weights.kind(file, "autoencoder_tiny", { names = self.names, take = self.take })
-  local result = module.Module.materialise(self, tables.merged(options, { initialise = false }))
-  weights.load(file, self, { names = kind.names, prefix = kind.prefix })
-  return result
+  return weights_file.materialise(self, "autoencoder_tiny", options)
 end
 
 --- The options that the shapes of a weights file give.

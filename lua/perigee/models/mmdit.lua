@@ -10,9 +10,8 @@ local module = require "perigee.nn.module"
 local ops = require "perigee.core.ops"
 local position = require "perigee.nn.position"
 local program = require "perigee.core.program"
-local tables = require "perigee.base.tables"
 local taps = require "perigee.nn.taps"
-local weights = require "perigee.io.weights"
+local weights_file = require "perigee.nn.weights_file"
 
 local EPSILON = 1e-6 -- of every layer norm
 
@@ -210,11 +209,7 @@ end
 function Mmdit:materialise(options)
   local loaded = options and (options.initialise == false or options.continues) -- by the caller
   if not self.weights or loaded then return module.Module.materialise(self, options) end
-  local file = weights.open(self.weights)
-  local kind = weights.kind(file, "mmdit", { names = self.names, take = self.take })
-  local result = module.Module.materialise(self, tables.merged(options, { initialise = false }))
-  weights.load(file, self, { names = kind.names, prefix = kind.prefix })
-  return result
+  return weights_file.materialise(self, "mmdit", options)
 end
 
 return { mmdit = Mmdit }

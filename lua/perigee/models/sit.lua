@@ -19,7 +19,7 @@ local rotary = require "perigee.nn.rotary"
 local tables = require "perigee.base.tables"
 local taps = require "perigee.nn.taps"
 local tensor = require "perigee.core.tensor"
-local weights = require "perigee.io.weights"
+local weights_file = require "perigee.nn.weights_file"
 
 local EPSILON = 1e-6 -- of every layer norm
 
@@ -223,11 +223,7 @@ function Sit:drop_labels(y, state) return self.label_embedding:drop(y, self.drop
 function Sit:materialise(options)
   local loaded = options and (options.initialise == false or options.continues) -- by the caller
   if not self.weights or loaded then return module.Module.materialise(self, options) end
-  local file = weights.open(self.weights)
-  local kind = weights.kind(file, "sit", { names = self.names, take = self.take })
-  local result = module.Module.materialise(self, tables.merged(options, { initialise = false }))
-  weights.load(file, self, { names = kind.names, prefix = kind.prefix })
-  return result
+  return weights_file.materialise(self, "sit", options)
 end
 
 -- ---- named sizes ---------------------------------------------------------------------------------------------

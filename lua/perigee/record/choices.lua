@@ -21,7 +21,7 @@ function M.take(list)
 end
 
 --- Reads what earlier runs chose on this machine. A file that cannot be read is as good as none: the choices are made
---- anew.
+--- again.
 function M.recall(path)
   if not files.exists(path) then return end
   local fine, list = pcall(json.read, path)

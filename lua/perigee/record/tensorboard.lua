@@ -5,6 +5,7 @@ local bit = require "bit"
 local ffi = require "ffi"
 local files = require "perigee.io.files"
 local json = require "perigee.io.json"
+local little = require("perigee.base.bytes").little
 local numbers = require "perigee.record.numbers"
 local tables = require "perigee.base.tables"
 
@@ -21,15 +22,6 @@ local function crc32c(text)
   local c, bytes = 0xFFFFFFFF, ffi.cast("const uint8_t *", text)
   for k = 0, #text - 1 do c = bit.bxor(bit.rshift(c, 8), TABLE[bit.band(bit.bxor(c, bytes[k]), 255)]) end
   return bit.bnot(c)
-end
-
-local function little(value, count)
-  local parts = {}
-  for k = 1, count do
-    parts[k] = string.char(value % 256)
-    value = math.floor(value / 256)
-  end
-  return table.concat(parts)
 end
 
 --- A text's CRC as records have it: turned by 15 bits and moved, so that a CRC of a CRC says something.
